@@ -1,0 +1,65 @@
+# Needs Python >= 3.10 and make, nothing else. `make help` lists what there is.
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+MARIADB := mariadb-server-core mariadb-client-core
+# Both are editable installs into one environment, so that neither shadows the other with a stale copy.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test check format clean mariadb
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+demo: $(VENV)/.demo ## Run the example study (examples/svm_study) on SQLite
+	$(BIN)/python examples/svm_study/run.py
+
+test: $(VENV)/.dev mariadb ## Run all tests on real databases; ARGS='-k fill' is handed to pytest
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev ## Lint, check formatting, types and the layers of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## Format the code and apply the safe fixes of the linter
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+clean: ## Remove the environment, caches and builds
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo >&2 \
+	    "PyExperimenter needs Python >= 3.10, but '$(PYTHON)' is not that. Name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo >&2 \
+	    "'$(PYTHON)' cannot create environments with pip. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.created pyproject.toml
+	$(INSTALL) '.[examples]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.created pyproject.toml
+	$(INSTALL) '.[dev]'
+	@touch $@
+
+# Only a try: where it fails, the tests say at their end what was not tested. mariadb-install-db, of the server's package,
+# calls my_print_defaults, of the client's. Tests that are told where to look (see tests/servers.py) get nothing installed.
+mariadb:
+	@PATH="$$PATH:/usr/sbin"; \
+	if [ -n "$${PYEXPERIMENTER_TEST_MARIADB_PATH+set}" ]; then :; \
+	elif command -v mariadbd >/dev/null && command -v my_print_defaults >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing $(MARIADB) for the tests"; \
+	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	      apt-get install -y -qq --no-install-recommends $(MARIADB) >/dev/null; } \
+	    || echo >&2 "$(MARIADB) could not be installed"; \
+	fi

@@ -1,0 +1,93 @@
+"""Rows -> DataFrames. The only importer of pandas."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from pyexperimenter.fieldtypes import FieldType, Kind
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def to_frame(columns: Sequence[str], rows: Sequence[tuple[Any, ...]], types: Mapping[str, FieldType]) -> pd.DataFrame:
+    """Make a DataFrame of a table's rows.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        Names of the columns as the database gave them.
+    rows : sequence of tuples
+        Column values.
+    types : Mapping of str to FieldType
+        Declared types in the order in which the columns are wanted; columns beyond come last, as they are.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Integers as ``Int64`` and booleans as ``boolean`` (both with missing values), numbers as ``float64``,
+        times as ``datetime64``, JSON as Python objects, texts as pandas' texts. ``ID`` and ``experiment_id``,
+        never missing, are ``int64``.
+    """
+    import pandas as pd
+
+    # Column by column: a million rows at once would be held twice, as objects.
+    values = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
+    by_name = dict(zip(columns, values, strict=True))
+    order = [name for name in types if name in by_name] + [name for name in columns if name not in types]
+    return pd.DataFrame({name: _series(name, by_name[name], types.get(name)) for name in order}, columns=order)
+
+
+def _series(name: str, values: Sequence[Any], field: FieldType | None) -> pd.Series[Any]:
+    import pandas as pd
+
+    if field is None:
+        return pd.Series(values, dtype=None if len(values) else object)
+    if name in ("ID", "experiment_id"):
+        return pd.Series(values, dtype="int64")
+    try:
+        return _MAKERS.get(field.kind, _objects)(values)
+    except (ValueError, TypeError, OverflowError):
+        return _objects(values)  # edited by hand into something else: shown as it is
+
+
+def _objects(values: Sequence[Any]) -> pd.Series[Any]:
+    import pandas as pd
+
+    return pd.Series(values, dtype=object)
+
+
+def _texts(values: Sequence[Any]) -> pd.Series[Any]:
+    import pandas as pd
+
+    return pd.Series(values, dtype=str if any(value is not None for value in values) else object)
+
+
+def _typed(dtype: str) -> Callable[[Sequence[Any]], pd.Series[Any]]:
+    def make(values: Sequence[Any]) -> pd.Series[Any]:
+        series: Any = _objects(values)
+        return cast("pd.Series[Any]", series.astype(dtype))
+
+    return make
+
+
+def _datetimes(values: Sequence[Any]) -> pd.Series[Any]:
+    import pandas as pd
+
+    return pd.Series(pd.to_datetime(pd.Series(values, dtype=object), format="ISO8601"))
+
+
+def _json(values: Sequence[Any]) -> pd.Series[Any]:
+    return _objects([value if value is None else json.loads(value) for value in values])
+
+
+_MAKERS: dict[Kind, Callable[[Sequence[Any]], Any]] = {
+    Kind.INTEGER: _typed("Int64"),
+    Kind.BOOLEAN: _typed("boolean"),
+    Kind.REAL: _typed("float64"),
+    Kind.DATETIME: _datetimes,
+    Kind.JSON: _json,
+    Kind.TEXT: _texts,
+}

@@ -1,0 +1,152 @@
+"""A document -> the checked `ExperimentConfig`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import PathLike
+
+from pydantic import ValidationError
+
+from pyexperimenter.config import names, schema
+from pyexperimenter.config.credentials import credentials_of
+from pyexperimenter.config.document import Document
+from pyexperimenter.config.domains import grid_of
+from pyexperimenter.config.interpolation import interpolate
+from pyexperimenter.config.messages import KeyPath, problems_of, within
+from pyexperimenter.config.model import (
+    Credentials,
+    DatabaseConfig,
+    ExecutionConfig,
+    ExperimentConfig,
+    TableConfig,
+)
+from pyexperimenter.exceptions import (
+    DuplicateKeyError,
+    InvalidConfigError,
+    InvalidTypeError,
+    MissingKeyError,
+)
+from pyexperimenter.fieldtypes import FieldType
+
+_ROOT = "PY_EXPERIMENTER"
+_TABLE: KeyPath = (_ROOT, "Database", "table")
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What the caller sets instead of what the file says; None leaves it to the file."""
+
+    table_name: str | None = None
+    database_name: str | None = None
+    use_ssh_tunnel: bool | None = None
+
+
+def build_config(
+    document: Document, credentials_path: str | PathLike[str] | None, overrides: Overrides
+) -> ExperimentConfig:
+    """Check a document and return what it configures.
+
+    Raises
+    ------
+    InvalidConfigError
+        If something in it is wrong; the message starts with file, line and key path.
+    """
+    with _located(document):
+        experiment = _validated(document)
+        logtables = _logtables(experiment)
+        table = _table(experiment.database.table, overrides.table_name)
+        execution = _execution(experiment.execution)
+        use_ssh_tunnel = _use_ssh_tunnel(experiment.database, overrides.use_ssh_tunnel)
+    return ExperimentConfig(
+        source=document.source,
+        text=document.text,
+        n_jobs=experiment.n_jobs,
+        database=_database(experiment.database, credentials_path, overrides.database_name, use_ssh_tunnel),
+        table=table,
+        logtables=logtables,
+        execution=execution,
+        custom=experiment.custom,
+        codecarbon=experiment.codecarbon,
+    )
+
+
+@contextmanager
+def _located(document: Document) -> Iterator[None]:
+    try:
+        yield
+    except InvalidConfigError as error:
+        raise document.locate(error) from error.__cause__
+
+
+def _validated(document: Document) -> schema.Experiment:
+    if document.data is None:
+        raise MissingKeyError(f"the file is empty; start with the key {_ROOT}")
+    data = interpolate(document.data, os.environ)
+    try:
+        return schema.ConfigFile.model_validate(data).experiment
+    except ValidationError as error:
+        problems = problems_of(error)
+    raise document.first(problems)
+
+
+def _table(table: schema.Table, name: str | None) -> TableConfig:
+    if name is None:
+        names.check_name(table.name, (*_TABLE, "name"))
+    else:
+        names.check_name(name, ("table_name",))
+    resultfields = dict(table.resultfields)
+    with within(*_TABLE):
+        names.check_table_columns(table.keyfields, resultfields, table.result_timestamps)
+        return TableConfig(
+            name=table.name if name is None else name,
+            keyfields={keyfield: table.keyfield(keyfield).type for keyfield in table.keyfields},
+            resultfields=resultfields,
+            result_timestamps=table.result_timestamps,
+            grid=grid_of(table),
+        )
+
+
+def _logtables(experiment: schema.Experiment) -> dict[str, dict[str, FieldType]]:
+    """Return the logtables: of the section Database, as the predecessor has them, or of the one around it."""
+    inner, outer = experiment.database.logtables, experiment.logtables
+    if inner and outer:
+        raise DuplicateKeyError(
+            "logtables stand here and in the section Database; put them into one", (_ROOT, "logtables")
+        )
+    with within(_ROOT, *(["logtables"] if outer else ["Database", "logtables"])):
+        names.check_logtables((inner or outer).items())
+    return {name: dict(columns) for name, columns in (inner or outer).items()}
+
+
+def _execution(section: schema.Execution) -> ExecutionConfig:
+    given = frozenset(section.model_fields_set)
+    if section.lease <= section.heartbeat:
+        raise InvalidTypeError(
+            f"lease is {section.lease:g} s and heartbeat {section.heartbeat:g} s, so every worker would soon count as "
+            "dead; let the lease be a few heartbeats long",
+            (_ROOT, "Execution", "lease" if "lease" in given else "heartbeat"),
+        )
+    return ExecutionConfig(**dict(section), given=given)
+
+
+def _use_ssh_tunnel(section: schema.Database, override: bool | None) -> bool:
+    if section.use_ssh is not None and section.use_ssh_tunnel is not None:
+        path = (_ROOT, "Database", "use_ssh")
+        raise DuplicateKeyError("use_ssh is the older name of use_ssh_tunnel; delete one of the two", path)
+    if section.provider == "sqlite":
+        return False
+    return bool(section.use_ssh_tunnel or section.use_ssh) if override is None else override
+
+
+def _database(
+    section: schema.Database,
+    credentials_path: str | PathLike[str] | None,
+    name: str | None,
+    use_ssh_tunnel: bool,
+) -> DatabaseConfig:
+    # SQLite needs no credentials, so a file that happens to be there, broken or not, is not looked at.
+    credentials = Credentials() if section.provider == "sqlite" else credentials_of(credentials_path, use_ssh_tunnel)
+    return DatabaseConfig(section.provider, name or section.database, credentials, use_ssh_tunnel)

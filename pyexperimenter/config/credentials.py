@@ -1,0 +1,265 @@
+"""Who asks the server, and the way to it: from the credential file and the environment.
+
+No message here shows a value or an unknown key of the file: either may be (part of) a password.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, InstanceOf, ValidationError, ValidationInfo
+
+from pyexperimenter.config.document import Document, FileProblem, parsed
+from pyexperimenter.config.interpolation import interpolate
+from pyexperimenter.config.messages import KeyPath, problems_of
+from pyexperimenter.config.model import Credentials, Secret, SshConfig, TlsConfig
+from pyexperimenter.config.schema import Section, Whole
+from pyexperimenter.exceptions import DuplicateKeyError, InvalidConfigError, InvalidCredentialsError, UnknownKeyError
+
+_PREFIX = "PYEXPERIMENTER_DB_"
+_SECRET_KEYS = ("password", "ssh_private_key_password", "passphrase")
+
+_USER: KeyPath = ("CREDENTIALS", "Database")
+_STANDARD: KeyPath = ("CREDENTIALS", "Connection", "Standard")
+
+Port = Annotated[Whole, Field(ge=1, le=65535)]
+SecretText = InstanceOf[Secret]
+
+
+class User(Section):
+    """The database's user."""
+
+    user: str | None = None
+    password: SecretText | None = None
+    password_command: str | None = None
+
+
+class Tls(Section):
+    """Encryption of the connection."""
+
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    verify: bool = True
+
+
+class Standard(Section):
+    """The way to the server."""
+
+    server: str | None = None
+    port: Port | None = None
+    unix_socket: str | None = None
+    tls: Tls | None = None
+
+
+class Ssh(Section):
+    """The way through an SSH server; only looked at if it is used."""
+
+    server: str | None = None
+    address: str
+    port: Port | None = None
+    user: str | None = None
+    password: SecretText | None = None
+    ssh_private_key: str | None = None
+    keyfile: str | None = None
+    ssh_private_key_password: SecretText | None = None
+    passphrase: SecretText | None = None
+    remote_address: str | None = None
+    remote_port: Port | None = None
+    local_address: str | None = None
+    local_port: Port | None = None
+
+
+def _if_used(value: Any, info: ValidationInfo) -> Any:
+    # Templates of the predecessor hold placeholders here, which must not disturb who has no tunnel.
+    return value if info.context else None
+
+
+class Connection(Section):
+    """Both ways."""
+
+    standard: Standard = Field({}, alias="Standard", validate_default=True)
+    ssh: Annotated[Ssh | None, BeforeValidator(_if_used)] = Field(None, alias="Ssh")
+
+
+class CredentialsSection(Section):
+    """All that the file tells."""
+
+    database: User = Field({}, alias="Database", validate_default=True)
+    connection: Connection = Field({}, alias="Connection", validate_default=True)
+
+
+class CredentialsFile(Section):
+    """The credential file."""
+
+    credentials: CredentialsSection = Field(alias="CREDENTIALS")
+
+
+def credentials_of(path: str | PathLike[str] | None, use_ssh_tunnel: bool) -> Credentials:
+    """Read the credential file, if there is one, and what the environment overrides.
+
+    Raises
+    ------
+    InvalidCredentialsError
+        If both together do not tell how to reach the database; no secret is in the message.
+    """
+    file_exists = path is not None and Path(path).exists()
+    credentials = _from_file(Path(path), use_ssh_tunnel) if path is not None and file_exists else Credentials()
+    credentials = _overridden(credentials, os.environ)
+    if credentials.user is None:
+        raise InvalidCredentialsError(
+            f"no user for the database server: {_searched(path)}. Either write there\n"
+            "    CREDENTIALS: {Database: {user: ..., password: ...}, Connection: {Standard: {server: ...}}}\n"
+            f"or set the environment variables {_PREFIX}USER, {_PREFIX}PASSWORD and {_PREFIX}HOST",
+            ("CREDENTIALS", "Database", "user"),
+        )
+    if use_ssh_tunnel and credentials.ssh is None:
+        raise InvalidCredentialsError(
+            f"no SSH server for the tunnel: {_searched(path)}. Either write there\n"
+            "    CREDENTIALS: {Connection: {Ssh: {address: ..., server: ...}}}\n"
+            "or set use_ssh_tunnel to false",
+            ("CREDENTIALS", "Connection", "Ssh"),
+        )
+    return credentials
+
+
+def _searched(path: str | PathLike[str] | None) -> str:
+    if path is None:
+        return "no credential file was given"
+    where = os.path.abspath(path)
+    return f"{where} names none" if os.path.exists(path) else f"there is no credential file {where}"
+
+
+# The file
+
+
+def _from_file(path: Path, use_ssh_tunnel: bool) -> Credentials:
+    outcome = _read_credentials(path, use_ssh_tunnel)
+    if isinstance(outcome, InvalidCredentialsError):
+        # Raised here and not where it was found, so that no error with values of the file in it comes along.
+        raise outcome
+    return outcome
+
+
+def _read_credentials(path: Path, use_ssh_tunnel: bool) -> Credentials | InvalidCredentialsError:
+    try:
+        document = _read(path)
+    except OSError as error:
+        return InvalidCredentialsError(f"{path}: the credential file cannot be read: {error.strerror}")
+    except FileProblem as problem:
+        return InvalidCredentialsError(f"{path}:{problem.line}: {problem}")
+    try:
+        file = CredentialsFile.model_validate(document.data, context=use_ssh_tunnel)
+        return _credentials(file.credentials)
+    except ValidationError as error:
+        found = document.first(problems_of(error, quote=False))
+    except InvalidConfigError as error:
+        found = error
+    return InvalidCredentialsError(str(document.locate(found)), found.path)
+
+
+def _read(path: Path) -> Document:
+    """Return the file's content with its passwords hidden; `text` stays empty for the same reason."""
+    try:
+        document = parsed(path.read_bytes(), path, credentials=True)
+    except FileProblem as problem:
+        if problem.kind is UnknownKeyError:
+            raise  # its text names no key
+        if problem.kind is DuplicateKeyError:
+            raise FileProblem("a key stands twice in one section; delete one", problem.line) from None
+        raise FileProblem(
+            "this is neither YAML nor INI (what stands there is not shown); quote a value with special characters",
+            problem.line,
+        ) from None
+    try:
+        data = interpolate(document.data, os.environ)
+    except InvalidConfigError as error:
+        raise FileProblem(
+            "a '${...}' cannot be resolved; set the environment variable, or write \\${ where a literal ${ is meant",
+            document.lines.of(error.path) or 1,
+        ) from None
+    return Document(document.source, "", _hidden(data), document.lines)
+
+
+def _hidden(data: Any) -> Any:
+    """Wrap passwords, wherever they stand, before anything else looks at them."""
+    if isinstance(data, Mapping):
+        return {
+            key: Secret(value) if isinstance(value, str) and str(key).lower() in _SECRET_KEYS else _hidden(value)
+            for key, value in data.items()
+        }
+    return [_hidden(item) for item in data] if isinstance(data, list) else data
+
+
+def _credentials(section: CredentialsSection) -> Credentials:
+    user, standard, ssh = section.database, section.connection.standard, section.connection.ssh
+    if user.password is not None and user.password_command is not None:
+        raise InvalidConfigError("there is a password, too; keep one of the two", (*_USER, "password_command"))
+    return Credentials(
+        user=user.user,
+        password=user.password,
+        password_command=user.password_command,
+        unix_socket=standard.unix_socket,
+        tls=None if standard.tls is None else _tls(standard.tls),
+        ssh=None if ssh is None else _ssh(ssh),
+        **_given(host=standard.server, port=standard.port),
+    )
+
+
+def _tls(section: Tls) -> TlsConfig:
+    if (section.cert is None) != (section.key is None):
+        raise InvalidConfigError("cert and key belong together; give both or none", (*_STANDARD, "tls"))
+    return TlsConfig(section.ca, section.cert, section.key, section.verify)
+
+
+def _ssh(section: Ssh) -> SshConfig:
+    return SshConfig(
+        address=section.address,
+        user=section.user,
+        password=section.password,
+        private_key=section.ssh_private_key or section.keyfile,
+        private_key_password=section.ssh_private_key_password or section.passphrase,
+        local_port=section.local_port,
+        **_given(
+            port=section.port,
+            # `server` is the database's host as the SSH server sees it.
+            remote_address=section.remote_address or section.server,
+            remote_port=section.remote_port,
+            local_address=section.local_address,
+        ),
+    )
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    """Return what is set; for the rest, the defaults of the model hold."""
+    return {key: value for key, value in values.items() if value is not None}
+
+
+# The environment
+
+
+def _overridden(credentials: Credentials, environment: Mapping[str, str]) -> Credentials:
+    """Return the credentials with what ``PYEXPERIMENTER_DB_...`` says instead; an empty variable says nothing."""
+    user, password, host = (environment.get(f"{_PREFIX}{name}") or None for name in ("USER", "PASSWORD", "HOST"))
+    changes = _given(user=user, host=host, port=_port(environment.get(f"{_PREFIX}PORT")))
+    if password is not None:
+        changes |= {"password": Secret(password), "password_command": None}
+    if credentials.ssh is not None:
+        address = _given(remote_address=changes.get("host"), remote_port=changes.get("port"))
+        changes["ssh"] = replace(credentials.ssh, **address)
+    if host is not None:
+        changes["unix_socket"] = None  # the socket of the file leads to another server
+    return replace(credentials, **changes)
+
+
+def _port(text: str | None) -> int | None:
+    if not text:
+        return None
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise InvalidCredentialsError(f"the environment variable {_PREFIX}PORT is no port; give a number up to 65535")
+    return int(text)

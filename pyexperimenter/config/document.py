@@ -1,0 +1,155 @@
+"""A configuration as read: plain data, and the line on which each key stands."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from pyexperimenter.config.messages import KeyPath, dotted
+from pyexperimenter.exceptions import ConfigError, InvalidConfigError, NoConfigFileError
+
+_INI_SUFFIXES = (".cfg", ".ini", ".conf")
+
+
+class FileProblem(Exception):
+    """What is wrong with a file's text, before it can be told which key is meant."""
+
+    def __init__(
+        self,
+        text: str,
+        line: int,
+        column: int | None = None,
+        kind: type[InvalidConfigError] = InvalidConfigError,
+        path: KeyPath = (),
+    ) -> None:
+        super().__init__(text)
+        self.line = line
+        self.column = column
+        self.kind = kind
+        self.path = path
+
+
+class Lines:
+    """The line of every key path. Paths are looked up without regard to letter case, as sections are."""
+
+    def __init__(self) -> None:
+        self._lines: dict[KeyPath, int] = {}
+
+    def __setitem__(self, path: KeyPath, line: int) -> None:
+        self._lines[_folded(path)] = line
+
+    def of(self, path: KeyPath) -> int | None:
+        """Return the line of `path`, or of the nearest section around it."""
+        folded = _folded(path)
+        return next((self._lines[p] for end in range(len(folded), 0, -1) if (p := folded[:end]) in self._lines), None)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A configuration as read, not yet checked.
+
+    Attributes
+    ----------
+    source : str
+        Path of the file as given, or ``<dict>``.
+    text : str
+        The file's text, or the dict as JSON.
+    data : Any
+        Nested dicts, lists and scalars.
+    lines : Lines
+        Where each of them stands; empty for a dict.
+    """
+
+    source: str
+    text: str
+    data: Any
+    lines: Lines = field(default_factory=Lines)
+
+    def locate(self, error: InvalidConfigError) -> InvalidConfigError:
+        """Return the same error with file, line and key path before its message."""
+        line = self.lines.of(error.path)
+        parts = [self.source if line is None else f"{self.source}:{line}", dotted(error.path), str(error)]
+        return type(error)(": ".join(part for part in parts if part), error.path)
+
+    def first(self, errors: Sequence[InvalidConfigError]) -> InvalidConfigError:
+        """Return the error that stands first in the file, with the number of the others."""
+        first = min(errors, key=lambda error: self.lines.of(error.path) or 0)
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        return type(first)(f"{first}{more}", first.path)
+
+
+def document_of(source: str | PathLike[str] | Mapping[str, Any]) -> Document:
+    """Read a configuration file, or take a dict.
+
+    Raises
+    ------
+    NoConfigFileError
+        If there is no such file.
+    InvalidConfigError
+        If it is neither YAML nor INI, or holds a key twice.
+    """
+    if isinstance(source, Mapping):
+        return Document("<dict>", json.dumps(source, default=str), source)
+    path = Path(source)
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise NoConfigFileError(
+            f"{os.path.abspath(path)}: there is no such configuration file; give the path of a YAML or INI file "
+            f"(relative paths start in the working directory)"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"{os.path.abspath(path)}: the file cannot be read: {error.strerror}") from error
+    try:
+        return parsed(content, path)
+    except FileProblem as problem:
+        place = f"{path}:{problem.line}" if problem.column is None else f"{path}:{problem.line}:{problem.column}"
+        parts = [place, dotted(problem.path), str(problem)]
+        raise problem.kind(": ".join(part for part in parts if part), problem.path) from None
+
+
+def parsed(content: bytes, path: Path, credentials: bool = False) -> Document:
+    """Parse a file's content.
+
+    Parameters
+    ----------
+    content : bytes
+        What stands in the file.
+    path : Path
+        Its name, which may tell the format.
+    credentials : bool
+        Read a credential file: scalars stay the texts they are, so that the password 0123 is not a number.
+
+    Raises
+    ------
+    FileProblem
+        If it cannot be parsed.
+    """
+    from pyexperimenter.config import ini_file, yaml_file
+
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise FileProblem("this is no text in UTF-8; save the file as UTF-8", line) from None
+    if _is_ini(text, path):
+        data, lines = (ini_file.read_credentials if credentials else ini_file.read)(text)
+    else:
+        data, lines = yaml_file.read(text, as_text=credentials)
+    return Document(str(path), text, data, lines)
+
+
+def _is_ini(text: str, path: Path) -> bool:
+    if path.suffix.lower() in _INI_SUFFIXES:
+        return True
+    stripped = (line.strip() for line in text.splitlines())
+    return next((line.startswith("[") for line in stripped if line and line[0] not in "#;"), False)
+
+
+def _folded(path: KeyPath) -> KeyPath:
+    return tuple(key if type(key) is int else str(key).casefold() for key in path)

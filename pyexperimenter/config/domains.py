@@ -1,0 +1,184 @@
+"""What the section ``table`` says about values -> the grid. Paths of errors start at that section."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from pyexperimenter.config.messages import unknown, within
+from pyexperimenter.config.schema import Keyfield, Sampled, Spaced, Stepped, Table
+from pyexperimenter.exceptions import (
+    EmptyDomainError,
+    InvalidRangeError,
+    InvalidValueError,
+    InvalidValuesInConfiguration,
+    UnknownKeyError,
+)
+from pyexperimenter.fieldtypes import FieldType, Kind
+from pyexperimenter.grid import Domain, Grid
+from pyexperimenter.ranges import Lazy, sampled, spaced, stepped
+
+# A log range of integers at least doubles or halves ... or is so short that it is simply looked through.
+_LONGEST_LOG_RANGE_OF_INTEGERS = 64
+
+
+def grid_of(table: Table) -> Grid | None:
+    """Return the grid of a table; None if no keyfield has values and no row is included.
+
+    A keyfield without values is NULL in every row of the grid, but `include` may set it.
+
+    Raises
+    ------
+    InvalidConfigError
+        If values do not fit the keyfield's type, make no domain, or contradict each other.
+    """
+    fields = {name: table.keyfield(name) for name in table.keyfields}
+    has_values = any("values" in field.model_fields_set for field in fields.values())
+    if not has_values and not table.include:
+        for key in ("exclude", "zip"):
+            if getattr(table, key):
+                raise InvalidValuesInConfiguration(
+                    "no keyfield has values, so there is no grid; give some values", (key,)
+                )
+        return None
+    types = {name: field.type for name, field in fields.items()}
+    domains = {name: _domain(name, field, types) for name, field in fields.items()}
+    exclude = [_condition(condition, types, "exclude", i) for i, condition in enumerate(table.exclude)]
+    include = [_row(row, types, "include", i) for i, row in enumerate(table.include)]
+    if not has_values:
+        # Nothing to cross: leave out the one row of NULLs that the grid would have.
+        exclude.append({next(iter(types)): [None]})
+    for index, names in enumerate(table.zip):
+        _check_known(names, types, "zip", index)
+    return Grid(domains, exclude, include, table.zip)
+
+
+def _domain(name: str, field: Keyfield, types: Mapping[str, FieldType]) -> Domain:
+    when = None if field.when is None else _condition(field.when, types, "keyfields", name, "when")
+    with within("keyfields", name):
+        if "values" not in field.model_fields_set:
+            if when is not None:
+                raise InvalidValuesInConfiguration("it has a condition, but no values; give it 'values'", ("when",))
+            return Domain([None])
+        with within("values"):
+            return Domain(_values(field.type, field.values), when)
+
+
+def _values(field: FieldType, values: Any) -> Sequence[Any]:
+    """Return the values of a domain as its type has them. Ranges stay ranges, however long they are."""
+    if isinstance(values, Stepped):
+        return _as_type(field, _stepped(field, values))
+    if isinstance(values, Spaced):
+        return _as_type(field, _spaced(field, values))
+    if isinstance(values, Sampled):
+        return _sampled(field, values)
+    if values is None:
+        raise EmptyDomainError("there is no value; give some, [null] for NULL, or drop the key to fill by rows only")
+    if not isinstance(values, list):
+        return [_coerce(field, values)]
+    if not values:
+        raise EmptyDomainError("the list is empty; give at least one value, or drop the key to fill by rows only")
+    return [_coerce(field, value, index) for index, value in enumerate(values)]
+
+
+def _stepped(field: FieldType, values: Stepped) -> Sequence[Any]:
+    numbers = {"start": values.start, "stop": values.stop, "step": values.step}
+    if field.kind is Kind.INTEGER:
+        numbers = {key: _whole(field, number, key) for key, number in numbers.items()}
+    elif field.kind is Kind.REAL:
+        for key in ("start", "step"):
+            if field.coerce(numbers[key]) != numbers[key]:
+                raise InvalidRangeError(f"{numbers[key]!r} has more digits than {field} keeps; declare DOUBLE", (key,))
+        numbers = {key: float(number) for key, number in numbers.items()}
+    return stepped(**numbers, inclusive=values.inclusive)
+
+
+def _spaced(field: FieldType, values: Spaced) -> Sequence[Any]:
+    if field.kind is not Kind.INTEGER:
+        return spaced(values.start, values.stop, values.num, values.scale)
+    start, stop = (_whole(field, getattr(values, key), key) for key in ("start", "stop"))
+    numbers = spaced(start, stop, values.num, values.scale)  # checks the arguments
+    if values.scale == "linear" and values.num > 1:
+        step, rest = divmod(stop - start, values.num - 1)
+        if rest:
+            raise InvalidRangeError(
+                f"{values.num} values from {start} to {stop} are no integers, but the type is {field}; "
+                "change num, or declare DOUBLE"
+            )
+        return stepped(start, stop, step, inclusive=True)
+    if values.num > _LONGEST_LOG_RANGE_OF_INTEGERS:
+        raise InvalidRangeError(f"{values.num} values on a log scale are not all integers; declare DOUBLE")
+    return [_coerce(field, number) for number in numbers]
+
+
+def _sampled(field: FieldType, values: Sampled) -> Sequence[Any]:
+    if field.kind is Kind.INTEGER and values.sample != "integers":
+        raise InvalidValuesInConfiguration(
+            f"a {values.sample} sample has fractions, but the type is {field}; use 'integers' or declare DOUBLE",
+            ("sample",),
+        )
+    given = values.model_fields_set & {"low", "high", "mean", "std"}
+    parameters = {key: getattr(values, key) for key in ("low", "high", "mean", "std") if key in given}
+    return [_coerce(field, value) for value in sampled(values.sample, values.num, values.seed, **parameters)]
+
+
+def _as_type(field: FieldType, numbers: Sequence[Any]) -> Sequence[Any]:
+    """Return the numbers as values of the field's type; only the ends are looked at."""
+    for end in (0, -1) if len(numbers) else ():
+        _coerce(field, numbers[end])
+    if field.kind is Kind.INTEGER or (field.kind is Kind.REAL and field.length is None):
+        return numbers
+    return Lazy(len(numbers), partial(_coerced_item, field, numbers))
+
+
+def _coerced_item(field: FieldType, numbers: Sequence[Any], index: int) -> Any:
+    return field.coerce(numbers[index])
+
+
+def _whole(field: FieldType, number: float, key: str) -> int:
+    if number != number or number in (float("inf"), float("-inf")) or int(number) != number:
+        raise InvalidRangeError(
+            f"{key} is {number!r}, but the type is {field}; give a whole number, or declare DOUBLE", (key,)
+        )
+    return int(number)
+
+
+def _condition(
+    condition: Mapping[str, Any], types: Mapping[str, FieldType], *path: str | int
+) -> dict[str, Sequence[Any]]:
+    """Return a condition with its values as lists and in the types of the keyfields that it names."""
+    _check_known(condition, types, *path)
+    result: dict[str, Sequence[Any]] = {}
+    for name, allowed in condition.items():
+        with within(*path, name):
+            if isinstance(allowed, (list, tuple)):
+                result[name] = [_coerce(types[name], value, index) for index, value in enumerate(allowed)]
+            else:
+                result[name] = [_coerce(types[name], allowed)]
+    return result
+
+
+def _row(row: Mapping[str, Any], types: Mapping[str, FieldType], *path: str | int) -> dict[str, Any]:
+    _check_known(row, types, *path)
+    result = {}
+    for name, value in row.items():
+        with within(*path, name):
+            result[name] = _coerce(types[name], value)
+    return result
+
+
+def _check_known(names: Iterable[str], types: Mapping[str, FieldType], *path: str | int) -> None:
+    for name in names:
+        if name not in types:
+            raise UnknownKeyError(unknown("keyfield", name, types), (*path, name) if path[0] != "zip" else path)
+
+
+def _coerce(field: FieldType, value: Any, *path: int) -> Any:
+    try:
+        result = field.coerce(value)
+    except InvalidValueError as error:
+        raise InvalidValuesInConfiguration(f"{error} (the keyfield's type is {field})", path) from error
+    if result != result:
+        raise InvalidValuesInConfiguration("NaN is no value of a keyfield; write null for NULL", path)
+    return result

@@ -1,0 +1,46 @@
+"""Durations as people write them: ``60s``, ``5m``, ``2h``, ``1d``, ``1h30m``, or a number of seconds."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+_SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
+_DURATION = re.compile(r"(?:\d+(?:\.\d*)?[dhms])+")
+_PART = re.compile(r"(\d+(?:\.\d*)?)([dhms])")
+
+
+def seconds(duration: Any) -> float:
+    """Return a duration in seconds.
+
+    Raises
+    ------
+    ValueError
+        If it is no duration, or is not above 0.
+
+    Examples
+    --------
+    >>> seconds("1h30m")
+    5400.0
+    >>> seconds(90)
+    90.0
+    """
+    total = _number_of_seconds(duration)
+    if not 0 < total < math.inf:
+        raise ValueError(f"{duration!r} is no duration above 0; write 60s, 5m, 2h, 1d, 1h30m or a number of seconds")
+    return total
+
+
+def _number_of_seconds(duration: Any) -> float:
+    if isinstance(duration, bool):
+        return math.nan
+    if isinstance(duration, (int, float)):
+        return float(duration)
+    text = re.sub(r"\s", "", str(duration).lower())
+    if _DURATION.fullmatch(text):
+        return sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

@@ -1,0 +1,340 @@
+"""The predecessor's INI files (v1.0 to v1.3) -> the same plain data as the YAML, and the line of every key.
+
+Values are comma-separated texts; what they become, the declared types tell later. ``%(option)s`` stands for another
+option of the section and ``%%`` for a percent sign, as in the predecessor.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyexperimenter.config.document import FileProblem, Lines
+from pyexperimenter.config.messages import KeyPath, nearest
+from pyexperimenter.exceptions import (
+    DuplicateKeyError,
+    InvalidRangeError,
+    MissingKeyError,
+    MissingLogTableError,
+    UnknownKeyError,
+)
+from pyexperimenter.fieldtypes import FieldType, Kind
+from pyexperimenter.ranges import stepped
+
+_SECTION = re.compile(r"\[([^\]]+)\]")
+_OPTION = re.compile(r"([^=:]*?)\s*[=:]\s*(.*)")
+_REFERENCE = re.compile(r"%%|%\(([^)]*)\)s")
+_NUMBER = r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*"
+_RANGE = re.compile(f"{_NUMBER}:{_NUMBER}(?::{_NUMBER})?")
+
+_PYTHON_TYPES = {"int": "INT", "float": "DOUBLE", "str": "VARCHAR(255)", "bool": "BOOL"}
+_DEFAULT_TYPE = "VARCHAR(255)"
+
+_ROOT = "PY_EXPERIMENTER"
+_DATABASE: KeyPath = (_ROOT, "Database")
+_TABLE: KeyPath = (*_DATABASE, "table")
+# Option -> where it is in the YAML. The others are lists of columns, or values of a keyfield or logtable.
+_OPTIONS: dict[str, KeyPath] = {
+    "provider": (*_DATABASE, "provider"),
+    "database": (*_DATABASE, "database"),
+    "table": (*_TABLE, "name"),
+    "resultfields.timestamps": (*_TABLE, "result_timestamps"),
+    "use_ssh_tunnel": (*_DATABASE, "use_ssh_tunnel"),
+    "use_ssh": (*_DATABASE, "use_ssh"),
+    "n_jobs": (_ROOT, "n_jobs"),
+    "cpu.max": (_ROOT, "n_jobs"),
+}
+_LISTS = ("keyfields", "resultfields", "logtables")
+_CREDENTIALS: dict[str, KeyPath] = {
+    "user": ("CREDENTIALS", "Database", "user"),
+    "password": ("CREDENTIALS", "Database", "password"),
+    "password_command": ("CREDENTIALS", "Database", "password_command"),
+    "host": ("CREDENTIALS", "Connection", "Standard", "server"),
+    "port": ("CREDENTIALS", "Connection", "Standard", "port"),
+    "unix_socket": ("CREDENTIALS", "Connection", "Standard", "unix_socket"),
+}
+
+
+@dataclass
+class _Option:
+    name: str
+    value: str
+    line: int
+
+
+_Options = dict[str, _Option]  # by the option's name in lower case
+
+
+@dataclass
+class _Section:
+    name: str
+    line: int
+    options: _Options
+
+
+def read(text: str) -> tuple[dict[str, Any], Lines]:
+    """Parse a configuration.
+
+    Raises
+    ------
+    FileProblem
+        If it is not INI, or an option is not known, stands twice or lacks another one.
+    """
+    result = _Result()
+    for section in _sections(text):
+        kind = section.name.lower()
+        if kind == "py_experimenter":
+            result.section((_ROOT,), section.line)
+            _read_experiment(section.options, result)
+        elif kind == "custom":
+            result.section((_ROOT, "Custom"), section.line)
+            for option in section.options.values():
+                result.set((_ROOT, "Custom", option.name), option.value, option.line)
+        elif kind == "codecarbon":
+            result.section((_ROOT, "CodeCarbon"), section.line)
+            for option in section.options.values():
+                result.set((_ROOT, "CodeCarbon", option.name), _scalar(option.value), option.line)
+        else:
+            hint = nearest(section.name, (_ROOT, "CUSTOM", "codecarbon"))
+            raise FileProblem(f"unknown section [{section.name}]{hint}", section.line, kind=UnknownKeyError)
+    if _ROOT not in result.data:
+        raise FileProblem(f"the section [{_ROOT}] is missing; begin with it", 1, kind=MissingKeyError)
+    return result.data, result.lines
+
+
+def read_credentials(text: str) -> tuple[dict[str, Any], Lines]:
+    """Parse a credential file: ``[CREDENTIALS]`` with host, user, password and perhaps port.
+
+    Raises
+    ------
+    FileProblem
+        If it is not INI, or an option is not known or stands twice.
+    """
+    result = _Result()
+    for section in _sections(text):
+        if section.name.lower() != "credentials":
+            raise FileProblem("unknown section; write all into [CREDENTIALS]", section.line, kind=UnknownKeyError)
+        result.section(("CREDENTIALS",), section.line)
+        for key, option in section.options.items():
+            if key not in _CREDENTIALS:
+                # Not named in the message, since a password may have got there.
+                hint = nearest(key, _CREDENTIALS)
+                text = f"unknown option{hint} (known here: {', '.join(_CREDENTIALS)})"
+                raise FileProblem(text, option.line, kind=UnknownKeyError)
+            result.set(_CREDENTIALS[key], option.value, option.line)
+    return result.data, result.lines
+
+
+class _Result:
+    """The plain data as it grows."""
+
+    def __init__(self) -> None:
+        self.data: dict[str, Any] = {}
+        self.lines = Lines()
+
+    def section(self, path: KeyPath, line: int) -> None:
+        """Make a section, if it is not there yet."""
+        self._at(path)
+        self.lines[path] = line
+
+    def set(self, path: KeyPath, value: Any, line: int) -> None:
+        """Set what is not set yet, making the sections around it."""
+        section = self._at(path[:-1])
+        if path[-1] in section:
+            raise FileProblem("this is given twice; delete one", line, kind=DuplicateKeyError, path=path)
+        section[path[-1]] = value
+        self.lines[path] = line
+
+    def _at(self, path: KeyPath) -> Any:
+        section: Any = self.data
+        for key in path:
+            section = section.setdefault(key, {})
+        return section
+
+
+# The section [PY_EXPERIMENTER]
+
+
+def _read_experiment(section: _Options, result: _Result) -> None:
+    read = set(_OPTIONS) | set(_LISTS)
+    for name, path in _OPTIONS.items():
+        if name in section:
+            result.set(path, section[name].value, section[name].line)
+    if "keyfields" in section:
+        read |= set(_read_keyfields(section, result))
+    if "resultfields" in section:
+        option = section["resultfields"]
+        result.set((*_TABLE, "resultfields"), dict(_columns(option, (*_TABLE, "resultfields"))), option.line)
+    if "logtables" in section:
+        read |= set(_read_logtables(section, result))
+    for key, option in section.items():
+        if key not in read:
+            known = [*_OPTIONS, *_LISTS, *read]
+            raise FileProblem(
+                f"{option.name!r} is neither an option nor a keyfield nor the columns of a logtable"
+                f"{nearest(option.name, known)}",
+                option.line,
+                kind=UnknownKeyError,
+                path=(_ROOT, option.name),
+            )
+
+
+def _read_keyfields(section: _Options, result: _Result) -> Iterator[str]:
+    """Set the keyfields; yield the names of the options with their values."""
+    option = section["keyfields"]
+    path = (*_TABLE, "keyfields")
+    result.section(path, option.line)
+    for name, declaration in _columns(option, path):
+        result.set((*path, name), {"type": declaration}, option.line)
+        values = section.get(name.lower())
+        if values is not None and name.lower() not in _OPTIONS:
+            result.set((*path, name, "values"), _values(declaration, values, (*path, name, "values")), values.line)
+            yield name.lower()
+
+
+def _read_logtables(section: _Options, result: _Result) -> Iterator[str]:
+    """Set the logtables; yield the names of the options with their columns."""
+    option = section["logtables"]
+    path = (*_DATABASE, "logtables")
+    result.section(path, option.line)
+    for entry in _split(option.value):
+        name, colon, columns = (part.strip() for part in entry.partition(":"))
+        if columns.lower() in section:
+            of_columns = section[columns.lower()]
+            result.set((*path, name), dict(_columns(of_columns, (*path, name))), of_columns.line)
+            yield columns.lower()
+        elif _field_type(columns) is not None:
+            result.set((*path, name), {name: _sql_type(columns)}, option.line)
+        else:
+            missing = f"there is no line '{columns} = ...'" if colon else "its columns are not given"
+            raise FileProblem(
+                f"{missing}; write {name}:<an SQL type>, or {name}:<name> and a line '<name> = column:type, ...'",
+                option.line,
+                kind=MissingLogTableError,
+                path=(*path, name),
+            )
+
+
+def _columns(option: _Option, path: KeyPath) -> list[tuple[str, str]]:
+    """Read ``a, b:int, c:DECIMAL(10,2)`` as names and SQL types."""
+    columns: dict[str, str] = {}
+    for entry in _split(option.value):
+        name, colon, declaration = (part.strip() for part in entry.partition(":"))
+        if name in columns:
+            text = "this column stands twice; delete or rename one"
+            raise FileProblem(text, option.line, kind=DuplicateKeyError, path=(*path, name))
+        columns[name] = _sql_type(declaration) if colon else _DEFAULT_TYPE
+    return list(columns.items())
+
+
+def _split(text: str) -> list[str]:
+    """Split at the commas that are not within parentheses; what is empty falls away."""
+    return [part.strip() for part in re.split(r",(?![^(]*\))", text) if part.strip()]
+
+
+def _sql_type(declaration: str) -> str:
+    return _PYTHON_TYPES.get(declaration.lower(), declaration)
+
+
+def _field_type(declaration: str) -> FieldType | None:
+    try:
+        return FieldType.parse(_sql_type(declaration))
+    except ValueError:
+        return None
+
+
+def _values(declaration: str, option: _Option, path: KeyPath) -> Any:
+    """Read ``1, 2, 5:9`` as a list, and a single range as a range; only numbers have ranges."""
+    items = [item.strip() for item in option.value.split(",")]
+    if items[-1] == "":
+        items.pop()
+    field = _field_type(declaration)
+    if field is None or field.kind not in (Kind.INTEGER, Kind.REAL):
+        return items
+    ranges = [_RANGE.fullmatch(item) for item in items]
+    if len(items) == 1 and ranges[0] is not None:
+        start, stop, step = ranges[0].groups(default="1")
+        return {"start": start, "stop": stop, "step": step, "inclusive": True}
+    values: list[Any] = []
+    for item, match in zip(items, ranges, strict=True):
+        values += [item] if match is None else _expanded(match.groups(default="1"), option.line, path)
+    return values
+
+
+def _expanded(parts: Sequence[str], line: int, path: KeyPath) -> Sequence[Any]:
+    """Return the numbers of a range that stands among other values."""
+    whole = all(re.fullmatch(r"[-+]?\d+", part) for part in parts)
+    start, stop, step = (int(part) if whole else float(part) for part in parts)
+    try:
+        return stepped(start, stop, step, inclusive=True)
+    except InvalidRangeError as error:
+        raise FileProblem(str(error), line, kind=InvalidRangeError, path=path) from None
+
+
+def _scalar(text: str) -> Any:
+    """Read true, false, none and numbers as what they are; the rest as text."""
+    word = {"true": True, "false": False, "none": None}.get(text.lower(), text)
+    if word is not text:
+        return word
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
+
+
+# The format itself
+
+
+def _sections(text: str) -> list[_Section]:
+    """Parse sections and options, with their lines."""
+    sections: list[_Section] = []
+    option: _Option | None = None
+    for number, raw in enumerate(text.splitlines(), start=1):
+        line = raw.strip()
+        if not line or line[0] in "#;":
+            continue
+        if raw[0].isspace() and option is not None:
+            option.value = f"{option.value} {line}".strip()
+        elif header := _SECTION.fullmatch(line):
+            name, option = header[1].strip(), None
+            if any(section.name.lower() == name.lower() for section in sections):
+                raise FileProblem(f"the section [{name}] stands twice; merge them", number, kind=DuplicateKeyError)
+            sections.append(_Section(name, number, {}))
+        else:
+            option = _option(line, number, sections[-1].options if sections else None)
+    for section in sections:
+        _resolve_references(section.options)
+    return sections
+
+
+def _option(line: str, number: int, section: _Options | None) -> _Option:
+    match = _OPTION.fullmatch(line)
+    if match is None or not match[1]:
+        raise FileProblem("this is neither a [section] nor 'option = value' nor a # comment", number)
+    if section is None:
+        raise FileProblem(f"there is no section yet; begin with [{_ROOT}]", number)
+    option = _Option(match[1].strip(), match[2].strip(), number)
+    first = section.setdefault(option.name.lower(), option)
+    if first is not option:
+        text = f"the option stands twice, first on line {first.line}; delete one"
+        raise FileProblem(text, number, kind=DuplicateKeyError, path=(option.name,))
+    return option
+
+
+def _resolve_references(section: _Options) -> None:
+    for option in section.values():
+
+        def replacement(match: re.Match[str], option: _Option = option) -> str:
+            if match[0] == "%%":
+                return "%"
+            if match[1].lower() not in section:
+                raise FileProblem(
+                    f"{match[0]}: there is no such option in this section", option.line, path=(option.name,)
+                )
+            return section[match[1].lower()].value
+
+        option.value = _REFERENCE.sub(replacement, option.value)

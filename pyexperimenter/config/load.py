@@ -1,0 +1,58 @@
+"""The way in: a configuration file, or a dict, becomes an `ExperimentConfig`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any
+
+from pyexperimenter.config.model import ExperimentConfig
+
+
+def load_config(
+    source: str | PathLike[str] | Mapping[str, Any],
+    *,
+    credentials_path: str | PathLike[str] | None = None,
+    table_name: str | None = None,
+    database_name: str | None = None,
+    use_ssh_tunnel: bool | None = None,
+) -> ExperimentConfig:
+    """Read and check a configuration.
+
+    Parameters
+    ----------
+    source : path or Mapping
+        A YAML or INI file, or the same content as nested dicts.
+    credentials_path : path, optional
+        The file that tells how to reach the server. Environment variables ``PYEXPERIMENTER_DB_USER``,
+        ``..._PASSWORD``, ``..._HOST`` and ``..._PORT`` override it, and suffice without one.
+    table_name, database_name, use_ssh_tunnel : optional
+        Override what the file says.
+
+    Raises
+    ------
+    ConfigError
+        If the configuration cannot be used: which kind it is tells what is wrong, the message where and
+        what to do.
+
+    Examples
+    --------
+    >>> seed = {"type": "INT", "values": {"start": 0, "stop": 5}}
+    >>> table = {"name": "study", "keyfields": {"seed": seed}}
+    >>> config = load_config({"PY_EXPERIMENTER": {"Database": {"provider": "sqlite", "database": "d", "table": table}}})
+    >>> len(config.table.grid)
+    5
+    """
+    # pydantic and yaml are imported by these, when they are needed and not before.
+    from pyexperimenter.config.build import Overrides, build_config
+    from pyexperimenter.config.document import document_of
+
+    overrides = Overrides(table_name, database_name, use_ssh_tunnel)
+    return build_config(document_of(source), credentials_path, overrides)
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the YAML configuration, for editors to complete and check it."""
+    from pyexperimenter.config.schema import json_schema as schema_of_the_yaml
+
+    return schema_of_the_yaml()

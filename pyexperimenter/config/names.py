@@ -1,0 +1,80 @@
+"""Which names tables and columns may have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from pyexperimenter.config.messages import KeyPath, dotted, shown
+from pyexperimenter.exceptions import DuplicateNameError, InvalidNameError, ReservedNameError
+
+# All in lower case: databases do not tell columns apart by letter case.
+_TABLE_COLUMNS = frozenset(
+    {"id", "creation_date", "status", "start_date", "name", "machine", "end_date", "error", "pyexperimenter_identity"}
+)
+_LOGTABLE_COLUMNS = frozenset({"id", "experiment_id", "timestamp", "attempt_id"})
+_SIDE_TABLES = frozenset({"attempts", "meta"})
+
+_NAME = re.compile(r"[^\W\d][\w\-. ]*(?<! )")  # \w holds the letters of all alphabets, digits and the underscore
+
+
+def check_name(name: str, path: KeyPath, reserved: Iterable[str] = ()) -> None:
+    """Refuse a name that no database would take, or that is reserved.
+
+    Raises
+    ------
+    InvalidNameError
+        If it has other characters than letters, digits, ``_-.`` and spaces, or starts or ends wrongly.
+    ReservedNameError
+        If the library itself uses this name.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidNameError(
+            f"{shown(name)} is no valid name; start with a letter or underscore, go on with letters, digits, "
+            "underscores, hyphens, dots or spaces, and do not end with a space",
+            path,
+        )
+    if name.lower() in reserved:
+        raise ReservedNameError(f"{name!r} is a name that the library uses itself; choose another", path)
+
+
+def check_table_columns(keyfields: Iterable[str], resultfields: Iterable[str], timestamps: bool) -> None:
+    """Check the columns of the experiment table; paths of errors start at its section.
+
+    Raises
+    ------
+    InvalidNameError
+        Of which kind: see `check_name`; DuplicateNameError if two columns would have the same name.
+    """
+    columns: list[tuple[str, KeyPath]] = [(name, ("keyfields", name)) for name in keyfields]
+    for name in resultfields:
+        columns.append((name, ("resultfields", name)))
+        if timestamps:
+            columns.append((f"{name}_timestamp", ("resultfields", name)))
+    _check_columns(columns, _TABLE_COLUMNS)
+
+
+def check_logtables(logtables: Iterable[tuple[str, Iterable[str]]]) -> None:
+    """Check names and columns of the logtables; paths of errors start at their section.
+
+    Raises
+    ------
+    InvalidNameError
+        As `check_table_columns`.
+    """
+    logtables = [(name, list(columns)) for name, columns in logtables]
+    _check_columns([(name, (name,)) for name, _ in logtables], _SIDE_TABLES)
+    for name, columns in logtables:
+        _check_columns([(column, (name, column)) for column in columns], _LOGTABLE_COLUMNS)
+
+
+def _check_columns(columns: Iterable[tuple[str, KeyPath]], reserved: frozenset[str]) -> None:
+    first_paths: dict[str, KeyPath] = {}
+    for name, path in columns:
+        check_name(name, path, reserved)
+        first = first_paths.setdefault(name.lower(), path)
+        if first is not path:
+            raise DuplicateNameError(
+                f"{name!r} is a name that {dotted(first)} has already (letter case does not count); rename one",
+                path,
+            )

@@ -1,0 +1,345 @@
+"""Which sections, keys and types the YAML has. What these models describe is also the JSON Schema for editors.
+
+A model of this module is what stands in the file; `build` makes the `model` of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Annotated, Any, Literal, NoReturn
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainValidator,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
+from pydantic_core import PydanticCustomError, core_schema
+
+from pyexperimenter.config.durations import seconds
+from pyexperimenter.config.messages import nearest, shown
+from pyexperimenter.fieldtypes import TYPE_NAMES, FieldType, unwrap
+
+
+class Section(BaseModel):
+    """A section of the file. Letter case does not matter in its keys; unknown ones are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spell_keys(cls, data: Any) -> Any:
+        """Spell the keys as the model does; a section without anything in it is an empty one."""
+        if data is None:
+            return {}
+        if not isinstance(data, Mapping):
+            return data
+        known = {spelling.casefold(): spelling for spelling in cls.spellings()}
+        result: dict[str, Any] = {}
+        for key, value in data.items():
+            spelling = known.get(str(key).casefold())
+            if spelling is None:
+                # The key itself is in the path, so that it is not shown where it may be a secret.
+                hint, names = nearest(key, known.values()), ", ".join(known.values())
+                _refuse("UnknownKeyError", f"unknown key{hint} (known here: {names})", key=key)
+            if spelling in result:
+                _refuse("DuplicateKeyError", f"{spelling} stands twice in this section; delete one", key=key)
+            result[spelling] = value
+        return result
+
+    @classmethod
+    def spellings(cls) -> list[str]:
+        """Return the keys this section may have, as they are spelled in the documentation."""
+        return [field.alias or name for name, field in cls.model_fields.items()]
+
+
+_Refusal = Literal[
+    "DuplicateKeyError", "InvalidTypeError", "InvalidValuesInConfiguration", "MissingLogTableError", "UnknownKeyError"
+]
+
+
+def _refuse(error: _Refusal, message: str, **context: Any) -> NoReturn:
+    """Refuse a value, or the `key` given; `error` names the class that the user is to catch."""
+    raise PydanticCustomError(error, "{message}", {"message": message, **context})
+
+
+# Single values
+
+
+def _parse_type(declaration: Any) -> FieldType:
+    if not isinstance(declaration, str):
+        _refuse("InvalidTypeError", f"{shown(declaration)} is no type; write one such as INT or VARCHAR(255)")
+    try:
+        return FieldType.parse(declaration)
+    except ValueError:
+        hint = nearest(declaration.partition("(")[0].strip(), TYPE_NAMES)
+        _refuse("InvalidTypeError", f"{declaration!r} is no type{hint} (known: {', '.join(TYPE_NAMES)})")
+
+
+def _parse_duration(value: Any) -> float:
+    try:
+        return seconds(value)
+    except ValueError as error:
+        _refuse("InvalidTypeError", str(error))
+
+
+def _parse_number(value: Any) -> int | float:
+    """Take a number, or a text that is one, as it comes from the environment."""
+    value = unwrap(value)
+    if isinstance(value, str):
+        for number in (int, float):
+            with suppress(ValueError):
+                return number(value)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value
+    _refuse("InvalidTypeError", f"{shown(value)} is not a number")
+
+
+def _no_boolean(value: Any) -> Any:
+    # Pydantic takes True for 1, a person means something else.
+    return _refuse("InvalidTypeError", f"{value} is not a whole number") if isinstance(value, bool) else value
+
+
+def _parse_n_jobs(value: int) -> int:
+    if value < -1 or value == 0:
+        _refuse("InvalidTypeError", f"{value} is no number of workers; give 1 or more, or -1 for one on each core")
+    return value
+
+
+_PROVIDERS = {"sqlite": "sqlite", "mysql": "mysql", "mariadb": "mysql"}
+
+
+def _spell_provider(value: Any) -> Any:
+    return _PROVIDERS.get(value.lower(), value) if isinstance(value, str) else value
+
+
+ColumnType = Annotated[
+    FieldType,
+    PlainValidator(_parse_type),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "description": f"SQL type: one of {', '.join(TYPE_NAMES)}; VARCHAR(n) and DECIMAL(p, s) with their sizes.",
+            "examples": ["INT", "DOUBLE", "VARCHAR(255)", "BOOL", "LONGTEXT"],
+        }
+    ),
+]
+Number = Annotated[int | float, PlainValidator(_parse_number), WithJsonSchema({"type": ["number", "string"]})]
+Whole = Annotated[int, BeforeValidator(_no_boolean)]
+Duration = Annotated[
+    float,
+    PlainValidator(_parse_duration),
+    WithJsonSchema({"type": ["number", "string"], "examples": ["60s", "5m", "2h", "1d", "1h30m", 90]}),
+]
+Scalar = Annotated[Any, WithJsonSchema({"type": ["string", "number", "boolean", "null"]})]
+Names = Annotated[list[str], Field(min_length=1)]
+Mappings = list[dict[str, Any]]
+
+
+def _empty_if_null(value: Any) -> Any:
+    return {} if value is None else value
+
+
+Columns = Annotated[dict[str, ColumnType], BeforeValidator(_empty_if_null)]
+
+
+# Keyfields
+
+
+class Stepped(Section):
+    """start, start + step, ... The stop is left out, unless `inclusive`."""
+
+    start: Number = Field(description="First value.")
+    stop: Number = Field(description="End of the range, left out unless 'inclusive'.")
+    step: Number = Field(1, description="Distance of two values; below 0 for a falling range.")
+    inclusive: bool = Field(False, description="Whether the stop is a value, too.")
+
+
+class Spaced(Section):
+    """`num` values from start to stop, both included."""
+
+    start: Number = Field(description="First value.")
+    stop: Number = Field(description="Last value.")
+    num: Whole = Field(description="How many values.")
+    scale: Literal["linear", "log"] = Field("linear", description="Evenly spaced, or evenly spaced in logarithm.")
+
+
+class Sampled(Section):
+    """`num` values drawn at random, the same ones on every machine."""
+
+    sample: Literal["uniform", "loguniform", "normal", "integers"] = Field(description="The distribution.")
+    low: Number | None = Field(None, description="Least value (not for normal).")
+    high: Number | None = Field(None, description="Largest value (not for normal); included for integers.")
+    mean: Number | None = Field(None, description="Mean of a normal distribution.")
+    std: Number | None = Field(None, description="Standard deviation of a normal distribution.")
+    num: Whole = Field(description="How many values.")
+    seed: Whole = Field(0, description="Seed of the random numbers.")
+
+
+def _kind_of_values(value: Any) -> str:
+    if isinstance(value, Mapping):
+        keys = {str(key).casefold() for key in value}
+        return "<sample>" if "sample" in keys else "<num>" if keys & {"num", "scale"} else "<step>"
+    return "<list>" if isinstance(value, (list, tuple)) else "<value>"
+
+
+def _plain_values(value: Any) -> Any:
+    """Take what a dict may hold, but no file: a range, a numpy array."""
+    if isinstance(value, range):
+        return {"start": value.start, "stop": value.stop, "step": value.step}
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+Values = Annotated[
+    Annotated[Stepped, Tag("<step>")]
+    | Annotated[Spaced, Tag("<num>")]
+    | Annotated[Sampled, Tag("<sample>")]
+    | Annotated[list[Any], Tag("<list>")]
+    | Annotated[Scalar, Tag("<value>")],
+    Discriminator(_kind_of_values),
+    BeforeValidator(_plain_values),
+]
+
+
+class Keyfield(Section):
+    """An input of the experiments: its type, its values, and when it is set."""
+
+    type: ColumnType
+    values: Values = Field(None, description="A list, one value, a range or a sample. Without: filled by rows only.")
+    when: dict[str, Any] | None = Field(
+        None, description="Set only where these keyfields have one of these values; elsewhere it is NULL."
+    )
+
+
+def _check_form(value: Any) -> Any:
+    if not isinstance(value, (str, Mapping)):
+        _refuse(
+            "InvalidTypeError", f"{shown(value)} is no keyfield; write {{type: INT, values: [1, 2]}} or a type only"
+        )
+    return value
+
+
+def _kind_of_keyfield(value: Any) -> str:
+    return "<type>" if isinstance(value, str) else "<keyfield>"
+
+
+KeyfieldOrType = Annotated[
+    Annotated[Keyfield, Tag("<keyfield>")] | Annotated[ColumnType, Tag("<type>")],
+    Discriminator(_kind_of_keyfield),
+    BeforeValidator(_check_form),
+]
+
+
+# Sections
+
+
+class Table(Section):
+    """The experiment table."""
+
+    name: str = Field(description="Name of the table.")
+    keyfields: dict[str, KeyfieldOrType] = Field(
+        min_length=1, description="The inputs, one column each. All combinations of their values make the grid."
+    )
+    exclude: Mappings = Field([], description="Combinations left out: keyfield -> value or list of values.")
+    include: Mappings = Field([], description="Single rows beyond the grid; keyfields left out are NULL.")
+    zip: list[Names] = Field([], description="Lists of keyfields that walk together instead of crossing.")
+    resultfields: Columns = Field({}, description="The outputs, one column each.")
+    result_timestamps: bool = Field(False, description="Whether each resultfield has a column with its time.")
+
+    def keyfield(self, name: str) -> Keyfield:
+        """Return a keyfield, also where only its type stands in the file."""
+        entry = self.keyfields[name]
+        return entry if isinstance(entry, Keyfield) else Keyfield.model_construct(_fields_set={"type"}, type=entry)
+
+
+def _parse_logtable(columns: Any) -> Any:
+    if columns is None or columns == {}:
+        _refuse("MissingLogTableError", "the logtable has no columns; name at least one, as in {loss: DOUBLE}")
+    return columns
+
+
+LogTables = Annotated[
+    dict[str, Annotated[dict[str, ColumnType], BeforeValidator(_parse_logtable)]], BeforeValidator(_empty_if_null)
+]
+
+
+class Database(Section):
+    """The database and what is kept in it."""
+
+    provider: Annotated[
+        Literal["sqlite", "mysql"],
+        BeforeValidator(_spell_provider),
+        WithJsonSchema({"enum": list(_PROVIDERS)}),
+    ] = Field(description="sqlite for one machine; mysql (MariaDB too) for many.")
+    database: str = Field(min_length=1, description="The server's database; for sqlite the path of the file.")
+    use_ssh_tunnel: bool | None = Field(None, description="Whether to reach the server through SSH.")
+    use_ssh: bool | None = Field(None, description="Older name of use_ssh_tunnel.")
+    table: Table
+    logtables: LogTables = Field({}, description="Side tables of intermediate values: name -> columns.")
+
+
+class Execution(Section):
+    """How workers run experiments."""
+
+    isolation: Literal["process", "none"] = Field("process", description="Run experiments in child processes, or here.")
+    time_limit: Duration | None = Field(None, description="An experiment that takes longer is killed.")
+    min_time: Duration | None = Field(None, description="Time that must be left of the job to start an experiment.")
+    retries: Whole = Field(0, ge=0, description="How often a failed experiment is run again.")
+    max_lost: Whole = Field(3, ge=0, description="How often an experiment may lose its worker before it is an error.")
+    heartbeat: Duration = Field(60.0, description="How often a worker says that it is alive.")
+    lease: Duration = Field(300.0, description="Without a heartbeat for so long, a worker counts as dead.")
+    grace: Duration = Field(30.0, description="Time an experiment has to end when the worker is asked to stop.")
+    stop_after_errors: Whole = Field(20, ge=0, description="A worker stops after so many errors in a row; 0: never.")
+
+
+class Experiment(Section):
+    """All that is configured."""
+
+    n_jobs: Annotated[Whole, AfterValidator(_parse_n_jobs)] = Field(
+        1, description="Number of workers; -1: one on each core."
+    )
+    database: Database = Field(alias="Database")
+    logtables: LogTables = Field({}, description="As in the section Database.")
+    execution: Execution = Field({}, alias="Execution", validate_default=True)
+    custom: Annotated[dict[Any, Any], BeforeValidator(_empty_if_null)] = Field(
+        {}, alias="Custom", description="Fixed values that are passed to every run."
+    )
+    codecarbon: Annotated[dict[str, Any] | None, BeforeValidator(_empty_if_null)] = Field(
+        None, alias="CodeCarbon", description="Options of CodeCarbon; emissions are tracked if this section is there."
+    )
+
+
+class ConfigFile(Section):
+    """The configuration of PyExperimenter."""
+
+    experiment: Experiment = Field(alias="PY_EXPERIMENTER")
+
+
+# JSON Schema
+
+_INTERPOLATION = {"type": "string", "pattern": r"\$\{.+\}", "description": "A value from elsewhere, as in ${VARIABLE}."}
+
+
+class _EditorSchema(GenerateJsonSchema):
+    """Allows ``${...}`` wherever a number or a boolean stands."""
+
+    def int_schema(self, schema: core_schema.IntSchema) -> JsonSchemaValue:
+        return {"anyOf": [super().int_schema(schema), _INTERPOLATION]}
+
+    def bool_schema(self, schema: core_schema.BoolSchema) -> JsonSchemaValue:
+        return {"anyOf": [super().bool_schema(schema), _INTERPOLATION]}
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of the YAML, its keys spelled as in the documentation."""
+    mode: JsonSchemaMode = "validation"
+    schema = ConfigFile.model_json_schema(by_alias=True, schema_generator=_EditorSchema, mode=mode)
+    return {"$schema": GenerateJsonSchema.schema_dialect, **schema, "title": "PyExperimenter configuration"}

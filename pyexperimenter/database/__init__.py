@@ -1,0 +1,1 @@
+"""All that is said to a database: dialects, connections, tables, and every statement."""

@@ -1,0 +1,248 @@
+"""Where a database is and how it is opened: a SQLite file, or a MySQL or MariaDB server."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import ssl
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pymysql
+from pymysql.constants import CLIENT
+
+from pyexperimenter.config.model import DatabaseConfig, TlsConfig
+from pyexperimenter.database.dialect import MYSQL, SQLITE, Dialect
+from pyexperimenter.exceptions import (
+    AccessDeniedError,
+    DatabaseConnectionError,
+    DatabaseCreationError,
+    DatabaseQueryError,
+    InvalidCredentialsError,
+    MissingDatabaseError,
+)
+
+if TYPE_CHECKING:
+    from pyexperimenter.database.tunnel import Tunnel
+
+_LOCK_TIMEOUT = 60.0  # seconds SQLite waits for another writer
+_CONNECT_TIMEOUT = 10  # seconds
+_NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "ceph", "afs", "9p", "fuse.sshfs"}
+
+
+class Backend(Protocol):
+    """A database that connections can be opened to."""
+
+    dialect: Dialect
+    config: DatabaseConfig
+
+    def connect(self, create: bool) -> Any:
+        """Open a connection of the driver, in autocommit mode; make a SQLite file if `create` and it is missing."""
+
+    def create(self) -> None:
+        """Make the database, if it is not there."""
+
+    def close_tunnel(self) -> None:
+        """Close the SSH tunnel, if there is one."""
+
+
+def backend_of(config: DatabaseConfig) -> Backend:
+    """Return the backend that a configuration speaks of."""
+    return SqliteFile(config) if config.provider == "sqlite" else MySqlServer(config)
+
+
+@contextmanager
+def translated_errors(dialect: Dialect, doing: str) -> Iterator[None]:
+    """Turn the driver's errors into ours, naming what was being done and what can be done about it."""
+    try:
+        yield
+    except (sqlite3.Error, pymysql.Error, OverflowError, RuntimeError) as error:
+        remedy = dialect.meaning_of(error)
+        told = error.args[-1] if isinstance(error, pymysql.Error) and error.args else error
+        doing = doing if len(doing) <= 200 else doing[:197] + "..."
+        if remedy is None:
+            raise DatabaseQueryError(f"{told} (while running: {doing})") from error
+        raise remedy.error(f"{told}; {remedy.advice} (while running: {doing})") from error
+
+
+class SqliteFile:
+    """A SQLite database: one file, made when first written to."""
+
+    dialect = SQLITE
+
+    def __init__(self, config: DatabaseConfig) -> None:
+        path = Path(config.database).expanduser()
+        if not path.suffix:
+            path = path.with_suffix(".db")
+        self.path = path.absolute()
+        self.config = DatabaseConfig(config.provider, str(self.path))
+
+    def __str__(self) -> str:
+        return f"sqlite {self.path}"
+
+    def connect(self, create: bool) -> sqlite3.Connection:
+        """Open the file; make it if `create` and it is missing."""
+        if not create and not self.path.exists():
+            raise MissingDatabaseError(
+                f"there is no database file {self.path}; fill the table first, or check the path"
+            )
+        with translated_errors(SQLITE, f"opening {self.path}"):
+            connection = sqlite3.connect(self.path, timeout=_LOCK_TIMEOUT, isolation_level=None)
+        with translated_errors(SQLITE, f"opening {self.path}"):
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute("PRAGMA synchronous = FULL")
+            if create and not on_network_file_system(self.path):
+                self._use_write_ahead_log(connection)
+        return connection
+
+    def _use_write_ahead_log(self, connection: sqlite3.Connection) -> None:
+        """Let readers and one writer work at the same time; the file remembers it."""
+        # Somebody else is busy in the file: it works without, and the next one to open it tries again.
+        with suppress(sqlite3.OperationalError):
+            connection.execute("PRAGMA journal_mode = WAL")
+
+    def close_tunnel(self) -> None:
+        """There is none: a file is not reached through SSH."""
+
+    def create(self) -> None:
+        """Check that the file can be made, which the first table does."""
+        if not self.path.parent.is_dir():
+            raise DatabaseCreationError(f"{self.path.parent} is no directory; make it, or name another path")
+
+
+def on_network_file_system(path: Path) -> bool:
+    """Tell whether a path lies on a file system whose locks several machines cannot rely on (Linux only)."""
+    try:
+        mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    except OSError:
+        return False
+    resolved = path.resolve()
+    holding = [(Path(mount[1]), mount[2]) for mount in mounts if resolved.is_relative_to(mount[1])]
+    _, kind = max(holding, key=lambda mount: len(mount[0].parts), default=(None, ""))
+    return kind in _NETWORK_FILE_SYSTEMS
+
+
+class MySqlServer:
+    """A database on a MySQL or MariaDB server."""
+
+    dialect = MYSQL
+
+    def __init__(self, config: DatabaseConfig) -> None:
+        self.config = config
+        self._tunnel: tuple[int, Tunnel] | None = None
+
+    def __str__(self) -> str:
+        credentials = self.config.credentials
+        return f"mysql {self.config.database} on {credentials.unix_socket or f'{credentials.host}:{credentials.port}'}"
+
+    def connect(self, create: bool) -> Any:
+        """Open a connection to the server; `create` says nothing here."""
+        return self._connect(self.config.database)
+
+    def _connect(self, database: str | None) -> Any:
+        credentials = self.config.credentials
+        options: dict[str, Any] = dict(zip(("host", "port"), self._address(), strict=True))
+        if credentials.unix_socket:
+            options = {"unix_socket": credentials.unix_socket}
+        with translated_errors(MYSQL, f"connecting to {self}"):
+            connection: Any = pymysql.connect(
+                **options,
+                **self._encryption,
+                user=credentials.user,
+                password=self._password,
+                database=database,
+                charset="utf8mb4",
+                autocommit=True,
+                connect_timeout=_CONNECT_TIMEOUT,
+                # Others' locks on rows that do not concern us must not hold us up.
+                init_command="SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+                # What does not fit is an error, never cut to size.
+                sql_mode="STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION",
+            )
+        if not self._encryption:
+            self._remember_encryption(connection)
+        return connection
+
+    def create(self) -> None:
+        """Make the database, if it is not there."""
+        name = MYSQL.quote(self.config.database)
+        try:
+            connection = self._connect(None)
+            with connection, translated_errors(MYSQL, f"creating {self}"):
+                connection.cursor().execute(f"CREATE DATABASE IF NOT EXISTS {name} CHARACTER SET utf8mb4")
+        except AccessDeniedError as error:
+            raise DatabaseCreationError(str(error)) from error
+
+    def close_tunnel(self) -> None:
+        """Close this process's tunnel, if there is one."""
+        if self._tunnel is not None and self._tunnel[0] == os.getpid():
+            self._tunnel[1].close()
+        self._tunnel = None
+
+    def _address(self) -> tuple[str, int]:
+        """Return where to connect to: the server, or this process's tunnel to it."""
+        credentials = self.config.credentials
+        if not self.config.use_ssh_tunnel:
+            return credentials.host, credentials.port
+        if self._tunnel is None or self._tunnel[0] != os.getpid():
+            if credentials.ssh is None:
+                raise InvalidCredentialsError(
+                    "use_ssh_tunnel is on, but the credentials have no section Connection: Ssh; add one with 'address'"
+                )
+            from pyexperimenter.database.tunnel import open_tunnel
+
+            self._tunnel = (os.getpid(), open_tunnel(credentials.ssh, credentials.host, credentials.port))
+        tunnel = self._tunnel[1]
+        return tunnel.host, tunnel.port
+
+    @cached_property
+    def _password(self) -> str:
+        credentials = self.config.credentials
+        if credentials.password_command is None or credentials.password is not None:
+            return credentials.password.reveal() if credentials.password is not None else ""
+        done = subprocess.run(credentials.password_command, shell=True, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise AccessDeniedError(
+                f"password_command exited with {done.returncode}: {done.stderr.strip()[:200]}; "
+                "run it by hand to see why"
+            )
+        return done.stdout.rstrip("\r\n")
+
+    @cached_property
+    def _encryption(self) -> dict[str, Any]:
+        tls = self.config.credentials.tls
+        return {} if tls is None else {"ssl": tls_context(tls)}
+
+    def _remember_encryption(self, connection: Any) -> None:
+        """After a first connection that let the server decide, spare the others the costly finding out."""
+        if connection.server_capabilities & CLIENT.SSL:
+            self._encryption.update(ssl=tls_context(TlsConfig(verify=False)))
+        else:
+            self._encryption.update(ssl_disabled=True)
+
+
+def tls_context(tls: TlsConfig) -> Any:
+    """Make what the driver needs to encrypt.
+
+    Raises
+    ------
+    DatabaseConnectionError
+        If a certificate or key cannot be read.
+    """
+    try:
+        context = ssl.create_default_context(cafile=tls.ca) if tls.verify else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if not tls.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if tls.cert:
+            context.load_cert_chain(tls.cert, tls.key)
+    except (OSError, ssl.SSLError) as error:
+        files = [f"{name} {path}" for name, path in (("ca", tls.ca), ("cert", tls.cert), ("key", tls.key)) if path]
+        raise DatabaseConnectionError(
+            f"cannot use the TLS files ({', '.join(files)}): {error}; give PEM files that exist"
+        ) from error
+    return context

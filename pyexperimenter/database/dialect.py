@@ -1,0 +1,314 @@
+"""All that differs between databases, as data. Nothing else in the library asks which database it speaks to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from pyexperimenter.exceptions import (
+    AccessDeniedError,
+    DatabaseConnectionError,
+    DatabaseFullError,
+    InvalidValueError,
+    MissingDatabaseError,
+    MissingTableError,
+    PyExperimenterError,
+    ReadOnlyDatabaseError,
+    ServerUnreachableError,
+    TransientDatabaseError,
+)
+from pyexperimenter.fieldtypes import FieldType
+
+IDENTITY = "pyexperimenter_identity"
+"""Name of the invisible column that holds a row's identity, where a database needs one."""
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """What a driver's error means to us, and what a person can do about it."""
+
+    error: type[PyExperimenterError]
+    advice: str
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """One database's way to say what every database can do.
+
+    Attributes
+    ----------
+    name : str
+        The value of ``provider``.
+    quote_mark : str
+        What identifiers are put in.
+    placeholder : str
+        What the driver replaces by a parameter. Statements are written with ``?`` everywhere.
+    begin : str
+        Starts a transaction that may write, with whatever lock keeps two of them apart.
+    now, now_exact : str
+        UTC time by the database's clock, to the second and to the microsecond.
+    row_lock, skip_locked : str
+        Suffixes of a SELECT that lock its rows; the second passes over rows that others have locked.
+    insert_missing : str
+        Suffix of an INSERT that makes it pass over rows that exist, and nothing else: no data error is hidden.
+    id_column, id_reference : str
+        Type of a primary key that numbers itself and never reuses a number, and of a column that refers to it.
+    column_types : Mapping of str to str
+        Declared types that are stored as another type here.
+    exact_datetime : str
+        The type for the library's own times to the microsecond.
+    table_options : str
+        Suffix of a CREATE TABLE.
+    identity : Callable
+        Quoted keyfields -> expressions that are equal for two rows exactly if all their keyfields are, NULL being
+        equal to NULL.
+    add_identity, drop_identity : str
+        Statement that makes the database refuse a second row with equal ``{identity}``, and the one that undoes it.
+    add_after : str
+        Suffix of ADD COLUMN that puts it behind another, or nothing.
+    list_columns, list_indexes, list_references : str
+        Queries for (name, declared type) of a table's columns, the names of its indexes, and the tables whose
+        foreign keys refer to it.
+    exclusive : tuple of str or None
+        Statements that take and give back a named lock, where DDL is not part of a transaction.
+    longest_name : int or None
+        Most characters of an identifier.
+    lengths_matter : bool
+        Whether the database itself refuses what is longer than declared.
+    keeps_infinity : bool
+        Whether a DOUBLE can be infinite.
+    keeps_connection : bool
+        Whether an idle connection costs nobody anything, so that it may stay open while user code runs.
+    remedies : Mapping
+        Driver's error code, or part of its message, -> what it means.
+    """
+
+    name: str
+    quote_mark: str
+    placeholder: str
+    begin: str
+    now: str
+    now_exact: str
+    row_lock: str
+    skip_locked: str
+    insert_missing: str
+    id_column: str
+    id_reference: str
+    column_types: Mapping[str, str]
+    exact_datetime: str
+    table_options: str
+    identity: Callable[[Sequence[str]], str]
+    add_identity: str
+    drop_identity: str
+    add_after: str
+    list_columns: str
+    list_indexes: str
+    list_references: str
+    exclusive: tuple[str, str] | None
+    longest_name: int | None
+    lengths_matter: bool
+    keeps_infinity: bool
+    keeps_connection: bool
+    remedies: Mapping[int | str, Remedy]
+
+    def quote(self, name: str) -> str:
+        """Quote an identifier, so that ``order`` and ``rank`` are fine names."""
+        mark = self.quote_mark
+        return f"{mark}{name.replace(mark, mark * 2)}{mark}"
+
+    def column_type(self, field: FieldType) -> str:
+        """Return the type with which a field's column is declared."""
+        return self.column_types.get(str(field), str(field))
+
+    def statement(self, sql: str) -> str:
+        """Translate a statement written with ``?`` into the driver's form."""
+        return sql if self.placeholder == "?" else _with_placeholder(sql, self.placeholder)
+
+    def meaning_of(self, error: Exception) -> Remedy | None:
+        """Return what a driver's error means, or None where it has no special meaning."""
+        code = error.args[0] if error.args else None
+        if isinstance(code, int) and code in self.remedies:
+            return self.remedies[code]
+        message = str(error)
+        matches = (r for part, r in self.remedies.items() if isinstance(part, str) and part in message)
+        return next(matches, None)
+
+
+_QUOTED_OR_MARK = re.compile(r"""'(?:[^'\\]|''|\\.)*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\?|%""", re.S)
+
+
+@lru_cache(maxsize=512)
+def _with_placeholder(sql: str, placeholder: str) -> str:
+    """Replace each ``?`` that stands for a parameter, none inside quotes; double each ``%``."""
+
+    def replace(match: re.Match[str]) -> str:
+        return placeholder if match[0] == "?" else match[0].replace("%", "%%")
+
+    return _QUOTED_OR_MARK.sub(replace, sql)
+
+
+# A second worker, or the researcher's own SQL session, was at it at the same time.
+_BUSY = Remedy(TransientDatabaseError, "others use the database at the same time; try again")
+_NO_TABLE = Remedy(MissingTableError, "fill the table first, or check its name")
+_LOST = Remedy(TransientDatabaseError, "the connection was lost; try again")
+
+
+def _sqlite_identity(columns: Sequence[str]) -> str:
+    # In a unique index each NULL differs from every other. So NULL is indexed as 0, and a mask that says which
+    # columns are NULL keeps that 0 apart from a real one. Collations of hand-made columns are overruled.
+    values = ", ".join(f"ifnull({column}, 0) COLLATE BINARY" for column in columns)
+    nulls = " || ".join(f"({column} IS NULL)" for column in columns)
+    return f"{values}, {nulls}"
+
+
+SQLITE = Dialect(
+    name="sqlite",
+    quote_mark='"',
+    placeholder="?",
+    begin="BEGIN IMMEDIATE",
+    now="datetime('now')",
+    now_exact="strftime('%Y-%m-%d %H:%M:%f', 'now')",
+    row_lock="",  # BEGIN IMMEDIATE lets one writer in at a time
+    skip_locked="",
+    insert_missing=" ON CONFLICT DO NOTHING",
+    id_column="INTEGER PRIMARY KEY AUTOINCREMENT",
+    id_reference="INTEGER",
+    # A column's affinity follows from its type's name: TEXT keeps JSON from being read as a number.
+    column_types={"JSON": "JSON TEXT", "FLOAT": "DOUBLE", "NUMERIC": "DOUBLE", "DECIMAL": "DOUBLE"},
+    exact_datetime="DATETIME",
+    table_options="",
+    identity=_sqlite_identity,
+    add_identity="CREATE UNIQUE INDEX {index} ON {table} ({identity})",
+    drop_identity="DROP INDEX {index}",
+    add_after="",
+    list_columns="SELECT name, type FROM pragma_table_info(?) ORDER BY cid",
+    list_indexes="SELECT name FROM pragma_index_list(?)",
+    list_references=(
+        "SELECT DISTINCT m.name FROM sqlite_master m JOIN pragma_foreign_key_list(m.name) f "
+        "WHERE m.type = 'table' AND lower(f.\"table\") = lower(?) ORDER BY m.name"
+    ),
+    exclusive=None,
+    longest_name=None,
+    lengths_matter=False,
+    keeps_infinity=True,
+    keeps_connection=True,
+    remedies={
+        "database is locked": _BUSY,
+        "database table is locked": _BUSY,
+        "database schema has changed": _BUSY,
+        "no such table": _NO_TABLE,
+        "attempt to write a readonly database": Remedy(
+            ReadOnlyDatabaseError, "make the file and its directory writable for you"
+        ),
+        "database or disk is full": Remedy(DatabaseFullError, "free some space; nothing committed was lost"),
+        "disk I/O error": Remedy(DatabaseFullError, "look at the disk and its quota; nothing committed was lost"),
+        "unable to open database file": Remedy(
+            DatabaseConnectionError, "check that the directory exists and that you may read and write there"
+        ),
+        "file is not a database": Remedy(DatabaseConnectionError, "the file holds something else; name another path"),
+        "UNIQUE constraint failed": Remedy(InvalidValueError, "a row with these values exists already"),
+        "int too large": Remedy(InvalidValueError, "SQLite holds integers up to 9223372036854775807"),
+    },
+)
+
+
+def _mysql_identity(columns: Sequence[str]) -> str:
+    # A hash of the columns' bytes is blind to collations, takes texts of any length, and tells NULL from all.
+    parts = ", ".join(f"IFNULL(SHA2({column}, 256), 'NULL')" for column in columns)
+    return f"UNHEX(SHA2(CONCAT_WS('-', {parts}), 256))"
+
+
+_UNREACHABLE = Remedy(ServerUnreachableError, "check host, port and that the server runs")
+_DENIED = Remedy(AccessDeniedError, "check user, password and the user's grants")
+_NO_ROOM = Remedy(DatabaseFullError, "free some space on the server; nothing committed was lost")
+_MISFIT = Remedy(InvalidValueError, "the column of the table is narrower than the configuration declares")
+_READ_ONLY = Remedy(ReadOnlyDatabaseError, "connect to a server that may be written to")
+
+MYSQL = Dialect(
+    name="mysql",
+    quote_mark="`",
+    placeholder="%s",
+    begin="START TRANSACTION",
+    now="UTC_TIMESTAMP()",
+    now_exact="UTC_TIMESTAMP(6)",
+    row_lock=" FOR UPDATE",
+    skip_locked=" FOR UPDATE SKIP LOCKED",
+    # Unlike INSERT IGNORE this hides no data error. The row is not changed, and not counted as affected.
+    insert_missing=" ON DUPLICATE KEY UPDATE ID = ID",
+    id_column="BIGINT PRIMARY KEY AUTO_INCREMENT",
+    id_reference="BIGINT",
+    # A bare DECIMAL would round to whole numbers, FLOAT keeps 7 digits, TIMESTAMP depends on the time zone.
+    column_types={
+        "FLOAT": "DOUBLE",
+        "REAL": "DOUBLE",
+        "NUMERIC": "DOUBLE",
+        "DECIMAL": "DOUBLE",
+        "DATETIME": "DATETIME(6)",
+        "TIMESTAMP": "DATETIME(6)",
+    },
+    exact_datetime="DATETIME(6)",
+    table_options=" ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    identity=_mysql_identity,
+    add_identity=(
+        f"ALTER TABLE {{table}} ADD COLUMN `{IDENTITY}` BINARY(32) GENERATED ALWAYS AS ({{identity}}) STORED INVISIBLE, "
+        f"ADD UNIQUE INDEX {{index}} (`{IDENTITY}`)"
+    ),
+    drop_identity=f"ALTER TABLE {{table}} DROP INDEX {{index}}, DROP COLUMN `{IDENTITY}`",
+    add_after=" AFTER {}",
+    list_columns=(
+        "SELECT column_name, column_type FROM information_schema.columns "
+        f"WHERE table_schema = DATABASE() AND table_name = ? AND column_name <> '{IDENTITY}' ORDER BY ordinal_position"
+    ),
+    list_indexes=(
+        "SELECT DISTINCT index_name FROM information_schema.statistics "
+        "WHERE table_schema = DATABASE() AND table_name = ?"
+    ),
+    list_references=(
+        "SELECT DISTINCT table_name FROM information_schema.key_column_usage "
+        "WHERE table_schema = DATABASE() AND referenced_table_schema = DATABASE() AND referenced_table_name = ? "
+        "ORDER BY table_name"
+    ),
+    exclusive=("SELECT GET_LOCK(SHA2(?, 256), 60)", "SELECT RELEASE_LOCK(SHA2(?, 256))"),
+    longest_name=64,
+    lengths_matter=True,
+    keeps_infinity=False,
+    keeps_connection=False,
+    remedies={
+        1020: _BUSY,  # the row changed since the snapshot (MariaDB's innodb_snapshot_isolation)
+        1205: _BUSY,  # lock wait timeout
+        1213: _BUSY,  # deadlock
+        1040: _BUSY,  # too many connections
+        1203: _BUSY,  # too many connections of this user
+        1053: _LOST,  # server shutdown in progress
+        2006: _LOST,
+        2013: _LOST,
+        2014: _LOST,
+        0: _LOST,  # pymysql's word for a connection closed from under it
+        2002: _UNREACHABLE,
+        2003: _UNREACHABLE,
+        2005: _UNREACHABLE,
+        1044: _DENIED,
+        1045: _DENIED,
+        1142: _DENIED,
+        1698: _DENIED,
+        1049: Remedy(MissingDatabaseError, "create it, or let create_table(create_database=True) do so"),
+        1146: _NO_TABLE,
+        1290: _READ_ONLY,
+        1836: _READ_ONLY,
+        1792: _READ_ONLY,
+        1021: _NO_ROOM,
+        1114: _NO_ROOM,
+        1264: _MISFIT,
+        1366: _MISFIT,
+        1406: _MISFIT,
+        1265: _MISFIT,
+        1153: Remedy(InvalidValueError, "the value is larger than the server's max_allowed_packet"),
+        1062: Remedy(InvalidValueError, "a row with these values exists already"),
+        3159: Remedy(AccessDeniedError, "the server wants TLS; give 'tls' in the credentials"),
+        "cryptography": Remedy(
+            AccessDeniedError, "this server's passwords need the package cryptography (pip install cryptography) or TLS"
+        ),
+    },
+)

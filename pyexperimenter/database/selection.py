@@ -1,0 +1,124 @@
+"""Which experiments are meant, and in which order: ``where``, ``order_by`` and the like, as SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyexperimenter.database.schema import Schema
+from pyexperimenter.database.values import Encoder
+from pyexperimenter.exceptions import InvalidColumnError
+from pyexperimenter.experiment_status import ExperimentStatus
+
+Where = Mapping[str, Any] | str | None
+"""A mapping column -> value or list of values, all of which have to match; or a condition in SQL."""
+
+OrderBy = str | Sequence[str] | None
+"""Column names; a leading ``-`` or a trailing ``DESC`` turns one round."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition in SQL with its parameters."""
+
+    sql: str = "1 = 1"
+    parameters: tuple[Any, ...] = ()
+
+    def __and__(self, other: Condition) -> Condition:
+        return Condition(f"{self.sql} AND {other.sql}", self.parameters + other.parameters)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a worker may claim: rows under a condition, in an order.
+
+    Attributes
+    ----------
+    condition : Condition
+        What rows have to meet.
+    order : str
+        Columns for ORDER BY, quoted; empty for the order of IDs.
+    random : bool
+        Whether to pick at random.
+    """
+
+    condition: Condition = Condition()
+    order: str = ""
+    random: bool = False
+
+
+class Selector:
+    """Translates what users write into conditions on the main table.
+
+    Parameters
+    ----------
+    schema : Schema
+        The table's columns.
+    """
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
+
+    def selection(self, where: Where, order_by: OrderBy, random: bool) -> Selection:
+        """Return what a worker may claim.
+
+        Raises
+        ------
+        InvalidColumnError
+            If a column is named that the table does not have.
+        """
+        return Selection(self.condition(where), self._order(order_by), random)
+
+    def condition(self, where: Where) -> Condition:
+        """Translate `where`.
+
+        Raises
+        ------
+        InvalidColumnError
+            If a column is named that the table does not have.
+        InvalidValueError
+            If a value has no place in its column.
+        """
+        if where is None:
+            return Condition()
+        if isinstance(where, str):
+            return Condition(f"({where})")
+        condition = Condition()
+        for name, value in where.items():
+            condition &= self._one_of(name, value if isinstance(value, (list, tuple, set, range)) else [value])
+        return condition
+
+    def rows(self, states: Sequence[str], where: Where, ids: Sequence[int] | None) -> Condition:
+        """Return the condition for rows in one of several states, under `where`, with one of `ids`."""
+        condition = self.condition(where)
+        if ExperimentStatus.ALL not in states:
+            condition &= self._one_of("status", [str(state) for state in states])
+        if ids is not None:
+            condition &= self._one_of("ID", list(ids))
+        return condition
+
+    def _one_of(self, name: str, values: Sequence[Any] | set[Any]) -> Condition:
+        column = self._column(name)
+        encode: Callable[[Any], Any] = Encoder(name, self._schema.columns[name], self._schema.dialect.keeps_infinity)
+        encoded = [encode(value) for value in values]
+        given = tuple(value for value in encoded if value is not None)
+        options = [f"{column} IN ({', '.join('?' * len(given))})"] if given else []
+        if len(given) < len(encoded):
+            options.append(f"{column} IS NULL")
+        return Condition(f"({' OR '.join(options) or '1 = 0'})", given)
+
+    def _order(self, order_by: OrderBy) -> str:
+        names = [order_by] if isinstance(order_by, str) else order_by or []
+        return ", ".join(self._direction(part.strip()) for name in names for part in name.split(","))
+
+    def _direction(self, name: str) -> str:
+        words = name.split()
+        if len(words) == 2 and words[1].upper() in ("ASC", "DESC"):
+            return f"{self._column(words[0])} {words[1].upper()}"
+        return f"{self._column(name[1:])} DESC" if name.startswith("-") else self._column(name)
+
+    def _column(self, name: str) -> str:
+        if name not in self._schema.columns:
+            raise InvalidColumnError(f"the table has no column {name!r}; it has {', '.join(self._schema.columns)}")
+        return self._schema.q(name)

@@ -1,0 +1,123 @@
+"""Every statement on experiments, attempts and logs, written once, with what makes it safe."""
+
+from __future__ import annotations
+
+from pyexperimenter.database.schema import Schema
+
+
+class Statements:
+    """The statements for one experiment's tables. Parameters are ``?``, in the order of the comment's list."""
+
+    def __init__(self, schema: Schema) -> None:
+        d, q = schema.dialect, schema.q
+        table, attempts = q(schema.table), q(schema.attempts)
+        keyfields = [q(name) for name in schema.keyfields]
+        emptied = ", ".join(f"{q(name)} = NULL" for name in schema.result_columns())
+        row = f"SELECT ID, {', '.join(keyfields)} FROM {table}"
+
+        self.now = f"SELECT {d.now}"
+
+        # keyfields, creation_date, status. The unique identity makes a second equal row impossible, whoever else
+        # fills at the same time; the suffix passes over it.
+        columns = [*keyfields, "creation_date", "status"]
+        self.insert = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+        self.fill = self.insert + d.insert_missing
+
+        # [condition]. Locks the row it finds and passes over rows that other workers have locked.
+        self.first_open = f"{row} WHERE status = 'created' AND {{}} ORDER BY ID LIMIT 1{d.skip_locked}"
+        # pivot, [condition]. The same from a random place on.
+        self.first_open_from = f"{row} WHERE status = 'created' AND ID >= ? AND {{}} ORDER BY ID LIMIT 1{d.skip_locked}"
+        self.open_ids = f"SELECT MIN(ID), MAX(ID) FROM {table} WHERE status = 'created' AND {{}}"
+        # [condition]. In an order other than that of the index a locking query would lock every open row, so
+        # candidates are read without locks and locked one by one.
+        self.candidates = f"SELECT ID FROM {table} WHERE status = 'created' AND {{}} ORDER BY {{}}, ID LIMIT 64"
+        # ID, status.
+        self.lock_row = f"{row} WHERE ID = ? AND status = ?{d.skip_locked}"
+        self.await_row = f"{row} WHERE ID = ? AND status = ?{d.row_lock}"
+
+        # name, machine, ID, status. Repeating the status makes a second claim impossible, with or without row
+        # locks. What an earlier execution left (the row may have been opened by hand) is emptied.
+        self.claim = (
+            f"UPDATE {table} SET {emptied}, status = 'running', start_date = {d.now}, name = ?, machine = ? "
+            "WHERE ID = ? AND status = ?"
+        )
+        # The same for a paused row, which keeps its results.
+        self.resume = (
+            f"UPDATE {table} SET status = 'running', start_date = {d.now}, name = ?, machine = ?, end_date = NULL, "
+            "error = NULL WHERE ID = ? AND status = ?"
+        )
+        # error, ID. Only rows still open: a row that cannot be read must not block the queue.
+        self.mark_unreadable = (
+            f"UPDATE {table} SET status = 'error', error = ?, end_date = {d.now} WHERE ID = ? AND status = 'created'"
+        )
+
+        # experiment_id. The row is locked by the claim, so nobody adds an attempt meanwhile.
+        self.last_attempt = (
+            "SELECT COALESCE(MAX(number), 0), COALESCE(MAX(run), 1), COUNT(*) - COUNT(ended) "
+            f"FROM {attempts} WHERE experiment_id = ?"
+        )
+        # outcome, experiment_id. An attempt still open now is one that lost its row.
+        self.close_attempts = (
+            f"UPDATE {attempts} SET ended = {d.now_exact}, outcome = ? WHERE experiment_id = ? AND ended IS NULL"
+        )
+        fields = (
+            "experiment_id, number, run, worker, machine, pid, job_id, git_commit, git_dirty, python, library, "
+            "started, heartbeat"
+        )
+        self.open_attempt = (
+            f"INSERT INTO {attempts} ({fields}) VALUES ({', '.join('?' * 11)}, {d.now_exact}, {d.now_exact})"
+        )
+        self.current_attempt = f"SELECT MAX(ID) FROM {attempts} WHERE experiment_id = ? AND ended IS NULL"
+
+        # pattern of identities.
+        self.held_by = f"SELECT ID, experiment_id FROM {attempts} WHERE ended IS NULL AND worker LIKE ?"
+
+        # attempt, status. The fence before every write of an attempt: it has to be open, and its row as it left
+        # it. Locks both, so that neither changes before the transaction ends.
+        self.fence = (
+            f"SELECT a.ID FROM {attempts} a JOIN {table} t ON t.ID = a.experiment_id "
+            f"WHERE a.ID = ? AND a.ended IS NULL AND t.status = ?{d.row_lock}"
+        )
+        # [assignments], ID. After the fence.
+        self.update_row = f"UPDATE {table} SET {{}} WHERE ID = ?"
+        # status, error, ID. After the fence.
+        self.finish_row = f"UPDATE {table} SET {{}}status = ?, error = ?, end_date = {d.now} WHERE ID = ?"
+        # outcome, error, wall_seconds, cpu_seconds, max_rss_bytes, ID. After the fence.
+        self.finish_attempt = (
+            f"UPDATE {attempts} SET ended = {d.now_exact}, outcome = ?, error = ?, wall_seconds = ?, cpu_seconds = ?, "
+            "max_rss_bytes = ? WHERE ID = ?"
+        )
+        self.late_results = f"SELECT late_results FROM {attempts} WHERE ID = ?"
+        # late_results, ID. A holder that lost its row writes to its own attempt, which nobody else does.
+        self.keep_late_results = f"UPDATE {attempts} SET late_results = ? WHERE ID = ?"
+
+        # [condition]. Closing the attempts first and in the same transaction fences their holders off.
+        self.reset_attempts = (
+            f"UPDATE {attempts} SET ended = {d.now_exact}, outcome = 'reset' WHERE ended IS NULL "
+            f"AND experiment_id IN (SELECT ID FROM {table} WHERE {{}})"
+        )
+        self.reset_rows = f"UPDATE {table} SET status = 'created', {emptied} WHERE {{}}"
+        self.count_rows = f"SELECT COUNT(*) FROM {table} WHERE {{}}"
+
+        self.counts = f"SELECT status, COUNT(*) FROM {table} GROUP BY status"
+        self.status_of = f"SELECT status FROM {table} WHERE ID = ?"
+        self.find = f"{row} WHERE {{}}"
+        self.table = f"SELECT * FROM {table} ORDER BY ID"
+        self.attempts = f"SELECT * FROM {attempts} ORDER BY ID"
+        self.last_config = f"SELECT config FROM {q(schema.meta)} ORDER BY ID DESC LIMIT 1"
+        self.keep_config = (
+            f"INSERT INTO {q(schema.meta)} (created, schema_version, library, config) VALUES ({d.now_exact}, ?, ?, ?)"
+        )
+        # {columns}, then the row, as `insert` has them.
+        self.insert_side = f"INSERT INTO {{}} ({{}}) VALUES ({d.now}, {{}})"
+        self.side_table = "SELECT * FROM {} ORDER BY ID"
+        # [logtable], [condition]. Logs of the run that gave the row its present state: the attempts since the last
+        # reset, across pauses. Logs older than attempts are the predecessor's.
+        self.current_logs = (
+            f"SELECT log.* FROM {{}} log JOIN {table} t ON t.ID = log.experiment_id "
+            f"LEFT JOIN {attempts} a ON a.ID = log.attempt_id "
+            f"LEFT JOIN (SELECT experiment_id, MAX(run) AS run FROM {attempts} GROUP BY experiment_id) latest "
+            "ON latest.experiment_id = log.experiment_id "
+            "WHERE t.status <> 'created' AND (latest.run IS NULL OR a.run = latest.run) AND {} ORDER BY log.ID"
+        )
+        self.all_logs = "SELECT log.* FROM {} log WHERE {} ORDER BY log.ID"

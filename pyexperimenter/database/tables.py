@@ -1,0 +1,270 @@
+"""An experiment's tables on a live database: make, take over, compare, migrate, drop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from pyexperimenter.database.connection import Cursor, Database
+from pyexperimenter.database.schema import Schema
+from pyexperimenter.database.values import Encoder
+from pyexperimenter.exceptions import (
+    DatabaseQueryError,
+    DuplicateExperimentsError,
+    InvalidColumnError,
+    TableHasWrongStructureError,
+)
+from pyexperimenter.fieldtypes import FieldType
+
+
+class Tables:
+    """Makes and changes tables; every call may be made by several processes at once.
+
+    Parameters
+    ----------
+    database : Database
+        Where they are.
+    schema : Schema
+        What they are to look like.
+    """
+
+    def __init__(self, database: Database, schema: Schema) -> None:
+        self._database = database
+        self._schema = schema
+        self._dialect = database.dialect
+
+    def create(self, codecarbon: bool, identity: bool = True) -> None:
+        """Make what is missing: the main table, the side tables, the indexes. What is there is compared.
+
+        A table of the predecessor is taken as it is.
+
+        Parameters
+        ----------
+        codecarbon : bool
+            Whether the table of emissions is wanted.
+        identity : bool
+            Whether the database has to refuse equal rows from now on, which a fill relies on.
+
+        Raises
+        ------
+        TableHasWrongStructureError
+            If the main table or a logtable differs from the configuration.
+        DuplicateExperimentsError
+            If `identity` is wanted, but the table holds rows with equal keyfields.
+        """
+        with self._exclusively() as cursor:
+            existing = self._columns(cursor, self._schema.table)
+            if existing:
+                self._refuse_differences(cursor, existing)
+            else:
+                cursor.run(self._schema.create_main())
+            indexes = {name for (name,) in cursor.all(self._dialect.list_indexes, [self._schema.table])}
+            if self._schema.status_index not in indexes:
+                cursor.run(self._schema.create_status_index())
+            if identity and self._schema.identity_index not in indexes:
+                self._add_identity(cursor)
+            self._create_side_tables(cursor, codecarbon)
+
+    def exist(self) -> bool:
+        """Tell whether the main table is there."""
+        with self._database.query() as cursor:
+            return bool(self._columns(cursor, self._schema.table))
+
+    def migrate(self, dry_run: bool, defaults: Mapping[str, Any], codecarbon: bool) -> list[str]:
+        """Add what the configuration has and the tables lack, in place.
+
+        Parameters
+        ----------
+        dry_run : bool
+            Whether to tell only what would be done.
+        defaults : Mapping of str to object
+            What old rows get in new keyfields.
+        codecarbon : bool
+            Whether the table of emissions is wanted.
+
+        Returns
+        -------
+        list of str
+            What was (or would be) done, a line each.
+
+        Raises
+        ------
+        TableHasWrongStructureError
+            If old rows need a default that is not given, or the table has what the configuration lacks.
+        InvalidColumnError
+            If a default is given for something else than a new keyfield.
+        """
+        with self._exclusively() as cursor:
+            existing = self._columns(cursor, self._schema.table)
+            if not existing:
+                done = [f"create table {self._schema.table}"]
+            else:
+                done = self._migrate_main(cursor, existing, dry_run, defaults) + self._migrate_logtables(
+                    cursor, dry_run
+                )
+        if not dry_run and done:
+            self.create(codecarbon)
+        return done
+
+    def drop(self) -> None:
+        """Drop the main table and all side tables, those of logtables no longer configured included."""
+        with self._exclusively() as cursor:
+            referring = [name for (name,) in cursor.all(self._dialect.list_references, [self._schema.table])]
+            side = [name for name in referring if name.startswith(f"{self._schema.table}_")]
+            for name in [*side, self._schema.meta, self._schema.table]:
+                cursor.run(f"DROP TABLE IF EXISTS {self._schema.q(name)}")
+
+    @contextmanager
+    def _exclusively(self) -> Iterator[Cursor]:
+        """Let one process at a time change the tables, in one transaction where the database can do that."""
+        if self._dialect.exclusive is None:
+            with self._database.transaction(create=True) as cursor:
+                yield cursor
+            return
+        take, give_back = self._dialect.exclusive
+        with self._database.query() as cursor:
+            name = f"{self._database.config.database}.{self._schema.table}"
+            if cursor.one(take, [name]) != (1,):
+                raise DatabaseQueryError(
+                    f"somebody else has been changing the tables of {name} for a minute; try again"
+                )
+            try:
+                yield cursor
+            finally:
+                cursor.all(give_back, [name])
+
+    def _columns(self, cursor: Cursor, table: str) -> dict[str, str]:
+        """Return a table's columns and declared types; empty if there is no such table."""
+        return {name: _text(declared) for name, declared in cursor.all(self._dialect.list_columns, [table])}
+
+    # Comparing
+
+    def _refuse_differences(self, cursor: Cursor, existing: Mapping[str, str]) -> None:
+        differences = self._differences(self._schema.table, existing, self._schema.columns)
+        for name in self._schema.logtables.values():
+            columns = self._columns(cursor, name)
+            if columns:
+                wanted = {n: f for n, f in self._schema.types_of(name).items() if n != "attempt_id"}
+                columns.pop("attempt_id", None)
+                differences += self._differences(name, columns, wanted)
+        if differences:
+            raise TableHasWrongStructureError(
+                f"{self._schema.table} in {self._database.config.database} differs from the configuration:\n  "
+                + "\n  ".join(differences)
+                + "\nChange the configuration, name another table, or call migrate() to add what is missing."
+            )
+
+    def _differences(self, table: str, existing: Mapping[str, str], wanted: Mapping[str, FieldType]) -> list[str]:
+        found = {name.lower(): declared for name, declared in existing.items()}
+        differences = []
+        for name, field in wanted.items():
+            declared = found.pop(name.lower(), None)
+            if declared is None:
+                differences.append(f"{table}.{name} is missing; migrate() adds it")
+            elif name != "ID" and not self._holds(declared, field):
+                differences.append(f"{table}.{name} is {declared}, configured is {field}; change one of the two")
+        for lowered in found:
+            name = next(name for name in existing if name.lower() == lowered)
+            differences.append(f"{table}.{name} is not configured; configure it, or drop the column")
+        return differences
+
+    def _holds(self, declared: str, field: FieldType) -> bool:
+        try:
+            existing = FieldType.parse(declared.removesuffix(" TEXT") if declared.upper() == "JSON TEXT" else declared)
+        except ValueError:
+            return False
+        if not self._dialect.lengths_matter:
+            return existing.kind is field.kind
+        return existing.holds(field)
+
+    # Making
+
+    def _add_identity(self, cursor: Cursor) -> None:
+        duplicates = cursor.one(self._schema.find_duplicates())
+        if duplicates is not None:
+            raise DuplicateExperimentsError(
+                f"the table {self._schema.table} holds several rows with equal keyfields, for example "
+                f"IDs {duplicates[0]} and {duplicates[1]}; delete all but one of each by SQL, then fill again. "
+                "Reading, executing and resetting work without."
+            )
+        cursor.run(self._schema.add_identity())
+
+    def _create_side_tables(self, cursor: Cursor, codecarbon: bool) -> None:
+        id_type = next(t for n, t in self._columns(cursor, self._schema.table).items() if n.lower() == "id")
+        for name, statements in self._schema.create_side_tables(id_type, codecarbon).items():
+            columns = self._columns(cursor, name)
+            if not columns:
+                for statement in statements:
+                    cursor.run(statement)
+            elif name in self._schema.logtables.values() and "attempt_id" not in columns:
+                # The predecessor's logtable knows no attempts.
+                cursor.run(self._schema.add_column(name, "attempt_id", self._schema.types_of(name)["attempt_id"]))
+
+    # Migrating
+
+    def _migrate_main(
+        self, cursor: Cursor, existing: Mapping[str, str], dry_run: bool, defaults: Mapping[str, Any]
+    ) -> list[str]:
+        table, wanted = self._schema.table, self._schema.columns
+        present = {name.lower() for name in existing}
+        missing = [name for name in wanted if name.lower() not in present]
+        new_keyfields = [name for name in missing if name in self._schema.keyfields]
+        for name in defaults:
+            if name not in new_keyfields:
+                raise InvalidColumnError(
+                    f"defaults: {name!r} is no new keyfield; new are {', '.join(new_keyfields) or 'none'}"
+                )
+        (rows,) = cursor.one(f"SELECT COUNT(*) FROM {self._schema.q(table)}") or (0,)
+        without = [name for name in new_keyfields if name not in defaults] if rows else []
+        if without:
+            raise TableHasWrongStructureError(
+                f"{table} has {rows} rows, which need a value for the new keyfields {', '.join(without)}; "
+                f"call migrate(defaults={{{', '.join(f'{name!r}: ...' for name in without)}}}), None for NULL"
+            )
+        encoded = {
+            name: Encoder(name, wanted[name], self._dialect.keeps_infinity)(value) for name, value in defaults.items()
+        }
+        self._refuse_unmigratable(existing)
+        done = [f"add column {table}.{name} {wanted[name]}" for name in missing]
+        done += [f"set {table}.{name} to {value!r} in {rows} rows" for name, value in encoded.items()]
+        if dry_run or not missing:
+            return done
+        if new_keyfields:
+            indexes = {name for (name,) in cursor.all(self._dialect.list_indexes, [table])}
+            if self._schema.identity_index in indexes:
+                cursor.run(self._schema.drop_identity())
+        order = list(wanted)
+        for name in missing:
+            cursor.run(self._schema.add_column(table, name, wanted[name], after=order[order.index(name) - 1]))
+        for name, value in encoded.items():
+            cursor.run(f"UPDATE {self._schema.q(table)} SET {self._schema.q(name)} = ?", [value])
+        return done
+
+    def _refuse_unmigratable(self, existing: Mapping[str, str]) -> None:
+        wanted = {name: field for name, field in self._schema.columns.items() if name in existing}
+        differences = self._differences(self._schema.table, existing, wanted)
+        if differences:
+            raise TableHasWrongStructureError(
+                "migrate() adds what is missing, but cannot mend this:\n  " + "\n  ".join(differences)
+            )
+
+    def _migrate_logtables(self, cursor: Cursor, dry_run: bool) -> list[str]:
+        done = []
+        for name in self._schema.logtables.values():
+            columns, wanted = self._columns(cursor, name), self._schema.types_of(name)
+            if not columns:
+                done.append(f"create table {name}")
+                continue
+            before = "timestamp"
+            for column, field in wanted.items():
+                if column not in columns:
+                    done.append(f"add column {name}.{column} {field}")
+                    if not dry_run:
+                        cursor.run(self._schema.add_column(name, column, field, after=before))
+                before = column
+        return done
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,28 @@
+"""The states an experiment can be in."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class ExperimentStatus(str, Enum):
+    """Status of an experiment, as written in the column ``status``.
+
+    Members are strings, so ``ExperimentStatus.DONE == "done"`` holds and both can be handed in wherever a
+    status is expected. ``ALL`` stands for every status where several are asked for; no row ever has it.
+
+    >>> ExperimentStatus("done") is ExperimentStatus.DONE
+    True
+    >>> f"{ExperimentStatus.PAUSED}"
+    'paused'
+    """
+
+    CREATED = "created"
+    RUNNING = "running"
+    DONE = "done"
+    ERROR = "error"
+    PAUSED = "paused"
+    ALL = "all"
+
+    def __str__(self) -> str:
+        return self.value

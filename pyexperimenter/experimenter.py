@@ -1,0 +1,646 @@
+"""The facade: one object for a configuration, a few lines a method."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pyexperimenter import __version__
+from pyexperimenter.config import load_config
+from pyexperimenter.database.selection import OrderBy, Where
+from pyexperimenter.database.store import ExperimentStore, FillCount
+from pyexperimenter.exceptions import (
+    InvalidLogtableError,
+    InvalidRowError,
+    InvalidValueError,
+    MissingTableError,
+    ParameterCombinationError,
+)
+from pyexperimenter.experiment_status import ExperimentStatus
+from pyexperimenter.logs import LogSettings
+from pyexperimenter.progress import execution_bar, fill_bar
+from pyexperimenter.result_processor import ResultProcessor
+from pyexperimenter.worker import ExperimentFunction, Worker, WorkerReport, WorkerTask, run_worker
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["ExperimentStatus", "PyExperimenter"]
+
+_R = TypeVar("_R")
+
+_FINISHED = (ExperimentStatus.DONE, ExperimentStatus.ERROR, ExperimentStatus.PAUSED)
+
+
+class PyExperimenter:
+    """A study: its experiments in a database, filled from a configuration and executed by workers.
+
+    Nothing is read from or written to the database by making one.
+
+    Parameters
+    ----------
+    experiment_configuration_file_path : str, Path or dict
+        Configuration as YAML or INI file, or as what such a YAML file would be read to.
+    database_credential_file_path : str or Path
+        Credentials for a MySQL or MariaDB server, as YAML or INI file. It need not exist for SQLite, nor where
+        the environment has ``PYEXPERIMENTER_DB_USER``, ``_PASSWORD``, ``_HOST`` and ``_PORT``.
+    use_ssh_tunnel : bool, optional
+        Whether the server is reached through SSH; overrides the configuration.
+    table_name, database_name : str, optional
+        Override the configuration.
+    use_codecarbon : bool, optional
+        Whether emissions are measured; by default they are if the configuration has a section CodeCarbon.
+    name : str
+        Written into the column ``name`` of the experiments executed.
+    logger_name : str
+        Name of the library's logger.
+    log_level : int or str
+        Least level of messages that are told.
+    log_file : str or Path, optional
+        File that gets the messages too.
+
+    Raises
+    ------
+    ConfigError
+        If a file is missing or something in it is wrong; the message names file, line and key.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> directory = tempfile.TemporaryDirectory()
+    >>> experimenter = PyExperimenter({"PY_EXPERIMENTER": {"Database": {
+    ...     "provider": "sqlite",
+    ...     "database": f"{directory.name}/study",
+    ...     "table": {
+    ...         "name": "squares",
+    ...         "keyfields": {"x": {"type": "INT", "values": {"start": 1, "stop": 4}}},
+    ...         "resultfields": {"square": "INT"},
+    ...     },
+    ... }}}, log_level="WARNING")
+    >>> experimenter.fill_table_from_config()
+    FillCount(added=3, skipped=0)
+    >>> experimenter.execute(lambda keyfields, results, custom: {"square": keyfields["x"] ** 2})
+    3
+    >>> experimenter.get_table()[["x", "square", "status"]].values.tolist()
+    [[1, 1, 'done'], [2, 4, 'done'], [3, 9, 'done']]
+    >>> directory.cleanup()
+    """
+
+    def __init__(
+        self,
+        experiment_configuration_file_path: str | Path | Mapping[str, Any] = "config/experiment_configuration.yml",
+        database_credential_file_path: str | Path = "config/database_credentials.yml",
+        use_ssh_tunnel: bool | None = None,
+        table_name: str | None = None,
+        database_name: str | None = None,
+        use_codecarbon: bool | None = None,
+        name: str = "PyExperimenter",
+        logger_name: str = "py-experimenter",
+        log_level: int | str = logging.INFO,
+        log_file: str | Path | None = None,
+    ) -> None:
+        self.name = name
+        self._log_settings = LogSettings(logger_name, log_level, None if log_file is None else str(log_file))
+        self.logger = self._log_settings.logger()
+        self.config = load_config(
+            experiment_configuration_file_path,
+            credentials_path=database_credential_file_path,
+            table_name=table_name,
+            database_name=database_name,
+            use_ssh_tunnel=use_ssh_tunnel,
+        )
+        wanted = self.config.codecarbon is not None if use_codecarbon is None else use_codecarbon
+        self._codecarbon = (self.config.codecarbon or {}) if wanted else None
+        self._store = ExperimentStore(self.config)
+
+    def __repr__(self) -> str:
+        return f"<PyExperimenter {self.name!r}: table {self.config.table.name} in {self._store.database}>"
+
+    # Making and filling the table
+
+    def create_table(self, create_database: bool = False) -> None:
+        """Create the table and its side tables, if they are missing. A fill does so by itself.
+
+        Parameters
+        ----------
+        create_database : bool
+            Whether the server's database is created, too.
+
+        Raises
+        ------
+        TableHasWrongStructureError
+            If there is a table of that name that differs from the configuration.
+        DuplicateExperimentsError
+            If an existing table holds rows with equal keyfields.
+        DatabaseCreationError
+            If the database cannot be created.
+        """
+        if create_database:
+            self._store.database.create_if_missing()
+        self._store.tables.create(codecarbon=self._codecarbon is not None)
+        self._store.keep_config(__version__)
+
+    def fill_table_from_config(self) -> FillCount:
+        """Insert the grid's missing rows.
+
+        Returns
+        -------
+        FillCount
+            ``(added, skipped)``: rows inserted, and rows that were there.
+
+        Raises
+        ------
+        ParameterCombinationError
+            If the configuration gives values to none of the keyfields.
+        """
+        grid = self.config.table.grid
+        if grid is None:
+            raise ParameterCombinationError(
+                f"{self.config.source} gives no values to the keyfields, so there is no grid; "
+                "give values, or use fill_table_from_combination or fill_table_with_rows"
+            )
+        return self._fill(grid.tuples(self._store.keyfield_encoders), len(grid))
+
+    def fill_table_from_combination(
+        self,
+        fixed_parameter_combinations: Sequence[Mapping[str, Any]] | None = None,
+        parameters: Mapping[str, Sequence[Any]] | None = None,
+    ) -> FillCount:
+        """Insert each of several fixed combinations crossed with the domains of the other keyfields.
+
+        Parameters
+        ----------
+        fixed_parameter_combinations : sequence of mappings, optional
+            Keyfield -> value.
+        parameters : Mapping of str to sequence, optional
+            Keyfield -> values, for the keyfields not in the combinations.
+
+        Returns
+        -------
+        FillCount
+            ``(added, skipped)``.
+
+        Raises
+        ------
+        ParameterCombinationError
+            If combinations and parameters together do not give each keyfield once, or a value does not fit.
+        EmptyFillDatabaseCallError
+            If nothing is given.
+        """
+        fixed = list(fixed_parameter_combinations or [{}])
+        crossed = {name: _as_values(values) for name, values in (parameters or {}).items()}
+        for index, combination in enumerate(fixed):
+            self._check_combination(f"combination {index}", combination, crossed)
+        encode = self._store.encode_row
+        columns = {
+            name: [encode({name: v}, f"parameters[{name!r}][{i}]")[self._position(name)] for i, v in enumerate(values)]
+            for name, values in crossed.items()
+        }
+        rows = [encode(row, f"combination {index}") for index, row in enumerate(fixed) if row or not crossed]
+        return self._fill(self._crossed(rows or [(None,) * len(self.config.table.keyfields)], columns), None)
+
+    def fill_table_with_rows(self, rows: Iterable[Mapping[str, Any]] | pd.DataFrame) -> FillCount:
+        """Insert rows. All are checked before the first is written.
+
+        Parameters
+        ----------
+        rows : iterable of mappings, or DataFrame
+            Keyfield -> value; keyfields left out are NULL.
+
+        Returns
+        -------
+        FillCount
+            ``(added, skipped)``.
+
+        Raises
+        ------
+        InvalidRowError
+            If a row is wrong, naming row and field. Nothing was written.
+        EmptyFillDatabaseCallError
+            If there are no rows.
+        """
+        mappings = rows if not hasattr(rows, "to_dict") else rows.to_dict("records")
+        encoded = [self._store.encode_row(row, f"row {index}") for index, row in enumerate(mappings)]
+        return self._fill(encoded, len(encoded))
+
+    def migrate(self, dry_run: bool = False, defaults: Mapping[str, Any] | None = None) -> list[str]:
+        """Add the columns and logtables that the configuration has and the existing tables lack, in place.
+
+        Parameters
+        ----------
+        dry_run : bool
+            Whether to tell only what would be done.
+        defaults : Mapping of str to object, optional
+            Value of each new keyfield for the rows that exist.
+
+        Returns
+        -------
+        list of str
+            What was (or would be) done, a line each.
+
+        Raises
+        ------
+        TableHasWrongStructureError
+            If a new keyfield has no default, or there is a difference that adding cannot mend.
+        """
+        done = self._store.tables.migrate(dry_run, defaults or {}, codecarbon=self._codecarbon is not None)
+        for line in done:
+            self.logger.info("%s%s", "would " if dry_run else "", line)
+        return done
+
+    # Executing
+
+    def execute(
+        self,
+        experiment_function: ExperimentFunction,
+        random_order: bool = False,
+        n_jobs: int | None = None,
+        max_experiments: int = -1,
+        where: Where = None,
+        order_by: OrderBy = None,
+    ) -> int:
+        """Execute open experiments until none is left.
+
+        Parameters
+        ----------
+        experiment_function : callable
+            ``function(keyfields, result_processor, custom_fields)``. It returns None, an ExperimentStatus (DONE,
+            ERROR or PAUSED) or a mapping of results. An exception makes the experiment's status ``error``.
+        random_order : bool
+            Whether to take open experiments from random places of the table.
+        n_jobs : int, optional
+            Workers, each a process placed by joblib; -1 for all cores. Overrides the configuration.
+        max_experiments : int
+            Most experiments to execute, by all workers together; -1 for all.
+        where : mapping or str, optional
+            Only experiments with these values (a value or a list of them a column), or under this SQL condition.
+        order_by : str or sequence of str, optional
+            Columns by which open experiments are taken, ``-`` before or ``DESC`` behind for descending.
+
+        Returns
+        -------
+        int
+            How many experiments were executed.
+
+        Raises
+        ------
+        MissingTableError
+            If there is no table yet.
+        DatabaseError
+            If the database fails a worker; the others go on until they are through.
+        KeyboardInterrupt
+            If interrupted; experiments in execution were released.
+        """
+        self._prepare_execution()
+        selection = self._store.selection(where, order_by, random_order)
+        session = uuid.uuid4().hex
+        tasks = [
+            WorkerTask(
+                config=self.config,
+                function=experiment_function,
+                name=self.name,
+                identity=f"{session}.{index}",
+                selection=selection,
+                limit=limit,
+                codecarbon=self._codecarbon,
+                logging=self._log_settings,
+            )
+            for index, limit in enumerate(_limits(self._n_jobs(n_jobs), max_experiments))
+        ]
+        with execution_bar(self._store):
+            reports = self._run(tasks, session)
+        for report in reports:
+            if report.stopped_by is not None:
+                raise report.stopped_by
+        executed = sum(report.executed for report in reports)
+        self.logger.info("%d experiments executed", executed)
+        return executed
+
+    def add_experiment_and_execute(
+        self, keyfield_values: Mapping[str, Any], experiment_function: ExperimentFunction
+    ) -> int:
+        """Insert one experiment and execute it here and now. If it exists and is open, it is taken.
+
+        Returns
+        -------
+        int
+            ID of the experiment.
+
+        Raises
+        ------
+        InvalidRowError
+            If a keyfield is not known or a value does not fit.
+        ExperimentExistsError
+            If it exists and is not open.
+        """
+        row = self._store.encode_row(keyfield_values, "keyfield_values")
+        self.create_table()
+        worker = self._worker(experiment_function)
+        experiment = worker.store.add_and_claim(row, worker.info)
+        self._here(worker, lambda: worker.run(experiment))
+        return experiment.id
+
+    def unpause_experiment(self, experiment_id: int, experiment_function: ExperimentFunction) -> None:
+        """Take a paused experiment and execute the function on it, here and now.
+
+        Raises
+        ------
+        NoPausedExperimentsException
+            If there is no paused experiment with this ID.
+        """
+        self._prepare_execution()
+        worker = self._worker(experiment_function)
+        experiment = worker.store.resume(experiment_id, worker.info)
+        self._here(worker, lambda: worker.run(experiment))
+
+    def attach(self, experiment_function: Callable[[ResultProcessor], _R], experiment_id: int) -> _R:
+        """Let a function write results and logs of an experiment that is in execution elsewhere, or finished.
+
+        Parameters
+        ----------
+        experiment_function : callable
+            ``function(result_processor)``.
+        experiment_id : int
+            ID of the experiment.
+
+        Returns
+        -------
+        object
+            What the function returns. The experiment's status stays as it is.
+
+        Raises
+        ------
+        InvalidExperimentError
+            If there is no such experiment.
+        """
+        self._prepare_execution()
+        worker = self._worker(lambda *_: None)
+        attempt, opened = worker.store.attach(experiment_id, worker.info)
+        worker.store.database.release()
+        try:
+            return experiment_function(ResultProcessor(worker.store, attempt))
+        finally:
+            if opened:
+                worker.store.detach(attempt)
+            worker.store.database.close()
+
+    def reset_experiments(
+        self,
+        *states: str | ExperimentStatus,
+        where: Where = None,
+        ids: Sequence[int] | None = None,
+        dry_run: bool = False,
+    ) -> int:
+        """Make experiments open again: same IDs, no results, no error. Their attempts and logs stay on record.
+
+        Parameters
+        ----------
+        *states : str or ExperimentStatus
+            Only experiments in these states; ``"all"`` for every state. Without any, those done, paused or in
+            error, if `where` or `ids` say which. A running experiment's worker can write no more after a reset.
+        where : mapping or str, optional
+            Only experiments with these values, or under this SQL condition.
+        ids : sequence of int, optional
+            Only experiments with these IDs.
+        dry_run : bool
+            Whether to count only.
+
+        Returns
+        -------
+        int
+            How many experiments were (or would be) reset.
+
+        Raises
+        ------
+        InvalidValueError
+            If a state is none.
+        """
+        wanted = [_status(state) for state in states]
+        if not wanted:
+            if where is None and ids is None:
+                self.logger.warning("nothing is reset: name states ('error', 'all', ...), where or ids")
+                return 0
+            wanted = list(_FINISHED)
+        self._prepare_execution()
+        rows = self._store.reset(wanted, where, ids, dry_run)
+        self.logger.info("%d experiments %s reset", rows, "would be" if dry_run else "were")
+        return rows
+
+    # Reading
+
+    def get_table(self) -> pd.DataFrame:
+        """Return all experiments.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row an experiment, ordered by ``ID``; columns ``ID``, keyfields, ``creation_date``, ``status``,
+            ``start_date``, ``name``, ``machine``, resultfields, ``end_date``, ``error``.
+
+        Raises
+        ------
+        MissingTableError
+            If there is no table yet.
+        """
+        return self._frame(self._store.table_rows(), self._store.schema.table)
+
+    def get_logtable(
+        self, logtable_name: str, condition: str | None = None, all_attempts: bool = False
+    ) -> pd.DataFrame:
+        """Return the rows of a logtable.
+
+        Parameters
+        ----------
+        logtable_name : str
+            Its name in the configuration.
+        condition : str, optional
+            Only rows under this SQL condition; the logtable's columns are those of ``log``.
+        all_attempts : bool
+            Whether logs of executions before the last reset are wanted, too.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``ID``, ``experiment_id``, ``timestamp``, those of the configuration, ``attempt_id``.
+
+        Raises
+        ------
+        InvalidLogtableError
+            If there is no such logtable.
+        """
+        rows = self._store.log_rows(logtable_name, condition, all_attempts)
+        return self._frame(rows, self._store.schema.logtables[logtable_name])
+
+    def get_attempts(self) -> pd.DataFrame:
+        """Return all executions: who ran which experiment when, on what, how it ended and what it took.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row an attempt, ordered by ``ID``; times in UTC, durations in seconds, memory in bytes.
+        """
+        return self._frame(self._store.attempt_rows(), self._store.schema.attempts)
+
+    def get_codecarbon_table(self) -> pd.DataFrame:
+        """Return CodeCarbon's measurements, one row an execution.
+
+        Raises
+        ------
+        InvalidLogtableError
+            If emissions are not measured.
+        """
+        if self._codecarbon is None:
+            raise InvalidLogtableError(
+                "emissions are not measured; add a section CodeCarbon to the configuration, or use_codecarbon=True"
+            )
+        return self._frame(self._store.emission_rows(), self._store.schema.codecarbon)
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of experiments by status: created, running, done, error and paused."""
+        return self._closing(self._store.counts())
+
+    def execute_custom_query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Run a statement of your own and return its rows (none, if it is no query)."""
+        return self._closing(self._store.query(sql)[1])
+
+    # Ending
+
+    def delete_table(self) -> None:
+        """Drop the table and all its side tables, with everything in them."""
+        self._store.tables.drop()
+        self._store.database.close()
+
+    def close_ssh(self) -> None:
+        """Close the SSH tunnel, if there is one. It closes by itself when Python ends."""
+        self._store.database.close_tunnel()
+
+    def close_ssh_tunnel(self) -> None:
+        """Close the SSH tunnel; another name of `close_ssh`."""
+        self.close_ssh()
+
+    # Helpers
+
+    def _fill(self, rows: Iterable[tuple[Any, ...]], total: int | None) -> FillCount:
+        self.create_table()
+        with fill_bar(total) as progress:
+            count = self._store.fill(rows, progress)
+        self.logger.info("%d rows were added, %d skipped since they exist", count.added, count.skipped)
+        return self._closing(count)
+
+    def _check_combination(self, place: str, row: Mapping[str, Any], crossed: Mapping[str, Sequence[Any]]) -> None:
+        if not row and not crossed:
+            return  # told by the fill as being empty
+        twice = sorted(set(row) & set(crossed))
+        missing = [name for name in self.config.table.keyfields if name not in row and name not in crossed]
+        unknown = sorted((set(row) | set(crossed)) - set(self.config.table.keyfields))
+        for names, what in ((unknown, "are no keyfields"), (twice, "are given twice"), (missing, "are missing")):
+            if names:
+                raise ParameterCombinationError(
+                    f"{place}: {', '.join(names)} {what}; combination and parameters together have to give each of "
+                    f"{', '.join(self.config.table.keyfields)} once"
+                )
+
+    def _crossed(
+        self, rows: Sequence[tuple[Any, ...]], columns: Mapping[str, Sequence[Any]]
+    ) -> Iterator[tuple[Any, ...]]:
+        positions = [self._position(name) for name in columns]
+        for row in rows:
+            for values in itertools.product(*columns.values()):
+                crossed = list(row)
+                for position, value in zip(positions, values, strict=True):
+                    crossed[position] = value
+                yield tuple(crossed)
+
+    def _position(self, keyfield: str) -> int:
+        names = list(self.config.table.keyfields)
+        if keyfield not in names:
+            raise InvalidRowError(f"{keyfield!r} is no keyfield; keyfields are {', '.join(names)}")
+        return names.index(keyfield)
+
+    def _prepare_execution(self) -> None:
+        """Make sure that the tables are there; those of the predecessor get their side tables."""
+        if not self._store.tables.exist():
+            raise MissingTableError(
+                f"there is no table {self.config.table.name} in {self._store.database}; fill it first"
+            )
+        self._store.tables.create(codecarbon=self._codecarbon is not None, identity=False)
+        self._store.database.release()
+
+    def _run(self, tasks: Sequence[WorkerTask], session: str) -> list[WorkerReport]:
+        if len(tasks) == 1:
+            return [run_worker(tasks[0])]
+        from joblib import Parallel, delayed
+
+        try:
+            reports: list[WorkerReport] = Parallel(n_jobs=len(tasks), batch_size=1)(
+                delayed(run_worker)(task) for task in tasks
+            )
+        except BaseException:
+            # joblib killed the workers without giving them time.
+            self._store.release_worker(session)
+            raise
+        return reports
+
+    def _n_jobs(self, n_jobs: int | None) -> int:
+        wanted = self.config.n_jobs if n_jobs is None else n_jobs
+        if wanted > 0:
+            return wanted
+        from joblib import effective_n_jobs
+
+        return int(effective_n_jobs(wanted))
+
+    def _worker(self, function: ExperimentFunction) -> Worker:
+        identity = uuid.uuid4().hex
+        return Worker(
+            WorkerTask(
+                self.config, function, self.name, identity, codecarbon=self._codecarbon, logging=self._log_settings
+            )
+        )
+
+    def _here(self, worker: Worker, run: Callable[[], None]) -> None:
+        try:
+            run()
+        except BaseException:
+            worker.release_all()
+            raise
+        finally:
+            worker.store.database.close()
+
+    def _frame(self, rows: tuple[list[str], list[tuple[Any, ...]]], table: str) -> pd.DataFrame:
+        from pyexperimenter.analysis import to_frame
+
+        return self._closing(to_frame(*rows, self._store.schema.types_of(table)))
+
+    def _closing(self, result: _R) -> _R:
+        self._store.database.release()
+        return result
+
+
+def _limits(workers: int, total: int) -> list[int | None]:
+    """Share a total among workers; without one, each goes on as long as anything is open.
+
+    >>> _limits(3, 5)
+    [2, 2, 1]
+    >>> _limits(2, -1)
+    [None, None]
+    """
+    if total < 0:
+        return [None] * workers
+    shares: list[int | None] = [total // workers + (index < total % workers) for index in range(workers)]
+    return [share for share in shares if share] or [0]
+
+
+def _status(state: str | ExperimentStatus) -> ExperimentStatus:
+    try:
+        return ExperimentStatus(state)
+    except ValueError:
+        known = ", ".join(status.value for status in ExperimentStatus)
+        raise InvalidValueError(f"{state!r} is no status; known are {known}") from None
+
+
+def _as_values(values: Any) -> Sequence[Any]:
+    return values if isinstance(values, Sequence) and not isinstance(values, str) else [values]

@@ -1,0 +1,382 @@
+"""SQL column types as Python sees them: which values a field takes, and what they become.
+
+A field's declared type means the same on every database. A value is turned into the one Python object that
+stands for it (`FieldType.coerce`), or refused, before any statement is made of it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timezone
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+
+from pyexperimenter.exceptions import InvalidValueError
+
+
+class Kind(Enum):
+    """What the values of a type are in Python."""
+
+    INTEGER = "an integer"
+    REAL = "a number"
+    BOOLEAN = "true or false"
+    TEXT = "a text"
+    JSON = "a JSON value"
+    DATETIME = "a date and time"
+    DATE = "a date"
+    BINARY = "bytes"
+
+
+# SQL type name -> (kind, limit): the largest number of an integer type, the bytes of a text or binary type.
+_TYPES: dict[str, tuple[Kind, int | None]] = {
+    "TINYINT": (Kind.INTEGER, 2**7 - 1),
+    "SMALLINT": (Kind.INTEGER, 2**15 - 1),
+    "MEDIUMINT": (Kind.INTEGER, 2**23 - 1),
+    "INT": (Kind.INTEGER, 2**31 - 1),
+    "INTEGER": (Kind.INTEGER, 2**31 - 1),
+    "BIGINT": (Kind.INTEGER, 2**63 - 1),
+    "DOUBLE": (Kind.REAL, None),
+    "FLOAT": (Kind.REAL, None),
+    "REAL": (Kind.REAL, None),
+    "DECIMAL": (Kind.REAL, None),
+    "NUMERIC": (Kind.REAL, None),
+    "BOOL": (Kind.BOOLEAN, None),
+    "BOOLEAN": (Kind.BOOLEAN, None),
+    "VARCHAR": (Kind.TEXT, None),
+    "CHAR": (Kind.TEXT, None),
+    "STR": (Kind.TEXT, None),
+    "STRING": (Kind.TEXT, None),
+    "TINYTEXT": (Kind.TEXT, 2**8 - 1),
+    "TEXT": (Kind.TEXT, 2**16 - 1),
+    "MEDIUMTEXT": (Kind.TEXT, 2**24 - 1),
+    "LONGTEXT": (Kind.TEXT, 2**32 - 1),
+    "JSON": (Kind.JSON, 2**32 - 1),
+    "DATETIME": (Kind.DATETIME, None),
+    "TIMESTAMP": (Kind.DATETIME, None),
+    "DATE": (Kind.DATE, None),
+    "TINYBLOB": (Kind.BINARY, 2**8 - 1),
+    "BLOB": (Kind.BINARY, 2**16 - 1),
+    "MEDIUMBLOB": (Kind.BINARY, 2**24 - 1),
+    "LONGBLOB": (Kind.BINARY, 2**32 - 1),
+}
+_DECLARATION = re.compile(r"\s*(\w+)(?:\s+PRECISION)?\s*(?:\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\))?\s*(UNSIGNED)?\s*", re.I)
+_DEFAULT_VARCHAR_LENGTH = 255
+
+TYPE_NAMES = tuple(_TYPES)
+
+
+@dataclass(frozen=True)
+class FieldType:
+    """A declared column type.
+
+    Attributes
+    ----------
+    name : str
+        The SQL name in upper case, for example ``VARCHAR``.
+    kind : Kind
+        What its values are in Python.
+    length : int or None
+        ``n`` of ``VARCHAR(n)``, in characters, or ``p`` of ``DECIMAL(p, s)``, in digits.
+    scale : int or None
+        ``s`` of ``DECIMAL(p, s)``: digits behind the point.
+    unsigned : bool
+        Whether negative integers are refused.
+    """
+
+    name: str
+    kind: Kind
+    length: int | None = None
+    scale: int | None = None
+    unsigned: bool = False
+
+    @classmethod
+    def parse(cls, declaration: str) -> FieldType:
+        """Read a declaration as it stands in a configuration or in a ``CREATE TABLE``.
+
+        Raises
+        ------
+        ValueError
+            If it is no type that this library knows.
+
+        Examples
+        --------
+        >>> str(FieldType.parse("varchar(50)"))
+        'VARCHAR(50)'
+        >>> FieldType.parse("DECIMAL").kind.name
+        'REAL'
+        """
+        match = _DECLARATION.fullmatch(declaration)
+        if match is None or match[1].upper() not in _TYPES:
+            raise ValueError(f"{declaration!r} is no type known here; known are {', '.join(TYPE_NAMES)}")
+        name = match[1].upper()
+        kind, _ = _TYPES[name]
+        length = int(match[2]) if match[2] else None
+        scale = int(match[3]) if match[3] else None
+        if name in ("VARCHAR", "CHAR", "STR", "STRING"):
+            length = _DEFAULT_VARCHAR_LENGTH if length is None else length
+            name = "VARCHAR"  # a CHAR would lose trailing spaces
+        elif name in ("DECIMAL", "NUMERIC") and length is not None:
+            name, scale = "DECIMAL", scale or 0
+        else:
+            length = scale = None  # a display width such as INT(11) limits nothing
+        return cls(name, kind, length, scale, match[4] is not None)
+
+    def __str__(self) -> str:
+        size = (
+            "" if self.length is None else f"({self.length})" if self.scale is None else f"({self.length},{self.scale})"
+        )
+        return f"{self.name}{size}{' UNSIGNED' if self.unsigned else ''}"
+
+    @property
+    def limit(self) -> int | None:
+        """Largest integer, or most bytes of a text; None where neither applies."""
+        limit = _TYPES[self.name][1]
+        return 2 * limit + 1 if limit is not None and self.unsigned else limit
+
+    def coerce(self, value: Any) -> Any:
+        """Turn `value` into the Python object that stands for it in a field of this type.
+
+        None stays None. Scalars of numpy, torch and the like are unwrapped; texts that are numbers become
+        numbers where a number is declared, since YAML reads ``1e-3`` as a text.
+
+        Raises
+        ------
+        InvalidValueError
+            If the value has no place in a field of this type; the message says why, not where.
+
+        Examples
+        --------
+        >>> FieldType.parse("DOUBLE").coerce("1e-3")
+        0.001
+        >>> FieldType.parse("VARCHAR(5)").coerce(False)
+        Traceback (most recent call last):
+        ...
+        pyexperimenter.exceptions.InvalidValueError: False is not a text; quote it if a text is meant
+        """
+        value = unwrap(value)
+        return None if value is None else _COERCERS[self.kind](self, value)
+
+    def holds(self, other: FieldType) -> bool:
+        """Tell whether a column of this type can take every value of `other`.
+
+        >>> FieldType.parse("BIGINT").holds(FieldType.parse("INT"))
+        True
+        >>> FieldType.parse("VARCHAR(20)").holds(FieldType.parse("VARCHAR(50)"))
+        False
+        """
+        if self.name == other.name and self.length == other.length and self.scale == other.scale:
+            return self.unsigned == other.unsigned
+        if {self.kind, other.kind} == {Kind.INTEGER, Kind.BOOLEAN}:
+            # MySQL knows no BOOL: such a column calls itself TINYINT.
+            return other.kind is Kind.BOOLEAN or (self.name == "BOOL" and other.name == "TINYINT")
+        if self.kind is Kind.INTEGER is other.kind:
+            assert self.limit is not None and other.limit is not None
+            return self.limit >= other.limit and (other.unsigned or not self.unsigned)
+        if self.kind is Kind.REAL is other.kind:
+            return True  # every number is stored as DOUBLE; only digits declared by DECIMAL(p, s) are fewer
+        if self.kind in (Kind.TEXT, Kind.JSON) and other.kind in (Kind.TEXT, Kind.JSON):
+            return self._characters >= other._characters  # MariaDB's JSON is a LONGTEXT
+        return self.kind is other.kind and (self.limit or 0) >= (other.limit or 0)
+
+    @property
+    def _characters(self) -> int:
+        return self.length if self.length is not None else self.limit or 0
+
+
+def unwrap(value: Any) -> Any:
+    """Return the plain Python object inside a scalar of numpy, torch or pandas; others as they are."""
+    if value is None or type(value) in _PLAIN:
+        return value
+    if isinstance(value, Enum):
+        return unwrap(value.value)
+    if type(value).__module__.partition(".")[0] == "pandas":
+        if type(value).__name__ in ("NAType", "NaTType"):
+            return None
+        if hasattr(value, "to_pydatetime"):
+            return value.to_pydatetime()
+    if getattr(value, "shape", None) == () or getattr(value, "numel", lambda: 0)() == 1:
+        return unwrap(value.item())
+    if hasattr(value, "tolist") and hasattr(value, "shape"):
+        return value.tolist()
+    return value
+
+
+_PLAIN = frozenset({bool, int, float, str, bytes, dict, list, datetime, date})
+
+
+def _refuse(value: Any, kind: Kind, remedy: str = "") -> InvalidValueError:
+    shown = repr(value)
+    if len(shown) > 60:
+        shown = shown[:57] + "..."
+    return InvalidValueError(f"{shown} is not {kind.value}{remedy}")
+
+
+def _integer(field: FieldType, value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            value = int(value)
+        except ValueError:
+            value = _real_from_text(field, value)
+    if not isinstance(value, (int, float, Decimal)):
+        raise _refuse(value, field.kind)
+    if isinstance(value, float) and math.isnan(value):
+        return value  # left to the writer, which turns it into NULL and warns once, naming the field
+    if not math.isfinite(value) or value != int(value):
+        raise _refuse(value, field.kind)
+    assert field.limit is not None
+    low = 0 if field.unsigned else -field.limit - 1
+    if not low <= value <= field.limit:
+        raise InvalidValueError(f"{value} is outside {field}: {low} to {field.limit}")
+    return int(value)
+
+
+def _real_from_text(field: FieldType, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise _refuse(value, field.kind) from None
+
+
+def _real(field: FieldType, value: Any) -> float:
+    if isinstance(value, str):
+        number = _real_from_text(field, value)
+    elif isinstance(value, (int, float, Decimal)):
+        try:
+            number = float(value)
+        except OverflowError:
+            raise _refuse(value, field.kind, " a DOUBLE can hold") from None
+    else:
+        raise _refuse(value, field.kind)
+    if field.length is not None and math.isfinite(number):
+        scale = field.scale or 0
+        number = round(number, scale)
+        if abs(number) >= 10 ** (field.length - scale):
+            raise InvalidValueError(f"{number!r} is outside {field}")
+    return number + 0.0  # -0.0 and 0.0 are one value
+
+
+def _boolean(field: FieldType, value: Any) -> bool:
+    if isinstance(value, (bool, int, float)) and value in (0, 1):
+        return bool(value)
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    raise _refuse(value, field.kind)
+
+
+def _text(field: FieldType, value: Any) -> str:
+    if isinstance(value, (bool, datetime, date)):
+        raise _refuse(value, field.kind, "; quote it if a text is meant")
+    if isinstance(value, (int, float, Decimal)):
+        value = str(value)
+    elif isinstance(value, (dict, list, tuple, set, frozenset)):
+        value = to_json(value)
+    elif isinstance(value, bytes):
+        raise _refuse(value, field.kind, "; decode it, or declare a BLOB")
+    elif not isinstance(value, str):
+        value = str(value)
+    return _fitting(field, value)
+
+
+def _fitting(field: FieldType, text: str) -> str:
+    if "\0" in text:
+        raise _refuse(text, field.kind, " a database can hold: it contains a NUL character")
+    try:
+        size = len(text.encode()) if field.length is None else len(text)
+    except UnicodeEncodeError:
+        raise _refuse(text, field.kind, " a database can hold: it contains a lone surrogate") from None
+    most, unit = (field.limit, "bytes") if field.length is None else (field.length, "characters")
+    if most is not None and size > most:
+        raise InvalidValueError(f"{text[:40]!r}... has {size} {unit}, a {field} holds {most}; declare a longer type")
+    return text
+
+
+def _json(field: FieldType, value: Any) -> Any:
+    _fitting(field, to_json(value))
+    return value
+
+
+def to_json(value: Any) -> str:
+    """Write `value` as the one JSON text that stands for it: sorted keys, no spaces, numbers that are none as null.
+
+    >>> to_json({"b": 1, "a": [2.5, None]})
+    '{"a":[2.5,null],"b":1}'
+    """
+
+    def default(item: Any) -> Any:
+        plain = unwrap(item)
+        if isinstance(plain, (set, frozenset)):
+            return sorted(plain)
+        if isinstance(plain, (datetime, date)):
+            return plain.isoformat()
+        if plain is item:
+            raise InvalidValueError(f"{item!r} cannot be written as JSON")
+        return plain
+
+    try:
+        return json.dumps(
+            value, default=default, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        )
+    except (ValueError, TypeError) as error:
+        raise InvalidValueError(f"{value!r:.60} cannot be written as JSON: {error}") from error
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return value
+
+
+def _datetime(field: FieldType, value: Any) -> datetime:
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value.removesuffix("Z") + ("+00:00" if value.endswith("Z") else ""))
+        except ValueError:
+            raise _refuse(value, field.kind, " as in 2026-01-31 13:30:00") from None
+    if isinstance(value, datetime):
+        return value.astimezone(timezone.utc).replace(tzinfo=None) if value.tzinfo else value
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day)
+    raise _refuse(value, field.kind)
+
+
+def _date(field: FieldType, value: Any) -> date:
+    if isinstance(value, datetime):
+        if value.time() == datetime.min.time():
+            return value.date()
+    elif isinstance(value, date):
+        return value
+    elif isinstance(value, str):
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            pass
+    raise _refuse(value, field.kind, " as in 2026-01-31")
+
+
+def _binary(field: FieldType, value: Any) -> bytes:
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        raise _refuse(value, field.kind)
+    if field.limit is not None and len(value) > field.limit:
+        raise InvalidValueError(f"{len(value)} bytes are more than a {field} holds: {field.limit}")
+    return bytes(value)
+
+
+_COERCERS = {
+    Kind.INTEGER: _integer,
+    Kind.REAL: _real,
+    Kind.BOOLEAN: _boolean,
+    Kind.TEXT: _text,
+    Kind.JSON: _json,
+    Kind.DATETIME: _datetime,
+    Kind.DATE: _date,
+    Kind.BINARY: _binary,
+}

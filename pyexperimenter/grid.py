@@ -1,0 +1,398 @@
+"""Domains, conditions and exclusions -> the rows of a grid. Pure: no database, clock or environment.
+
+A grid is walked keyfield by keyfield, as nested loops would, so no more than one row is in memory; how many
+rows there are is counted without walking them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyexperimenter.exceptions import ContradictoryConditionError, EmptyDomainError, InvalidValuesInConfiguration
+from pyexperimenter.ranges import Lazy
+
+Row = dict[str, Any]
+Condition = Mapping[str, Sequence[Any]]
+"""Keyfield -> the values allowed; it holds where every keyfield has one of its values. None: is not set."""
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The values of one keyfield, and the condition under which it is set at all (elsewhere it is None)."""
+
+    values: Sequence[Any]
+    when: Condition | None = None
+
+
+class Grid:
+    """The Cartesian product of domains, less what conditions and exclusions leave out, plus single rows.
+
+    Parameters
+    ----------
+    domains : Mapping of str to Domain
+        Keyfields in their order. A sequence stands for a domain without condition.
+    exclude : sequence of conditions
+        Rows that meet one of them are left out.
+    include : sequence of mappings
+        Single rows beyond the grid; keyfields left out are None. Those in the grid anyway do not count twice.
+    zipped : sequence of sequences of str
+        Keyfields that walk together instead of crossing; their domains have equal lengths.
+
+    Raises
+    ------
+    EmptyDomainError
+        If a keyfield has no value.
+    ContradictoryConditionError
+        If a condition can never be met, or conditions wait for each other.
+    InvalidValuesInConfiguration
+        If a condition names an unknown keyfield, a domain repeats a value, or zipped lengths differ.
+
+    Notes
+    -----
+    The order is that of nested loops over the keyfields, the last varying fastest; a keyfield whose condition
+    speaks of a later one is moved behind it. Rows of `include` come last.
+
+    Examples
+    --------
+    >>> grid = Grid({"kernel": ["linear", "rbf"], "gamma": Domain([0.1, 1.0], when={"kernel": ["rbf"]})})
+    >>> len(grid)
+    3
+    >>> for row in grid:
+    ...     print(row)
+    {'kernel': 'linear', 'gamma': None}
+    {'kernel': 'rbf', 'gamma': 0.1}
+    {'kernel': 'rbf', 'gamma': 1.0}
+    """
+
+    def __init__(
+        self,
+        domains: Mapping[str, Domain | Sequence[Any]],
+        exclude: Sequence[Condition] = (),
+        include: Sequence[Mapping[str, Any]] = (),
+        zipped: Sequence[Sequence[str]] = (),
+    ) -> None:
+        self.columns: tuple[str, ...] = tuple(domains)
+        self._domains = {n: d if isinstance(d, Domain) else Domain(d) for n, d in domains.items()}
+        self._check_domains()
+        self._check_zipped(zipped)
+        for index, row in enumerate(include):
+            self._check_names(row, ("include", index))
+        for index, condition in enumerate(exclude):
+            self._check_condition(condition, ("exclude", index))
+        self._axes = self._order_axes(zipped)
+        self._levels = {name: level for level, axis in enumerate(self._axes) for name in axis}
+        self._when = [self._when_of(axis) for axis in self._axes]
+        self._exclude = self._exclusions_by_level(exclude)
+        self._include = [tuple(row.get(name) for name in self.columns) for row in include]
+        self._check_reachable()
+        self._extra = self._rows_beyond_the_grid()
+        self._size = _Counter(self).count() + len(self._extra)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[Row]:
+        """Yield one dict a row, keyfields in the order of the configuration."""
+        for values in self.tuples():
+            yield dict(zip(self.columns, values, strict=True))
+
+    def tuples(self, convert: Mapping[str, Callable[[Any], Any]] | None = None) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows as tuples in the order of `columns`.
+
+        Parameters
+        ----------
+        convert : Mapping of str to callable, optional
+            What becomes of a keyfield's values on the way out. Called once a value of a domain where the
+            domain is walked as a whole, not once a row.
+        """
+        convert = convert or {}
+        order = [name for axis in self._axes for name in axis]
+        positions = [order.index(name) for name in self.columns]
+        in_order = positions == list(range(len(positions)))
+        converters = [convert.get(name) for name in order]
+        # Small domains are converted beforehand; long ones, ranges as a rule, as they are walked.
+        columns = [_converted(self._domains[name].values, convert.get(name)) for name in order]
+        for values in self._walk(columns):
+            yield values if in_order else tuple(values[position] for position in positions)
+        for row in self._extra:
+            yield tuple(
+                value if value is None or (function := converters[position]) is None else function(value)
+                for value, position in zip(row, positions, strict=True)
+            )
+
+    # Walking
+
+    def _walk(self, columns: Sequence[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
+        """Yield converted values in axis order; which rows there are is decided on positions in the domains."""
+        axes: list[list[Sequence[Any]]] = []
+        start = 0
+        for axis in self._axes:
+            axes.append(list(columns[start : start + len(axis)]))
+            start += len(axis)
+        last = len(axes) - 1
+        watched = {level for when in self._when if when for level in when}
+        watched |= {level for exclusions in self._exclude for exclusion in exclusions for level in exclusion}
+        chosen: list[int | None] = [None] * len(axes)  # positions of the watched levels only
+
+        def below(level: int, prefix: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+            when, exclusions = self._when[level], self._exclude[level]
+            if when is not None and not _holds(when, chosen):
+                chosen[level] = None
+                if not any(_holds(exclusion, chosen) for exclusion in exclusions):
+                    row = prefix + (None,) * len(axes[level])
+                    if level == last:
+                        yield row
+                    else:
+                        yield from below(level + 1, row)
+                return
+            values = zip(*axes[level], strict=True)
+            if level not in watched:
+                if level == last:
+                    for value in values:
+                        yield prefix + value
+                else:
+                    for value in values:
+                        yield from below(level + 1, prefix + value)
+                return
+            for position, value in enumerate(values):
+                chosen[level] = position
+                if exclusions and any(_holds(exclusion, chosen) for exclusion in exclusions):
+                    continue
+                if level == last:
+                    yield prefix + value
+                else:
+                    yield from below(level + 1, prefix + value)
+
+        if axes:
+            yield from below(0, ())
+
+    # Compiling: names and values -> levels and positions
+
+    def _order_axes(self, zipped: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+        """Group zipped keyfields, and put each behind those its condition speaks of."""
+        group_of = {name: tuple(n for n in self.columns if n in group) for group in zipped for name in group}
+        axes = list(dict.fromkeys(group_of.get(name, (name,)) for name in self.columns))
+        ordered: list[tuple[str, ...]] = []
+        placed: set[str] = set()
+        while axes:
+            for axis in axes:
+                if all(set(self._domains[name].when or ()) <= placed for name in axis):
+                    break
+            else:
+                names = [name for axis in axes for name in axis if self._domains[name].when]
+                raise ContradictoryConditionError(
+                    f"the conditions of {', '.join(names)} wait for each other, so none can ever be met; "
+                    "let at least one keyfield of the circle have no 'when'",
+                    ("keyfields", names[0], "when"),
+                )
+            axes.remove(axis)
+            ordered.append(axis)
+            placed.update(axis)
+        return ordered
+
+    def _positions(self, condition: Condition) -> _Positions:
+        """Translate a condition into: level -> positions in the domain (None: not set)."""
+        result: _Positions = {}
+        for name, allowed in condition.items():
+            domain = self._domains[name]
+            positions: set[int | None] = {_position(domain.values, value) for value in allowed}
+            if domain.when is not None and any(value is None for value in allowed):
+                positions.add(None)
+            elif not any(value is None for value in allowed):
+                positions.discard(None)
+            level = self._levels[name]
+            result[level] = result[level] & positions if level in result else frozenset(positions)
+        return result
+
+    def _when_of(self, axis: tuple[str, ...]) -> _Positions | None:
+        when = self._domains[axis[0]].when
+        return None if when is None else self._positions(when)
+
+    def _exclusions_by_level(self, exclude: Sequence[Condition]) -> list[list[_Positions]]:
+        """Sort exclusions by the level at which they can be decided: the deepest that they speak of."""
+        by_level: list[list[_Positions]] = [[] for _ in self._axes]
+        for condition in exclude:
+            positions = self._positions(condition)
+            by_level[max(positions)].append(positions)
+        return by_level
+
+    def _rows_beyond_the_grid(self) -> list[tuple[Any, ...]]:
+        rows: list[tuple[Any, ...]] = []
+        for row in self._include:
+            if not self._contains(row) and row not in rows:
+                rows.append(row)
+        return rows
+
+    def _contains(self, row: tuple[Any, ...]) -> bool:
+        values = dict(zip(self.columns, row, strict=True))
+        chosen: list[int | None] = []
+        for axis, when, exclusions in zip(self._axes, self._when, self._exclude, strict=True):
+            active = when is None or _holds(when, chosen)
+            positions = {_position(self._domains[name].values, values[name]) for name in axis}
+            if active:
+                if len(positions) != 1 or None in positions:
+                    return False
+            elif any(values[name] is not None for name in axis):
+                return False
+            chosen.append(positions.pop() if active else None)
+            if any(_holds(exclusion, chosen) for exclusion in exclusions):
+                return False
+        return True
+
+    # Checking
+
+    def _check_names(self, names: Mapping[str, Any], path: tuple[str | int, ...]) -> None:
+        for name in names:
+            if name not in self._domains:
+                raise InvalidValuesInConfiguration(
+                    f"{name!r} is no keyfield; keyfields are {', '.join(self.columns)}", (*path, name)
+                )
+
+    def _check_condition(self, condition: Condition, path: tuple[str | int, ...]) -> None:
+        self._check_names(condition, path)
+        if not condition:
+            raise ContradictoryConditionError("the condition is empty; name at least one keyfield and value", path)
+        for name, allowed in condition.items():
+            domain = self._domains[name]
+            if not allowed:
+                raise ContradictoryConditionError(f"no value of {name} is given", (*path, name))
+            for value in allowed:
+                if _position(domain.values, value) is None and not (value is None and domain.when is not None):
+                    raise ContradictoryConditionError(
+                        f"{name} never is {value!r}; its values are {_shown(domain.values)}", (*path, name)
+                    )
+
+    def _check_domains(self) -> None:
+        for name, domain in self._domains.items():
+            path: tuple[str | int, ...] = ("keyfields", name)
+            if len(domain.values) == 0:
+                raise EmptyDomainError(f"{name} has no values; give at least one", (*path, "values"))
+            if isinstance(domain.values, (list, tuple)):
+                seen: set[Any] = set()
+                for index, value in enumerate(domain.values):
+                    key = _hashable(value)
+                    if key in seen:
+                        raise InvalidValuesInConfiguration(
+                            f"the values of {name} repeat {value!r}; give each value once", (*path, "values", index)
+                        )
+                    seen.add(key)
+            if domain.when is not None:
+                self._check_condition(domain.when, (*path, "when"))
+
+    def _check_zipped(self, zipped: Sequence[Sequence[str]]) -> None:
+        seen: set[str] = set()
+        for index, group in enumerate(zipped):
+            path: tuple[str | int, ...] = ("zip", index)
+            self._check_names(dict.fromkeys(group), path)
+            for name in group:
+                if name in seen or list(group).count(name) > 1:
+                    raise InvalidValuesInConfiguration(f"{name} is zipped twice", path)
+                if self._domains[name].when is not None:
+                    raise InvalidValuesInConfiguration(
+                        f"{name} is zipped and has a 'when'; let the condition stand at neither or drop the zip", path
+                    )
+            seen.update(group)
+            lengths = {name: len(self._domains[name].values) for name in group}
+            if len(set(lengths.values())) > 1:
+                told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+                raise InvalidValuesInConfiguration(f"zipped keyfields need equally many values: {told}", path)
+
+    def _check_reachable(self) -> None:
+        for axis, when in zip(self._axes, self._when, strict=True):
+            if when is not None and _Counter(self, when).count() == 0:
+                raise ContradictoryConditionError(
+                    f"the condition of {axis[0]} is never met by any row of the grid; change or drop it",
+                    ("keyfields", axis[0], "when"),
+                )
+
+
+_Positions = dict[int, frozenset["int | None"]]
+
+
+def _holds(condition: _Positions, chosen: Sequence[int | None]) -> bool:
+    return all(chosen[level] in positions for level, positions in condition.items())
+
+
+class _Counter:
+    """Counts a grid's rows, level by level: rows that no later condition tells apart are counted together."""
+
+    def __init__(self, grid: Grid, required: _Positions | None = None) -> None:
+        self._sizes = [len(grid._domains[axis[0]].values) for axis in grid._axes]
+        self._when, self._exclude = grid._when, grid._exclude
+        self._required = required or {}
+
+    def count(self) -> int:
+        """Return the number of rows of the grid that meet the required condition."""
+        if not self._sizes:
+            return 0
+        # Each condition with the level at which it is decided.
+        decided = [(level, when) for level, when in enumerate(self._when) if when]
+        decided += [(level, exclusion) for level, exclusions in enumerate(self._exclude) for exclusion in exclusions]
+        last_use: dict[int, int] = {}
+        for at, condition in decided:
+            for level in condition:
+                last_use[level] = max(at, last_use.get(level, 0))
+        conditions = [self._required, *(condition for _, condition in decided)]
+        # State: the positions of levels that a later condition still asks for -> number of partial rows.
+        states: dict[tuple[int | None, ...], int] = {(): 1}
+        alive: list[int] = []
+        for level, size in enumerate(self._sizes):
+            asked = frozenset[int | None]().union(*(c[level] for c in conditions if level in c))
+            positions = [p for p in asked if p is not None]
+            next_alive = [a for a in [*alive, level] if last_use.get(a, -1) > level]
+            next_states: dict[tuple[int | None, ...], int] = {}
+            for state, rows in states.items():
+                chosen: list[int | None] = [None] * (level + 1)
+                for a, position in zip(alive, state, strict=True):
+                    chosen[a] = position
+                when = self._when[level]
+                choices: list[tuple[int | None, int]]
+                if when is not None and not _holds(when, chosen):
+                    choices = [(None, 1)]
+                else:
+                    # -1 stands for all positions that no condition names.
+                    choices = [*((p, 1) for p in positions), (-1, size - len(positions))]
+                for position, multiplicity in choices:
+                    chosen[level] = position
+                    if multiplicity == 0 or any(_holds(e, chosen) for e in self._exclude[level]):
+                        continue
+                    if level in self._required and position not in self._required[level]:
+                        continue
+                    key = tuple(chosen[a] for a in next_alive)
+                    next_states[key] = next_states.get(key, 0) + rows * multiplicity
+            states, alive = next_states, next_alive
+        return sum(states.values())
+
+
+_CONVERTED_BEFOREHAND = 10_000
+
+
+def _converted(values: Sequence[Any], convert: Callable[[Any], Any] | None) -> Sequence[Any]:
+    if convert is None:
+        return values
+    if len(values) <= _CONVERTED_BEFOREHAND:
+        return [convert(value) for value in values]
+    return Lazy(len(values), lambda index: convert(values[index]))
+
+
+def _position(values: Sequence[Any], value: Any) -> int | None:
+    """Return where `value` stands in a domain, or None. 1 and True are different values, 1 and 1.0 are not."""
+    try:
+        position = values.index(value)
+    except ValueError:
+        return None
+    if isinstance(value, bool) == isinstance(values[position], bool):
+        return position
+    matches = (i for i, v in enumerate(values) if v == value and isinstance(v, bool) == isinstance(value, bool))
+    return next(matches, None)
+
+
+def _hashable(value: Any) -> Any:
+    return (type(value) is bool, value) if value.__hash__ is not None else repr(value)
+
+
+def _shown(values: Sequence[Any], most: int = 6) -> str:
+    shown = ", ".join(repr(value) for value in values[:most])
+    return shown if len(values) <= most else f"{shown}, ... ({len(values)} in all)"

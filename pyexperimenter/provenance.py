@@ -1,0 +1,123 @@
+"""Who executes, where, with which code, and what it takes: what is recorded with every attempt."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+
+from pyexperimenter import __version__
+from pyexperimenter.database.store import Usage, WorkerInfo
+
+
+def worker_info(name: str, identity: str) -> WorkerInfo:
+    """Describe this process as a worker.
+
+    Parameters
+    ----------
+    name : str
+        The name users gave their experimenter.
+    identity : str
+        What tells this worker from every other.
+    """
+    commit, dirty = git_state(os.getcwd())
+    return WorkerInfo(
+        name=name,
+        identity=identity,
+        machine=platform.node(),
+        pid=os.getpid(),
+        job_id=job_id(os.environ),
+        git_commit=commit,
+        git_dirty=dirty,
+        python=platform.python_version(),
+        library=__version__,
+    )
+
+
+def job_id(environment: Mapping[str, str]) -> str | None:
+    """Return the ID of the cluster job that this process belongs to, or None.
+
+    A requeued SLURM job keeps its ID, so the number of its restarts is part of it.
+
+    Examples
+    --------
+    >>> job_id({"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "5", "SLURM_RESTART_COUNT": "2"})
+    '12_5 restart 2'
+    >>> job_id({"PBS_JOBID": "7.server"})
+    '7.server'
+    """
+    job = next(
+        (environment[name] for name in ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID") if environment.get(name)), None
+    )
+    if environment.get("SLURM_ARRAY_JOB_ID"):
+        job = f"{environment['SLURM_ARRAY_JOB_ID']}_{environment.get('SLURM_ARRAY_TASK_ID', '')}"
+    restarts = environment.get("SLURM_RESTART_COUNT", "0")
+    return f"{job} restart {restarts}" if job and restarts != "0" else job
+
+
+@lru_cache(maxsize=8)
+def git_state(directory: str) -> tuple[str | None, bool | None]:
+    """Return the commit checked out in a directory and whether tracked files differ from it.
+
+    Both are None where there is no git repository or no git. Asked once a process and directory.
+    """
+    commit = _git(directory, "rev-parse", "HEAD")
+    if not commit:
+        return None, None
+    changes = _git(directory, "status", "--porcelain", "--untracked-files=no")
+    return commit, None if changes is None else bool(changes)
+
+
+def _git(directory: str, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=directory, capture_output=True, text=True, timeout=30, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+class Meter:
+    """Measures what this process and its children take from the making of this object on."""
+
+    def __init__(self) -> None:
+        self._wall = time.monotonic()
+        self._cpu = _cpu_seconds()
+        _forget_peak_memory()
+
+    def usage(self) -> Usage:
+        """Return what was taken so far."""
+        return Usage(time.monotonic() - self._wall, _cpu_seconds() - self._cpu, _peak_memory())
+
+
+def _cpu_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def _forget_peak_memory() -> None:
+    """Let the kernel start its high-water mark anew, so that it is this execution's (Linux only)."""
+    with suppress(OSError):  # elsewhere the peak is that of the whole process
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_memory() -> int | None:
+    """Return this process's peak resident memory in bytes."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else peak * 1024  # bytes there, KiB elsewhere

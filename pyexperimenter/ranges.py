@@ -1,0 +1,173 @@
+"""Ranges and samples: the values of a keyfield that is not written out, value by value. Lazy and exact."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
+from typing import Any, overload
+
+from pyexperimenter.exceptions import InvalidRangeError
+
+
+class Lazy(Sequence[Any]):
+    """A sequence whose items are computed when asked for."""
+
+    def __init__(self, length: int, item: Callable[[int], Any]) -> None:
+        self._length = length
+        self._item = item
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self._item(i) for i in range(*index.indices(self._length))]
+        return self._item(range(self._length)[index])
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self._item, range(self._length))
+
+
+def stepped(start: float, stop: float, step: float = 1, inclusive: bool = False) -> Sequence[Any]:
+    """Return start, start + step, ... up to `stop`, which is itself left out unless `inclusive`.
+
+    Decimals are exact: each item is the float nearest to its decimal value, and errors do not add up.
+
+    Raises
+    ------
+    InvalidRangeError
+        If `step` is 0, or leads away from `stop`, or an end is not finite.
+
+    Examples
+    --------
+    >>> list(stepped(0, 3))
+    [0, 1, 2]
+    >>> list(stepped(1, 1.5, 0.1))
+    [1.0, 1.1, 1.2, 1.3, 1.4]
+    >>> list(stepped(0, 4, 2, inclusive=True))
+    [0, 2, 4]
+    """
+    _check_finite(start=start, stop=stop, step=step)
+    if step == 0:
+        raise InvalidRangeError("step is 0, so the range never ends; give a step other than 0")
+    first, last, width = (Decimal(repr(number)) for number in (start, stop, step))
+    quotient = (last - first) / width
+    if quotient < 0:
+        raise InvalidRangeError(f"a step of {step!r} leads from {start!r} away from {stop!r}; change its sign")
+    # Half-open ranges count up to the last item before the stop, closed ones up to and including it.
+    length = math.floor(quotient) + 1 if inclusive else math.ceil(quotient)
+    if all(isinstance(number, int) for number in (start, stop, step)):
+        return range(int(start), int(start) + length * int(step), int(step))
+    return Lazy(length, lambda index: float(first + index * width))
+
+
+def spaced(start: float, stop: float, num: int, scale: str = "linear") -> Sequence[float]:
+    """Return `num` floats from `start` to `stop`, both included, evenly spaced or evenly spaced in logarithm.
+
+    Raises
+    ------
+    InvalidRangeError
+        If `num` is less than 1 (or 1 with two different ends), or a log scale would pass 0.
+
+    Examples
+    --------
+    >>> list(spaced(1e-3, 1e3, 7, "log"))
+    [0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0]
+    >>> list(spaced(0, 1, 5))
+    [0.0, 0.25, 0.5, 0.75, 1.0]
+    """
+    _check_finite(start=start, stop=stop)
+    if num < 1 or (num == 1 and start != stop):
+        raise InvalidRangeError(f"num is {num}, but both ends {start!r} and {stop!r} are included; give at least 2")
+    if num > 1 and start == stop:
+        raise InvalidRangeError(f"num is {num}, but start and stop are both {start!r}; give two different ends")
+    if scale == "log":
+        if start * stop <= 0:
+            raise InvalidRangeError(
+                f"a log scale cannot go from {start!r} to {stop!r}; both must be above (or below) 0"
+            )
+        low, high = Decimal(repr(float(start))), Decimal(repr(float(stop)))
+        # In decimals, so that 1e-3 ... 1e3 meets the powers of ten exactly.
+        logarithm = (high / low).log10()
+
+        def item(index: int) -> float:
+            return float(low * Decimal(10) ** (logarithm * index / (num - 1))) if 0 < index < num - 1 else _end(index)
+    elif scale == "linear":
+        low, high = Decimal(repr(float(start))), Decimal(repr(float(stop)))
+
+        def item(index: int) -> float:
+            return float(low + (high - low) * index / (num - 1)) if 0 < index < num - 1 else _end(index)
+    else:
+        raise InvalidRangeError(f"scale is {scale!r}; known are linear and log")
+
+    def _end(index: int) -> float:
+        return float(start) if index == 0 else float(stop)
+
+    return Lazy(num, item)
+
+
+def sampled(distribution: str, num: int, seed: int = 0, **parameters: float) -> Sequence[Any]:
+    """Return `num` values drawn at random; the same ones for the same arguments, on every machine.
+
+    Parameters
+    ----------
+    distribution : {"uniform", "loguniform", "normal", "integers"}
+        ``uniform``, ``loguniform`` and ``integers`` take `low` and `high` (for integers both included, and
+        none is drawn twice), ``normal`` takes `mean` and `std`.
+    num : int
+        How many.
+    seed : int
+        Seed of Python's Mersenne Twister.
+
+    Raises
+    ------
+    InvalidRangeError
+        If the distribution or its parameters make no sense.
+
+    Examples
+    --------
+    >>> sampled("integers", 3, seed=7, low=1, high=9)
+    [6, 3, 4]
+    >>> len(sampled("loguniform", 4, low=1e-4, high=1e-1))
+    4
+    """
+    expected = {"normal": {"mean", "std"}}.get(distribution, {"low", "high"})
+    if distribution not in ("uniform", "loguniform", "normal", "integers"):
+        raise InvalidRangeError(f"sample is {distribution!r}; known are uniform, loguniform, normal and integers")
+    if set(parameters) != expected:
+        given = ", ".join(sorted(parameters)) or "none"
+        raise InvalidRangeError(f"a {distribution} sample takes {' and '.join(sorted(expected))}, not {given}")
+    if num < 1:
+        raise InvalidRangeError(f"num is {num}; draw at least 1 value")
+    _check_finite(**parameters)
+    generator = random.Random(seed)
+    if distribution == "normal":
+        if parameters["std"] <= 0:
+            raise InvalidRangeError(f"std is {parameters['std']!r}; it must be above 0")
+        return [generator.gauss(parameters["mean"], parameters["std"]) for _ in range(num)]
+    low, high = parameters["low"], parameters["high"]
+    if low >= high:
+        raise InvalidRangeError(f"low is {low!r} and high is {high!r}; low must be below high")
+    if distribution == "integers":
+        if not (isinstance(low, int) and isinstance(high, int)):
+            raise InvalidRangeError(f"an integers sample needs whole numbers as low and high, not {low!r} and {high!r}")
+        if num > high - low + 1:
+            raise InvalidRangeError(f"there are only {high - low + 1} integers from {low} to {high}, but num is {num}")
+        return generator.sample(range(low, high + 1), num)
+    if distribution == "uniform":
+        return [low + (high - low) * generator.random() for _ in range(num)]
+    if low <= 0:
+        raise InvalidRangeError(f"low is {low!r}; a loguniform sample needs it above 0")
+    return [math.exp(math.log(low) + (math.log(high) - math.log(low)) * generator.random()) for _ in range(num)]
+
+
+def _check_finite(**numbers: Any) -> None:
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
+            raise InvalidRangeError(f"{name} is {number!r}; give a finite number")

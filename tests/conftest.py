@@ -1,0 +1,147 @@
+"""Databases for tests: `target` gives a test a fresh database on each kind in turn; servers start when first needed."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+from servers import MYSQL_URL, PrivateMariaDB, Server, ServerUnavailable, Target, server_from_url, write_credentials
+
+# On a machine that others use too, how long an example takes says nothing.
+hypothesis.settings.register_profile("no_deadline", deadline=None)
+hypothesis.settings.load_profile("no_deadline")
+
+
+class Servers:
+    """The servers of a test run, each started when first asked for, with a note of those that cannot be had."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, Server] = {}
+        self.not_tested: dict[str, str] = {}  # name -> why, and what to do
+
+    def get(self, name: str) -> Server:
+        """Return the server, or skip the test that asks; it fails where the server must be there."""
+        if name not in self._running and name not in self.not_tested:  # one try is enough
+            try:
+                self._running[name] = PrivateMariaDB() if name == "mariadb" else _named_mysql()
+            except ServerUnavailable as error:
+                self.not_tested[name] = str(error)
+        if name in self._running:
+            return self._running[name]
+        reason = f"no {name} here; the last lines say why and what to do"
+        if _is_required(name):
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+
+    def close(self) -> None:
+        for server in self._running.values():
+            if isinstance(server, PrivateMariaDB):
+                server.close()
+        self._running.clear()
+
+
+SERVERS = pytest.StashKey[Servers]()
+
+
+def _named_mysql() -> Server:
+    url = os.environ.get(MYSQL_URL)
+    if not url:
+        raise ServerUnavailable(f"optional; to test it, set {MYSQL_URL}=mysql://user:password@host:port")
+    return server_from_url(url)
+
+
+def _is_required(name: str) -> bool:
+    """CI must test MariaDB; and a server that a person names is meant to be tested."""
+    if name == "mariadb":
+        return os.environ.get("CI", "").lower() in ("1", "true")
+    return bool(os.environ.get(MYSQL_URL))
+
+
+@pytest.fixture(autouse=True)
+def no_credentials_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the credentials that a person has in their environment out of the tests, and their databases with them."""
+    for variable in [name for name in os.environ if name.startswith("PYEXPERIMENTER_DB_")]:
+        monkeypatch.delenv(variable)
+
+
+@pytest.fixture(params=["sqlite", "mariadb", "mysql"])
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
+    """A fresh database of each kind in turn."""
+    if request.param == "sqlite":
+        yield _sqlite(tmp_path)
+    else:
+        yield from _on_server(request.param, request.config, tmp_path)
+
+
+@pytest.fixture
+def sqlite_target(tmp_path: Path) -> Target:
+    """A fresh SQLite database."""
+    return _sqlite(tmp_path)
+
+
+@pytest.fixture
+def mariadb_target(pytestconfig: pytest.Config, tmp_path: Path) -> Iterator[Target]:
+    """A fresh database on the MariaDB server that all tests share: leave it running."""
+    yield from _on_server("mariadb", pytestconfig, tmp_path)
+
+
+@pytest.fixture
+def private_mariadb() -> Iterator[PrivateMariaDB]:
+    """A MariaDB server for this test alone, to be stopped, killed and started at will."""
+    server = PrivateMariaDB()
+    yield server
+    server.close()
+
+
+def _sqlite(directory: Path) -> Target:
+    return Target("sqlite", "sqlite", str(directory / "study.db"))
+
+
+def _on_server(name: str, config: pytest.Config, directory: Path) -> Iterator[Target]:
+    server = config.stash[SERVERS].get(name)
+    database = f"pe_{uuid.uuid4().hex[:8]}"
+    server.create_database(database)
+    yield Target(name, "mysql", database, server, write_credentials(directory / f"{name}_credentials.yml", server))
+    server.drop_database(database)
+
+
+def _needed_server(item: pytest.Item) -> str | None:
+    if {"mariadb_target", "private_mariadb"} & set(getattr(item, "fixturenames", ())):
+        return "mariadb"
+    callspec = getattr(item, "callspec", None)
+    kind = callspec.params.get("target") if callspec else None
+    return kind if kind in ("mariadb", "mysql") else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[SERVERS] = Servers()
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects by marker
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _needed_server(item):
+            item.add_marker("server")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    # Skipped here, all tests for one reason are one line of the summary; skipped in a fixture, they are hundreds.
+    name = _needed_server(item)
+    if name:
+        item.config.stash[SERVERS].get(name)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # the outermost wrapper: what it prints comes after pytest's closing line
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
+    result = yield
+    servers = session.config.stash[SERVERS]
+    servers.close()  # after fixtures that an interrupt left to be torn down in the yield
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+    for name, reason in servers.not_tested.items():
+        if terminal is not None:
+            terminal.write_line(f"NOT TESTED: {name} ({reason})", red=True, bold=True)
+    return result

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import pytest
+from servers import Target
+from study import experimenter, store, worker
+
+from pyexperimenter import ExperimentStatus
+from pyexperimenter.database.store import Experiment, ExperimentStore, Usage
+from pyexperimenter.exceptions import ClaimLostError, InvalidColumnError
+
+
+def claim(opened: ExperimentStore, **selection: object) -> Experiment:
+    experiment = opened.claim(worker(), opened.selection(**selection))  # type: ignore[arg-type]
+    assert experiment is not None
+    return experiment
+
+
+def test_claims_go_by_id_and_end_with_none(target: Target) -> None:
+    opened = store(target)
+    claimed = [claim(opened) for _ in range(6)]
+    assert [experiment.id for experiment in claimed] == [1, 2, 3, 4, 5, 6]
+    assert claimed[4].keyfields == {"dataset": "wine", "seed": 1}
+    assert opened.claim(worker()) is None
+    assert target.query("SELECT DISTINCT status, name, machine FROM study") == [("running", "tester", "here")]
+    assert target.query("SELECT COUNT(*) FROM study WHERE start_date IS NULL") == [(0,)]
+
+
+def test_claims_in_random_order_take_every_row_once(target: Target) -> None:
+    orders = set()
+    for _ in range(4):
+        opened = store(target)
+        orders.add(tuple(claim(opened, random_order=True).id for _ in range(6)))
+        assert opened.claim(worker(), opened.selection(random_order=True)) is None
+        opened.reset(["all"], None, None, dry_run=False)
+    assert all(sorted(order) == [1, 2, 3, 4, 5, 6] for order in orders)
+    assert len(orders) > 1
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ({"dataset": "wine"}, [4, 5, 6]),
+        ({"dataset": "wine", "seed": [0, 2]}, [4, 6]),
+        ({"seed": range(1, 3)}, [2, 3, 5, 6]),
+        ("seed % 2 = 0 AND dataset LIKE 'i%'", [1, 3]),
+        ("dataset = 'what?' OR seed = 2", [3, 6]),
+        ({"dataset": None}, []),
+        ({"ID": [3, 5]}, [3, 5]),
+    ],
+)
+def test_where_takes_a_share_only(target: Target, where: object, expected: list[int]) -> None:
+    opened = store(target)
+    selection = opened.selection(where=where)  # type: ignore[arg-type]
+    claimed = []
+    while experiment := opened.claim(worker(), selection):
+        claimed.append(experiment.id)
+    assert claimed == expected
+
+
+@pytest.mark.parametrize(
+    ("order_by", "expected"),
+    [
+        ("seed", [1, 4, 2, 5, 3, 6]),
+        (["-seed", "dataset DESC"], [6, 3, 5, 2, 4, 1]),
+        ("dataset DESC, seed ASC", [4, 5, 6, 1, 2, 3]),
+    ],
+)
+def test_order_by_decides_who_is_first(target: Target, order_by: object, expected: list[int]) -> None:
+    opened = store(target)
+    assert [claim(opened, order_by=order_by).id for _ in range(6)] == expected
+    assert opened.claim(worker(), opened.selection(order_by=order_by)) is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("selection", [{"where": {"sed": 1}}, {"order_by": "sed"}, {"order_by": "-sed"}])
+def test_a_column_that_is_not_there_is_named(sqlite_target: Target, selection: dict[str, object]) -> None:
+    with pytest.raises(InvalidColumnError, match=r"no column 'sed'; it has ID, dataset, seed, "):
+        store(sqlite_target).selection(**selection)  # type: ignore[arg-type]
+
+
+def test_every_later_write_of_a_lost_claim_is_refused_and_its_values_kept(target: Target) -> None:
+    opened = store(target)
+    lost = claim(opened)
+    assert opened.reset(["running"], None, None, dry_run=False) == 1
+    holder = claim(opened)
+    assert holder.id == lost.id
+    for write in (
+        lambda: opened.write_results(lost.attempt, {"accuracy": 0.1}),
+        lambda: opened.write_logs(lost.attempt, {"epochs": {"loss": 1}}),
+        lambda: opened.finish(lost.attempt, ExperimentStatus.DONE, None, Usage(), {"model": "late"}),
+        lambda: opened.release(lost.attempt),
+    ):
+        with pytest.raises(ClaimLostError, match=f"attempt {lost.attempt.id} does not hold experiment {lost.id}"):
+            write()
+    opened.finish(holder.attempt, ExperimentStatus.DONE, None, Usage(), {"accuracy": 0.9})
+    assert target.query("SELECT status, accuracy, model FROM study WHERE ID = ?", lost.id) == [("done", 0.9, None)]
+    assert target.query("SELECT COUNT(*) FROM study__epochs") == [(0,)]
+    attempts = target.query("SELECT number, outcome, late_results FROM study__attempts ORDER BY ID")
+    assert attempts == [(1, "reset", '{"accuracy":0.1,"model":"late"}'), (2, "done", None)]
+
+
+def test_a_row_opened_by_hand_is_taken_over_and_its_old_holder_superseded(target: Target) -> None:
+    opened = store(target)
+    lost = claim(opened)
+    opened.write_results(lost.attempt, {"accuracy": 0.1})
+    target.query("UPDATE study SET status = 'created' WHERE ID = ?", lost.id)
+    with pytest.raises(ClaimLostError):
+        opened.finish(lost.attempt, ExperimentStatus.DONE)
+    holder = claim(opened)
+    assert holder.id == lost.id
+    assert target.query("SELECT accuracy FROM study WHERE ID = ?", lost.id) == [(None,)]
+    assert target.query("SELECT outcome FROM study__attempts ORDER BY ID") == [("superseded",), (None,)]
+
+
+def test_a_row_deleted_by_hand_takes_attempts_and_logs_with_it(target: Target) -> None:
+    opened = store(target)
+    lost = claim(opened)
+    opened.write_logs(lost.attempt, {"epochs": {"loss": 1}})
+    target.query("DELETE FROM study WHERE ID = ?", lost.id)
+    with pytest.raises(ClaimLostError):
+        opened.finish(lost.attempt, ExperimentStatus.DONE)
+    assert target.query("SELECT COUNT(*) FROM study__attempts") == [(0,)]
+    assert target.query("SELECT COUNT(*) FROM study__epochs") == [(0,)]
+
+
+def test_a_row_inserted_or_edited_by_hand_is_executed(target: Target) -> None:
+    opened = store(target)
+    target.query("UPDATE study SET seed = 77 WHERE ID = 1")
+    target.query("INSERT INTO study (dataset, seed) VALUES ('by hand', 5)")
+    assert claim(opened).keyfields == {"dataset": "iris", "seed": 77}
+    assert claim(opened, where={"dataset": "by hand"}).keyfields == {"dataset": "by hand", "seed": 5}
+
+
+def test_a_row_that_cannot_be_read_becomes_an_error_and_the_queue_goes_on(sqlite_target: Target) -> None:
+    opened = store(sqlite_target)
+    sqlite_target.query("UPDATE study SET seed = 'three' WHERE ID = 1")
+    assert claim(opened).id == 2
+    ((status, error),) = sqlite_target.query("SELECT status, error FROM study WHERE ID = 1")
+    assert status == "error"
+    assert "column seed holds 'three', which is not an integer (INT); mend it by SQL" in error
+
+
+def test_release_opens_the_row_as_if_never_claimed(target: Target) -> None:
+    opened = store(target)
+    before = target.query("SELECT * FROM study")
+    experiment = claim(opened)
+    opened.write_results(experiment.attempt, {"accuracy": 0.5})
+    opened.release(experiment.attempt)
+    assert target.query("SELECT * FROM study") == before
+    assert target.query("SELECT outcome FROM study__attempts WHERE ended IS NOT NULL") == [("released",)]
+
+
+def test_a_stopped_worker_gives_back_all_it_holds(target: Target) -> None:
+    opened = store(target)
+    held = [claim(opened).id for _ in range(2)]
+    other = opened.claim(worker("other"))
+    assert other is not None
+    assert opened.release_worker(worker().identity) == held
+    assert opened.counts() == {"created": 5, "running": 1, "done": 0, "error": 0, "paused": 0}
+
+
+def test_add_and_claim_takes_an_open_row_and_tells_of_others(target: Target) -> None:
+    study_ = experimenter(target)
+    study_.fill_table_from_config()
+    ran = []
+
+    def function(keyfields: dict[str, object], results: object, custom: object) -> dict[str, float]:
+        ran.append(keyfields)
+        return {"accuracy": 1}
+
+    assert study_.add_experiment_and_execute({"dataset": "wine", "seed": 1}, function) == 5
+    added = study_.add_experiment_and_execute({"dataset": "Wine", "seed": 1}, function)
+    assert ran == [{"dataset": "wine", "seed": 1}, {"dataset": "Wine", "seed": 1}]
+    with pytest.raises(Exception, match=rf"exists with ID {added} and is done; reset it"):
+        study_.add_experiment_and_execute({"dataset": "Wine", "seed": 1}, function)
+    assert len(ran) == 2

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+from servers import Target
+from study import KEYFIELDS, experimenter, store, study
+
+from pyexperimenter.exceptions import EmptyFillDatabaseCallError, InvalidRowError, ParameterCombinationError
+
+ROWS = [("iris", 0), ("iris", 1), ("iris", 2), ("wine", 0), ("wine", 1), ("wine", 2)]
+
+
+def rows_of(target: Target) -> list[tuple[object, ...]]:
+    return target.query("SELECT dataset, seed FROM study ORDER BY ID")
+
+
+def test_fill_from_config_adds_the_grid_in_its_order_and_once(target: Target) -> None:
+    study_ = experimenter(target)
+    assert study_.fill_table_from_config() == (6, 0)
+    assert study_.fill_table_from_config() == (0, 6)
+    assert rows_of(target) == ROWS
+    statuses = target.query("SELECT status, COUNT(creation_date) FROM study GROUP BY status")
+    assert statuses == [("created", 6)]
+
+
+def test_fill_adds_only_what_is_missing(target: Target) -> None:
+    study_ = experimenter(target)
+    study_.fill_table_with_rows([{"dataset": "wine", "seed": 1}])
+    assert study_.fill_table_from_config() == (5, 1)
+    assert sorted(rows_of(target)) == ROWS
+
+
+def test_a_refill_spends_no_ids_on_sqlite(sqlite_target: Target) -> None:
+    study_ = experimenter(sqlite_target)
+    for _ in range(3):
+        study_.fill_table_from_config()
+    study_.fill_table_with_rows([{"dataset": "new", "seed": 9}])
+    assert sqlite_target.query("SELECT MAX(ID) FROM study") == [(7,)]
+
+
+def test_fill_with_rows_leaves_keyfields_out_as_null(target: Target) -> None:
+    study_ = experimenter(target)
+    assert study_.fill_table_with_rows([{"dataset": "a"}, {"dataset": "a", "seed": None}, {"seed": 1}]) == (2, 1)
+    assert rows_of(target) == [("a", None), (None, 1)]
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"dataset": "b", "seed": "many"}, r"row 2: seed: 'many' is not an integer"),
+        ({"dataset": "b" * 51, "seed": 1}, r"row 2: dataset: 'b+'\.\.\. has 51 characters, a VARCHAR\(50\) holds 50"),
+        ({"dataset": "b", "sed": 1}, r"row 2: 'sed' is no keyfield; keyfields are dataset, seed"),
+        ({}, r"row 2: it has no keyfields"),
+    ],
+)
+def test_a_bad_row_is_refused_before_anything_is_written(target: Target, bad: dict[str, object], message: str) -> None:
+    study_ = experimenter(target)
+    study_.fill_table_from_config()
+    good = [{"dataset": "new", "seed": seed} for seed in range(2)]
+    with pytest.raises(InvalidRowError, match=message):
+        study_.fill_table_with_rows([*good, bad])
+    assert rows_of(target) == ROWS
+
+
+def test_fill_without_rows_is_refused(target: Target) -> None:
+    with pytest.raises(EmptyFillDatabaseCallError, match="give at least one"):
+        experimenter(target).fill_table_with_rows([])
+
+
+def test_fill_from_combination_crosses_fixed_combinations_with_domains(target: Target) -> None:
+    study_ = experimenter(target)
+    count = study_.fill_table_from_combination([{"dataset": "iris"}, {"dataset": "wine"}], {"seed": [0, 1, 2]})
+    assert count == (6, 0)
+    assert rows_of(target) == ROWS
+    assert study_.fill_table_from_combination(parameters={"dataset": ["iris"], "seed": range(4)}) == (1, 3)
+    assert study_.fill_table_from_combination([{"dataset": "x", "seed": 7}]) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("combinations", "parameters", "message"),
+    [
+        ([{"dataset": "iris"}], {}, "combination 0: seed are missing"),
+        ([{"dataset": "iris", "seed": 1}], {"seed": [1]}, "combination 0: seed are given twice"),
+        ([{"dataset": "iris"}], {"sed": [1]}, "combination 0: sed are no keyfields"),
+        ([{"dataset": "iris"}], {"seed": [1, "x"]}, r"parameters\['seed'\]\[1\]: seed: 'x' is not an integer"),
+    ],
+)
+def test_combinations_that_make_no_rows_are_refused(
+    sqlite_target: Target, combinations: list[dict[str, object]], parameters: dict[str, list[object]], message: str
+) -> None:
+    study_ = experimenter(sqlite_target)
+    study_.create_table()
+    with pytest.raises(ParameterCombinationError, match=message):
+        study_.fill_table_from_combination(combinations, parameters)
+    assert rows_of(sqlite_target) == []
+
+
+def test_a_config_without_values_says_how_to_fill(sqlite_target: Target) -> None:
+    study_ = experimenter(sqlite_target, study(sqlite_target, keyfields={"seed": "INT"}))
+    with pytest.raises(ParameterCombinationError, match="gives no values to the keyfields"):
+        study_.fill_table_from_config()
+
+
+def test_several_fillers_at_once_double_no_row(target: Target) -> None:
+    grid = {"dataset": KEYFIELDS["dataset"], "seed": {"type": "INT", "values": {"start": 0, "stop": 2000}}}
+    fillers = 4
+    start, counts = threading.Barrier(fillers), []
+
+    def fill() -> None:
+        filling = experimenter(target, study(target, keyfields=grid))
+        start.wait()
+        counts.append(filling.fill_table_from_config())
+
+    threads = [threading.Thread(target=fill) for _ in range(fillers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(count.added for count in counts) == 4000
+    assert all(sum(count) == 4000 for count in counts)
+    assert target.query("SELECT COUNT(*), COUNT(DISTINCT seed) FROM study") == [(4000, 2000)]
+
+
+def test_filling_streams(sqlite_target: Target) -> None:
+    """A fill takes rows as they come: the last is made only after the first were written."""
+    opened = store(sqlite_target)
+
+    def rows() -> object:
+        for seed in range(30_000):
+            if seed == 25_000:
+                assert sqlite_target.query("SELECT COUNT(*) FROM study") == [(20_006,)]
+            yield ("streamed", seed)
+
+    assert opened.fill(rows()) == (30_000, 0)

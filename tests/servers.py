@@ -1,0 +1,302 @@
+"""Real databases for the tests: private MariaDB servers, a server that a person names, and what a test gets of them."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import tempfile
+import time
+import urllib.parse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pymysql
+import yaml
+from pymysql.connections import Connection
+
+MYSQL_URL = "PYEXPERIMENTER_TEST_MYSQL_URL"
+MARIADB_PATH = "PYEXPERIMENTER_TEST_MARIADB_PATH"
+START_SECONDS = 60  # generous: a busy CI machine needs long, and a server that fails ends the wait at once
+STOP_SECONDS = 30
+
+
+class ServerUnavailable(Exception):
+    """No such server can be had here; the message says why and what to do."""
+
+
+class Server:
+    """A running MySQL or MariaDB and a user of it who may do everything."""
+
+    def __init__(self, name: str, host: str, port: int, user: str, password: str) -> None:
+        self.name = name
+        self.host = host
+        self.port = port
+        self.user = user
+        self.password = password
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name} at {self.host}:{self.port}>"
+
+    @functools.cached_property
+    def version(self) -> str:
+        return str(self._run("SELECT VERSION()")[0][0])
+
+    def connect(self, database: str | None = None) -> Connection[Any]:
+        return pymysql.connect(
+            host=self.host,
+            port=self.port,
+            user=self.user,
+            password=self.password,
+            database=database,
+            charset="utf8mb4",
+            autocommit=True,
+            connect_timeout=10,
+        )
+
+    def create_database(self, name: str) -> None:
+        """Create it with the server's own defaults, as its users do; MariaDB's is latin1 up to 11.5."""
+        self._run(f"CREATE DATABASE `{name}`")
+
+    def drop_database(self, name: str) -> None:
+        # A transaction that a test left open would block this for a day, the servers' default.
+        self._run("SET lock_wait_timeout = 20", f"DROP DATABASE IF EXISTS `{name}`")
+
+    def _run(self, *statements: str) -> list[tuple[Any, ...]]:
+        with self.connect() as connection, connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+            return list(cursor.fetchall())
+
+
+def server_from_url(url: str) -> Server:
+    """Take a server that a person names, e.g. ``mysql://user:p%40ss@host:3306``; it must answer."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme != "mysql" or not parts.hostname or parts.username is None:
+            raise ValueError("it is not of that form")
+        server = Server(
+            name="mysql",
+            host=parts.hostname,
+            port=parts.port or 3306,
+            user=urllib.parse.unquote(parts.username),
+            password=urllib.parse.unquote(parts.password or ""),
+        )
+    except ValueError as error:  # the URL stays out of the message: it holds a password
+        raise ServerUnavailable(f"{MYSQL_URL} must be mysql://user:password@host:port: {error}") from error
+    try:
+        _ = server.version
+    except pymysql.Error as error:
+        raise ServerUnavailable(f"{server} named by {MYSQL_URL} does not answer: {error}") from error
+    return server
+
+
+class PrivateMariaDB(Server):
+    """A throw-away MariaDB: own directory, free port, a child of this process, which it does not outlive.
+
+    Start it in the main thread, since Linux takes the end of the thread that started a child for the parent's end.
+    """
+
+    def __init__(self) -> None:
+        self._program = _find("mariadbd")
+        template = _template()
+        super().__init__("mariadb", "127.0.0.1", _free_port(), "experimenter", "p@ss'w\"ord%")
+        self._process: subprocess.Popen[bytes] | None = None
+        self._owner = os.getpid()
+        self._directory = Path(tempfile.mkdtemp(prefix="pe-mariadb-"))
+        atexit.register(self.close)
+        shutil.copytree(template, self._directory / "data")
+        (self._directory / "user.sql").write_text(self._user_sql())
+        self.start()
+
+    def start(self) -> None:
+        """Start it, on the data it had before, and return when it answers."""
+        if self._process is not None:
+            raise RuntimeError(f"{self} is running already")
+        home = self._directory
+        # setpriv: if this process is killed, so that neither a fixture nor atexit runs, the kernel kills the server.
+        guard = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+        self._process = subprocess.Popen(
+            [
+                *guard,
+                self._program,
+                "--no-defaults",
+                *_as_root(),
+                f"--datadir={home / 'data'}",
+                f"--socket={home / 's'}",
+                f"--pid-file={home / 'p'}",
+                f"--tmpdir={home}",
+                f"--log-error={home / 'err'}",
+                f"--init-file={home / 'user.sql'}",  # runs before the first connection is let in
+                f"--port={self.port}",
+                f"--bind-address={self.host}",
+                "--skip-name-resolve",
+                "--innodb-log-file-size=8M",
+                "--innodb-buffer-pool-size=64M",
+                "--innodb-fast-shutdown=2",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,  # only what comes before --log-error is read
+        )
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self.connect().close()
+                return
+            except pymysql.Error as error:
+                exit_code = self._process.poll()
+                if exit_code is None and time.monotonic() < deadline:
+                    time.sleep(0.02)
+                    continue
+                self.kill()
+                what = f"does not answer: {error}" if exit_code is None else f"ended with exit code {exit_code}"
+                raise ServerUnavailable(f"{self._program} {what}; {self._last_words()}") from error
+
+    def stop(self) -> None:
+        """Shut it down in good order; nothing happens if it does not run."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would end it; ``start()`` recovers what was committed."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def close(self) -> None:
+        """Stop it and remove its data."""
+        if os.getpid() == self._owner:  # a forked child inherits atexit's list, but not the server
+            self.stop()
+            shutil.rmtree(self._directory, ignore_errors=True)
+            atexit.unregister(self.close)
+
+    def _user_sql(self) -> str:
+        """Make the user of the tests: root has no password here, which would not test ours."""
+        password = self.password.replace("\\", "\\\\").replace("'", "''")
+        return "".join(
+            f"CREATE USER IF NOT EXISTS '{self.user}'@'{host}' IDENTIFIED BY '{password}';\n"
+            f"GRANT ALL PRIVILEGES ON *.* TO '{self.user}'@'{host}' WITH GRANT OPTION;\n"
+            for host in ("127.0.0.1", "localhost")
+        )
+
+    def _last_words(self) -> str:
+        log = self._directory / "err"
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+        errors = [line for line in lines if "[ERROR]" in line] or lines
+        return errors[-1] if errors else "it wrote no log"
+
+
+@functools.cache
+def _template() -> Path:
+    """Initialise a data directory once in this process; to copy it is several times faster than to make it anew."""
+    program = _find("mariadb-install-db")
+    home = Path(tempfile.mkdtemp(prefix="pe-mariadb-template-"))
+    atexit.register(_remove, home, os.getpid())
+    data = home / "data"
+    done = subprocess.run(
+        [
+            program,
+            "--no-defaults",
+            *_as_root(),
+            f"--datadir={data}",
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+            "--skip-name-resolve",
+            "--innodb-log-file-size=4M",
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise ServerUnavailable(f"{program} failed: {' '.join(done.stdout.split())[:300]}")
+    return data
+
+
+def _remove(directory: Path, owner: int) -> None:
+    if os.getpid() == owner:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _find(program: str) -> str:
+    folders = os.environ.get(MARIADB_PATH)
+    if folders is None:  # /usr/sbin is where Debian has it and a user's PATH does not look
+        found, place = shutil.which(program) or shutil.which(program, path="/usr/sbin"), "on PATH or in /usr/sbin"
+    else:
+        found, place = shutil.which(program, path=folders), f"in {MARIADB_PATH}={folders}"
+    if found is None:
+        raise ServerUnavailable(
+            f"there is no {program} {place}; apt-get install mariadb-server-core mariadb-client-core, "
+            f"or list the folders that have it in {MARIADB_PATH}"
+        )
+    return found
+
+
+def _as_root() -> list[str]:
+    """MariaDB runs as root only when told to, and as others only when not told."""
+    return ["--user=root"] if os.geteuid() == 0 else []
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Target:
+    """One fresh database: what a config needs to name it, and a way to look into it beside the library."""
+
+    name: str  # sqlite | mariadb | mysql
+    provider: str  # as in a config: sqlite | mysql
+    database: str  # the path of the file, or the name on the server
+    server: Server | None = None
+    credentials_file: Path | None = None
+
+    def connect(self) -> Any:
+        """Open a connection of the driver, in autocommit mode, as a person with a SQL client would."""
+        if self.server is not None:
+            return self.server.connect(self.database)
+        connection = sqlite3.connect(self.database, timeout=30, isolation_level=None)
+        connection.execute("PRAGMA foreign_keys = ON")
+        return connection
+
+    def query(self, sql: str, *params: Any) -> list[tuple[Any, ...]]:
+        """Run one statement on a connection of its own. Placeholders are ``?``, and no other ``?`` may be there."""
+        if self.server is not None:
+            sql = sql.replace("%", "%%").replace("?", "%s")
+        connection = self.connect()
+        try:
+            cursor = connection.cursor()
+            cursor.execute(sql, params)
+            return list(cursor.fetchall())
+        finally:
+            connection.close()
+
+
+def write_credentials(path: Path, server: Server) -> Path:
+    """Write the credential file of a server's user, readable for its owner only."""
+    path.touch(mode=0o600)
+    credentials = {
+        "CREDENTIALS": {
+            "Database": {"user": server.user, "password": server.password},
+            "Connection": {"Standard": {"server": server.host, "port": server.port}},
+        }
+    }
+    path.write_text(yaml.safe_dump(credentials, sort_keys=False))
+    return path

@@ -1,0 +1,68 @@
+"""The study that tests of databases and processes run: a configuration as a dict, and experimenters for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from servers import Target
+
+from pyexperimenter import PyExperimenter
+from pyexperimenter.config import load_config
+from pyexperimenter.database.store import ExperimentStore, WorkerInfo
+
+KEYFIELDS = {
+    "dataset": {"type": "VARCHAR(50)", "values": ["iris", "wine"]},
+    "seed": {"type": "INT", "values": {"start": 0, "stop": 3}},
+}
+RESULTFIELDS = {"accuracy": "DOUBLE", "model": "LONGTEXT"}
+
+
+def study(target: Target, **changes: Any) -> dict[str, Any]:
+    """Return a configuration of 2 x 3 experiments; `changes` go to the table, or to where their name belongs."""
+    table = {"name": "study", "keyfields": KEYFIELDS, "resultfields": RESULTFIELDS}
+    root: dict[str, Any] = {}
+    logtables = changes.pop("logtables", {"epochs": {"epoch": "INT", "loss": "DOUBLE"}})
+    for section in ("Custom", "CodeCarbon", "Execution", "n_jobs"):
+        if section in changes:
+            root[section] = changes.pop(section)
+    database = {
+        "provider": target.provider,
+        "database": target.database,
+        "table": table | changes,
+        "logtables": logtables,
+    }
+    return {"PY_EXPERIMENTER": {**root, "Database": database}}
+
+
+def experimenter(target: Target, config: Mapping[str, Any] | None = None, **options: Any) -> PyExperimenter:
+    return PyExperimenter(config or study(target), **credentials(target), log_level="ERROR", **options)
+
+
+def store(target: Target, filled: bool = True, **changes: Any) -> ExperimentStore:
+    config = load_config(study(target, **changes), credentials_path=target.credentials_file)
+    opened = ExperimentStore(config)
+    if filled:
+        opened.tables.create(codecarbon=False)
+        grid = config.table.grid
+        assert grid is not None
+        opened.fill(grid.tuples(opened.keyfield_encoders))
+    return opened
+
+
+def credentials(target: Target) -> dict[str, Any]:
+    return {} if target.credentials_file is None else {"database_credential_file_path": target.credentials_file}
+
+
+def worker(name: str = "tester") -> WorkerInfo:
+    return WorkerInfo(name, f"{name}-identity", "here", 1, None, None, None, "3", "0")
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 60) -> Any:
+    """Return the condition's value once it is true; fail if that takes too long."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain"
+        time.sleep(0.01)
+    return value

@@ -1,0 +1,253 @@
+"""What a YAML configuration, or a dict, becomes."""
+
+import json
+import pickle
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pyexperimenter.config import ExecutionConfig, load_config
+from pyexperimenter.fieldtypes import FieldType
+
+# The example of the documentation, `zip` filled in.
+STUDY = """\
+PY_EXPERIMENTER:
+  n_jobs: 4
+  Database:
+    provider: sqlite
+    database: my_study
+    use_ssh_tunnel: false
+    table:
+      name: svm
+      keyfields:
+        dataset: {type: VARCHAR(255), values: [iris, wine]}
+        target:  {type: VARCHAR(255), values: [species, cultivar]}
+        seed:    {type: INT, values: {start: 0, stop: 5, step: 1}}
+        kernel:  {type: VARCHAR(50), values: [linear, rbf, poly]}
+        C:       {type: DOUBLE, values: {start: 1e-3, stop: 1e3, num: 7, scale: log}}
+        gamma:   {type: DOUBLE, values: {sample: uniform, low: 0, high: 1, num: 4, seed: 7}, when: {kernel: [rbf, poly]}}
+        degree:  {type: INT, values: [2, 3], when: {kernel: poly}}
+      exclude: [{kernel: poly, dataset: wine}]
+      include: [{dataset: iris, seed: 99, kernel: linear, C: 1}]
+      zip: [[dataset, target]]
+      resultfields: {accuracy: DOUBLE, pipeline: LONGTEXT}
+      result_timestamps: false
+    logtables:
+      epochs: {loss: DOUBLE}
+  Execution: {isolation: process, time_limit: 2h, retries: 0, max_lost: 3, heartbeat: 60s, lease: 5m, grace: 30s, stop_after_errors: 20}
+  Custom: {datapath: data/}
+  CodeCarbon: {offline_mode: true, country_iso_code: DEU}
+"""  # noqa: E501 - as in the documentation
+
+PREDECESSOR = """\
+PY_EXPERIMENTER:
+  n_jobs: 1
+  Database:
+    use_ssh: False
+    provider: sqlite
+    database: old
+    table:
+      name: t
+      keyfields:
+        dataset:
+          type: VARCHAR(50)
+          values: ['iris', 'wine']
+        seed:
+          type: int
+          values:
+            start: 0
+            stop: 6
+            step: 2
+        flag:
+          type: BOOL
+          values: [true]
+        free:
+          type: VARCHAR(20)
+      result_timestamps: True
+      resultfields:
+        acc: DOUBLE
+        note: LONGTEXT
+    logtables:
+      epochs:
+        loss: DOUBLE
+        name: VARCHAR(20)
+  Custom:
+    datapath: data/
+    lr: 1e-3
+    day: 2024-01-31
+    nested: {a: [1, 2]}
+  CodeCarbon:
+    offline_mode: False
+    save_to_file: False
+"""
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    """Write a text to config.yml in an empty working directory and load it."""
+    monkeypatch.chdir(tmp_path)
+
+    def load(text, **arguments):
+        (tmp_path / "config.yml").write_text(text, encoding="utf-8")
+        return load_config("config.yml", **arguments)
+
+    return load
+
+
+def test_the_documented_example(load):
+    config = load(STUDY)
+    assert config.source == "config.yml"
+    assert config.text == STUDY
+    assert config.n_jobs == 4
+    assert (config.database.provider, config.database.database) == ("sqlite", "my_study")
+    assert config.table.name == "svm"
+    assert list(config.table.keyfields) == ["dataset", "target", "seed", "kernel", "C", "gamma", "degree"]
+    assert config.table.keyfields["kernel"] == FieldType.parse("VARCHAR(50)")
+    assert config.table.resultfields == {"accuracy": FieldType.parse("DOUBLE"), "pipeline": FieldType.parse("LONGTEXT")}
+    assert config.logtables == {"epochs": {"loss": FieldType.parse("DOUBLE")}}
+    assert config.custom == {"datapath": "data/"}
+    assert config.codecarbon == {"offline_mode": True, "country_iso_code": "DEU"}
+    rows = list(config.table.grid)
+    # linear: 2 data sets, rbf: 2 with 4 gammas, poly: iris only with 4 gammas and 2 degrees; and the row included.
+    assert len(rows) == len(config.table.grid) == 5 * 7 * (2 + 2 * 4 + 4 * 2) + 1
+    assert {row["C"] for row in rows} == {0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0}
+    assert {(row["dataset"], row["target"]) for row in rows[:-1]} == {("iris", "species"), ("wine", "cultivar")}
+    assert all(row["degree"] is None for row in rows if row["kernel"] != "poly")
+    assert rows[-1] == {
+        "dataset": "iris", "target": None, "seed": 99, "kernel": "linear", "C": 1.0, "gamma": None, "degree": None,
+    }  # fmt: skip
+    assert type(rows[-1]["C"]) is float
+
+
+def test_execution(load):
+    execution = load(STUDY).execution
+    assert execution == ExecutionConfig(
+        time_limit=7200.0,
+        given=frozenset(
+            {"isolation", "time_limit", "retries", "max_lost", "heartbeat", "lease", "grace", "stop_after_errors"}
+        ),
+    )
+    assert (execution.heartbeat, execution.lease, execution.grace) == (60.0, 300.0, 30.0)
+
+
+def test_the_predecessors_file(load):
+    config = load(PREDECESSOR)
+    assert config.table.result_timestamps is True
+    assert list(config.table.grid)[:2] == [
+        {"dataset": "iris", "seed": 0, "flag": True, "free": None},
+        {"dataset": "iris", "seed": 2, "flag": True, "free": None},
+    ]
+    assert len(config.table.grid) == 2 * 3
+    # As the predecessor reads it: 1e-3 is a number, a date is a text.
+    assert config.custom == {"datapath": "data/", "lr": 0.001, "day": "2024-01-31", "nested": {"a": [1, 2]}}
+    assert config.codecarbon == {"offline_mode": False, "save_to_file": False}
+
+
+SMALL = """\
+PY_EXPERIMENTER:
+  Database:
+    provider: sqlite
+    database: study
+    table:
+      name: t
+      keyfields: {seed: {type: INT, values: [1]}}
+"""
+
+
+def test_defaults(load):
+    config = load(SMALL)
+    assert config.n_jobs == 1
+    assert config.execution == ExecutionConfig()
+    assert config.table.resultfields == config.logtables == config.custom == {}
+    assert config.codecarbon is None
+    assert config.table.result_timestamps is config.database.use_ssh_tunnel is False
+
+
+def test_letter_case_of_sections_does_not_matter_and_that_of_fields_is_kept(load):
+    shouting = SMALL.replace("Database", "DATABASE").replace("table", "Table").replace("seed", "Seed")
+    config = load(shouting.replace("PY_EXPERIMENTER", "py_Experimenter").replace("type", "TYPE"))
+    assert list(config.table.grid) == [{"Seed": 1}]
+
+
+@pytest.mark.parametrize("before", ["    table:\n", "  Database:\n"], ids=["in Database", "beside Database"])
+def test_logtables_stand_in_either_section(load, before):
+    indent = " " * (len(before) - len(before.lstrip()))
+    config = load(SMALL.replace(before, f"{indent}LogTables: {{epochs: {{loss: DOUBLE}}}}\n{before}"))
+    assert list(config.logtables) == ["epochs"]
+
+
+def test_empty_sections_are_no_sections_but_an_empty_codecarbon_is_one(load):
+    config = load(SMALL + "      resultfields:\n    logtables:\n  Custom:\n  Execution:\n  CodeCarbon:\n")
+    assert config.table.resultfields == config.logtables == config.custom == config.codecarbon == {}
+
+
+@pytest.mark.parametrize("provider, meant", [("sqlite", "sqlite"), ("SQLite", "sqlite"), ("mysql", "mysql"), ("MariaDB", "mysql")])
+def test_providers(load, monkeypatch, provider, meant):
+    monkeypatch.setenv("PYEXPERIMENTER_DB_USER", "me")
+    assert load(SMALL.replace("sqlite", provider)).database.provider == meant
+
+
+def test_arguments_override_the_file(load, monkeypatch):
+    monkeypatch.setenv("PYEXPERIMENTER_DB_USER", "me")
+    config = load(SMALL, table_name="other", database_name="elsewhere", use_ssh_tunnel=True)
+    assert (config.table.name, config.database.database) == ("other", "elsewhere")
+    assert config.database.use_ssh_tunnel is False  # SQLite has no server to tunnel to
+    assert load(SMALL.replace("name: t", "name: 1t"), table_name="t").table.name == "t"
+
+
+@pytest.mark.parametrize("key", ["use_ssh", "use_ssh_tunnel"])
+@pytest.mark.parametrize("override, used", [(None, True), (False, False)])
+def test_tunnel_by_either_name(load, tmp_path, key, override, used):
+    (tmp_path / "credentials.yml").write_text(
+        "CREDENTIALS: {Database: {user: me}, Connection: {Ssh: {address: gate}}}", encoding="utf-8"
+    )
+    text = SMALL.replace("sqlite", f"mysql\n    {key}: true")
+    config = load(text, credentials_path="credentials.yml", use_ssh_tunnel=override)
+    assert config.database.use_ssh_tunnel is used
+
+
+def test_anchors_and_merges(load):
+    config = load(
+        SMALL.replace("{seed: {type: INT, values: [1]}}", "{a: &a {type: INT, values: [1]}, b: {<<: *a, values: [2]}}")
+    )
+    assert list(config.table.grid) == [{"a": 1, "b": 2}]
+
+
+def test_byte_order_mark_and_other_alphabets(tmp_path):
+    path = tmp_path / "größe.yml"
+    path.write_text(SMALL.replace("seed", "größe"), encoding="utf-8-sig")
+    assert list(load_config(path).table.keyfields) == ["größe"]
+
+
+def test_a_dict_is_taken(load):
+    table = {"name": "t", "keyfields": {"seed": {"type": "INT", "values": range(3)}}}
+    custom = {"pair": (1, 2), "what": object()}
+    source = {"PY_EXPERIMENTER": {"Database": {"provider": "sqlite", "database": "d", "table": table}, "Custom": custom}}
+    config = load_config(source)
+    assert config.source == "<dict>"
+    assert json.loads(config.text)["PY_EXPERIMENTER"]["Database"]["provider"] == "sqlite"
+    assert [row["seed"] for row in config.table.grid] == [0, 1, 2]
+    assert config.custom == custom
+
+
+def test_equal_files_give_equal_configurations_that_can_be_pickled(load):
+    config = load(PREDECESSOR.replace("Custom", "custom"))
+    copy = pickle.loads(pickle.dumps(config))
+    assert copy.table.keyfields == config.table.keyfields
+    assert list(copy.table.grid) == list(config.table.grid)
+
+
+def test_long_ranges_cost_nothing(load):
+    keyfields = "{a: {type: INT, values: {start: 0, stop: 10000000}}, b: {type: VARCHAR(9), values: {start: 0, stop: 10000000}}}"
+    started = time.perf_counter()
+    grid = load(SMALL.replace("{seed: {type: INT, values: [1]}}", keyfields)).table.grid
+    assert len(grid) == 10**14
+    assert next(iter(grid)) == {"a": 0, "b": "0"}
+    assert time.perf_counter() - started < 1
+
+
+def test_importing_is_light():
+    code = "import sys, pyexperimenter.config; print({'pydantic', 'yaml'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
