@@ -44,11 +44,12 @@ def _series(name: str, values: Sequence[Any], field: FieldType | None) -> pd.Ser
     import pandas as pd
 
     if field is None:
-        return pd.Series(values, dtype=None if len(values) else object)
+        return _objects(values).infer_objects()
     if name in ("ID", "experiment_id"):
         return pd.Series(values, dtype="int64")
+    make: Callable[[Sequence[Any]], pd.Series[Any]] = _MAKERS.get(field.kind, _objects)
     try:
-        return _MAKERS.get(field.kind, _objects)(values)
+        return make(values)
     except (ValueError, TypeError, OverflowError):
         return _objects(values)  # edited by hand into something else: shown as it is
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
-from pathlib import Path
 
 from pyexperimenter import __version__
 from pyexperimenter.database.store import Usage, WorkerInfo
@@ -104,17 +103,15 @@ def _cpu_seconds() -> float:
 def _forget_peak_memory() -> None:
     """Let the kernel start its high-water mark anew, so that it is this execution's (Linux only)."""
     with suppress(OSError):  # elsewhere the peak is that of the whole process
-        Path("/proc/self/clear_refs").write_text("5")
+        descriptor = os.open("/proc/self/clear_refs", os.O_WRONLY)
+        try:
+            os.write(descriptor, b"5")
+        finally:
+            os.close(descriptor)
 
 
 def _peak_memory() -> int | None:
     """Return this process's peak resident memory in bytes."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
     try:
         import resource
     except ImportError:  # Windows

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
+import operator
 import random
+import sys
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from decimal import Decimal
+from decimal import Context, Decimal
+from fractions import Fraction
 from typing import Any, overload
 
 from pyexperimenter.exceptions import InvalidRangeError
+
+
+_EXACT = Context(prec=40)
+"""More digits than any float has, and independent of what the user's program makes of decimals."""
 
 
 class Lazy(Sequence[Any]):
@@ -34,6 +42,21 @@ class Lazy(Sequence[Any]):
         return map(self._item, range(self._length))
 
 
+class Progression(Lazy):
+    """Numbers that only grow or only shrink, so that one of them is found without computing all."""
+
+    def index(self, value: Any, start: int = 0, stop: int | None = None) -> int:
+        """Return where `value` stands; ValueError if it is not there."""
+        if isinstance(value, (int, float, Decimal)):
+            if self._length > 1 and self[0] > self[-1]:
+                found = bisect_left(self, -value, key=operator.neg)
+            else:
+                found = bisect_left(self, value)
+            if found in range(self._length)[start:stop] and self[found] == value:
+                return found
+        raise ValueError(f"{value!r} is not in the range")
+
+
 def stepped(start: float, stop: float, step: float = 1, inclusive: bool = False) -> Sequence[Any]:
     """Return start, start + step, ... up to `stop`, which is itself left out unless `inclusive`.
 
@@ -42,7 +65,7 @@ def stepped(start: float, stop: float, step: float = 1, inclusive: bool = False)
     Raises
     ------
     InvalidRangeError
-        If `step` is 0, or leads away from `stop`, or an end is not finite.
+        If `step` is 0 or too small for floats, or leads away from `stop`, or an end is not finite.
 
     Examples
     --------
@@ -56,15 +79,16 @@ def stepped(start: float, stop: float, step: float = 1, inclusive: bool = False)
     _check_finite(start=start, stop=stop, step=step)
     if step == 0:
         raise InvalidRangeError("step is 0, so the range never ends; give a step other than 0")
-    first, last, width = (Decimal(repr(number)) for number in (start, stop, step))
-    quotient = (last - first) / width
+    # Half-open ranges count up to the last item before the stop, closed ones up to and including it.
+    first, last, width = (_decimal(number) for number in (start, stop, step))
+    quotient = (Fraction(last) - Fraction(first)) / Fraction(width)
     if quotient < 0:
         raise InvalidRangeError(f"a step of {step!r} leads from {start!r} away from {stop!r}; change its sign")
-    # Half-open ranges count up to the last item before the stop, closed ones up to and including it.
     length = math.floor(quotient) + 1 if inclusive else math.ceil(quotient)
+    _check_length(length)
     if all(isinstance(number, int) for number in (start, stop, step)):
         return range(int(start), int(start) + length * int(step), int(step))
-    return Lazy(length, lambda index: float(first + index * width))
+    return _all_different(Progression(length, lambda index: float(_EXACT.fma(index, width, first))))
 
 
 def spaced(start: float, stop: float, num: int, scale: str = "linear") -> Sequence[float]:
@@ -73,7 +97,7 @@ def spaced(start: float, stop: float, num: int, scale: str = "linear") -> Sequen
     Raises
     ------
     InvalidRangeError
-        If `num` is less than 1 (or 1 with two different ends), or a log scale would pass 0.
+        If `num` is less than 1 (or 1 with two different ends), or too large for floats, or a log scale would pass 0.
 
     Examples
     --------
@@ -87,29 +111,30 @@ def spaced(start: float, stop: float, num: int, scale: str = "linear") -> Sequen
         raise InvalidRangeError(f"num is {num}, but both ends {start!r} and {stop!r} are included; give at least 2")
     if num > 1 and start == stop:
         raise InvalidRangeError(f"num is {num}, but start and stop are both {start!r}; give two different ends")
+    _check_length(num)
+    low, high = _decimal(float(start)), _decimal(float(stop))
     if scale == "log":
-        if start * stop <= 0:
+        if start == 0 or stop == 0 or (start > 0) != (stop > 0):
             raise InvalidRangeError(
                 f"a log scale cannot go from {start!r} to {stop!r}; both must be above (or below) 0"
             )
-        low, high = Decimal(repr(float(start))), Decimal(repr(float(stop)))
         # In decimals, so that 1e-3 ... 1e3 meets the powers of ten exactly.
-        logarithm = (high / low).log10()
+        logarithm = _EXACT.log10(_EXACT.divide(high, low))
 
-        def item(index: int) -> float:
-            return float(low * Decimal(10) ** (logarithm * index / (num - 1))) if 0 < index < num - 1 else _end(index)
+        def between(part: Decimal) -> Decimal:
+            return _EXACT.multiply(low, _EXACT.power(10, _EXACT.multiply(logarithm, part)))
     elif scale == "linear":
-        low, high = Decimal(repr(float(start))), Decimal(repr(float(stop)))
 
-        def item(index: int) -> float:
-            return float(low + (high - low) * index / (num - 1)) if 0 < index < num - 1 else _end(index)
+        def between(part: Decimal) -> Decimal:
+            return _EXACT.fma(_EXACT.subtract(high, low), part, low)
     else:
         raise InvalidRangeError(f"scale is {scale!r}; known are linear and log")
 
-    def _end(index: int) -> float:
-        return float(start) if index == 0 else float(stop)
+    def item(index: int) -> float:
+        ends = {0: start, num - 1: stop}
+        return float(ends[index] if index in ends else between(_EXACT.divide(index, num - 1)))
 
-    return Lazy(num, item)
+    return _all_different(Progression(num, item))
 
 
 def sampled(distribution: str, num: int, seed: int = 0, **parameters: float) -> Sequence[Any]:
@@ -167,7 +192,33 @@ def sampled(distribution: str, num: int, seed: int = 0, **parameters: float) -> 
     return [math.exp(math.log(low) + (math.log(high) - math.log(low)) * generator.random()) for _ in range(num)]
 
 
+def _decimal(number: float) -> Decimal:
+    return Decimal(number) if isinstance(number, int) else Decimal(float.__repr__(number))
+
+
 def _check_finite(**numbers: Any) -> None:
     for name, number in numbers.items():
-        if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
+        if isinstance(number, bool) or not isinstance(number, (int, float)) or not _is_finite(number):
             raise InvalidRangeError(f"{name} is {number!r}; give a finite number")
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # an integer beyond all floats
+        return False
+
+
+def _check_length(length: int) -> None:
+    if length > sys.maxsize:
+        raise InvalidRangeError("the range has more values than any computer can count; widen its step")
+
+
+def _all_different(numbers: Progression) -> Progression:
+    """Refuse numbers so close that neighbours are one float, which happens at an end if anywhere."""
+    for left, right in ((0, 1), (-2, -1)) if len(numbers) > 1 else ():
+        if numbers[left] == numbers[right]:
+            raise InvalidRangeError(
+                f"the range has {numbers[left]!r} twice, since floats are not as close as that; take fewer values"
+            )
+    return numbers

@@ -83,7 +83,10 @@ def read(text: str) -> tuple[dict[str, Any], Lines]:
         If it is not INI, or an option is not known, stands twice or lacks another one.
     """
     result = _Result()
-    for section in _sections(text):
+    sections = _sections(text)
+    if not any(section.name.lower() == _ROOT.lower() for section in sections):
+        raise FileProblem(f"the section [{_ROOT}] is missing; begin with it", 1, kind=MissingKeyError)
+    for section in sections:
         kind = section.name.lower()
         if kind == "py_experimenter":
             result.section((_ROOT,), section.line)
@@ -99,8 +102,6 @@ def read(text: str) -> tuple[dict[str, Any], Lines]:
         else:
             hint = nearest(section.name, (_ROOT, "CUSTOM", "codecarbon"))
             raise FileProblem(f"unknown section [{section.name}]{hint}", section.line, kind=UnknownKeyError)
-    if _ROOT not in result.data:
-        raise FileProblem(f"the section [{_ROOT}] is missing; begin with it", 1, kind=MissingKeyError)
     return result.data, result.lines
 
 

@@ -117,7 +117,7 @@ class _Interpolation:
         return None if default == "null" else self._resolved(default, path)
 
     def _is_root_key(self, name: str) -> bool:
-        return isinstance(self._root, Mapping) and any(str(key).lower() == name.lower() for key in self._root)
+        return isinstance(self._root, Mapping) and name in self._root  # in these letters: ${HOME} is not the key home
 
     def _reference(self, expression: str, path: KeyPath) -> Any:
         """Look up another key of the file; what stands there is resolved in its turn."""

@@ -24,6 +24,7 @@ from pyexperimenter.exceptions import (
     DatabaseQueryError,
     InvalidCredentialsError,
     MissingDatabaseError,
+    PyExperimenterError,
 )
 
 if TYPE_CHECKING:
@@ -55,18 +56,27 @@ def backend_of(config: DatabaseConfig) -> Backend:
     return SqliteFile(config) if config.provider == "sqlite" else MySqlServer(config)
 
 
+DRIVER_ERRORS = (sqlite3.Error, pymysql.Error, OverflowError, RuntimeError)
+"""What the drivers raise; pymysql raises RuntimeError where a package of its own is missing."""
+
+
+def translated(error: Exception, dialect: Dialect, doing: str) -> PyExperimenterError:
+    """Turn a driver's error into ours, naming what was being done and what can be done about it."""
+    remedy = dialect.meaning_of(error)
+    told = error.args[-1] if isinstance(error, pymysql.Error) and error.args else error
+    doing = doing if len(doing) <= 200 else doing[:197] + "..."
+    if remedy is None:
+        return DatabaseQueryError(f"{told} (while {doing})")
+    return remedy.error(f"{told}; {remedy.advice} (while {doing})")
+
+
 @contextmanager
 def translated_errors(dialect: Dialect, doing: str) -> Iterator[None]:
-    """Turn the driver's errors into ours, naming what was being done and what can be done about it."""
+    """Raise our errors where the block raises the driver's."""
     try:
         yield
-    except (sqlite3.Error, pymysql.Error, OverflowError, RuntimeError) as error:
-        remedy = dialect.meaning_of(error)
-        told = error.args[-1] if isinstance(error, pymysql.Error) and error.args else error
-        doing = doing if len(doing) <= 200 else doing[:197] + "..."
-        if remedy is None:
-            raise DatabaseQueryError(f"{told} (while running: {doing})") from error
-        raise remedy.error(f"{told}; {remedy.advice} (while running: {doing})") from error
+    except DRIVER_ERRORS as error:
+        raise translated(error, dialect, doing) from error
 
 
 class SqliteFile:

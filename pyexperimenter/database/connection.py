@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import threading
@@ -12,11 +13,12 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 from pyexperimenter.config.model import DatabaseConfig
-from pyexperimenter.database.backend import backend_of, translated_errors
+from pyexperimenter.database.backend import DRIVER_ERRORS, backend_of, translated
 from pyexperimenter.database.dialect import Dialect
 from pyexperimenter.exceptions import DatabaseError, PyExperimenterError, TransientDatabaseError
 
 _RETRY_TIMEOUT = 60.0  # seconds that passing trouble is tried again
+_IDLE_SECONDS = 0.5  # after which a released connection is closed
 
 
 class Cursor:
@@ -28,16 +30,20 @@ class Cursor:
 
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run one statement and return the number of rows it changed."""
-        with translated_errors(self._dialect, sql):
+        try:
             self._cursor.execute(self._dialect.statement(sql), tuple(parameters))
+        except DRIVER_ERRORS as error:
+            raise translated(error, self._dialect, f"running: {sql}") from error
         return int(self._cursor.rowcount)
 
     def run_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> int:
         """Run one statement for each row of parameters and return the number of rows changed in all."""
         if not rows:
             return 0
-        with translated_errors(self._dialect, sql):
+        try:
             self._cursor.executemany(self._dialect.statement(sql), rows)
+        except DRIVER_ERRORS as error:
+            raise translated(error, self._dialect, f"running: {sql}") from error
         return int(self._cursor.rowcount)
 
     def one(self, sql: str, parameters: Sequence[Any] = ()) -> tuple[Any, ...] | None:
@@ -117,12 +123,15 @@ class Database:
 
     def close(self) -> None:
         """Close this thread's connection, if there is one. The next statement opens another."""
-        self._local.drop(close=True)
+        self._local.drop()
 
     def release(self) -> None:
-        """Close the connection where an idle one would take another worker's place or be cut by the server."""
+        """Have the connection closed soon, where an idle one takes another's place or is cut by the server.
+
+        If this thread wants it back within a moment, it gets the same one, which spares short runs the opening.
+        """
         if not self.dialect.keeps_connection:
-            self.close()
+            self._local.park()
 
     def close_tunnel(self) -> None:
         """Close this process's SSH tunnel, if there is one."""
@@ -148,10 +157,10 @@ class Database:
             yield Cursor(connection.cursor(), self.dialect)
         except PyExperimenterError as error:
             if isinstance(error, TransientDatabaseError):
-                self._local.drop(close=True)  # whatever state it is in, a new one is clean
+                self._local.drop()  # whatever state it is in, a new one is clean
             raise
         except BaseException:
-            self._local.drop(close=True)
+            self._local.drop()
             raise
 
 
@@ -180,26 +189,92 @@ def retried(method: _Method) -> _Method:
     return cast(_Method, trying)
 
 
+_KEYS = itertools.count()
+
+
 class _PerThread(threading.local):
     """A thread's connection. After a fork the child has its own: the parent's is left alone, unclosed."""
 
-    _connection: Any = None
-    _pid = 0
-    _abandoned: list[Any] = []  # noqa: RUF012 - shared on purpose: keeps forked connections from being collected
+    def __init__(self) -> None:
+        self.key = next(_KEYS)
+        self._connection: Any = None
+        self._pid = os.getpid()
 
     def connection(self) -> Any:
-        if self._connection is not None and self._pid != os.getpid():
-            self._abandoned.append(self._connection)
-            self._connection = None
-        return self._connection
+        """Return the connection, taken back from the car park if it is still there; None if there is none."""
+        if self._pid != os.getpid():
+            _FROM_BEFORE_A_FORK.append(self._connection)
+            self._connection, self._pid = None, os.getpid()
+        return self._connection if self._connection is not None else self.keep(_CAR_PARK.fetch(self))
 
     def keep(self, connection: Any) -> Any:
-        self._connection, self._pid = connection, os.getpid()
+        """Make a connection the thread's."""
+        self._connection = connection
         return connection
 
-    def drop(self, close: bool) -> None:
-        connection = self.connection()
-        self._connection = None
-        if connection is not None and close:
-            with suppress(Exception):
-                connection.close()
+    def park(self) -> None:
+        """Leave the connection where it is closed if not fetched soon."""
+        connection, self._connection = self.connection(), None
+        if connection is not None:
+            _CAR_PARK.leave(self, connection)
+
+    def drop(self) -> None:
+        """Close the connection, if there is one."""
+        connection, self._connection = self.connection(), None
+        _close(connection)
+
+
+_FROM_BEFORE_A_FORK: list[Any] = []  # closing or collecting them would disturb the parent's
+
+
+class _CarPark:
+    """Holds connections that are idle, and closes each that nobody fetched for a moment.
+
+    A connection is either parked or its thread's: whoever takes it out of `_parked` owns it.
+    """
+
+    def __init__(self) -> None:
+        self._parked: dict[int, tuple[Any, float]] = {}
+        self._changed = threading.Condition()
+        self._warden: threading.Thread | None = None
+
+    def leave(self, slot: _PerThread, connection: Any) -> None:
+        with self._changed:
+            self._parked[slot.key] = (connection, time.monotonic() + _IDLE_SECONDS)
+            if self._warden is None:
+                self._warden = threading.Thread(target=self._close_expired, name="idle connections", daemon=True)
+                self._warden.start()
+            self._changed.notify()
+
+    def fetch(self, slot: _PerThread) -> Any:
+        with self._changed:
+            return self._parked.pop(slot.key, (None, 0))[0]
+
+    def forget(self) -> None:
+        """Start anew in the child of a fork, which has none of the parent's threads."""
+        _FROM_BEFORE_A_FORK.extend(self._parked.values())
+        self.__init__()  # type: ignore[misc]
+
+    def _close_expired(self) -> None:
+        while True:
+            with self._changed:
+                while not self._parked:
+                    self._changed.wait()
+                now = time.monotonic()
+                expired = [key for key, (_, deadline) in self._parked.items() if deadline <= now]
+                connections = [self._parked.pop(key)[0] for key in expired]
+                if not connections:
+                    self._changed.wait(min(deadline for _, deadline in self._parked.values()) - now)
+            for connection in connections:
+                _close(connection)
+
+
+def _close(connection: Any) -> None:
+    if connection is not None:
+        with suppress(Exception):
+            connection.close()
+
+
+_CAR_PARK = _CarPark()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_CAR_PARK.forget)

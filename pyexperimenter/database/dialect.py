@@ -236,7 +236,7 @@ MYSQL = Dialect(
     row_lock=" FOR UPDATE",
     skip_locked=" FOR UPDATE SKIP LOCKED",
     # Unlike INSERT IGNORE this hides no data error. The row is not changed, and not counted as affected.
-    insert_missing=" ON DUPLICATE KEY UPDATE ID = ID",
+    insert_missing=" ON DUPLICATE KEY UPDATE status = status",
     id_column="BIGINT PRIMARY KEY AUTO_INCREMENT",
     id_reference="BIGINT",
     # A bare DECIMAL would round to whole numbers, FLOAT keeps 7 digits, TIMESTAMP depends on the time zone.
@@ -252,8 +252,8 @@ MYSQL = Dialect(
     table_options=" ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
     identity=_mysql_identity,
     add_identity=(
-        f"ALTER TABLE {{table}} ADD COLUMN `{IDENTITY}` BINARY(32) GENERATED ALWAYS AS ({{identity}}) STORED INVISIBLE, "
-        f"ADD UNIQUE INDEX {{index}} (`{IDENTITY}`)"
+        f"ALTER TABLE {{table}} ADD COLUMN `{IDENTITY}` BINARY(32) GENERATED ALWAYS AS ({{identity}}) STORED "
+        f"INVISIBLE, ADD UNIQUE INDEX {{index}} (`{IDENTITY}`)"
     ),
     drop_identity=f"ALTER TABLE {{table}} DROP INDEX {{index}}, DROP COLUMN `{IDENTITY}`",
     add_after=" AFTER {}",

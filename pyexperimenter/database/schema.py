@@ -50,11 +50,11 @@ _ATTEMPT_COLUMNS = {
     "git_commit": _VARCHAR,
     "git_dirty": _BOOL,
     "python": _VARCHAR,
-    "library": _VARCHAR,
+    "library_version": _VARCHAR,
     "late_results": _JSON,
     "output": _LONGTEXT,
 }
-_META_COLUMNS = {"created": _DATETIME, "schema_version": _INT, "library": _VARCHAR, "config": _LONGTEXT}
+_META_COLUMNS = {"created": _DATETIME, "schema_version": _INT, "library_version": _VARCHAR, "config": _LONGTEXT}
 
 # As the predecessor declares them; `experiment_id` stands before them.
 CODECARBON_COLUMNS: Mapping[str, FieldType] = {
@@ -189,7 +189,9 @@ class Schema:
 
     def find_duplicates(self) -> str:
         """Return the query for the least and greatest ID of a group of rows with equal keyfields."""
-        return f"SELECT MIN(ID), MAX(ID) FROM {self.q(self.table)} GROUP BY {self._identity} HAVING COUNT(*) > 1 LIMIT 1"
+        return (
+            f"SELECT MIN(ID), MAX(ID) FROM {self.q(self.table)} GROUP BY {self._identity} HAVING COUNT(*) > 1 LIMIT 1"
+        )
 
     @property
     def _identity(self) -> str:

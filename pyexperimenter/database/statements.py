@@ -61,7 +61,7 @@ class Statements:
             f"UPDATE {attempts} SET ended = {d.now_exact}, outcome = ? WHERE experiment_id = ? AND ended IS NULL"
         )
         fields = (
-            "experiment_id, number, run, worker, machine, pid, job_id, git_commit, git_dirty, python, library, "
+            "experiment_id, number, run, worker, machine, pid, job_id, git_commit, git_dirty, python, library_version, "
             "started, heartbeat"
         )
         self.open_attempt = (
@@ -80,12 +80,14 @@ class Statements:
         )
         # [assignments], ID. After the fence.
         self.update_row = f"UPDATE {table} SET {{}} WHERE ID = ?"
-        # status, error, ID. After the fence.
-        self.finish_row = f"UPDATE {table} SET {{}}status = ?, error = ?, end_date = {d.now} WHERE ID = ?"
-        # outcome, error, wall_seconds, cpu_seconds, max_rss_bytes, ID. After the fence.
+        # outcome, error, wall_seconds, cpu_seconds, max_rss_bytes, ID. Changes no row if the attempt is closed.
         self.finish_attempt = (
             f"UPDATE {attempts} SET ended = {d.now_exact}, outcome = ?, error = ?, wall_seconds = ?, cpu_seconds = ?, "
-            "max_rss_bytes = ? WHERE ID = ?"
+            "max_rss_bytes = ? WHERE ID = ? AND ended IS NULL"
+        )
+        # [assignments], status, error, ID. Changes no row if somebody gave it another status meanwhile.
+        self.finish_row = (
+            f"UPDATE {table} SET {{}}status = ?, error = ?, end_date = {d.now} WHERE ID = ? AND status = 'running'"
         )
         self.late_results = f"SELECT late_results FROM {attempts} WHERE ID = ?"
         # late_results, ID. A holder that lost its row writes to its own attempt, which nobody else does.
@@ -105,19 +107,18 @@ class Statements:
         self.table = f"SELECT * FROM {table} ORDER BY ID"
         self.attempts = f"SELECT * FROM {attempts} ORDER BY ID"
         self.last_config = f"SELECT config FROM {q(schema.meta)} ORDER BY ID DESC LIMIT 1"
-        self.keep_config = (
-            f"INSERT INTO {q(schema.meta)} (created, schema_version, library, config) VALUES ({d.now_exact}, ?, ?, ?)"
-        )
+        self.keep_config = f"INSERT INTO {q(schema.meta)} (created, schema_version, library_version, config) VALUES ({d.now_exact}, ?, ?, ?)"
         # {columns}, then the row, as `insert` has them.
         self.insert_side = f"INSERT INTO {{}} ({{}}) VALUES ({d.now}, {{}})"
         self.side_table = "SELECT * FROM {} ORDER BY ID"
-        # [logtable], [condition]. Logs of the run that gave the row its present state: the attempts since the last
-        # reset, across pauses. Logs older than attempts are the predecessor's.
+        # [logtable], [condition]. The condition sees no other table's columns.
+        self.all_logs = "SELECT log.* FROM {} log WHERE {} ORDER BY log.ID"
+        # The same, of the run that gave the row its present state: the attempts since the last reset, across pauses.
+        # Logs older than attempts are the predecessor's.
         self.current_logs = (
-            f"SELECT log.* FROM {{}} log JOIN {table} t ON t.ID = log.experiment_id "
+            f"SELECT log.* FROM (SELECT log.* FROM {{}} log WHERE {{}}) log JOIN {table} t ON t.ID = log.experiment_id "
             f"LEFT JOIN {attempts} a ON a.ID = log.attempt_id "
             f"LEFT JOIN (SELECT experiment_id, MAX(run) AS run FROM {attempts} GROUP BY experiment_id) latest "
             "ON latest.experiment_id = log.experiment_id "
-            "WHERE t.status <> 'created' AND (latest.run IS NULL OR a.run = latest.run) AND {} ORDER BY log.ID"
+            "WHERE t.status <> 'created' AND (latest.run IS NULL OR a.run = latest.run) ORDER BY log.ID"
         )
-        self.all_logs = "SELECT log.* FROM {} log WHERE {} ORDER BY log.ID"

@@ -541,13 +541,15 @@ class ExperimentStore:
     def _finish(
         self, attempt: Attempt, outcome: ExperimentStatus, error: str | None, usage: Usage, results: Mapping[str, Any]
     ) -> None:
+        measured = [usage.wall_seconds, usage.cpu_seconds, usage.max_rss_bytes]
         with self.database.transaction() as cursor:
-            self._fence(cursor, attempt)
+            # Both statements are fences of their own: each changes what it asks for.
+            held = cursor.run(self._sql.finish_attempt, [outcome.value, error, *measured, attempt.id])
             assignments, parameters = self._assignments(cursor, results)
             statement = self._sql.finish_row.format(f"{assignments}, " if assignments else "")
-            cursor.run(statement, [*parameters, outcome.value, error, attempt.experiment_id])
-            measured = [usage.wall_seconds, usage.cpu_seconds, usage.max_rss_bytes]
-            cursor.run(self._sql.finish_attempt, [outcome.value, error, *measured, attempt.id])
+            held &= cursor.run(statement, [*parameters, outcome.value, error, attempt.experiment_id])
+            if not held:
+                raise self._lost(attempt)
 
     @retried
     def release(self, attempt: Attempt, usage: Usage = Usage()) -> None:
@@ -579,10 +581,13 @@ class ExperimentStore:
     def _fence(self, cursor: Cursor, attempt: Attempt) -> None:
         """Let only the attempt that holds its row go on to write."""
         if cursor.one(self._sql.fence, [attempt.id, attempt.row_status]) is None:
-            raise ClaimLostError(
-                f"attempt {attempt.id} does not hold experiment {attempt.experiment_id} any more: "
-                "it was reset, taken over or deleted meanwhile; nothing was written to the row"
-            )
+            raise self._lost(attempt)
+
+    def _lost(self, attempt: Attempt) -> ClaimLostError:
+        return ClaimLostError(
+            f"attempt {attempt.id} does not hold experiment {attempt.experiment_id} any more: "
+            "it was reset, taken over or deleted meanwhile; nothing was written to the row"
+        )
 
     @retried
     def _keep_late(self, attempt: Attempt, results: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from pyexperimenter.exceptions import SshTunnelError
 _LOGGER = logging.getLogger("py-experimenter")
 _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 _REFUSED = "Could not open connection to gateway"  # sshtunnel's words once every key and password was refused
+_NAME_THEM = "Name user and ssh_private_key (with its ssh_private_key_password), or load a key into an agent"
 
 
 class Tunnel:
@@ -69,7 +70,11 @@ def open_tunnel(ssh: SshConfig, host: str, port: int) -> Tunnel:
     logger = logging.Logger("py-experimenter.tunnel", logging.ERROR)
     told = _Collector()
     logger.addHandler(told)
-    forwarder = _forwarder(ssh, route, logger)
+    try:
+        forwarder = _forwarder(ssh, route, logger)
+    except (ValueError, LookupError, OSError) as error:  # no key to be found, or no name of the current user
+        why = "; ".join([*told.messages, str(error)])
+        raise SshTunnelError(f"{route}: {why} {_NAME_THEM}") from error
     try:
         forwarder.start()
     except Exception as error:
@@ -100,23 +105,19 @@ def _forwarder(ssh: SshConfig, route: str, logger: logging.Logger) -> Any:
         def __del__(self) -> None:
             """Do nothing: in a forked child, the inherited one would wait forever for threads that are not there."""
 
-    try:
-        return Forwarder(
-            ssh.address,
-            ssh_port=None if ssh.port == 22 else ssh.port,  # the default leaves it to ~/.ssh/config
-            ssh_username=ssh.user,
-            ssh_password=_revealed(ssh.password),
-            ssh_pkey=_key(ssh, route, sshtunnel.SSHTunnelForwarder.read_private_key_file),
-            ssh_private_key_password=_revealed(ssh.private_key_password),
-            allow_agent=ssh.private_key is None,
-            host_pkey_directories=None if ssh.private_key is None else [],
-            local_bind_address=(ssh.local_address, ssh.local_port or 0),
-            remote_bind_address=(ssh.remote_address, ssh.remote_port),
-            logger=logger,
-        )
-    except ValueError as error:
-        remedy = "Name a key as ssh_private_key, with its ssh_private_key_password, or load one into an agent"
-        raise SshTunnelError(f"{route}: {error} {remedy}") from error
+    return Forwarder(
+        ssh.address,
+        ssh_port=None if ssh.port == 22 else ssh.port,  # the default leaves it to ~/.ssh/config
+        ssh_username=ssh.user,
+        ssh_password=_revealed(ssh.password),
+        ssh_pkey=_key(ssh, route, sshtunnel.SSHTunnelForwarder.read_private_key_file),
+        ssh_private_key_password=_revealed(ssh.private_key_password),
+        allow_agent=ssh.private_key is None,
+        host_pkey_directories=None if ssh.private_key is None else [],
+        local_bind_address=(ssh.local_address, ssh.local_port or 0),
+        remote_bind_address=(ssh.remote_address, ssh.remote_port),
+        logger=logger,
+    )
 
 
 def _key(ssh: SshConfig, route: str, read: Any) -> Any:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from servers import Target
 from study import experimenter, store, worker
@@ -95,7 +97,10 @@ def test_every_later_write_of_a_lost_claim_is_refused_and_its_values_kept(target
     assert target.query("SELECT status, accuracy, model FROM study WHERE ID = ?", lost.id) == [("done", 0.9, None)]
     assert target.query("SELECT COUNT(*) FROM study__epochs") == [(0,)]
     attempts = target.query("SELECT number, outcome, late_results FROM study__attempts ORDER BY ID")
-    assert attempts == [(1, "reset", '{"accuracy":0.1,"model":"late"}'), (2, "done", None)]
+    assert [(number, outcome, late and json.loads(late)) for number, outcome, late in attempts] == [
+        (1, "reset", {"accuracy": 0.1, "model": "late"}),
+        (2, "done", None),
+    ]
 
 
 def test_a_row_opened_by_hand_is_taken_over_and_its_old_holder_superseded(target: Target) -> None:

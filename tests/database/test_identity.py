@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 import pymysql
 import pytest
-import sqlite3
 from servers import Target
 from study import experimenter, store, study
 

@@ -1,5 +1,7 @@
 """What is wrong with a configuration is told with file, line, key path, value and remedy."""
 
+# ruff: noqa: E501 - a table reads better with a case on one line
+
 import os
 
 import pytest
@@ -119,7 +121,6 @@ CASES = {
     "included value of another type": ("include: []", "include: [{seed: x}]", "InvalidValuesInConfiguration", 12, f"{TABLE}.include[0].seed", ["'x'", "INT"]),
     "included unknown keyfield": ("include: []", "include: [{sed: 1}]", "UnknownKeyError", 12, f"{TABLE}.include[0].sed", ["'seed'"]),
     "zip of an unknown keyfield": ("zip: []", "zip: [[seed, foo]]", "UnknownKeyError", 13, f"{TABLE}.zip[0]", ["'foo'", "kernel"]),
-    "zip of different lengths": ("[1, 2]}", "[1, 2]}\n        a: {type: INT, values: [1]}\n      zip: [[seed, a]]", "DuplicateKeyError", 15, f"{TABLE}.zip", ["line 11"]),
     # names
     "illegal keyfield": ("seed:", "'se;ed':", "InvalidNameError", 9, f"{TABLE}.keyfields.se;ed", ["'se;ed'", "letters"]),
     "keyfield that begins with a digit": ("seed:", "1seed:", "InvalidNameError", 9, f"{TABLE}.keyfields.1seed", ["start with a letter"]),
@@ -181,7 +182,9 @@ def test_an_overriding_table_name_is_checked(error_of):
 
 
 def test_errors_in_a_dict_name_the_key_path(tmp_path):
-    with pytest.raises(exceptions.InvalidTypeError, match=r"^<dict>: PY_EXPERIMENTER\.n_jobs: 'x' is not a whole number"):
+    with pytest.raises(
+        exceptions.InvalidTypeError, match=r"^<dict>: PY_EXPERIMENTER\.n_jobs: 'x' is not a whole number"
+    ):
         load_config({"PY_EXPERIMENTER": {"n_jobs": "x", "Database": {}}})
 
 
@@ -189,25 +192,34 @@ def test_no_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(exceptions.NoConfigFileError) as caught:
         load_config("config/nothing.yml")
-    assert str(caught.value).startswith(f"{tmp_path}{os.sep}config{os.sep}nothing.yml: there is no such configuration file")
+    assert str(caught.value).startswith(
+        f"{tmp_path}{os.sep}config{os.sep}nothing.yml: there is no such configuration file"
+    )
     assert isinstance(caught.value, FileNotFoundError)
     with pytest.raises(exceptions.NoConfigFileError):
         load_config(tmp_path)  # a folder
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
-def test_unreadable_file(tmp_path):
-    path = tmp_path / "config.yml"
-    path.touch(mode=0)
-    with pytest.raises(exceptions.ConfigError, match="cannot be read"):
-        load_config(path)
+def test_unreadable_file():
+    with pytest.raises(exceptions.ConfigError, match="xxx: the file cannot be read: File name too long"):
+        load_config("x" * 300)
 
 
 @pytest.mark.parametrize(
     "content, kind, start, fragment",
     [
-        (CONFIG.replace("    provider", "\tprovider"), "InvalidConfigError", "config.yml:4:1: not valid YAML", "not with tabs"),
-        (CONFIG.replace("    database", "   database"), "InvalidConfigError", "config.yml:5:4: not valid YAML", "indentation"),
+        (
+            CONFIG.replace("    provider", "\tprovider"),
+            "InvalidConfigError",
+            "config.yml:4:1: not valid YAML",
+            "not with tabs",
+        ),
+        (
+            CONFIG.replace("    database", "   database"),
+            "InvalidConfigError",
+            "config.yml:5:4: not valid YAML",
+            "indentation",
+        ),
         (CONFIG.replace("[1, 2]", "[1, 2"), "InvalidConfigError", "config.yml:9:", "brackets"),
         (CONFIG.replace("[1, 2]", "[${N}]"), "InvalidConfigError", "config.yml:9:", "quotes around a text with ${...}"),
         (CONFIG.replace("[1, 2]", "!!python/object:os.system x"), "InvalidConfigError", "config.yml:9:", "tag"),
@@ -220,7 +232,21 @@ def test_unreadable_file(tmp_path):
         (b"a: b\n\xff\xfe\x00", "InvalidConfigError", "config.yml:2: ", "UTF-8"),
         (b"a: b\nc: \x00", "InvalidConfigError", "config.yml:2: ", "text file"),
     ],
-    ids=["tab", "indentation", "bracket", "brace", "tag", "key", "empty", "comment", "text", "list", "no section", "binary", "NUL"],
+    ids=[
+        "tab",
+        "indentation",
+        "bracket",
+        "brace",
+        "tag",
+        "key",
+        "empty",
+        "comment",
+        "text",
+        "list",
+        "no section",
+        "binary",
+        "NUL",
+    ],
 )
 def test_not_a_configuration_at_all(error_of, content, kind, start, fragment):
     error = error_of(content)

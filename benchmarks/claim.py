@@ -1,0 +1,121 @@
+"""Claim, run of an empty function, one result, finish: one worker, beside a bare driver loop, in one run.
+
+The bare loop makes the same minimum of durable transactions: one that takes a row, one that writes the result where
+the function reports it by `process_results`, and one that finishes. A function that returns its results needs no
+transaction for them.
+
+Run:  python benchmarks/claim.py [--rows 2000] [--mysql mysql://user:password@host:port]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from common import mysql_config, print_table, raw_mysql, sqlite_config
+
+from pyexperimenter import PyExperimenter
+
+
+def reported(keyfields: dict[str, Any], results: Any, custom: dict[str, Any]) -> None:
+    results.process_results({"accuracy": 0.5})
+
+
+def returned(keyfields: dict[str, Any], results: Any, custom: dict[str, Any]) -> dict[str, float]:
+    return {"accuracy": 0.5}
+
+
+def bare_loop(run: Callable[..., Any], begin: str, mark: str, lock: str, separate_result: bool) -> int:
+    """Execute all open rows with as few statements as are correct."""
+    done = 0
+    while True:
+        run(begin)
+        row = run(f"SELECT ID, seed FROM bare WHERE status = 'created' ORDER BY ID LIMIT 1{lock}").fetchone()
+        if row is None:
+            run("COMMIT")
+            return done
+        run(f"UPDATE bare SET status = 'running' WHERE ID = {mark} AND status = 'created'", (row[0],))
+        run("COMMIT")
+        if separate_result:
+            run(f"UPDATE bare SET accuracy = {mark} WHERE ID = {mark}", (0.5, row[0]))
+            run(f"UPDATE bare SET status = 'done' WHERE ID = {mark} AND status = 'running'", (row[0],))
+        else:
+            values = (0.5, row[0])
+            run(f"UPDATE bare SET status = 'done', accuracy = {mark} WHERE ID = {mark} AND status = 'running'", values)
+        done += 1
+
+
+def bare_sqlite(path: Path, rows: int, separate_result: bool) -> float:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(
+        "CREATE TABLE bare (ID INTEGER PRIMARY KEY AUTOINCREMENT, seed INT, status TEXT, accuracy DOUBLE)"
+    )
+    connection.execute("CREATE INDEX bare_status ON bare (status, ID)")
+    connection.executemany("INSERT INTO bare (seed, status) VALUES (?, 'created')", [(seed,) for seed in range(rows)])
+    start = time.perf_counter()
+    assert bare_loop(connection.execute, "BEGIN IMMEDIATE", "?", "", separate_result) == rows
+    return rows / (time.perf_counter() - start)
+
+
+def bare_mysql(connection: Any, rows: int, separate_result: bool) -> float:
+    cursor = connection.cursor()
+    cursor.execute("DROP TABLE IF EXISTS bare")
+    cursor.execute(
+        "CREATE TABLE bare (ID BIGINT PRIMARY KEY AUTO_INCREMENT, seed INT, status VARCHAR(20), accuracy DOUBLE, "
+        "KEY bare_status (status, ID))"
+    )
+    cursor.executemany("INSERT INTO bare (seed, status) VALUES (%s, 'created')", [(seed,) for seed in range(rows)])
+
+    def run(sql: str, parameters: Any = None) -> Any:
+        cursor.execute(sql, parameters)
+        return cursor
+
+    start = time.perf_counter()
+    assert bare_loop(run, "START TRANSACTION", "%s", " FOR UPDATE SKIP LOCKED", separate_result) == rows
+    return rows / (time.perf_counter() - start)
+
+
+def ours(config: dict[str, Any], rows: int, function: Callable[..., Any], **options: Any) -> float:
+    experimenter = PyExperimenter(config, log_level="ERROR", **options)
+    experimenter.fill_table_from_config()
+    start = time.perf_counter()
+    assert experimenter.execute(function) == rows
+    seconds = time.perf_counter() - start
+    experimenter.delete_table()
+    return rows / seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--mysql", help="server to measure, too")
+    arguments = parser.parse_args()
+    rows = arguments.rows
+    keyfields = {"seed": {"type": "INT", "values": {"start": 0, "stop": rows}}}
+    table = []
+    for _ in range(arguments.rounds):
+        for function in (reported, returned):
+            separate = function is reported
+            with tempfile.TemporaryDirectory() as directory:
+                bare = bare_sqlite(Path(directory) / "bare.db", rows, separate)
+                rate = ours(sqlite_config(directory, keyfields), rows, function)
+                table.append(["SQLite", function.__name__, bare, rate, rate / bare])
+            if arguments.mysql:
+                with raw_mysql(arguments.mysql) as (connection, database, credentials):
+                    bare = bare_mysql(connection, rows, separate)
+                    config = mysql_config(database, keyfields)
+                    rate = ours(config, rows, function, database_credential_file_path=credentials)
+                    table.append(["MySQL/MariaDB", function.__name__, bare, rate, rate / bare])
+    print_table(["database", "result is", "bare rows/s", "ours rows/s", "ratio"], sorted(table))
+
+
+if __name__ == "__main__":
+    main()

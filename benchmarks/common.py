@@ -1,0 +1,69 @@
+"""What the benchmarks share: configurations, a raw server connection, and how results are printed."""
+
+from __future__ import annotations
+
+import tempfile
+import urllib.parse
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pymysql
+import yaml
+from tabulate import tabulate
+
+
+def sqlite_config(directory: str, keyfields: dict[str, Any]) -> dict[str, Any]:
+    return _config("sqlite", str(Path(directory) / "study.db"), keyfields)
+
+
+def mysql_config(database: str, keyfields: dict[str, Any]) -> dict[str, Any]:
+    return _config("mysql", database, keyfields)
+
+
+def _config(provider: str, database: str, keyfields: dict[str, Any]) -> dict[str, Any]:
+    table = {"name": "study", "keyfields": keyfields, "resultfields": {"accuracy": "DOUBLE"}}
+    return {
+        "PY_EXPERIMENTER": {
+            "Database": {"provider": provider, "database": database, "table": table},
+            "Execution": {"isolation": "none"},
+        }
+    }
+
+
+@contextmanager
+def raw_mysql(url: str) -> Iterator[tuple[Any, str, str]]:
+    """Give a driver's connection to a fresh database, the database's name, and a credential file."""
+    parts = urllib.parse.urlsplit(url)
+    user, password = urllib.parse.unquote(parts.username or ""), urllib.parse.unquote(parts.password or "")
+    name = f"benchmark_{uuid.uuid4().hex[:8]}"
+    connection = pymysql.connect(
+        host=parts.hostname,
+        port=parts.port or 3306,
+        user=user,
+        password=password,
+        charset="utf8mb4",
+        autocommit=True,
+    )
+    cursor = connection.cursor()
+    cursor.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+    cursor.execute(f"USE {name}")
+    with tempfile.TemporaryDirectory() as directory:
+        credentials = Path(directory) / "credentials.yml"
+        credentials.touch(mode=0o600)
+        standard = {"server": parts.hostname, "port": parts.port or 3306}
+        content = {
+            "CREDENTIALS": {"Database": {"user": user, "password": password}, "Connection": {"Standard": standard}}
+        }
+        credentials.write_text(yaml.safe_dump(content))
+        try:
+            yield connection, name, str(credentials)
+        finally:
+            cursor.execute(f"DROP DATABASE {name}")
+            connection.close()
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    print(tabulate(rows, headers=headers, tablefmt="github", floatfmt=".2f"))

@@ -1,0 +1,130 @@
+"""Filling a table, beside the bare driver inserting the same rows into an equal table, in one run.
+
+Run:  python benchmarks/fill.py [--rows 1000000] [--mysql mysql://user:password@host:port]
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import resource
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from common import mysql_config, print_table, raw_mysql, sqlite_config
+
+from pyexperimenter import PyExperimenter
+
+DATASETS = [f"dataset-{index}" for index in range(10)]
+RATES = [index / 10 for index in range(10)]
+BARE_TABLE = """CREATE TABLE bare (ID {id}, dataset VARCHAR(50), seed INT, rate DOUBLE, creation_date DATETIME,
+status VARCHAR(255), start_date DATETIME, name LONGTEXT, machine VARCHAR(255), accuracy DOUBLE, end_date DATETIME,
+error LONGTEXT)"""
+BARE_INSERT = "INSERT INTO bare (dataset, seed, rate, creation_date, status) VALUES ({0}, {0}, {0}, {0}, {0})"
+
+
+def grid_rows(rows: int) -> Iterator[tuple[Any, ...]]:
+    for key in itertools.product(DATASETS, range(rows // 100), RATES):
+        yield (*key, "2026-01-01 00:00:00", "created")
+
+
+def keyfields(rows: int) -> dict[str, Any]:
+    return {
+        "dataset": {"type": "VARCHAR(50)", "values": DATASETS},
+        "seed": {"type": "INT", "values": {"start": 0, "stop": rows // 100}},
+        "rate": {"type": "DOUBLE", "values": RATES},
+    }
+
+
+def timed(action: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def bare_sqlite(path: Path, rows: int) -> float:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(BARE_TABLE.format(id="INTEGER PRIMARY KEY AUTOINCREMENT"))
+    connection.execute("CREATE UNIQUE INDEX bare_unique ON bare (dataset, seed, rate)")
+
+    def insert() -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany(BARE_INSERT.format("?"), grid_rows(rows))
+        connection.execute("COMMIT")
+
+    return timed(insert)
+
+
+def bare_mysql(connection: Any, rows: int) -> float:
+    cursor = connection.cursor()
+    cursor.execute(BARE_TABLE.format(id="BIGINT PRIMARY KEY AUTO_INCREMENT"))
+    cursor.execute("CREATE UNIQUE INDEX bare_unique ON bare (dataset, seed, rate)")
+
+    def insert() -> None:
+        cursor.execute("START TRANSACTION")
+        cursor.executemany(BARE_INSERT.format("%s"), list(grid_rows(rows)))
+        cursor.execute("COMMIT")
+
+    return timed(insert)
+
+
+def ours(config: dict[str, Any], **options: Any) -> tuple[float, float]:
+    experimenter = PyExperimenter(config, log_level="ERROR", **options)
+    first = timed(experimenter.fill_table_from_config)
+    again = timed(experimenter.fill_table_from_config)
+    return first, again
+
+
+def peak_megabytes(config: dict[str, Any]) -> float:
+    """Fill in a fresh process, so that the peak is the fill's alone."""
+    script = (
+        "import sys, json, resource; from pyexperimenter import PyExperimenter;"
+        "PyExperimenter(json.loads(sys.argv[1]), log_level='ERROR').fill_table_from_config();"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    import json
+
+    done = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(config)], capture_output=True, text=True, check=True
+    )
+    return int(done.stdout) / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--mysql", help="server for the second half, with a tenth of the rows")
+    arguments = parser.parse_args()
+    table = []
+    for _ in range(arguments.rounds):
+        with tempfile.TemporaryDirectory() as directory:
+            bare = bare_sqlite(Path(directory) / "bare.db", arguments.rows)
+            config = sqlite_config(directory, keyfields(arguments.rows))
+            first, again = ours(config)
+            table.append(["SQLite", arguments.rows, bare, first, bare / first, again / first])
+        if arguments.mysql:
+            rows = arguments.rows // 10
+            with raw_mysql(arguments.mysql) as (connection, database, credentials):
+                bare = bare_mysql(connection, rows)
+                config = mysql_config(database, keyfields(rows))
+                first, again = ours(config, database_credential_file_path=credentials)
+                table.append(["MySQL/MariaDB", rows, bare, first, bare / first, again / first])
+    print_table(["database", "rows", "bare s", "ours s", "ours/bare rows/s", "refill/fill time"], table)
+    with tempfile.TemporaryDirectory() as directory:
+        print(
+            f"peak memory of the SQLite fill: {peak_megabytes(sqlite_config(directory, keyfields(arguments.rows))):.0f} MB"
+        )
+    print(f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Which SVM kernel suits which data set? 4 data sets x 4 kernels and their settings x 5 seeds, by 2 workers.
+
+The database is svm_study.db in the working directory. Each run starts with an empty table, so that the demo always
+shows the same; with --continue it keeps what is there and executes only what is still open.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import pandas as pd
+from sklearn import datasets
+from sklearn.metrics import accuracy_score, f1_score, recall_score
+from sklearn.model_selection import cross_val_score, train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from tabulate import tabulate
+
+from pyexperimenter import PyExperimenter, ResultProcessor
+
+LOADERS = {
+    "iris": datasets.load_iris,
+    "wine": datasets.load_wine,
+    "breast_cancer": datasets.load_breast_cancer,
+    "digits": datasets.load_digits,
+}
+
+
+def train_svm(keyfields: dict, result_processor: ResultProcessor, custom_fields: dict) -> dict:
+    """One experiment: a row's keyfields come in, a value for each resultfield goes out."""
+    x, y = LOADERS[keyfields["dataset"]](return_X_y=True)
+    x_train, x_test, y_train, y_test = train_test_split(
+        x, y, test_size=custom_fields["test_share"], random_state=keyfields["seed"], stratify=y
+    )
+
+    # gamma and degree are None for the kernels that do not have them: leave those to scikit-learn.
+    names = ("kernel", "C", "gamma", "degree")
+    parameters = {name: keyfields[name] for name in names if keyfields[name] is not None}
+    model = make_pipeline(StandardScaler(), SVC(**parameters))
+
+    cv_accuracy = cross_val_score(model, x_train, y_train, cv=custom_fields["folds"]).mean()
+    started = time.perf_counter()
+    model.fit(x_train, y_train)
+    fit_seconds = time.perf_counter() - started
+    predicted = model.predict(x_test)
+
+    recalls = recall_score(y_test, predicted, average=None)
+    rows = [
+        {"label": label, "recall": recall, "test_samples": (y_test == label).sum()}
+        for label, recall in enumerate(recalls)
+    ]
+    result_processor.process_logs({"classes": rows})
+
+    return {
+        "cv_accuracy": cv_accuracy,
+        "accuracy": accuracy_score(y_test, predicted),
+        "f1": f1_score(y_test, predicted, average="macro"),
+        "fit_seconds": fit_seconds,
+    }
+
+
+def best_settings(table: pd.DataFrame) -> pd.DataFrame:
+    """For each data set and kernel the rows of the setting with the best mean cv_accuracy. The test part has no say."""
+    done = table[table["status"] == "done"]
+    setting = ["dataset", "kernel", "C", "gamma", "degree"]
+    means = done.groupby(setting, dropna=False, as_index=False)["cv_accuracy"].mean()
+    best = means.sort_values("cv_accuracy", ascending=False, kind="stable").drop_duplicates(["dataset", "kernel"])
+    return done.merge(best[setting], on=setting)
+
+
+def accuracy_table(rows: pd.DataFrame, sign: str, bold: str = "{}") -> pd.DataFrame:
+    """Mean ± standard deviation over the seeds: a line for each data set, a column for each kernel."""
+    means = rows.pivot_table(index="dataset", columns="kernel", values="accuracy", aggfunc="mean")
+    deviations = rows.pivot_table(index="dataset", columns="kernel", values="accuracy", aggfunc="std")
+    cells = means.map("{:.3f}".format) + f" {sign} " + deviations.map("{:.3f}".format)
+    cells = cells.where(means.lt(means.max(axis=1), axis=0), cells.map(bold.format))
+    return cells.rename(index=lambda name: name.replace("_", " "))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--continue", dest="keep", action="store_true", help="keep the table of an earlier run")
+    options = parser.parse_args()
+
+    experimenter = PyExperimenter(Path(__file__).with_name("config.yml"))
+    if not options.keep:
+        experimenter.delete_table()  # for the demo only: a study of your own keeps its results
+    experimenter.fill_table_from_config()
+    experimenter.execute(train_svm)
+
+    table = experimenter.get_table()
+    print("\nExperiments by status")
+    print(tabulate(experimenter.counts().items(), headers=["status", "experiments"]))
+
+    best = best_settings(table)
+    print("\nTest accuracy, mean ± std over the seeds, of the setting with the best cross-validated accuracy")
+    print(tabulate(accuracy_table(best, "±"), headers="keys"))
+
+    print("\nThe classes that these models recognise worst")
+    classes = experimenter.get_logtable("classes").merge(best, left_on="experiment_id", right_on="ID")
+    recalls = classes.groupby(["dataset", "kernel", "label"], as_index=False)["recall"].mean().nsmallest(3, "recall")
+    print(tabulate(recalls, headers="keys", showindex=False, floatfmt=".3f"))
+
+    print("\nThe table as LaTeX (needs the package booktabs), the best of each line in bold")
+    print(accuracy_table(best, r"$\pm$", bold=r"\textbf{{{}}}").to_latex())
+    print(f"All rows are in {Path('svm_study.db').absolute()}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Many processes on one table: every row is executed exactly once, none is left."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import Counter
+from typing import Any
+
+import pytest
+from servers import Target
+from study import experimenter, study
+
+ROWS = 2000
+SEEDS = {"seed": {"type": "INT", "values": {"start": 0, "stop": ROWS}}}
+
+
+def work(target: Target, start: Any, finished: Any, options: dict[str, Any]) -> None:
+    """Be one process: execute until nothing is open, then tell which rows were run here."""
+    ran: list[int] = []
+
+    def function(keyfields: dict[str, Any], results: Any, custom: Any) -> dict[str, float]:
+        ran.append(keyfields["seed"])
+        return {"accuracy": 1.0}
+
+    study_ = experimenter(target, study(target, keyfields=SEEDS))
+    start.wait()
+    study_.execute(function, **options)
+    finished.put(ran)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"random_order": True}, {"order_by": "-seed"}], ids=["by id", "random", "order"]
+)
+def test_every_row_is_executed_exactly_once(target: Target, options: dict[str, Any]) -> None:
+    processes = 8 if target.name == "sqlite" else 32
+    experimenter(target, study(target, keyfields=SEEDS)).fill_table_from_config()
+    context = multiprocessing.get_context("spawn")
+    start, finished = context.Barrier(processes), context.Queue()
+    workers = [context.Process(target=work, args=(target, start, finished, options)) for _ in range(processes)]
+    for worker in workers:
+        worker.start()
+    runs = Counter(seed for _ in workers for seed in finished.get(timeout=240))
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0] * processes
+    assert set(runs.values()) == {1}
+    assert set(runs) == set(range(ROWS))
+    assert target.query("SELECT status, COUNT(*) FROM study GROUP BY status") == [("done", ROWS)]
+    assert target.query("SELECT COUNT(*), COUNT(DISTINCT experiment_id) FROM study__attempts") == [(ROWS, ROWS)]

@@ -1,0 +1,339 @@
+"""Tunnels to a real database server through a real, private SSH server."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pymysql
+import pytest
+from servers import Server, Target
+
+from pyexperimenter.config.model import Secret, SshConfig
+from pyexperimenter.database.tunnel import Tunnel, open_tunnel
+from pyexperimenter.exceptions import SshTunnelError
+
+# A connection that fails in paramiko is closed only by the garbage collector, which says so.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+
+PASSPHRASE = "open sesame"
+WRONG = "hunter2"
+
+
+@dataclass(frozen=True)
+class SshServer:
+    """A private sshd on loopback, and key files: `key` and `locked` are let in, `stranger` is not."""
+
+    home: Path
+    port: int
+
+    def config(self, key: str | None = "key", **changes: Any) -> SshConfig:
+        named = {} if key is None else {"private_key": str(self.home / key)}
+        return SshConfig(**{"address": "127.0.0.1", "port": self.port, **named, **changes})
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
+    program = _sshd_program()
+    home = tmp_path_factory.mktemp("sshd")
+    for name, passphrase in (("host", ""), ("key", ""), ("locked", PASSPHRASE), ("stranger", "")):
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-f", str(home / name)]
+        subprocess.run(command, check=True)
+    (home / "authorized").write_text("".join((home / f"{name}.pub").read_text() for name in ("key", "locked")))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    (home / "config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {home}/host\nAuthorizedKeysFile {home}/authorized\n"
+        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPidFile none\n"
+    )
+    if os.geteuid() == 0:
+        os.makedirs("/run/sshd", exist_ok=True)  # it refuses to start as root without
+    with (home / "log").open("w") as log:
+        guard = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []  # it must not outlive the tests
+        process = subprocess.Popen([*guard, program, "-D", "-e", "-f", str(home / "config")], stderr=log)
+    try:
+        wait_until(lambda: process.poll() is not None or _answers(port))
+        assert process.poll() is None, (home / "log").read_text()
+        yield SshServer(home, port)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@functools.cache
+def _sshd_program() -> str:
+    def find() -> str | None:
+        return shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin")
+
+    if find() is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        for command in (["update"], ["install", "-y", "--no-install-recommends", "openssh-server"]):
+            quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+            subprocess.run(["apt-get", "-qq", *command], env=quiet, stdout=subprocess.DEVNULL, check=False)
+    program = find()
+    if program is None:
+        reason = "NOT TESTED: SSH tunnels, as there is no sshd here; apt-get install openssh-server"
+        if os.environ.get("CI", "").lower() in ("1", "true"):
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+    return program
+
+
+@pytest.fixture(autouse=True)
+def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home of the test's own: a person's keys, agent and ~/.ssh/config stay out of the tests."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    (tmp_path / ".ssh").mkdir()
+    yield tmp_path
+    gc.collect()  # here, where the filter above holds
+
+
+def wait_until(condition: Any, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def database(target: Target) -> Server:
+    assert target.server is not None
+    return target.server
+
+
+def through(tunnel: Tunnel, target: Target) -> Any:
+    """Connect to the database by the tunnel."""
+    server = database(target)
+    assert tunnel.port != server.port
+    return Server("tunnelled", tunnel.host, tunnel.port, server.user, server.password).connect(target.database)
+
+
+def check_query(tunnel: Tunnel, target: Target) -> None:
+    with through(tunnel, target) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT DATABASE()")
+        assert cursor.fetchone() == (target.database,)
+
+
+def failure(ssh: SshConfig) -> str:
+    """Return the message of the error, which must not show a secret, not even with its traceback."""
+    with pytest.raises(SshTunnelError) as caught:
+        open_tunnel(ssh, "db.example.org", 3307)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert PASSPHRASE not in shown
+    assert WRONG not in shown
+    message = str(caught.value)
+    assert f"no SSH tunnel to the database db.example.org:3307 through {ssh.address}:{ssh.port}: " in message
+    return message
+
+
+def test_queries_pass_side_by_side(sshd: SshServer, mariadb_target: Target) -> None:
+    mariadb_target.query("CREATE TABLE notes (note LONGTEXT)")
+    tunnel = open_tunnel(sshd.config(remote_port=database(mariadb_target).port), "localhost", 3306)
+    texts = [letter * 300_000 for letter in "abcd"]  # more than fits into one packet
+
+    def write(text: str) -> None:
+        with through(tunnel, mariadb_target) as connection, connection.cursor() as cursor:
+            cursor.execute("INSERT INTO notes VALUES (%s)", (text,))
+
+    threads = [threading.Thread(target=write, args=(text,)) for text in texts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    with through(tunnel, mariadb_target) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT note FROM notes ORDER BY note")
+        assert [note for (note,) in cursor.fetchall()] == texts
+    tunnel.close()
+
+
+def test_close_ends_it_and_what_runs_through_it(sshd: SshServer, mariadb_target: Target) -> None:
+    before = set(threading.enumerate())
+    tunnel = open_tunnel(sshd.config(remote_port=database(mariadb_target).port), "localhost", 3306)
+    with through(tunnel, mariadb_target) as connection, connection.cursor() as cursor:
+        tunnel.close()
+        with pytest.raises(pymysql.OperationalError):
+            cursor.execute("SELECT 1")
+    assert not _answers(tunnel.port)
+    wait_until(lambda: set(threading.enumerate()) <= before)
+    tunnel.close()
+
+
+def test_listens_on_the_local_port_that_is_asked_for_if_it_is_free(sshd: SshServer, mariadb_target: Target) -> None:
+    remote = database(mariadb_target).port
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        free = int(probe.getsockname()[1])
+    first = open_tunnel(sshd.config(remote_port=remote, local_port=free), "localhost", 3306)
+    second = open_tunnel(sshd.config(remote_port=remote, local_port=free), "localhost", 3306)  # as of a second worker
+    assert (first.host, first.port) == ("127.0.0.1", free)
+    assert second.port != free
+    for tunnel in (first, second):
+        check_query(tunnel, mariadb_target)
+        tunnel.close()
+    assert "cannot listen on 203.0.113.1" in failure(sshd.config(local_address="203.0.113.1"))
+
+
+def test_key_with_passphrase(sshd: SshServer, mariadb_target: Target) -> None:
+    port = database(mariadb_target).port
+    ssh = sshd.config("locked", remote_port=port, private_key_password=Secret(PASSPHRASE))
+    tunnel = open_tunnel(ssh, "localhost", 3306)
+    check_query(tunnel, mariadb_target)
+    tunnel.close()
+
+
+@pytest.mark.parametrize("passphrase", ["", PASSPHRASE])
+def test_default_key_of_the_home(sshd: SshServer, mariadb_target: Target, empty_home: Path, passphrase: str) -> None:
+    shutil.copy(sshd.home / ("locked" if passphrase else "key"), empty_home / ".ssh" / "id_ed25519")
+    secret = {"private_key_password": Secret(passphrase)} if passphrase else {}
+    tunnel = open_tunnel(sshd.config(None, remote_port=database(mariadb_target).port, **secret), "localhost", 3306)
+    check_query(tunnel, mariadb_target)
+    tunnel.close()
+
+
+def test_key_of_the_agent(sshd: SshServer, mariadb_target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = str(sshd.home / "agent")
+    with subprocess.Popen(["ssh-agent", "-D", "-a", where], stdout=subprocess.DEVNULL) as agent:
+        try:
+            wait_until(lambda: os.path.exists(where))
+            monkeypatch.setenv("SSH_AUTH_SOCK", where)
+            subprocess.run(["ssh-add", "-q", str(sshd.home / "key")], check=True)
+            ssh = sshd.config(None, remote_port=database(mariadb_target).port)
+            tunnel = open_tunnel(ssh, "localhost", 3306)
+            check_query(tunnel, mariadb_target)
+            tunnel.close()
+        finally:
+            agent.terminate()
+
+
+def test_alias_of_the_ssh_config(sshd: SshServer, mariadb_target: Target, empty_home: Path) -> None:
+    (empty_home / ".ssh" / "config").write_text(
+        f"Host gateway\n HostName 127.0.0.1\n Port {sshd.port}\n IdentityFile {sshd.home}/locked\n"
+    )
+    ssh = SshConfig("gateway", private_key_password=Secret(PASSPHRASE), remote_port=database(mariadb_target).port)
+    tunnel = open_tunnel(ssh, "localhost", 3306)
+    check_query(tunnel, mariadb_target)
+    tunnel.close()
+
+
+def test_refused_key(sshd: SshServer) -> None:
+    message = failure(sshd.config("stranger", user="somebody"))
+    assert f"'somebody' with the key {sshd.home}/stranger was refused; check user and ssh_private_key" in message
+    assert "and the password was refused" in failure(sshd.config("stranger", password=Secret(WRONG)))
+
+
+def test_named_key_is_the_only_one_tried(sshd: SshServer, empty_home: Path) -> None:
+    shutil.copy(sshd.home / "key", empty_home / ".ssh" / "id_ed25519")
+    assert "was refused" in failure(sshd.config("stranger"))
+
+
+def test_key_that_cannot_be_used(sshd: SshServer) -> None:
+    assert "its passphrase is wrong" in failure(sshd.config("locked", private_key_password=Secret(WRONG)))
+    assert "it needs a passphrase" in failure(sshd.config("locked"))
+    assert "or it is no private key" in failure(sshd.config("config"))
+    assert f"cannot read the key file {sshd.home}/missing: [Errno 2]" in failure(sshd.config("missing"))
+    assert "No password or public key available! Name user and ssh_private_key" in failure(sshd.config(None))
+
+
+def test_locked_default_key_is_named(sshd: SshServer, empty_home: Path) -> None:
+    """One that needs a passphrase is skipped; whoever gets no further should learn of it."""
+    shutil.copy(sshd.home / "locked", empty_home / ".ssh" / "id_rsa")
+    assert "Password is required for key" in failure(sshd.config(None))
+    shutil.copy(sshd.home / "stranger", empty_home / ".ssh" / "id_ed25519")
+    assert "was refused (Password is required for key" in failure(sshd.config(None))
+
+
+def test_unreachable_server(sshd: SshServer) -> None:
+    with socket.socket() as reserved:  # bound, but not listening
+        reserved.bind(("127.0.0.1", 0))
+        message = failure(sshd.config(port=reserved.getsockname()[1]))
+    assert "Connection refused" in message
+    assert "check address and port" in message
+    assert "no-such-host.invalid" in failure(sshd.config(address="no-such-host.invalid"))
+
+
+def test_database_that_the_server_cannot_reach_is_told(sshd: SshServer, caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+        tunnel = open_tunnel(sshd.config(remote_port=port), "localhost", 3306)
+        with caplog.at_level(logging.ERROR), pytest.raises(pymysql.OperationalError):
+            Server("nowhere", tunnel.host, tunnel.port, "anybody", WRONG).connect()
+        wait_until(lambda: str(port) in caplog.text)
+    tunnel.close()
+
+
+def test_missing_package(sshd: SshServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sshtunnel", None)
+    assert "pip install pyexperimenter[ssh]" in failure(sshd.config())
+
+
+def test_import_is_lazy() -> None:
+    code = "import sys, pyexperimenter.database.tunnel; sys.exit(bool({'sshtunnel', 'paramiko'} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", code], check=True, env=_environment())
+
+
+def test_forked_child_leaves_it_open_and_the_end_closes_it(sshd: SshServer, mariadb_target: Target) -> None:
+    code = """
+        import gc, os, signal, socket, sys
+        from pyexperimenter.config.model import SshConfig
+        from pyexperimenter.database.tunnel import open_tunnel
+
+        key, ssh_port, remote_port = sys.argv[1], *map(int, sys.argv[2:])
+        ssh = SshConfig("127.0.0.1", ssh_port, private_key=key, remote_port=remote_port)
+        tunnel = open_tunnel(ssh, "localhost", 3306)
+
+        def greeted():
+            with socket.create_connection((tunnel.host, tunnel.port), timeout=30) as connection:
+                return b"MariaDB" in connection.recv(200)
+
+        for close in (True, False):
+            child = os.fork()
+            if not child:
+                signal.alarm(30)  # ends it if it waits for threads that only its parent has
+                ok = greeted()
+                if close:
+                    tunnel.close()
+                del tunnel
+                gc.collect()
+                sys.exit(0 if ok else 1)
+            assert os.waitpid(child, 0)[1] == 0, "child"
+            assert greeted()
+        print(tunnel.port)
+    """
+    arguments = [str(sshd.home / "key"), str(sshd.port), str(database(mariadb_target).port)]
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *arguments],
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not _answers(int(done.stdout))
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONWARNINGS": "ignore"}

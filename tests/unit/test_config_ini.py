@@ -1,0 +1,194 @@
+"""The predecessor's INI files give the same configuration as the YAML."""
+
+# ruff: noqa: E501 - a table reads better with a case on one line
+
+from dataclasses import replace
+
+import pytest
+
+from pyexperimenter import exceptions
+from pyexperimenter.config import load_config
+
+INI = """\
+# a study
+[PY_EXPERIMENTER]
+provider = sqlite
+database = study
+table = svm
+
+n_jobs = 2
+keyfields = dataset, cross_validation_seed:int, kernel:VARCHAR(50), gamma:DECIMAL(10,2), lr:float, shuffle:bool, note:str
+
+dataset = iris, wine
+cross_validation_seed = 0:6:2
+kernel = linear,
+         rbf
+gamma = 0.25
+lr: 1e-3, 0:1:0.5
+shuffle = True, false
+
+; results
+resultfields = pipeline:LONGTEXT, train_f1:DECIMAL(10,4), test_f1
+resultfields.timestamps = true
+logtables = train_scores:log_train_scores, best:DOUBLE, Count:int
+log_train_scores = f1:DOUBLE, kernel:str
+
+[CUSTOM]
+path = sample_data
+Rate = 5%%
+
+[codecarbon]
+offline_mode = False
+measure_power_secs = 25
+tracking_mode = process
+api_key = None
+"""
+YAML = """\
+py_experimenter:
+  n_jobs: 2
+  Database:
+    provider: sqlite
+    database: study
+    table:
+      name: svm
+      keyfields:
+        dataset: {type: VARCHAR(255), values: [iris, wine]}
+        cross_validation_seed: {type: INT, values: [0, 2, 4, 6]}
+        kernel: {type: VARCHAR(50), values: [linear, rbf]}
+        gamma: {type: "DECIMAL(10,2)", values: [0.25]}
+        lr: {type: DOUBLE, values: [0.001, 0, 0.5, 1]}
+        shuffle: {type: BOOL, values: [true, false]}
+        note: VARCHAR(255)
+      resultfields: {pipeline: LONGTEXT, train_f1: "DECIMAL(10,4)", test_f1: VARCHAR(255)}
+      result_timestamps: true
+    logtables:
+      train_scores: {f1: DOUBLE, kernel: VARCHAR(255)}
+      best: {best: DOUBLE}
+      Count: {Count: INT}
+  Custom: {path: sample_data, Rate: 5%}
+  CodeCarbon: {offline_mode: false, measure_power_secs: 25, tracking_mode: process, api_key: null}
+"""
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def load(text, name="config.cfg"):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return load_config(name)
+
+    return load
+
+
+@pytest.mark.parametrize("name", ["config.cfg", "config.ini", "config.CONF", "config", "config.txt"])
+def test_ini_and_yaml_are_equal(load, name):
+    from_ini, from_yaml = load(INI, name), load(YAML, "config.yml")
+    assert list(from_ini.table.grid) == list(from_yaml.table.grid)
+    assert len(from_ini.table.grid) == 2 * 4 * 2 * 4 * 2
+
+    def without_grid(config):
+        return replace(config, source="", text="", table=replace(config.table, grid=None))
+
+    assert without_grid(from_ini) == without_grid(from_yaml)
+    assert (from_ini.source, from_ini.text) == (name, INI)
+
+
+HEAD = "[PY_EXPERIMENTER]\nprovider = sqlite\ndatabase = d\ntable = t\n"
+
+
+@pytest.mark.parametrize(
+    "lines, expected",
+    [
+        ("a:int\na = 0:3", [0, 1, 2, 3]),
+        ("a:int\na = 0:6:4", [0, 4]),
+        ("a:int\na = -3 : 3 : 3", [-3, 0, 3]),
+        ("a:INT\na = 3:1:-1", [3, 2, 1]),
+        ("a:int\na = 0:2, 7, 9:10", [0, 1, 2, 7, 9, 10]),
+        ("a:float\na = 0:1:0.25", [0.0, 0.25, 0.5, 0.75, 1.0]),
+        ("a:DOUBLE\na = 0.1:0.3:0.1, 5", [0.1, 0.2, 0.3, 5.0]),
+        ("a\na = 0:3, c:d", ["0:3", "c:d"]),  # texts have no ranges
+        ("a\na = x,,y,", ["x", "", "y"]),
+        ("a\na = no, 1", ["no", "1"]),
+        ("a\na = 5%, %(table)s", ["5%", "t"]),
+        ("a:bool\na = TRUE", [True]),
+        ("A:int\na = 1", [1]),
+        ("a:DECIMAL(10,2),\na = 0.5", [0.5]),
+    ],
+)
+def test_values(load, lines, expected):
+    grid = load(f"{HEAD}keyfields = {lines}\n").table.grid
+    found = [value for row in grid for value in row.values()]
+    assert found == expected
+    assert [type(value) for value in found] == [type(value) for value in expected]
+
+
+def test_a_long_range_costs_nothing(load):
+    assert len(load(f"{HEAD}keyfields = a:int\na = 1:10000000\n").table.grid) == 10**7
+
+
+def test_old_name_of_n_jobs(load):
+    assert load(f"{HEAD}cpu.max = 3\nkeyfields = a\n").n_jobs == 3
+
+
+@pytest.mark.parametrize(
+    "lines, kind, line, fragments",
+    [
+        ("keyfields = a:int\na = 0:3:0", "InvalidRangeError", 6, ["keyfields.a.values", "step is 0"]),
+        ("keyfields = a:int\na = 7, 0:3:0", "InvalidRangeError", 6, ["keyfields.a.values", "step is 0"]),
+        ("keyfields = a:int\na = 3:0", "InvalidRangeError", 6, ["away from 0"]),
+        ("keyfields = a:int\na = 0:1:0.25", "InvalidRangeError", 6, ["0.25", "INT"]),
+        (
+            "keyfields = a:int\na = 1, x",
+            "InvalidValuesInConfiguration",
+            6,
+            ["keyfields.a.values[1]", "'x' is not an integer"],
+        ),
+        ("keyfields = a:int\na =", "EmptyDomainError", 6, ["at least one"]),
+        ("keyfields =", "MissingKeyError", 5, ["keyfields", "at least one"]),
+        ("keyfields = a:innt", "InvalidTypeError", 5, ["'innt'", "'INT'"]),
+        ("keyfields = a, a", "DuplicateKeyError", 5, ["twice"]),
+        ("keyfields = a, A", "DuplicateNameError", 5, ["keyfields.a"]),
+        ("keyfields = status", "ReservedNameError", 5, ["'status'"]),
+        ("keyfields = a\nresultfields = b:DUBLE", "InvalidTypeError", 6, ["'DOUBLE'"]),
+        ("keyfeilds = a", "UnknownKeyError", 5, ["'keyfeilds'", "did you mean 'keyfields'"]),
+        ("keyfields = a\nb = 1", "UnknownKeyError", 6, ["'b' is neither an option nor a keyfield"]),
+        ("keyfields = a\na = 1\na = 2", "DuplicateKeyError", 7, ["line 6"]),
+        ("keyfields = a\nn_jobs = 1\ncpu.max = 2", "DuplicateKeyError", 7, ["n_jobs"]),
+        ("keyfields = a\nn_jobs = x", "InvalidTypeError", 6, ["n_jobs", "'x' is not a whole number"]),
+        ("keyfields = a\nresultfields.timestamps = maybe", "InvalidTypeError", 6, ["'maybe'", "true or false"]),
+        ("keyfields = a\nlogtables = ts:log_ts", "MissingLogTableError", 6, ["logtables.ts", "'log_ts = ...'"]),
+        ("keyfields = a\nlogtables = ts", "MissingLogTableError", 6, ["logtables.ts", "not given"]),
+        ("keyfields = a\nlogtables = ts:x\nx =", "MissingLogTableError", 7, ["no columns"]),
+        ("keyfields = a\nlogtables = meta:INT", "ReservedNameError", 6, ["'meta'"]),
+        ("keyfields = a\na = %(nope)s", "InvalidConfigError", 6, ["%(nope)s", "no such option"]),
+        ("keyfields = a\na = ${PYEXPERIMENTER_UNSET}", "InvalidConfigError", 6, ["PYEXPERIMENTER_UNSET"]),
+        ("keyfields = a\nnonsense", "InvalidConfigError", 6, ["option = value"]),
+        ("keyfields = a\n[CUSTM]\nb = 1", "UnknownKeyError", 6, ["[CUSTM]", "'CUSTOM'"]),
+        ("keyfields = a\n[CUSTOM]\n[custom]", "DuplicateKeyError", 7, ["[custom]", "merge"]),
+    ],
+)
+def test_errors_name_file_and_line(load, lines, kind, line, fragments):
+    with pytest.raises(exceptions.InvalidConfigError) as caught:
+        load(f"{HEAD}{lines}\n")
+    assert type(caught.value) is getattr(exceptions, kind)
+    assert str(caught.value).startswith(f"config.cfg:{line}: ")
+    assert [fragment for fragment in fragments if fragment not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize(
+    "text, kind, start",
+    [
+        ("", "MissingKeyError", "config.cfg:1: the section [PY_EXPERIMENTER] is missing"),
+        ("a = 1\n", "InvalidConfigError", "config.cfg:1: there is no section yet"),
+        ("[X]\na = 1\n", "MissingKeyError", "config.cfg:1: the section [PY_EXPERIMENTER] is missing"),
+        ("[CUSTOM]\na = 1\n", "MissingKeyError", "config.cfg:1: the section [PY_EXPERIMENTER] is missing"),
+        ("[PY_EXPERIMENTER]\n", "MissingKeyError", "config.cfg:1: PY_EXPERIMENTER: the key 'Database' is missing"),
+        ("PY_EXPERIMENTER:\n  n_jobs: 1\n", "InvalidConfigError", "config.cfg:1: there is no section yet"),
+    ],
+)
+def test_no_configuration_at_all(load, text, kind, start):
+    with pytest.raises(exceptions.InvalidConfigError) as caught:
+        load(text)
+    assert type(caught.value) is getattr(exceptions, kind)
+    assert str(caught.value).startswith(start)

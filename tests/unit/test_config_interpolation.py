@@ -1,0 +1,123 @@
+"""``${...}`` in the texts of a configuration."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyexperimenter.config import load_config
+from pyexperimenter.config.interpolation import interpolate
+from pyexperimenter.exceptions import InvalidConfigError
+
+ENVIRONMENT = {"HOME": "/home/me", "N": "4", "ODD": "${HOME}"}
+
+
+def resolved(text, **keys):
+    return interpolate({"text": text, **keys}, ENVIRONMENT)["text"]
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("plain", "plain"),
+        ("${HOME}", "/home/me"),
+        ("${ HOME }/data", "/home/me/data"),
+        ("${oc.env:HOME}/a/${N}", "/home/me/a/4"),
+        ("${oc.env:NOPE,default}", "default"),
+        ("${oc.env:NOPE, a b }", "a b"),
+        ("${oc.env:NOPE,'a, b'}", "a, b"),
+        ("${oc.env:NOPE,}", ""),
+        ("${oc.env:NOPE,null}", None),
+        ("${oc.env:NOPE,${HOME}/data}", "/home/me/data"),
+        ("${oc.env:HOME,default}", "/home/me"),
+        ("${ODD}", "${HOME}"),  # what comes from outside is not resolved again
+        ("$${HOME}", "${HOME}"),
+        ("\\${HOME}", "${HOME}"),
+        ("a$${HOME}b${N}", "a${HOME}b4"),
+        ("$HOME $ {N}", "$HOME $ {N}"),
+        ("${.number}", 5),
+        ("${number}", 5),
+        ("n = ${.number}", "n = 5"),
+        ("${section.list}", [1, 2]),
+        ("${section.list[1]}", 2),
+        ("${section.list.0}", 1),
+        ("${Section.Inner.path}", "/home/me/x"),
+        ("${section.inner}", {"path": "/home/me/x", "up": 5}),
+    ],
+)
+def test_what_texts_become(text, expected):
+    section = {"list": [1, 2], "inner": {"path": "${HOME}/x", "up": "${...number}"}}
+    assert resolved(text, number=5, section=section) == expected
+
+
+@pytest.mark.parametrize(
+    "text, fragment",
+    [
+        ("${NOPE}", "environment variable NOPE is not set; set it, or give a default: ${oc.env:NOPE,default}"),
+        ("${oc.env:NOPE}", "NOPE is not set"),
+        ("${secton.key}", "there is no 'secton' in the file; did you mean 'section'?"),
+        ("${section.kye}", "there is no 'kye' in section; did you mean 'key'?"),
+        ("${section.key.more}", "there is no 'more' in section.key"),
+        ("${open", "is not closed"),
+        ("${}", "names nothing"),
+        ("${oc.select:a}", "names nothing"),
+        ("a ${section} b", "cannot stand inside a text"),
+        ("${text}", "refers to itself"),
+        ("${.text}", "refers to itself"),
+        ("${.a}", "circle: text -> a -> b -> text"),
+    ],
+)
+def test_what_cannot_be_resolved(text, fragment):
+    with pytest.raises(InvalidConfigError) as caught:
+        resolved(text, section={"key": 1}, a="${b}", b="${text}")
+    assert fragment in str(caught.value)
+
+
+def test_lists_and_other_values_are_left_alone():
+    thing = object()
+    data = {"a": [1, None, "${N}"], "b": (1, 2), "c": thing, 5: {"d": 1.5}}
+    assert interpolate(data, ENVIRONMENT) == {"a": [1, None, "4"], "b": (1, 2), "c": thing, 5: {"d": 1.5}}
+
+
+@given(st.text().filter(lambda text: "${" not in text))
+def test_texts_without_braces_are_left_alone(text):
+    assert resolved(text) == text
+
+
+@given(st.text(alphabet="ab${}\\ "))
+def test_escaped_texts_come_back(text):
+    escaped = text.replace("${", "$${")
+    # "$" before "${" reads as the escape itself, so such texts have no escaped form.
+    if "$${" not in text and "\\${" not in text:
+        assert resolved(escaped) == text
+
+
+def test_in_a_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYEXPERIMENTER_TEST_SECRET", "geheim")
+    monkeypatch.setenv("PYEXPERIMENTER_TEST_JOBS", "3")
+    path = tmp_path / "config.yml"
+    path.write_text(
+        """\
+PY_EXPERIMENTER:
+  n_jobs: ${PYEXPERIMENTER_TEST_JOBS}
+  Database:
+    provider: sqlite
+    database: ${PY_EXPERIMENTER.Custom.folder}/study
+    table:
+      name: t
+      keyfields:
+        seed: {type: INT, values: ["${oc.env:PYEXPERIMENTER_TEST_JOBS}", 5]}
+      result_timestamps: ${oc.env:PYEXPERIMENTER_TEST_UNSET,true}
+  Custom:
+    folder: data
+    token: ${PYEXPERIMENTER_TEST_SECRET}
+    jobs: ${PY_EXPERIMENTER.Database.table.keyfields.seed.values}
+""",
+        encoding="utf-8",
+    )
+    config = load_config(path)
+    assert config.n_jobs == 3
+    assert config.database.database == "data/study"
+    assert list(config.table.grid) == [{"seed": 3}, {"seed": 5}]
+    assert config.table.result_timestamps is True
+    assert config.custom == {"folder": "data", "token": "geheim", "jobs": ["3", 5]}
+    assert "geheim" not in config.text  # the text is kept in the database
