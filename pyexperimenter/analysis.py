@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from pyexperimenter.database.values import decode
+from pyexperimenter.exceptions import UndecodableValueError
 from pyexperimenter.fieldtypes import FieldType, Kind
 
 if TYPE_CHECKING:
@@ -47,10 +48,10 @@ def _series(name: str, values: Sequence[Any], field: FieldType | None) -> pd.Ser
         return _objects(values).infer_objects()
     if name in ("ID", "experiment_id"):
         return pd.Series(values, dtype="int64")
-    make: Callable[[Sequence[Any]], pd.Series[Any]] = _MAKERS.get(field.kind, _objects)
+    make: Callable[[Sequence[Any]], pd.Series[Any]] | None = _MAKERS.get(field.kind)
     try:
-        return make(values)
-    except (ValueError, TypeError, OverflowError):
+        return make(values) if make else _objects([decode(name, field, value) for value in values])
+    except (ValueError, TypeError, OverflowError, UndecodableValueError):
         return _objects(values)  # edited by hand into something else: shown as it is
 
 
@@ -80,15 +81,10 @@ def _datetimes(values: Sequence[Any]) -> pd.Series[Any]:
     return pd.Series(pd.to_datetime(pd.Series(values, dtype=object), format="ISO8601"))
 
 
-def _json(values: Sequence[Any]) -> pd.Series[Any]:
-    return _objects([value if value is None else json.loads(value) for value in values])
-
-
 _MAKERS: dict[Kind, Callable[[Sequence[Any]], Any]] = {
     Kind.INTEGER: _typed("Int64"),
     Kind.BOOLEAN: _typed("boolean"),
     Kind.REAL: _typed("float64"),
     Kind.DATETIME: _datetimes,
-    Kind.JSON: _json,
     Kind.TEXT: _texts,
 }

@@ -115,6 +115,8 @@ class FieldType:
             raise ValueError(f"{declaration!r} is no type known here; known are {', '.join(TYPE_NAMES)}")
         name = match[1].upper()
         kind, _ = _TYPES[name]
+        if match[4] is not None and kind is not Kind.INTEGER:
+            raise ValueError(f"{declaration!r} is no type known here; only integer types can be UNSIGNED")
         length = int(match[2]) if match[2] else None
         scale = int(match[3]) if match[3] else None
         if name in ("VARCHAR", "CHAR", "STR", "STRING"):
@@ -141,8 +143,9 @@ class FieldType:
     def coerce(self, value: Any) -> Any:
         """Turn `value` into the Python object that stands for it in a field of this type.
 
-        None stays None. Scalars of numpy, torch and the like are unwrapped; texts that are numbers become
-        numbers where a number is declared, since YAML reads ``1e-3`` as a text.
+        None stays None, and NaN stays NaN whatever the type. Scalars of numpy, torch and the like are unwrapped, and
+        arrays of one item where one value is meant; texts that are numbers become numbers where a number is
+        declared, since YAML reads ``1e-3`` as a text.
 
         Raises
         ------
@@ -158,8 +161,10 @@ class FieldType:
         ...
         pyexperimenter.exceptions.InvalidValueError: False is not a text; quote it if a text is meant
         """
-        value = unwrap(value)
-        return None if value is None else _COERCERS[self.kind](self, value)
+        value = unwrap(value if self.kind in (Kind.TEXT, Kind.JSON) else _only_item(value))
+        if value is None or _is_nan(value):
+            return None if value is None else math.nan  # left to the writer: it becomes NULL, with a warning
+        return _COERCERS[self.kind](self, value)
 
     def holds(self, other: FieldType) -> bool:
         """Tell whether a column of this type can take every value of `other`.
@@ -171,21 +176,31 @@ class FieldType:
         """
         if self.name == other.name and self.length == other.length and self.scale == other.scale:
             return self.unsigned == other.unsigned
-        if {self.kind, other.kind} == {Kind.INTEGER, Kind.BOOLEAN}:
-            # MySQL knows no BOOL: such a column calls itself TINYINT.
-            return other.kind is Kind.BOOLEAN or (self.name == "BOOL" and other.name == "TINYINT")
+        if self.kind is Kind.INTEGER and other.kind is Kind.BOOLEAN:
+            return True  # MySQL knows no BOOL: such a column calls itself TINYINT
         if self.kind is Kind.INTEGER is other.kind:
             assert self.limit is not None and other.limit is not None
             return self.limit >= other.limit and (other.unsigned or not self.unsigned)
         if self.kind is Kind.REAL is other.kind:
-            return True  # every number is stored as DOUBLE; only digits declared by DECIMAL(p, s) are fewer
-        if self.kind in (Kind.TEXT, Kind.JSON) and other.kind in (Kind.TEXT, Kind.JSON):
-            return self._characters >= other._characters  # MariaDB's JSON is a LONGTEXT
+            return self._holds_number(other)
+        if self.kind is Kind.TEXT and other.kind in (Kind.TEXT, Kind.JSON):
+            return self._holds_text(other)  # MariaDB's JSON is a LONGTEXT
         return self.kind is other.kind and (self.limit or 0) >= (other.limit or 0)
 
-    @property
-    def _characters(self) -> int:
-        return self.length if self.length is not None else self.limit or 0
+    def _holds_number(self, other: FieldType) -> bool:
+        if self.length is None:
+            return self.name != "FLOAT"  # a DOUBLE holds all; a column that is a FLOAT keeps 7 digits
+        if other.length is None:
+            # It would be rounded; but a bare DECIMAL is what the predecessor declared, and MySQL made DECIMAL(10,0).
+            return other.name in ("DECIMAL", "NUMERIC")
+        scale, other_scale = self.scale or 0, other.scale or 0
+        return scale >= other_scale and self.length - scale >= other.length - other_scale
+
+    def _holds_text(self, other: FieldType) -> bool:
+        if other.length is None:  # so many bytes may be as many characters
+            return (self.length or self.limit or 0) >= (other.limit or 0)
+        # A character may take four bytes.
+        return self.length >= other.length if self.length is not None else (self.limit or 0) >= 4 * other.length
 
 
 def unwrap(value: Any) -> Any:
@@ -197,23 +212,47 @@ def unwrap(value: Any) -> Any:
     if type(value).__module__.partition(".")[0] == "pandas":
         if type(value).__name__ in ("NAType", "NaTType"):
             return None
-        if hasattr(value, "to_pydatetime"):
-            return value.to_pydatetime()
-    if getattr(value, "shape", None) == () or getattr(value, "numel", lambda: 0)() == 1:
-        return unwrap(value.item())
+        if type(value).__name__ == "Timestamp":
+            return value.to_pydatetime(warn=False)
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        if getattr(getattr(value, "dtype", None), "kind", None) == "M":
+            value = value.astype("datetime64[us]")  # nanoseconds would come as an integer
+        plain = value.item()
+        if type(plain) is not type(value):
+            return unwrap(plain)
+        return float(plain) if type(value).__name__ == "longdouble" else str(plain)  # it is its own plain form
     if hasattr(value, "tolist") and hasattr(value, "shape"):
         return value.tolist()
     return value
+
+
+def _only_item(value: Any) -> Any:
+    """Return the item of an array that has one, others as they are."""
+    shape = getattr(value, "shape", None)
+    if not isinstance(shape, tuple) or any(size != 1 for size in shape):
+        return value
+    if hasattr(value, "reshape"):
+        return value.reshape(())
+    return value.item() if hasattr(value, "item") else value  # a pandas Series
+
+
+def _is_nan(value: Any) -> bool:
+    return value.is_nan() if isinstance(value, Decimal) else isinstance(value, float) and math.isnan(value)
 
 
 _PLAIN = frozenset({bool, int, float, str, bytes, dict, list, datetime, date})
 
 
 def _refuse(value: Any, kind: Kind, remedy: str = "") -> InvalidValueError:
-    shown = repr(value)
-    if len(shown) > 60:
-        shown = shown[:57] + "..."
-    return InvalidValueError(f"{shown} is not {kind.value}{remedy}")
+    return InvalidValueError(f"{_shown(value)} is not {kind.value}{remedy}")
+
+
+def _shown(value: Any) -> str:
+    try:
+        shown = repr(value)
+    except Exception:  # of an object of the user's, or nested too deeply
+        shown = f"<{type(value).__name__}>"
+    return shown if len(shown) <= 60 else shown[:57] + "..."
 
 
 def _integer(field: FieldType, value: Any) -> Any:
@@ -224,8 +263,8 @@ def _integer(field: FieldType, value: Any) -> Any:
             value = _real_from_text(field, value)
     if not isinstance(value, (int, float, Decimal)):
         raise _refuse(value, field.kind)
-    if isinstance(value, float) and math.isnan(value):
-        return value  # left to the writer, which turns it into NULL and warns once, naming the field
+    if _is_nan(value):
+        return value  # the text "nan"
     if not math.isfinite(value) or value != int(value):
         raise _refuse(value, field.kind)
     assert field.limit is not None
@@ -249,7 +288,9 @@ def _real(field: FieldType, value: Any) -> float:
         try:
             number = float(value)
         except OverflowError:
-            raise _refuse(value, field.kind, " a DOUBLE can hold") from None
+            number = math.inf
+        if math.isinf(number) and value != number:
+            raise _refuse(value, field.kind, " a DOUBLE can hold")
     else:
         raise _refuse(value, field.kind)
     if field.length is not None and math.isfinite(number):
@@ -275,7 +316,7 @@ def _text(field: FieldType, value: Any) -> str:
         value = str(value)
     elif isinstance(value, (dict, list, tuple, set, frozenset)):
         value = to_json(value)
-    elif isinstance(value, bytes):
+    elif isinstance(value, (bytes, bytearray, memoryview)):
         raise _refuse(value, field.kind, "; decode it, or declare a BLOB")
     elif not isinstance(value, str):
         value = str(value)
@@ -286,53 +327,66 @@ def _fitting(field: FieldType, text: str) -> str:
     if "\0" in text:
         raise _refuse(text, field.kind, " a database can hold: it contains a NUL character")
     try:
-        size = len(text.encode()) if field.length is None else len(text)
+        encoded = text.encode()
     except UnicodeEncodeError:
         raise _refuse(text, field.kind, " a database can hold: it contains a lone surrogate") from None
-    most, unit = (field.limit, "bytes") if field.length is None else (field.length, "characters")
+    size, most, unit = (
+        (len(encoded), field.limit, "bytes") if field.length is None else (len(text), field.length, "characters")
+    )
     if most is not None and size > most:
-        raise InvalidValueError(f"{text[:40]!r}... has {size} {unit}, a {field} holds {most}; declare a longer type")
+        raise InvalidValueError(f"{_shown(text)} has {size} {unit}, a {field} holds {most}; declare a longer type")
     return text
 
 
 def _json(field: FieldType, value: Any) -> Any:
-    _fitting(field, to_json(value))
-    return value
+    if isinstance(value, float) and math.isinf(value):
+        return math.nan  # no JSON value, as NaN is none
+    text = to_json(value)
+    _fitting(field, text)
+    return json.loads(text)
 
 
 def to_json(value: Any) -> str:
     """Write `value` as the one JSON text that stands for it: sorted keys, no spaces, numbers that are none as null.
 
-    >>> to_json({"b": 1, "a": [2.5, None]})
-    '{"a":[2.5,null],"b":1}'
+    >>> to_json({"b": 1, "a": [2.5, float("nan"), None]})
+    '{"a":[2.5,null,null],"b":1}'
     """
-
-    def default(item: Any) -> Any:
-        plain = unwrap(item)
-        if isinstance(plain, (set, frozenset)):
-            return sorted(plain)
-        if isinstance(plain, (datetime, date)):
-            return plain.isoformat()
-        if plain is item:
-            raise InvalidValueError(f"{item!r} cannot be written as JSON")
-        return plain
-
     try:
         return json.dumps(
-            value, default=default, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+            _json_value(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
         )
-    except (ValueError, TypeError) as error:
-        raise InvalidValueError(f"{value!r:.60} cannot be written as JSON: {error}") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InvalidValueError(f"{_shown(value)} cannot be written as JSON: {error}") from error
 
 
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
+def _json_value(value: Any) -> Any:
+    value = unwrap(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (str, int)):
+        return value
     if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
+        items = {_json_key(key): _json_value(item) for key, item in value.items()}
+        if len(items) < len(value):
+            raise ValueError("some of its keys are one text in JSON")
+        return items
     if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    return value
+        return [_json_value(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(_json_value, value))
+    if isinstance(value, (datetime, date)):
+        return value.isoformat()
+    raise TypeError(f"{_shown(value)} has no form there")
+
+
+def _json_key(key: Any) -> str:
+    key = unwrap(key)
+    if isinstance(key, str):
+        return key
+    if key is None or isinstance(key, (int, float)):
+        return json.dumps(key, allow_nan=False)
+    raise TypeError(f"the key {_shown(key)} is no text")
 
 
 def _datetime(field: FieldType, value: Any) -> datetime:
@@ -342,7 +396,10 @@ def _datetime(field: FieldType, value: Any) -> datetime:
         except ValueError:
             raise _refuse(value, field.kind, " as in 2026-01-31 13:30:00") from None
     if isinstance(value, datetime):
-        return value.astimezone(timezone.utc).replace(tzinfo=None) if value.tzinfo else value
+        try:
+            return value.astimezone(timezone.utc).replace(tzinfo=None) if value.tzinfo else value
+        except OverflowError:
+            raise _refuse(value, field.kind, " in UTC") from None
     if isinstance(value, date):
         return datetime(value.year, value.month, value.day)
     raise _refuse(value, field.kind)
@@ -365,9 +422,12 @@ def _date(field: FieldType, value: Any) -> date:
 def _binary(field: FieldType, value: Any) -> bytes:
     if not isinstance(value, (bytes, bytearray, memoryview)):
         raise _refuse(value, field.kind)
-    if field.limit is not None and len(value) > field.limit:
-        raise InvalidValueError(f"{len(value)} bytes are more than a {field} holds: {field.limit}")
-    return bytes(value)
+    data = bytes(value)
+    if field.limit is not None and len(data) > field.limit:
+        raise InvalidValueError(
+            f"{len(data)} bytes are more than a {field} holds: {field.limit}; declare a longer type"
+        )
+    return data
 
 
 _COERCERS = {

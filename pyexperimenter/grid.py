@@ -6,6 +6,7 @@ rows there are is counted without walking them.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,8 @@ class Grid:
     ContradictoryConditionError
         If a condition can never be met, or conditions wait for each other.
     InvalidValuesInConfiguration
-        If a condition names an unknown keyfield, a domain repeats a value, or zipped lengths differ.
+        If a condition names an unknown keyfield, a domain repeats a value, zipped lengths differ, or there are
+        more rows than Python can count with `len`.
 
     Notes
     -----
@@ -75,6 +77,7 @@ class Grid:
     ) -> None:
         self.columns: tuple[str, ...] = tuple(domains)
         self._domains = {n: d if isinstance(d, Domain) else Domain(d) for n, d in domains.items()}
+        self._places: dict[str, dict[Any, int]] = {}  # keyfield -> value -> position, where values are written out
         self._check_domains()
         self._check_zipped(zipped)
         for index, row in enumerate(include):
@@ -89,6 +92,8 @@ class Grid:
         self._check_reachable()
         self._extra = self._rows_beyond_the_grid()
         self._size = _Counter(self).count() + len(self._extra)
+        if self._size > sys.maxsize:
+            raise InvalidValuesInConfiguration(f"the grid has {self._size} rows; take fewer values", ("keyfields",))
 
     def __len__(self) -> int:
         return self._size
@@ -197,7 +202,7 @@ class Grid:
         result: _Positions = {}
         for name, allowed in condition.items():
             domain = self._domains[name]
-            positions: set[int | None] = {_position(domain.values, value) for value in allowed}
+            positions: set[int | None] = {self._position(name, value) for value in allowed}
             if domain.when is not None and any(value is None for value in allowed):
                 positions.add(None)
             elif not any(value is None for value in allowed):
@@ -219,18 +224,21 @@ class Grid:
         return by_level
 
     def _rows_beyond_the_grid(self) -> list[tuple[Any, ...]]:
-        rows: list[tuple[Any, ...]] = []
-        for row in self._include:
-            if not self._contains(row) and row not in rows:
-                rows.append(row)
-        return rows
+        rows = {_key(row): row for row in self._include if not self._contains(row)}
+        return list(rows.values())
+
+    def _position(self, name: str, value: Any) -> int | None:
+        """Return where `value` stands in a keyfield's domain, or None."""
+        if name in self._places:
+            return self._places[name].get(_key(value))
+        return _position(self._domains[name].values, value)
 
     def _contains(self, row: tuple[Any, ...]) -> bool:
         values = dict(zip(self.columns, row, strict=True))
         chosen: list[int | None] = []
         for axis, when, exclusions in zip(self._axes, self._when, self._exclude, strict=True):
             active = when is None or _holds(when, chosen)
-            positions = {_position(self._domains[name].values, values[name]) for name in axis}
+            positions = {self._position(name, values[name]) for name in axis}
             if active:
                 if len(positions) != 1 or None in positions:
                     return False
@@ -259,7 +267,7 @@ class Grid:
             if not allowed:
                 raise ContradictoryConditionError(f"no value of {name} is given", (*path, name))
             for value in allowed:
-                if _position(domain.values, value) is None and not (value is None and domain.when is not None):
+                if self._position(name, value) is None and not (value is None and domain.when is not None):
                     raise ContradictoryConditionError(
                         f"{name} never is {value!r}; its values are {_shown(domain.values)}", (*path, name)
                     )
@@ -270,16 +278,15 @@ class Grid:
             if len(domain.values) == 0:
                 raise EmptyDomainError(f"{name} has no values; give at least one", (*path, "values"))
             if isinstance(domain.values, (list, tuple)):
-                seen: set[Any] = set()
+                places = self._places[name] = {}
                 for index, value in enumerate(domain.values):
-                    key = _hashable(value)
-                    if key in seen:
+                    if places.setdefault(_key(value), index) != index:
                         raise InvalidValuesInConfiguration(
                             f"the values of {name} repeat {value!r}; give each value once", (*path, "values", index)
                         )
-                    seen.add(key)
+        for name, domain in self._domains.items():
             if domain.when is not None:
-                self._check_condition(domain.when, (*path, "when"))
+                self._check_condition(domain.when, ("keyfields", name, "when"))
 
     def _check_zipped(self, zipped: Sequence[Sequence[str]]) -> None:
         seen: set[str] = set()
@@ -378,7 +385,12 @@ def _converted(values: Sequence[Any], convert: Callable[[Any], Any] | None) -> S
 
 
 def _position(values: Sequence[Any], value: Any) -> int | None:
-    """Return where `value` stands in a domain, or None. 1 and True are different values, 1 and 1.0 are not."""
+    """Return where `value` stands in a range, or None."""
+    if isinstance(values, range):
+        # For what is no int, `index` would look through all the numbers.
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value % 1 != 0:
+            return None
+        value = int(value)
     try:
         position = values.index(value)
     except ValueError:
@@ -389,7 +401,12 @@ def _position(values: Sequence[Any], value: Any) -> int | None:
     return next(matches, None)
 
 
-def _hashable(value: Any) -> Any:
+def _key(value: Any) -> Any:
+    """Return what tells a value from others, hashable. 1 and True are different values, 1 and 1.0 are not."""
+    if isinstance(value, Mapping):
+        return Mapping, frozenset((_key(key), _key(item)) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return Sequence, tuple(map(_key, value))
     return (type(value) is bool, value) if value.__hash__ is not None else repr(value)
 
 

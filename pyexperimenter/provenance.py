@@ -55,7 +55,7 @@ def job_id(environment: Mapping[str, str]) -> str | None:
     )
     if environment.get("SLURM_ARRAY_JOB_ID"):
         job = f"{environment['SLURM_ARRAY_JOB_ID']}_{environment.get('SLURM_ARRAY_TASK_ID', '')}"
-    restarts = environment.get("SLURM_RESTART_COUNT", "0")
+    restarts = environment.get("SLURM_RESTART_COUNT") or "0"
     return f"{job} restart {restarts}" if job and restarts != "0" else job
 
 
@@ -75,7 +75,14 @@ def git_state(directory: str) -> tuple[str | None, bool | None]:
 def _git(directory: str, *arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", *arguments], cwd=directory, capture_output=True, text=True, timeout=30, check=False
+            # Without a lock, so that a thousand workers, and the researcher's own git, do not meet.
+            ["git", "--no-optional-locks", *arguments],
+            cwd=directory,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=30,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

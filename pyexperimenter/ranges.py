@@ -14,7 +14,6 @@ from typing import Any, overload
 
 from pyexperimenter.exceptions import InvalidRangeError
 
-
 _EXACT = Context(prec=40)
 """More digits than any float has, and independent of what the user's program makes of decimals."""
 
@@ -47,7 +46,7 @@ class Progression(Lazy):
 
     def index(self, value: Any, start: int = 0, stop: int | None = None) -> int:
         """Return where `value` stands; ValueError if it is not there."""
-        if isinstance(value, (int, float, Decimal)):
+        if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
             if self._length > 1 and self[0] > self[-1]:
                 found = bisect_left(self, -value, key=operator.neg)
             else:
@@ -175,21 +174,38 @@ def sampled(distribution: str, num: int, seed: int = 0, **parameters: float) -> 
     if distribution == "normal":
         if parameters["std"] <= 0:
             raise InvalidRangeError(f"std is {parameters['std']!r}; it must be above 0")
-        return [generator.gauss(parameters["mean"], parameters["std"]) for _ in range(num)]
+        return [_normal(generator, parameters["mean"], parameters["std"]) for _ in range(num)]
     low, high = parameters["low"], parameters["high"]
     if low >= high:
         raise InvalidRangeError(f"low is {low!r} and high is {high!r}; low must be below high")
+    if not _is_finite(high - low):
+        raise InvalidRangeError(f"low is {low!r} and high is {high!r}; they are too far apart")
     if distribution == "integers":
         if not (isinstance(low, int) and isinstance(high, int)):
             raise InvalidRangeError(f"an integers sample needs whole numbers as low and high, not {low!r} and {high!r}")
         if num > high - low + 1:
             raise InvalidRangeError(f"there are only {high - low + 1} integers from {low} to {high}, but num is {num}")
+        if high - low >= sys.maxsize:
+            raise InvalidRangeError(f"low is {low} and high is {high}; they must be less than 2**63 - 1 apart")
         return generator.sample(range(low, high + 1), num)
     if distribution == "uniform":
         return [low + (high - low) * generator.random() for _ in range(num)]
     if low <= 0:
         raise InvalidRangeError(f"low is {low!r}; a loguniform sample needs it above 0")
-    return [math.exp(math.log(low) + (math.log(high) - math.log(low)) * generator.random()) for _ in range(num)]
+    # In decimals: exp and log of floats differ in the last digit from one C library to another, and with them rows.
+    ratio = _EXACT.divide(_decimal(high), _decimal(low))
+    return [float(_EXACT.multiply(_decimal(low), _EXACT.power(ratio, Decimal(generator.random())))) for _ in range(num)]
+
+
+def _normal(generator: random.Random, mean: float, std: float) -> float:
+    """Draw by Marsaglia's polar method, in decimals for the same reason."""
+    while True:
+        x, y = 2 * generator.random() - 1, 2 * generator.random() - 1
+        square = x * x + y * y
+        if 0 < square < 1:
+            break
+    factor = _EXACT.sqrt(_EXACT.divide(_EXACT.multiply(-2, _EXACT.ln(Decimal(square))), Decimal(square)))
+    return float(_EXACT.fma(_EXACT.multiply(Decimal(x), factor), _decimal(std), _decimal(mean)))
 
 
 def _decimal(number: float) -> Decimal:

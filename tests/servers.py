@@ -43,6 +43,10 @@ class Server:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} at {self.host}:{self.port}>"
 
+    def __reduce__(self) -> tuple[type[Server], tuple[str, str, int, str, str]]:
+        # Another process may use a server that this one owns.
+        return Server, (self.name, self.host, self.port, self.user, self.password)
+
     @functools.cached_property
     def version(self) -> str:
         return str(self._run("SELECT VERSION()")[0][0])

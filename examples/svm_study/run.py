@@ -75,7 +75,8 @@ def accuracy_table(rows: pd.DataFrame, sign: str, bold: str = "{}") -> pd.DataFr
     deviations = rows.pivot_table(index="dataset", columns="kernel", values="accuracy", aggfunc="std")
     cells = means.map("{:.3f}".format) + f" {sign} " + deviations.map("{:.3f}".format)
     cells = cells.where(means.lt(means.max(axis=1), axis=0), cells.map(bold.format))
-    return cells.rename(index=lambda name: name.replace("_", " "))
+    cells.index = cells.index.str.replace("_", " ")  # LaTeX would stumble over it
+    return cells.rename_axis(columns=None).reset_index()
 
 
 def main() -> None:
@@ -95,7 +96,7 @@ def main() -> None:
 
     best = best_settings(table)
     print("\nTest accuracy, mean ± std over the seeds, of the setting with the best cross-validated accuracy")
-    print(tabulate(accuracy_table(best, "±"), headers="keys"))
+    print(tabulate(accuracy_table(best, "±"), headers="keys", showindex=False))
 
     print("\nThe classes that these models recognise worst")
     classes = experimenter.get_logtable("classes").merge(best, left_on="experiment_id", right_on="ID")
@@ -103,8 +104,8 @@ def main() -> None:
     print(tabulate(recalls, headers="keys", showindex=False, floatfmt=".3f"))
 
     print("\nThe table as LaTeX (needs the package booktabs), the best of each line in bold")
-    print(accuracy_table(best, r"$\pm$", bold=r"\textbf{{{}}}").to_latex())
-    print(f"All rows are in {Path('svm_study.db').absolute()}")
+    print(accuracy_table(best, r"$\pm$", bold=r"\textbf{{{}}}").to_latex(index=False))
+    print(f"All rows are in {Path(experimenter.config.database.database).absolute()}.db")
 
 
 if __name__ == "__main__":

@@ -72,11 +72,14 @@ def translated(error: Exception, dialect: Dialect, doing: str) -> PyExperimenter
 
 @contextmanager
 def translated_errors(dialect: Dialect, doing: str) -> Iterator[None]:
-    """Raise our errors where the block raises the driver's."""
+    """Raise our errors where opening a connection raises the driver's.
+
+    The driver's frames are cut off: the password is among their variables, which some show with a traceback.
+    """
     try:
         yield
     except DRIVER_ERRORS as error:
-        raise translated(error, dialect, doing) from error
+        raise translated(error, dialect, doing) from error.with_traceback(None)
 
 
 class SqliteFile:

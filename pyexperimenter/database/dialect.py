@@ -136,12 +136,17 @@ class Dialect:
         return next(matches, None)
 
 
-_QUOTED_OR_MARK = re.compile(r"""'(?:[^'\\]|''|\\.)*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\?|%""", re.S)
+# Quoted texts (MySQL knows backslashes in both kinds) and names, comments, and the two signs that matter.
+_QUOTED_OR_MARK = re.compile(
+    r"""'(?:[^'\\]|''|\\.)*'|"(?:[^"\\]|""|\\.)*"|`(?:[^`]|``)*`"""
+    r"""|--(?=\s|\Z)[^\n]*|\#[^\n]*|/\*.*?(?:\*/|\Z)|\?|%""",
+    re.S,
+)
 
 
 @lru_cache(maxsize=512)
 def _with_placeholder(sql: str, placeholder: str) -> str:
-    """Replace each ``?`` that stands for a parameter, none inside quotes; double each ``%``."""
+    """Replace each ``?`` that stands for a parameter, none inside quotes or comments; double each ``%``."""
 
     def replace(match: re.Match[str]) -> str:
         return placeholder if match[0] == "?" else match[0].replace("%", "%%")

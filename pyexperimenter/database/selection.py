@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,7 +86,8 @@ class Selector:
             return Condition(f"({where})")
         condition = Condition()
         for name, value in where.items():
-            condition &= self._one_of(name, value if isinstance(value, (list, tuple, set, range)) else [value])
+            several = isinstance(value, (list, tuple, set, frozenset, range))
+            condition &= self._one_of(name, value if several else [value])
         return condition
 
     def rows(self, states: Sequence[str], where: Where, ids: Sequence[int] | None) -> Condition:
@@ -98,7 +99,7 @@ class Selector:
             condition &= self._one_of("ID", list(ids))
         return condition
 
-    def _one_of(self, name: str, values: Sequence[Any] | set[Any]) -> Condition:
+    def _one_of(self, name: str, values: Iterable[Any]) -> Condition:
         column = self._column(name)
         encode: Callable[[Any], Any] = Encoder(name, self._schema.columns[name], self._schema.dialect.keeps_infinity)
         encoded = [encode(value) for value in values]
@@ -109,7 +110,7 @@ class Selector:
         return Condition(f"({' OR '.join(options) or '1 = 0'})", given)
 
     def _order(self, order_by: OrderBy) -> str:
-        names = [order_by] if isinstance(order_by, str) else order_by or []
+        names = [order_by] if isinstance(order_by, str) and order_by else order_by or []
         return ", ".join(self._direction(part.strip()) for name in names for part in name.split(","))
 
     def _direction(self, name: str) -> str:

@@ -107,7 +107,10 @@ class Statements:
         self.table = f"SELECT * FROM {table} ORDER BY ID"
         self.attempts = f"SELECT * FROM {attempts} ORDER BY ID"
         self.last_config = f"SELECT config FROM {q(schema.meta)} ORDER BY ID DESC LIMIT 1"
-        self.keep_config = f"INSERT INTO {q(schema.meta)} (created, schema_version, library_version, config) VALUES ({d.now_exact}, ?, ?, ?)"
+        self.keep_config = (
+            f"INSERT INTO {q(schema.meta)} (created, schema_version, library_version, config) "
+            f"VALUES ({d.now_exact}, ?, ?, ?)"
+        )
         # {columns}, then the row, as `insert` has them.
         self.insert_side = f"INSERT INTO {{}} ({{}}) VALUES ({d.now}, {{}})"
         self.side_table = "SELECT * FROM {} ORDER BY ID"

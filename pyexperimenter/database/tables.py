@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +16,7 @@ from pyexperimenter.exceptions import (
     InvalidColumnError,
     TableHasWrongStructureError,
 )
-from pyexperimenter.fieldtypes import FieldType
+from pyexperimenter.fieldtypes import FieldType, Kind
 
 
 class Tables:
@@ -57,6 +58,7 @@ class Tables:
             existing = self._columns(cursor, self._schema.table)
             if existing:
                 self._refuse_differences(cursor, existing)
+                self._warn_of_rounding(existing)
             else:
                 cursor.run(self._schema.create_main())
             indexes = {name for (name,) in cursor.all(self._dialect.list_indexes, [self._schema.table])}
@@ -162,17 +164,28 @@ class Tables:
             declared = found.pop(name.lower(), None)
             if declared is None:
                 differences.append(f"{table}.{name} is missing; migrate() adds it")
-            elif name != "ID" and not self._holds(declared, field):
+            elif name not in ("ID", "experiment_id") and not self._holds(declared, field):
                 differences.append(f"{table}.{name} is {declared}, configured is {field}; change one of the two")
         for lowered in found:
             name = next(name for name in existing if name.lower() == lowered)
             differences.append(f"{table}.{name} is not configured; configure it, or drop the column")
         return differences
 
+    def _warn_of_rounding(self, existing: Mapping[str, str]) -> None:
+        """Tell of columns that the predecessor declared DECIMAL, meaning a number, and MySQL made DECIMAL(10,0)."""
+        for name, declared in existing.items():
+            wanted, found = self._schema.columns.get(name), _parsed(declared)
+            if wanted and found and wanted.kind is Kind.REAL and wanted.length is None and found.length is not None:
+                table, column = self._schema.q(self._schema.table), self._schema.q(name)
+                warnings.warn(
+                    f"{self._schema.table}.{name} is {declared}, which rounds numbers to {found.scale} digits behind "
+                    f"the point; to keep them all: ALTER TABLE {table} MODIFY {column} DOUBLE",
+                    stacklevel=2,
+                )
+
     def _holds(self, declared: str, field: FieldType) -> bool:
-        try:
-            existing = FieldType.parse(declared.removesuffix(" TEXT") if declared.upper() == "JSON TEXT" else declared)
-        except ValueError:
+        existing = _parsed(declared)
+        if existing is None:
             return False
         if not self._dialect.lengths_matter:
             return existing.kind is field.kind
@@ -264,6 +277,14 @@ class Tables:
                         cursor.run(self._schema.add_column(name, column, field, after=before))
                 before = column
         return done
+
+
+def _parsed(declared: str) -> FieldType | None:
+    """Read the type that a database tells of a column; None if it is none of ours."""
+    try:
+        return FieldType.parse("JSON" if declared.upper() == "JSON TEXT" else declared)
+    except ValueError:
+        return None
 
 
 def _text(value: Any) -> str:

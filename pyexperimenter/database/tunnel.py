@@ -101,11 +101,7 @@ def _forwarder(ssh: SshConfig, route: str, logger: logging.Logger) -> Any:
     if not logging.getLogger("paramiko").hasHandlers():
         logging.getLogger("paramiko").addHandler(logging.NullHandler())  # else its tracebacks go to stderr
 
-    class Forwarder(sshtunnel.SSHTunnelForwarder):  # type: ignore[misc]
-        def __del__(self) -> None:
-            """Do nothing: in a forked child, the inherited one would wait forever for threads that are not there."""
-
-    return Forwarder(
+    return sshtunnel.SSHTunnelForwarder(
         ssh.address,
         ssh_port=None if ssh.port == 22 else ssh.port,  # the default leaves it to ~/.ssh/config
         ssh_username=ssh.user,

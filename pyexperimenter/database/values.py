@@ -6,7 +6,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable
-from datetime import date, datetime
+from datetime import date, datetime, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -91,7 +91,7 @@ def decode(name: str, field: FieldType, value: Any) -> Any:
         return None
     try:
         return _DECODERS[field.kind](value)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise UndecodableValueError(
             f"column {name} holds {value!r:.60}, which is not {field.kind.value} ({field}); mend it by SQL"
         ) from error
@@ -114,14 +114,19 @@ def _plain_text(value: Any) -> str:
 
 
 def _plain_datetime(value: Any) -> datetime:
-    return value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    return moment.astimezone(timezone.utc).replace(tzinfo=None) if moment.tzinfo else moment
 
 
 def _plain_date(value: Any) -> date:
+    if isinstance(value, datetime):
+        raise ValueError(value)
     return value if isinstance(value, date) else date.fromisoformat(value)
 
 
 def _plain_bytes(value: Any) -> bytes:
+    if isinstance(value, int):
+        raise TypeError(value)  # bytes(5) would be five zeros
     return value.encode() if isinstance(value, str) else bytes(value)
 
 

@@ -109,11 +109,12 @@ def test_no_file_is_left_and_nothing_is_said(tmp_path: Path) -> None:
         tmp_path,
         """
         filters = list(warnings.filters)
-        found = [measured(**offline)["country_name"], measured(**offline, output_dir="out")["country_name"]]
+        options = [{}, {"output_dir": "out"}, {"save_to_logger": False}, {"save_to_file": "false"}]
+        found = [measured(**offline, **more)["country_name"] for more in options]
         print(json.dumps([*found, filters == warnings.filters]))
         """,
     )
-    assert shown == ["Germany", "Germany", True]
+    assert shown == [*["Germany"] * 4, True]
     assert (files_in(tmp_path), said) == (set(), "")
     assert not (tmp_path / "out").exists()
 

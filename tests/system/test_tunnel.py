@@ -223,6 +223,7 @@ def test_key_of_the_agent(sshd: SshServer, mariadb_target: Target, monkeypatch: 
             tunnel = open_tunnel(ssh, "localhost", 3306)
             check_query(tunnel, mariadb_target)
             tunnel.close()
+            assert "was refused" in failure(sshd.config("stranger"))  # a key that is named is the only one tried
         finally:
             agent.terminate()
 
@@ -243,7 +244,7 @@ def test_refused_key(sshd: SshServer) -> None:
     assert "and the password was refused" in failure(sshd.config("stranger", password=Secret(WRONG)))
 
 
-def test_named_key_is_the_only_one_tried(sshd: SshServer, empty_home: Path) -> None:
+def test_key_of_the_home_is_not_tried_if_another_is_named(sshd: SshServer, empty_home: Path) -> None:
     shutil.copy(sshd.home / "key", empty_home / ".ssh" / "id_ed25519")
     assert "was refused" in failure(sshd.config("stranger"))
 

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import pandas as pd
+import pytest
+from servers import Target
+from study import experimenter, study
+
+from pyexperimenter.exceptions import DatabaseQueryError, InvalidLogtableError
+
+ALL_KINDS = {
+    "whole": "INT",
+    "number": "DOUBLE",
+    "exact": "DECIMAL(10,3)",
+    "flag": "BOOL",
+    "text": "VARCHAR(40)",
+    "long": "LONGTEXT",
+    "options": "JSON",
+    "moment": "DATETIME",
+    "day": "DATE",
+    "raw": "BLOB",
+}
+VALUES: dict[str, list[Any]] = {
+    "whole": [0, -(2**31), 2**31 - 1],
+    "number": [0.1, 1e300, 1 / 3],
+    "exact": [0.125, -1234567.891, 2.0],
+    "flag": [True, False, True],
+    "text": ['😀 it\'s "quoted" \\ %s ? `x`', "trailing ", ""],
+    "long": ["ä" * 70_000, "a\nb\tc", "NULL"],
+    "options": [{"a": [1, None, {"b": "ü"}]}, [], 1.5],
+    "moment": [datetime(2026, 1, 31, 23, 59, 59, 123456), datetime(1999, 1, 1), datetime(2026, 6, 1, 12)],
+    "day": [datetime(2026, 1, 31).date(), datetime(2000, 2, 29).date(), datetime(1970, 1, 1).date()],
+    "raw": [b"\x00\xff'\"", b"", b"abc"],
+}
+
+
+def test_values_come_back_as_they_went_in_as_inputs_and_as_results(target: Target) -> None:
+    results = {f"{name}_out": kind for name, kind in ALL_KINDS.items()}
+    study_ = experimenter(
+        target, study(target, keyfields=ALL_KINDS, resultfields=results, logtables={"log": ALL_KINDS})
+    )
+    rows = [{name: values[index] for name, values in VALUES.items()} for index in range(3)]
+    rows.append({name: None for name in VALUES})
+    assert study_.fill_table_with_rows(rows) == (4, 0)
+    assert study_.fill_table_with_rows(rows) == (0, 4)
+    seen = []
+
+    def function(keyfields: dict[str, Any], processor: Any, custom: Any) -> dict[str, Any]:
+        seen.append(keyfields)
+        processor.process_logs({"log": keyfields})
+        return {f"{name}_out": value for name, value in keyfields.items()}
+
+    assert study_.execute(function) == 4
+    assert study_.counts()["done"] == 4
+    assert seen == rows
+    assert [[type(value) for value in row.values()] for row in seen[:3]] == [
+        [type(value) for value in row.values()] for row in rows[:3]
+    ]
+    table, logs = study_.get_table(), study_.get_logtable("log")
+    for name, values in VALUES.items():
+        for series in (table[name], table[f"{name}_out"], logs[name]):
+            assert [series[index] for index in range(3)] == values
+            assert pd.isna(series[3])
+
+
+def test_get_table_has_the_right_dtypes_also_when_empty_or_null(target: Target) -> None:
+    study_ = experimenter(target, study(target, keyfields=ALL_KINDS))
+    study_.create_table()
+    expected = {
+        "ID": "int64",
+        "whole": "Int64",
+        "number": "float64",
+        "exact": "float64",
+        "flag": "boolean",
+        "accuracy": "float64",
+    }
+    moments = ["moment", "creation_date", "start_date", "end_date"]
+
+    def check() -> None:
+        dtypes = study_.get_table().dtypes
+        assert {name: str(dtypes[name]) for name in expected} == expected
+        assert all(pd.api.types.is_datetime64_dtype(dtypes[name]) for name in moments)
+
+    check()
+    study_.fill_table_with_rows([{"whole": 1}, {"flag": True}])
+    check()
+    columns = list(study_.get_table().columns)
+    around = ["creation_date", "status", "start_date", "name", "machine", "accuracy", "model", "end_date", "error"]
+    assert columns == ["ID", *ALL_KINDS, *around]
+
+
+def test_a_column_edited_by_hand_into_something_else_is_shown_as_it_is(sqlite_target: Target) -> None:
+    study_ = experimenter(sqlite_target)
+    study_.fill_table_from_config()
+    sqlite_target.query("UPDATE study SET seed = 'three', accuracy = 'high' WHERE ID = 1")
+    table = study_.get_table()
+    assert table["seed"].tolist() == ["three", 1, 2, 0, 1, 2]
+    assert table["accuracy"][0] == "high"
+
+
+def test_logtables_by_condition(target: Target) -> None:
+    study_ = experimenter(target)
+    study_.fill_table_from_config()
+    study_.execute(lambda k, r, c: r.process_logs({"epochs": [{"epoch": e, "loss": 1 / e} for e in (1, 2)]}))
+    assert len(study_.get_logtable("epochs")) == 12
+    assert study_.get_logtable("epochs", "experiment_id = 3 AND epoch > 1")["loss"].tolist() == [0.5]
+    logs = study_.get_logtable("epochs")
+    assert list(logs.columns) == ["ID", "experiment_id", "timestamp", "epoch", "loss", "attempt_id"]
+    assert str(logs["epoch"].dtype) == "Int64"
+    with pytest.raises(InvalidLogtableError, match="'epoch' is no logtable; logtables are epochs"):
+        study_.get_logtable("epoch")
+
+
+def test_custom_queries(target: Target) -> None:
+    study_ = experimenter(target)
+    study_.fill_table_from_config()
+    assert study_.execute_custom_query("SELECT dataset, COUNT(*) FROM study GROUP BY dataset ORDER BY dataset") == [
+        ("iris", 3),
+        ("wine", 3),
+    ]
+    assert study_.execute_custom_query("UPDATE study SET seed = 10 WHERE dataset LIKE 'w%' AND seed = 2") == []
+    assert study_.execute_custom_query("SELECT seed FROM study WHERE ID = 6") == [(10,)]
+    with pytest.raises(DatabaseQueryError, match=r"no_such.* \(while running: SELECT no_such FROM study\)"):
+        study_.execute_custom_query("SELECT no_such FROM study")
+
+
+def test_codecarbons_table_is_refused_where_emissions_are_not_measured(sqlite_target: Target) -> None:
+    with pytest.raises(InvalidLogtableError, match="add a section CodeCarbon"):
+        experimenter(sqlite_target).get_codecarbon_table()

@@ -1,0 +1,337 @@
+"""Making, comparing, taking over, migrating and dropping tables."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from servers import Target
+from study import KEYFIELDS, RESULTFIELDS, experimenter, store, study
+
+from pyexperimenter.exceptions import (
+    DatabaseCreationError,
+    InvalidColumnError,
+    NameTooLongError,
+    TableHasWrongStructureError,
+)
+
+# What py-experimenter 1.4.2 was seen to create, on SQLite and on MariaDB.
+PREDECESSOR = {
+    "sqlite": [
+        "CREATE TABLE study (ID INTEGER PRIMARY KEY AUTOINCREMENT, dataset VARCHAR(50) DEFAULT NULL,"
+        "seed INT DEFAULT NULL,creation_date DATETIME DEFAULT NULL,status VARCHAR(255) DEFAULT NULL,"
+        "start_date DATETIME DEFAULT NULL,name LONGTEXT DEFAULT NULL,machine VARCHAR(255) DEFAULT NULL,"
+        "accuracy DOUBLE DEFAULT NULL,model LONGTEXT DEFAULT NULL,end_date DATETIME DEFAULT NULL,"
+        "error LONGTEXT DEFAULT NULL)",
+        "CREATE TABLE study__epochs (ID INTEGER PRIMARY KEY AUTOINCREMENT, experiment_id INTEGER, timestamp DATETIME,"
+        " epoch INT DEFAULT NULL,loss DOUBLE DEFAULT NULL,"
+        " FOREIGN KEY (experiment_id) REFERENCES study(ID) ON DELETE CASCADE)",
+    ],
+    "mysql": [
+        "CREATE TABLE study (ID int(11) NOT NULL AUTO_INCREMENT, dataset varchar(50) DEFAULT NULL,"
+        " seed int(11) DEFAULT NULL, creation_date datetime DEFAULT NULL, status varchar(255) DEFAULT NULL,"
+        " start_date datetime DEFAULT NULL, name longtext DEFAULT NULL, machine varchar(255) DEFAULT NULL,"
+        " accuracy double DEFAULT NULL, model longtext DEFAULT NULL, end_date datetime DEFAULT NULL,"
+        " error longtext DEFAULT NULL, PRIMARY KEY (ID)) ENGINE=InnoDB DEFAULT CHARSET=latin1",
+        "CREATE TABLE study__epochs (ID int(11) NOT NULL AUTO_INCREMENT, experiment_id int(11) DEFAULT NULL,"
+        " timestamp datetime DEFAULT NULL, epoch int(11) DEFAULT NULL, loss double DEFAULT NULL, PRIMARY KEY (ID),"
+        " KEY experiment_id (experiment_id), CONSTRAINT study__epochs_ibfk_1 FOREIGN KEY (experiment_id)"
+        " REFERENCES study (ID) ON DELETE CASCADE) ENGINE=InnoDB DEFAULT CHARSET=latin1",
+    ],
+}
+
+
+@pytest.fixture
+def predecessors_table(target: Target) -> Target:
+    for statement in PREDECESSOR[target.provider]:
+        target.query(statement)
+    for seed, status in ((0, "done"), (1, "error"), (2, "created"), (3, "paused")):
+        target.query(
+            "INSERT INTO study (dataset, seed, creation_date, status, accuracy) VALUES (?, ?, ?, ?, ?)",
+            "iris",
+            seed,
+            "2023-01-01 10:00:00",
+            status,
+            1 if status == "done" else None,
+        )
+    target.query("INSERT INTO study__epochs (experiment_id, timestamp, epoch) VALUES (1, '2023-01-01 10:00:00', 7)")
+    return target
+
+
+def columns_of(target: Target, table: str = "study") -> list[str]:
+    connection = target.connect()
+    cursor = connection.cursor()
+    cursor.execute(f"SELECT * FROM {table}")
+    names = [column[0] for column in cursor.description]
+    connection.close()
+    return names
+
+
+def test_the_main_table_has_the_predecessors_columns_in_its_order(target: Target) -> None:
+    experimenter(target, study(target, result_timestamps=True)).create_table()
+    before = ["ID", "dataset", "seed", "creation_date", "status", "start_date", "name", "machine"]
+    results = ["accuracy", "accuracy_timestamp", "model", "model_timestamp"]
+    assert columns_of(target) == [*before, *results, "end_date", "error"]
+    logs = ["ID", "experiment_id", "timestamp", "epoch", "loss", "attempt_id"]
+    assert columns_of(target, "study__epochs") == logs
+
+
+def test_creating_again_changes_nothing_and_many_may_create_at_once(target: Target) -> None:
+    start = threading.Barrier(4)
+    problems: list[BaseException] = []
+
+    def create() -> None:
+        creating = experimenter(target)
+        start.wait()
+        try:
+            creating.create_table()
+        except BaseException as problem:
+            problems.append(problem)
+
+    threads = [threading.Thread(target=create) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    experimenter(target).fill_table_from_config()
+    experimenter(target).create_table()
+    assert target.query("SELECT COUNT(*) FROM study") == [(6,)]
+
+
+def test_ids_are_never_reused(target: Target) -> None:
+    study_ = experimenter(target)
+    study_.fill_table_with_rows([{"dataset": "a"}, {"dataset": "b"}])
+    target.query("DELETE FROM study WHERE dataset = 'b'")
+    study_.fill_table_with_rows([{"dataset": "c"}])
+    ((newest,),) = target.query("SELECT ID FROM study WHERE dataset = 'c'")
+    assert newest > 2
+
+
+def test_reserved_words_quotes_and_spaces_are_fine_names(target: Target) -> None:
+    keyfields = {
+        "order": {"type": "INT", "values": [1, 2]},
+        "key": {"type": "VARCHAR(9)", "values": ["it's", 'say "no"', "50%", "😀"]},
+        "learning rate": {"type": "DOUBLE", "values": [0.1]},
+    }
+    config = study(
+        target,
+        name="group",
+        keyfields=keyfields,
+        resultfields={"rank": "INT", "library": "VARCHAR(20)"},
+        logtables={"select": {"from": "INT"}},
+    )
+    study_ = experimenter(target, config)
+    assert study_.fill_table_from_config() == (8, 0)
+    assert study_.fill_table_from_config() == (0, 8)
+
+    def function(keyfields: dict[str, Any], results: Any, custom: Any) -> dict[str, Any]:
+        results.process_logs({"select": {"from": 1}})
+        return {"rank": keyfields["order"], "library": keyfields["key"]}
+
+    assert study_.execute(function, where={"learning rate": 0.1}, order_by="-order") == 8
+    table = study_.get_table()
+    assert table["library"].tolist() == table["key"].tolist()
+    assert len(study_.get_logtable("select")) == 8
+    assert study_.reset_experiments("done", where={"key": "50%"}) == 2
+    study_.delete_table()
+
+
+def test_a_table_of_the_predecessor_is_taken_as_it_is(predecessors_table: Target) -> None:
+    target = predecessors_table
+    before = target.query("SELECT * FROM study")
+    study_ = experimenter(target)
+    table = study_.get_table()
+    assert table["status"].tolist() == ["done", "error", "created", "paused"]
+    assert target.query("SELECT * FROM study") == before
+    assert study_.fill_table_from_config() == (3, 3)
+    assert target.query("SELECT * FROM study WHERE ID <= 4") == before
+    assert columns_of(target)[-1] == "error"
+    assert study_.get_logtable("epochs")["epoch"].tolist() == [7]
+    assert study_.reset_experiments("error") == 1
+
+    def function(keyfields: dict[str, Any], results: Any, custom: Any) -> None:
+        results.process_logs({"epochs": {"epoch": keyfields["seed"]}})
+        results.process_results({"accuracy": 1, "model": "é"})
+
+    assert study_.execute(function) == 5
+    study_.unpause_experiment(4, function)
+    assert study_.counts() == {"created": 0, "running": 0, "done": 7, "error": 0, "paused": 0}
+    assert sorted(study_.get_logtable("epochs")["epoch"]) == [0, 1, 1, 2, 2, 3, 7]
+    study_.reset_experiments(ids=[1])
+    study_.execute(function)
+    assert study_.get_logtable("epochs", "experiment_id = 1")["epoch"].tolist() == [0]
+
+
+def test_letters_that_an_old_table_cannot_hold_are_an_error_in_the_row(predecessors_table: Target) -> None:
+    if predecessors_table.provider == "sqlite":
+        pytest.skip("SQLite holds all letters in any table")
+    study_ = experimenter(predecessors_table)
+
+    def function(keyfields: dict[str, Any], results: Any, custom: Any) -> None:
+        results.process_results({"accuracy": 1, "model": "😀"})
+
+    study_.execute(function)
+    ((status, accuracy, error),) = predecessors_table.query("SELECT status, accuracy, error FROM study WHERE ID = 3")
+    assert (status, accuracy) == ("error", 1)
+    assert "InvalidValueError: model: " in error
+
+
+def test_a_number_that_the_predecessor_declared_to_be_rounded_is_told(mariadb_target: Target) -> None:
+    for statement in PREDECESSOR["mysql"]:
+        mariadb_target.query(statement.replace("accuracy double", "accuracy decimal(10,0)"))
+    decimal = experimenter(
+        mariadb_target, study(mariadb_target, resultfields={"accuracy": "DECIMAL", "model": "LONGTEXT"})
+    )
+    remedy = r"accuracy is decimal\(10,0\), which rounds .* ALTER TABLE `study` MODIFY `accuracy` DOUBLE"
+    with pytest.warns(UserWarning, match=remedy):
+        decimal.create_table()
+    mariadb_target.query("ALTER TABLE `study` MODIFY `accuracy` DOUBLE")
+    decimal.create_table()
+    double = experimenter(mariadb_target)
+    mariadb_target.query("ALTER TABLE `study` MODIFY `accuracy` DECIMAL(10,2)")
+    with pytest.raises(TableHasWrongStructureError, match=r"accuracy is decimal\(10,2\), configured is DOUBLE"):
+        double.create_table()
+
+
+@pytest.mark.parametrize(
+    ("changes", "differences"),
+    [
+        (
+            {"keyfields": {**KEYFIELDS, "kernel": "VARCHAR(9)"}, "resultfields": {"accuracy": "INT"}},
+            [
+                "study.kernel is missing; migrate() adds it",
+                ", configured is INT; change one of the two",
+                "study.model is not configured; configure it, or drop the column",
+            ],
+        ),
+        (
+            {"logtables": {"epochs": {"epoch": "VARCHAR(9)", "step": "INT"}}},
+            ["study__epochs.epoch is ", "study__epochs.step is missing", "study__epochs.loss is not configured"],
+        ),
+    ],
+)
+def test_every_difference_of_an_existing_table_is_named(
+    target: Target, changes: dict[str, Any], differences: list[str]
+) -> None:
+    experimenter(target).fill_table_from_config()
+    with pytest.raises(TableHasWrongStructureError) as error:
+        experimenter(target, study(target, **changes)).fill_table_from_config()
+    for difference in differences:
+        assert difference in str(error.value)
+    assert "call migrate() to add what is missing" in str(error.value)
+    assert target.query("SELECT COUNT(*) FROM study") == [(6,)]
+
+
+def test_a_column_too_narrow_for_the_configuration_is_a_difference(target: Target) -> None:
+    experimenter(target).create_table()
+    wider = {**KEYFIELDS, "dataset": {"type": "VARCHAR(60)", "values": ["iris"]}}
+    study_ = experimenter(target, study(target, keyfields=wider))
+    if target.provider == "sqlite":  # which stores any length
+        study_.create_table()
+    else:
+        with pytest.raises(
+            TableHasWrongStructureError, match=r"study\.dataset is varchar\(50\), configured is VARCHAR"
+        ):
+            study_.create_table()
+
+
+def test_migrate_adds_what_is_missing_in_place(target: Target) -> None:
+    old = experimenter(target)
+    old.fill_table_from_config()
+    old.execute(lambda *_: {"accuracy": 0.5}, max_experiments=2)
+    kept = target.query("SELECT ID, dataset, seed, status, accuracy FROM study ORDER BY ID")
+    config = study(
+        target,
+        keyfields={"kernel": {"type": "VARCHAR(9)", "values": ["rbf", "poly"]}, **KEYFIELDS},
+        resultfields={**RESULTFIELDS, "f1": "DOUBLE"},
+        logtables={"epochs": {"epoch": "INT", "loss": "DOUBLE", "rate": "DOUBLE"}, "extra": {"x": "INT"}},
+    )
+    new = experimenter(target, config)
+    with pytest.raises(TableHasWrongStructureError, match=r"study has 6 rows, .* call migrate\(defaults=\{'kernel': "):
+        new.migrate()
+    with pytest.raises(InvalidColumnError, match="'f1' is no new keyfield; new are kernel"):
+        new.migrate(defaults={"kernel": "rbf", "f1": 1})
+    steps = new.migrate(dry_run=True, defaults={"kernel": "rbf"})
+    assert columns_of(target)[1] == "dataset"
+    assert new.migrate(defaults={"kernel": "rbf"}) == steps
+    assert steps == [
+        "add column study.kernel VARCHAR(9)",
+        "add column study.f1 DOUBLE",
+        "set study.kernel to 'rbf' in 6 rows",
+        "add column study__epochs.rate DOUBLE",
+        "create table study__extra",
+    ]
+    assert new.migrate() == []
+    assert target.query("SELECT ID, dataset, seed, status, accuracy FROM study ORDER BY ID") == kept
+    assert target.query("SELECT DISTINCT kernel, f1 FROM study") == [("rbf", None)]
+    assert new.fill_table_from_config() == (6, 6)
+    assert list(new.get_table().columns)[:4] == ["ID", "kernel", "dataset", "seed"]
+    new.execute(lambda k, results, c: results.process_logs({"extra": {"x": 1}, "epochs": {"rate": 0.1}}))
+    assert len(new.get_logtable("extra")) == 10
+
+
+def test_migrate_refuses_what_it_cannot_mend(target: Target) -> None:
+    experimenter(target).create_table()
+    changed = experimenter(
+        target, study(target, resultfields={"accuracy": "LONGTEXT", "model": "LONGTEXT", "f1": "INT"})
+    )
+    with pytest.raises(TableHasWrongStructureError, match=r"cannot mend this:\n  study\.accuracy is "):
+        changed.migrate()
+    assert "f1" not in columns_of(target)
+
+
+def test_delete_table_drops_all_side_tables_and_nothing_else(target: Target) -> None:
+    target.query("CREATE TABLE study_notes (note VARCHAR(20))")
+    target.query("CREATE TABLE study__other (note VARCHAR(20))")
+    with_logs = experimenter(target, study(target, CodeCarbon={"offline_mode": True, "country_iso_code": "DEU"}))
+    with_logs.fill_table_from_config()
+    experimenter(target, study(target, logtables={})).delete_table()
+    show = "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'study%'"
+    if target.provider == "mysql":
+        show = "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()"
+    assert sorted(target.query(show)) == [("study__other",), ("study_notes",)]
+
+
+def test_the_configuration_is_kept_with_the_table(target: Target) -> None:
+    study_ = experimenter(target)
+    study_.fill_table_from_config()
+    study_.fill_table_from_config()
+    ((version, config),) = target.query("SELECT schema_version, config FROM study__meta")
+    assert version == 1
+    assert "VARCHAR(50)" in config
+    experimenter(target, study(target, n_jobs=7)).create_table()
+    assert len(target.query("SELECT ID FROM study__meta")) == 2
+
+
+def test_names_longer_than_the_server_allows_are_refused(target: Target) -> None:
+    long = "a" * 60
+    config = study(target, name=long)
+    if target.provider == "sqlite":
+        experimenter(target, config).create_table()
+    else:
+        with pytest.raises(NameTooLongError, match=rf"'{long}__\w+' has \d\d characters, but mysql allows 64; shorten"):
+            experimenter(target, config)
+
+
+def test_create_database(target: Target) -> None:
+    if target.server is None:
+        with pytest.raises(DatabaseCreationError, match="is no directory; make it, or name another path"):
+            experimenter(target, database_name=f"{target.database}/no/where.db").create_table(create_database=True)
+        return
+    name = f"{target.database}_new"
+    try:
+        study_ = experimenter(target, database_name=name)
+        study_.create_table(create_database=True)
+        study_.create_table(create_database=True)
+        assert study_.counts()["created"] == 0
+    finally:
+        target.server.drop_database(name)
+
+
+def test_foreign_keys_are_enforced(target: Target) -> None:
+    opened = store(target)
+    assert opened.database.dialect
+    with pytest.raises(Exception, match=r"(?i)foreign key"):
+        target.query("INSERT INTO study__epochs (experiment_id) VALUES (99)")

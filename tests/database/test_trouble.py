@@ -1,0 +1,180 @@
+"""Databases that cannot be reached, read, written or filled: a class of its own, the place and the remedy."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from servers import Target, write_credentials
+from study import experimenter, study, wait_until
+
+from pyexperimenter.config import load_config
+from pyexperimenter.database.store import ExperimentStore
+from pyexperimenter.exceptions import (
+    AccessDeniedError,
+    DatabaseConnectionError,
+    MissingDatabaseError,
+    ReadOnlyDatabaseError,
+    ServerUnreachableError,
+)
+
+SECRET = "s3cret-p@ss'word"
+
+
+def credentials(path: Path, **changes: object) -> Path:
+    standard = {"server": "127.0.0.1", "port": 1} | {k: v for k, v in changes.items() if k in ("server", "port")}
+    user = {"user": "somebody", "password": SECRET} | {k: v for k, v in changes.items() if k in ("user", "password")}
+    path.write_text(yaml.safe_dump({"CREDENTIALS": {"Database": user, "Connection": {"Standard": standard}}}))
+    return path
+
+
+def test_a_server_that_is_not_there(tmp_path: Path) -> None:
+    target = Target("mariadb", "mysql", "d", None, credentials(tmp_path / "c.yml"))
+    study_ = experimenter(target)
+    with pytest.raises(
+        ServerUnreachableError, match=r"check host, port .* connecting to mysql d on 127\.0\.0\.1:1"
+    ) as e:
+        study_.create_table()
+    assert SECRET not in str(e.value) + repr(e.value) + repr(study_) + repr(study_.config)
+
+
+def test_a_wrong_password(mariadb_target: Target, tmp_path: Path) -> None:
+    server = mariadb_target.server
+    assert server is not None
+    file = credentials(tmp_path / "c.yml", port=server.port, user=server.user)
+    study_ = experimenter(Target("mariadb", "mysql", "d", server, file))
+    with pytest.raises(AccessDeniedError, match="check user, password and the user's grants") as error:
+        study_.create_table()
+    assert SECRET not in str(error.getrepr(showlocals=True, style="long", chain=True))
+
+
+def test_a_password_command(mariadb_target: Target, tmp_path: Path) -> None:
+    server = mariadb_target.server
+    assert server is not None
+    (tmp_path / "password").write_text(server.password + "\n")
+    text = write_credentials(tmp_path / "c.yml", server).read_text()
+    lines = [line for line in text.splitlines() if "password:" not in line]
+    position = next(index for index, line in enumerate(lines) if "user:" in line)
+    lines.insert(position, f"    password_command: cat {tmp_path / 'password'}")
+    (tmp_path / "c.yml").write_text("\n".join(lines))
+    target = Target("mariadb", "mysql", mariadb_target.database, server, tmp_path / "c.yml")
+    assert experimenter(target).fill_table_from_config() == (6, 0)
+    (tmp_path / "password").unlink()
+    with pytest.raises(AccessDeniedError, match=r"password_command exited with 1: cat: .* run it by hand to see why"):
+        experimenter(target).fill_table_from_config()
+
+
+def test_a_database_that_the_server_does_not_have(mariadb_target: Target) -> None:
+    target = Target("mariadb", "mysql", "no_such_db", mariadb_target.server, mariadb_target.credentials_file)
+    with pytest.raises(
+        MissingDatabaseError, match=r"no_such_db.*; create it, or let create_table\(create_database=True\)"
+    ):
+        experimenter(target).fill_table_from_config()
+
+
+def test_credentials_from_the_environment(mariadb_target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = mariadb_target.server
+    assert server is not None
+    values = {"USER": server.user, "PASSWORD": server.password, "HOST": server.host, "PORT": str(server.port)}
+    for name, value in values.items():
+        monkeypatch.setenv(f"PYEXPERIMENTER_DB_{name}", value)
+    target = Target("mariadb", "mysql", mariadb_target.database)
+    assert experimenter(target).fill_table_from_config() == (6, 0)
+
+
+def test_a_connection_that_the_server_cut_while_idle_is_opened_anew(mariadb_target: Target) -> None:
+    config = load_config(study(mariadb_target), credentials_path=mariadb_target.credentials_file)
+    store = ExperimentStore(config)
+    store.tables.create(codecarbon=False)
+    others = "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()"
+    killed = [mariadb_target.query(f"KILL {thread}") for (thread,) in mariadb_target.query(others)]
+    assert killed
+    assert store.counts()["created"] == 0
+
+
+def test_no_connection_is_left_open_while_user_code_runs(mariadb_target: Target) -> None:
+    study_ = experimenter(mariadb_target)
+    study_.fill_table_from_config()
+    others = "SELECT COUNT(*) FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()"
+
+    def function(keyfields: object, results: object, custom: object) -> None:
+        wait_until(lambda: mariadb_target.query(others) == [(0,)])
+
+    assert study_.execute(function, max_experiments=2) == 2
+    assert study_.counts()["done"] == 2
+
+
+def test_a_sqlite_file_where_none_can_be(tmp_path: Path) -> None:
+    target = Target("sqlite", "sqlite", str(tmp_path / "no" / "where" / "study.db"))
+    with pytest.raises(DatabaseConnectionError, match=r"check that the directory exists .*no/where/study\.db"):
+        experimenter(target).fill_table_from_config()
+    (tmp_path / "text.db").write_text("this is no database, but long enough to be looked at" * 10)
+    with pytest.raises(DatabaseConnectionError, match="the file holds something else; name another path"):
+        experimenter(Target("sqlite", "sqlite", str(tmp_path / "text.db"))).fill_table_from_config()
+
+
+@pytest.fixture
+def without_roots_rights() -> Iterator[Path]:
+    """A directory for a test that runs with the rights of an ordinary user, as no file's mode keeps root out."""
+    with tempfile.TemporaryDirectory() as directory:
+        user = os.geteuid()
+        os.chmod(directory, 0o777)
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            yield Path(directory)
+        finally:
+            os.seteuid(user)
+
+
+def test_a_read_only_file(without_roots_rights: Path) -> None:
+    target = Target("sqlite", "sqlite", str(without_roots_rights / "study.db"))
+    study_ = experimenter(target)
+    study_.fill_table_from_config()
+    study_._store.database.close()
+    os.chmod(target.database, 0o444)
+    with pytest.raises(ReadOnlyDatabaseError, match=r"make the file and its directory writable for you"):
+        experimenter(target).fill_table_with_rows([{"dataset": "new"}])
+    assert study_.counts()["created"] == 6
+    study_._store.database.close()
+    os.chmod(target.database, 0o644)
+    assert target.query("SELECT COUNT(*) FROM study") == [(6,)]
+
+
+FILL_UNTIL_FULL = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+sys.path.insert(0, {tests!r})
+from servers import Target
+from study import experimenter, study
+from pyexperimenter.exceptions import DatabaseFullError
+target = Target("sqlite", "sqlite", {path!r})
+keyfields = {{
+    "seed": {{"type": "INT", "values": {{"start": 0, "stop": 200_000}}}},
+    "text": {{"type": "TEXT", "values": ["x" * 50]}},
+}}
+experimenter(target, study(target, keyfields=keyfields)).create_table()
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+try:
+    experimenter(target, study(target, keyfields=keyfields)).fill_table_from_config()
+except DatabaseFullError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_leaves_the_database_intact(tmp_path: Path) -> None:
+    path = str(tmp_path / "study.db")
+    code = FILL_UNTIL_FULL.format(tests=str(Path(__file__).parent.parent), path=path, limit=8 * 2**20)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "nothing committed was lost" in done.stdout, done.stderr
+    target = Target("sqlite", "sqlite", path)
+    assert target.query("PRAGMA integrity_check") == [("ok",)]
+    ((rows,),) = target.query("SELECT COUNT(*) FROM study")
+    assert 0 < rows < 200_000
+    assert rows % 10_000 == 0
