@@ -296,6 +296,7 @@ class PyExperimenter:
             If interrupted; experiments in execution were released.
         """
         self._prepare_execution()
+        self._tell_what_is_not_enforced()
         selection = self._store.selection(where, order_by, random_order)
         session = uuid.uuid4().hex
         tasks = [
@@ -569,6 +570,14 @@ class PyExperimenter:
             )
         self._store.tables.create(codecarbon=self._codecarbon is not None, identity=False)
         self._store.database.release()
+
+    def _tell_what_is_not_enforced(self) -> None:
+        """Say which of the execution's settings are understood, but need the supervision that is to come."""
+        given = self.config.execution.given - {"isolation"}
+        if self.config.execution.isolation == "process" and "isolation" in self.config.execution.given:
+            given |= {"isolation: process"}
+        if given:
+            self.logger.warning("not enforced by version %s: Execution: %s", __version__, ", ".join(sorted(given)))
 
     def _run(self, tasks: Sequence[WorkerTask], session: str) -> list[WorkerReport]:
         if len(tasks) == 1:

@@ -329,3 +329,61 @@ def test_importing_the_library_is_light() -> None:
     code = f"import sys, pyexperimenter; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_settings_that_are_not_enforced_yet_are_told(sqlite_target: Target, caplog: pytest.LogCaptureFixture) -> None:
+    def warnings_of(execution: dict[str, Any]) -> list[str]:
+        caplog.clear()
+        config = study(sqlite_target, Execution=execution)
+        study_ = PyExperimenter(config, logger_name="told", log_level="WARNING")
+        study_.fill_table_from_config()
+        study_.execute(lambda *_: None)
+        return [record.getMessage() for record in caplog.records]
+
+    assert warnings_of({"isolation": "none"}) == []
+    (message,) = warnings_of({"isolation": "process", "time_limit": "2h", "retries": 1})
+    assert message.endswith("Execution: isolation: process, retries, time_limit")
+
+
+def test_emissions_are_measured_where_the_config_says_so(target: Target, tmp_path: Path) -> None:
+    codecarbon = {"offline_mode": True, "country_iso_code": "DEU", "measure_power_secs": 1}
+    study_ = experimenter(target, study(target, CodeCarbon=codecarbon))
+    study_.fill_table_from_config()
+    study_.execute(lambda *_: None, max_experiments=1)
+    table = study_.get_codecarbon_table()
+    assert table["experiment_id"].tolist() == [1]
+    assert table["duration_seconds"][0] >= 0
+    assert table["country_iso_code"].tolist() == ["DEU"]
+    assert table["offline_mode"].tolist() == [True]
+    without = experimenter(target, study(target, CodeCarbon=codecarbon), use_codecarbon=False)
+    without.execute(lambda *_: None, max_experiments=1)
+    assert len(study_.get_codecarbon_table()) == 1
+
+
+def test_bars_are_shown_on_a_terminal_only(sqlite_target: Target) -> None:
+    script = (
+        "import json, sys; from pyexperimenter import PyExperimenter\n"
+        "study = PyExperimenter(json.loads(sys.argv[1]), log_level='ERROR')\n"
+        "study.fill_table_from_config(); study.execute(lambda *_: None, max_experiments=10)"
+    )
+    keyfields = {"seed": {"type": "INT", "values": {"start": 0, "stop": 30_000}}}
+    config = json.dumps(study(sqlite_target, keyfields=keyfields))
+    command = [sys.executable, "-c", script, config]
+    quiet = subprocess.run(command, stderr=subprocess.PIPE, check=True)
+    assert quiet.stderr == b""
+    Path(sqlite_target.database).unlink()
+    controller, terminal = os.openpty()
+    with subprocess.Popen(command, stderr=terminal) as process:
+        os.close(terminal)
+        shown = b""
+        try:
+            while part := os.read(controller, 65536):
+                shown += part
+        except OSError:  # how Linux tells that nobody holds the terminal any more
+            pass
+    os.close(controller)
+    assert process.returncode == 0
+    assert b"fill: 100%" in shown
+    assert b"30000/30000" in shown
+    assert b"experiments:" in shown
+    assert b"done=10, error=0" in shown

@@ -137,7 +137,7 @@ def test_the_order_is_that_of_nested_loops():
     grid = Grid({"a": [2, 1], "b": ["y", "x"]})
     assert list(grid.tuples()) == [(2, "y"), (2, "x"), (1, "y"), (1, "x")]
     assert grid.columns == ("a", "b")
-    assert list(grid)[0] == {"a": 2, "b": "y"}
+    assert next(iter(grid)) == {"a": 2, "b": "y"}
 
 
 def test_a_keyfield_is_walked_behind_those_that_its_condition_speaks_of():
@@ -281,7 +281,7 @@ def test_more_rows_than_can_be_counted_are_refused():
     [
         ({"a": range(10**7), "b": ["x", "y"]}, {}),
         ({"b": ["x", "y"], "a": stepped(0, 10**6, 0.1)}, {}),
-        ({"a": Lazy(10**7, str)}, {"include": [{"a": 5}]}),
+        ({"a": Lazy(10**7, str)}, {}),
         ({name: list(range(10)) for name in "abcdefg"}, {}),
         (
             {"a": range(10**7), "b": Domain([1, 2], {"a": [0, 5, 7]}), "c": [0, 1]},

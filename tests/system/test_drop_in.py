@@ -1,0 +1,256 @@
+"""Programs written for py-experimenter 1.4 run when `py_experimenter` in their imports is changed."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from servers import Target
+
+from pyexperimenter.exceptions import (
+    ConfigError,
+    CreatingTableError,
+    DatabaseConnectionError,
+    DatabaseCreationError,
+    DatabaseError,
+    DatabaseQueryError,
+    EmptyFillDatabaseCallError,
+    InvalidColumnError,
+    InvalidConfigError,
+    InvalidLogFieldError,
+    InvalidLogtableError,
+    InvalidResultFieldError,
+    InvalidValuesInConfiguration,
+    MissingLogTableError,
+    NoConfigFileError,
+    NoExperimentsLeftException,
+    NoPausedExperimentsException,
+    ParameterCombinationError,
+    PyExperimenterError,
+    SshTunnelError,
+    TableHasWrongStructureError,
+)
+from pyexperimenter.experiment_status import ExperimentStatus
+from pyexperimenter.experimenter import ExperimentStatus as StatusFromExperimenter
+from pyexperimenter.experimenter import PyExperimenter
+from pyexperimenter.result_processor import ResultProcessor
+
+YAML = """
+PY_EXPERIMENTER:
+  n_jobs: 1
+  Database:
+    use_ssh_tunnel: false
+    provider: {provider}
+    database: {database}
+    table:
+      name: example_logtables
+      keyfields:
+        dataset:
+          type: VARCHAR(255)
+          values: ['iris']
+        cross_validation_splits:
+          type: INT
+          values: [5]
+        seed:
+          type: INT
+          values:
+            start: 0
+            stop: 5
+            step: 1
+        kernel:
+          type: VARCHAR(255)
+          values: ['linear', 'poly', 'rbf', 'sigmoid']
+      result_timestamps: False
+      resultfields:
+        best_kernel_accuracy: VARCHAR(50)
+        best_kernel_f1: VARCHAR(50)
+    logtables:
+      train_scores:
+        f1: DOUBLE
+        accuracy: DOUBLE
+        kernel: VARCHAR(50)
+      test_f1:
+        test_f1: DOUBLE
+  Custom:
+    path: sample_data
+"""
+
+INI = """
+[PY_EXPERIMENTER]
+provider = {provider}
+database = {database}
+table = example_logtables
+
+keyfields = dataset, cross_validation_splits:int, seed:int, kernel
+dataset = iris
+cross_validation_splits = 5
+seed = 0:4:1
+kernel = linear, poly, rbf, sigmoid
+
+resultfields = best_kernel_accuracy:VARCHAR(50), best_kernel_f1:VARCHAR(50)
+resultfields.timestamps = false
+
+logtables = train_scores:log_train_scores, test_f1:DOUBLE
+log_train_scores = f1:DOUBLE, accuracy:DOUBLE, kernel:str
+
+[CUSTOM]
+path = sample_data
+"""
+
+
+@pytest.mark.parametrize(("text", "suffix"), [(YAML, "yml"), (INI, "cfg")], ids=["yaml", "ini"])
+def test_a_program_of_the_predecessor(target: Target, tmp_path: Path, text: str, suffix: str) -> None:
+    config = tmp_path / f"experiment_configuration.{suffix}"
+    config.write_text(text.format(provider=target.provider, database=target.database))
+    credentials = str(target.credentials_file or tmp_path / "there_is_none.yml")
+
+    def run_ml(parameters: dict, result_processor: ResultProcessor, custom_config: dict) -> ExperimentStatus:
+        assert custom_config == {"path": "sample_data"}
+        generator = random.Random(parameters["seed"])
+        if parameters["kernel"] == "sigmoid":
+            raise ValueError("Error with weird kernel: sigmoid")
+        result_processor.process_logs(
+            {
+                "train_scores": {"f1": generator.random(), "accuracy": 0.5, "kernel": parameters["kernel"]},
+                "test_f1": {"test_f1": 0.25},
+            }
+        )
+        result_processor.process_results({"best_kernel_accuracy": "linear", "best_kernel_f1": "linear"})
+        return ExperimentStatus.PAUSED if parameters["kernel"] == "poly" else ExperimentStatus.DONE
+
+    experimenter = PyExperimenter(
+        experiment_configuration_file_path=str(config),
+        database_credential_file_path=credentials,
+        name="example_notebook",
+        logger_name="drop-in",
+        log_level=logging.ERROR,
+    )
+    experimenter.fill_table_from_config()
+    experimenter.fill_table_with_rows(
+        rows=[{"dataset": "error_dataset", "cross_validation_splits": 3, "seed": 42, "kernel": "linear"}]
+    )
+    experimenter.fill_table_from_combination(
+        fixed_parameter_combinations=[{"dataset": "wine", "kernel": "rbf"}],
+        parameters={"seed": [1, 2], "cross_validation_splits": [3]},
+    )
+    assert len(experimenter.get_table()) == 23
+    experimenter.execute(run_ml, max_experiments=-1, random_order=True)
+    table = experimenter.get_table()
+    assert table["status"].value_counts().to_dict() == {"done": 13, "error": 5, "paused": 5}
+    assert table[table["status"] == "error"]["kernel"].unique().tolist() == ["sigmoid"]
+    assert "Error with weird kernel: sigmoid" in table[table["status"] == "error"]["error"].iloc[0]
+    assert len(experimenter.get_logtable("train_scores")) == 18
+    assert experimenter.get_logtable("test_f1")["test_f1"].unique().tolist() == [0.25]
+
+    paused = int(table[table["status"] == "paused"]["ID"].iloc[0])
+    experimenter.unpause_experiment(experiment_id=paused, experiment_function=lambda *_: ExperimentStatus.DONE)
+    experimenter.attach(
+        lambda result_processor: result_processor.process_results({"best_kernel_f1": "attached"}), paused
+    )
+    row = experimenter.get_table().set_index("ID").loc[paused]
+    assert (row["status"], row["best_kernel_f1"]) == ("done", "attached")
+    experimenter.reset_experiments("error", "paused")
+    experimenter.reset_experiments(ExperimentStatus.ALL)
+    assert set(experimenter.get_table()["status"]) == {"created"}
+    experimenter.add_experiment_and_execute(
+        {"dataset": "new", "cross_validation_splits": 3, "seed": 7, "kernel": "rbf"}, run_ml
+    )
+    assert experimenter.execute_custom_query("SELECT COUNT(*) FROM example_logtables WHERE dataset = 'new'") == [(1,)]
+    experimenter.close_ssh()
+    experimenter.close_ssh_tunnel()
+    experimenter.delete_table()
+
+
+def test_the_constructor_takes_what_it_took() -> None:
+    expected = {
+        "experiment_configuration_file_path": "config/experiment_configuration.yml",
+        "database_credential_file_path": "config/database_credentials.yml",
+        "use_ssh_tunnel": None,
+        "table_name": None,
+        "database_name": None,
+        "use_codecarbon": None,
+        "name": "PyExperimenter",
+        "logger_name": "py-experimenter",
+        "log_level": logging.INFO,
+        "log_file": None,
+    }
+    parameters = list(inspect.signature(PyExperimenter).parameters.values())
+    assert {parameter.name: parameter.default for parameter in parameters} == expected
+    assert [parameter.name for parameter in parameters] == list(expected)
+
+
+@pytest.mark.parametrize(
+    ("method", "names"),
+    [
+        ("execute", ["experiment_function", "random_order", "n_jobs", "max_experiments"]),
+        ("fill_table_from_combination", ["fixed_parameter_combinations", "parameters"]),
+        ("fill_table_with_rows", ["rows"]),
+        ("create_table", ["create_database"]),
+        ("add_experiment_and_execute", ["keyfield_values", "experiment_function"]),
+        ("attach", ["experiment_function", "experiment_id"]),
+        ("unpause_experiment", ["experiment_id", "experiment_function"]),
+        ("get_logtable", ["logtable_name", "condition"]),
+    ],
+)
+def test_methods_take_what_they_took(method: str, names: list[str]) -> None:
+    assert list(inspect.signature(getattr(PyExperimenter, method)).parameters)[1 : len(names) + 1] == names
+
+
+def test_errors_are_where_they_were() -> None:
+    assert StatusFromExperimenter is ExperimentStatus
+    assert {status.name: status.value for status in ExperimentStatus} == {
+        "CREATED": "created",
+        "RUNNING": "running",
+        "DONE": "done",
+        "ERROR": "error",
+        "PAUSED": "paused",
+        "ALL": "all",
+    }
+    parents: dict[type[Exception], Any] = {
+        ParameterCombinationError: PyExperimenterError,
+        DatabaseCreationError: DatabaseError,
+        DatabaseConnectionError: DatabaseError,
+        SshTunnelError: DatabaseError,
+        DatabaseQueryError: DatabaseError,
+        EmptyFillDatabaseCallError: DatabaseError,
+        CreatingTableError: DatabaseError,
+        InvalidResultFieldError: DatabaseError,
+        InvalidLogFieldError: DatabaseError,
+        TableHasWrongStructureError: CreatingTableError,
+        NoExperimentsLeftException: PyExperimenterError,
+        NoPausedExperimentsException: PyExperimenterError,
+        NoConfigFileError: (ConfigError, FileNotFoundError),
+        InvalidConfigError: ConfigError,
+        InvalidValuesInConfiguration: ConfigError,
+        MissingLogTableError: ConfigError,
+        InvalidColumnError: PyExperimenterError,
+        InvalidLogtableError: PyExperimenterError,
+    }
+    for error, parent in parents.items():
+        assert all(issubclass(error, p) for p in (parent if isinstance(parent, tuple) else (parent,)))
+
+
+def test_the_log_file_is_opt_in(sqlite_target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config").mkdir()
+    text = YAML.format(provider="sqlite", database=sqlite_target.database)
+    (tmp_path / "config" / "experiment_configuration.yml").write_text(text)
+    before = set(tmp_path.rglob("*"))
+    PyExperimenter(log_level="ERROR").fill_table_from_config()
+    made = {path.name for path in set(tmp_path.rglob("*")) - before}
+    assert {name.partition("-")[0] for name in made} == {"study.db"}
+    logging_ = PyExperimenter(logger_name="filed", log_file="logs/study.log")
+    logging_.fill_table_from_config()
+    assert "0 rows were added, 20 skipped" in (tmp_path / "logs" / "study.log").read_text()
+    for handler in logging.getLogger("filed").handlers:
+        handler.close()
+
+
+def test_a_missing_config_names_the_path_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NoConfigFileError, match=str(tmp_path / "config" / "experiment_configuration.yml")):
+        PyExperimenter()
