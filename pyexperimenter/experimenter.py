@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyexperimenter import __version__
 from pyexperimenter.config import load_config
+from pyexperimenter.database.records import FillCount
 from pyexperimenter.database.selection import OrderBy, Where
-from pyexperimenter.database.store import ExperimentStore, FillCount
+from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import (
     InvalidLogtableError,
     InvalidRowError,

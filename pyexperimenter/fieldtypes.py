@@ -240,7 +240,7 @@ def _is_nan(value: Any) -> bool:
     return value.is_nan() if isinstance(value, Decimal) else isinstance(value, float) and math.isnan(value)
 
 
-_PLAIN = frozenset({bool, int, float, str, bytes, dict, list, datetime, date})
+_PLAIN = frozenset({bool, int, float, str, bytes, bytearray, memoryview, dict, list, datetime, date})
 
 
 def _refuse(value: Any, kind: Kind, remedy: str = "") -> InvalidValueError:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from pyexperimenter.database.store import ExperimentStore
+from pyexperimenter.database.reader import ExperimentReader
 from pyexperimenter.exceptions import DatabaseError
 from pyexperimenter.experiment_status import ExperimentStatus
 
@@ -34,7 +34,7 @@ def fill_bar(total: int | None) -> Iterator[Callable[[int], object]]:
 
 
 @contextmanager
-def execution_bar(store: ExperimentStore) -> Iterator[None]:
+def execution_bar(store: ExperimentReader) -> Iterator[None]:
     """Show how many of the experiments now open are finished, by whomever, while the block runs."""
     if not sys.stderr.isatty():
         yield

@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import lru_cache
 
 from pyexperimenter import __version__
-from pyexperimenter.database.store import Usage, WorkerInfo
+from pyexperimenter.database.records import Usage, WorkerInfo
 
 
 def worker_info(name: str, identity: str) -> WorkerInfo:

@@ -87,7 +87,7 @@ def stepped(start: float, stop: float, step: float = 1, inclusive: bool = False)
     _check_length(length)
     if all(isinstance(number, int) for number in (start, stop, step)):
         return range(int(start), int(start) + length * int(step), int(step))
-    return _all_different(Progression(length, lambda index: float(_EXACT.fma(index, width, first))))
+    return _floats(length, lambda index: _EXACT.fma(index, width, first))
 
 
 def spaced(start: float, stop: float, num: int, scale: str = "linear") -> Sequence[float]:
@@ -120,20 +120,21 @@ def spaced(start: float, stop: float, num: int, scale: str = "linear") -> Sequen
         # In decimals, so that 1e-3 ... 1e3 meets the powers of ten exactly.
         logarithm = _EXACT.log10(_EXACT.divide(high, low))
 
-        def between(part: Decimal) -> Decimal:
-            return _EXACT.multiply(low, _EXACT.power(10, _EXACT.multiply(logarithm, part)))
+        def between(index: int) -> Decimal:
+            return _EXACT.multiply(low, _EXACT.power(10, _part(logarithm, index)))
     elif scale == "linear":
+        distance = _EXACT.subtract(high, low)
 
-        def between(part: Decimal) -> Decimal:
-            return _EXACT.fma(_EXACT.subtract(high, low), part, low)
+        def between(index: int) -> Decimal:
+            return _EXACT.add(low, _part(distance, index))
     else:
         raise InvalidRangeError(f"scale is {scale!r}; known are linear and log")
 
-    def item(index: int) -> float:
-        ends = {0: start, num - 1: stop}
-        return float(ends[index] if index in ends else between(_EXACT.divide(index, num - 1)))
+    def _part(whole: Decimal, index: int) -> Decimal:
+        return _EXACT.divide(_EXACT.multiply(whole, index), num - 1)
 
-    return _all_different(Progression(num, item))
+    ends = {0: low, num - 1: high}
+    return _floats(num, lambda index: ends[index] if index in ends else between(index))
 
 
 def sampled(distribution: str, num: int, seed: int = 0, **parameters: float) -> Sequence[Any]:
@@ -230,11 +231,11 @@ def _check_length(length: int) -> None:
         raise InvalidRangeError("the range has more values than any computer can count; widen its step")
 
 
-def _all_different(numbers: Progression) -> Progression:
-    """Refuse numbers so close that neighbours are one float, which happens at an end if anywhere."""
-    for left, right in ((0, 1), (-2, -1)) if len(numbers) > 1 else ():
-        if numbers[left] == numbers[right]:
-            raise InvalidRangeError(
-                f"the range has {numbers[left]!r} twice, since floats are not as close as that; take fewer values"
-            )
+def _floats(length: int, exact: Callable[[int], Decimal]) -> Progression:
+    """Return the floats nearest to a progression of decimals, unless neighbours might be one float."""
+    numbers = Progression(length, lambda index: float(exact(index)))
+    for left, right in ((0, 1), (length - 2, length - 1)) if length > 1 else ():  # floats are rarest at an end
+        largest = max(abs(numbers[left]), abs(numbers[right]))
+        if _EXACT.abs(_EXACT.subtract(exact(left), exact(right))) < Decimal(math.ulp(math.nextafter(largest, 0))):
+            raise InvalidRangeError(f"around {largest!r} floats are not as close as the range's values; take fewer")
     return numbers

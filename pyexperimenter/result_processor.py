@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pyexperimenter.database.store import Attempt, ExperimentStore
+from pyexperimenter.database.records import Attempt
+from pyexperimenter.database.store import ExperimentStore
 
 
 class ResultProcessor:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pyexperimenter.config import ExperimentConfig
+from pyexperimenter.database.records import Experiment, WorkerInfo
 from pyexperimenter.database.selection import Selection
-from pyexperimenter.database.store import Experiment, ExperimentStore, WorkerInfo
+from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.emissions import EmissionsMeter
 from pyexperimenter.exceptions import ClaimLostError, InvalidResultFieldError, InvalidValueError
 from pyexperimenter.experiment_status import ExperimentStatus

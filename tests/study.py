@@ -10,7 +10,8 @@ from servers import Target
 
 from pyexperimenter import PyExperimenter
 from pyexperimenter.config import load_config
-from pyexperimenter.database.store import ExperimentStore, WorkerInfo
+from pyexperimenter.database.records import WorkerInfo
+from pyexperimenter.database.store import ExperimentStore
 
 KEYFIELDS = {
     "dataset": {"type": "VARCHAR(50)", "values": ["iris", "wine"]},

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pyexperimenter.database.schema import Schema
 
+_CANDIDATES = 64  # rows that a worker tries to lock before it looks again
+PROBES = 32  # rows that a worker in random order asks for
+
 
 class Statements:
     """The statements for one experiment's tables. Parameters are ``?``, in the order of the comment's list."""
@@ -25,12 +28,17 @@ class Statements:
 
         # [condition]. Locks the row it finds and passes over rows that other workers have locked.
         self.first_open = f"{row} WHERE status = 'created' AND {{}} ORDER BY ID LIMIT 1{d.skip_locked}"
-        # pivot, [condition]. The same from a random place on.
-        self.first_open_from = f"{row} WHERE status = 'created' AND ID >= ? AND {{}} ORDER BY ID LIMIT 1{d.skip_locked}"
-        self.open_ids = f"SELECT MIN(ID), MAX(ID) FROM {table} WHERE status = 'created' AND {{}}"
-        # [condition]. In an order other than that of the index a locking query would lock every open row, so
-        # candidates are read without locks and locked one by one.
-        self.candidates = f"SELECT ID FROM {table} WHERE status = 'created' AND {{}} ORDER BY {{}}, ID LIMIT 64"
+        # [condition]. In an order other than that of the index a locking query would lock every open row. So
+        # candidates are read without locks, and locked one by one.
+        open_ids = f"SELECT ID FROM {table} WHERE status = 'created' AND {{}}"
+        self.candidates = f"{open_ids} ORDER BY {{}}ID LIMIT {_CANDIDATES}"
+        # [condition], IDs.
+        self.candidates_among = f"{open_ids} AND ID IN ({', '.join('?' * PROBES)})"
+        # [condition], ID.
+        self.candidates_from = f"{open_ids} AND ID >= ? ORDER BY ID LIMIT {_CANDIDATES}"
+        # [condition], twice. Two looks into the index (status, ID), where MIN and MAX would read all of it.
+        least, greatest = (f"({open_ids} ORDER BY ID{order} LIMIT 1)" for order in ("", " DESC"))
+        self.open_range = f"SELECT {least}, {greatest}"
         # ID, status.
         self.lock_row = f"{row} WHERE ID = ? AND status = ?{d.skip_locked}"
         self.await_row = f"{row} WHERE ID = ? AND status = ?{d.row_lock}"

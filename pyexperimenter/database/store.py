@@ -7,17 +7,18 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 from pyexperimenter.config.model import ExperimentConfig
-from pyexperimenter.database.connection import Cursor, Database, retried
-from pyexperimenter.database.schema import CODECARBON_COLUMNS, SCHEMA_VERSION, Schema
+from pyexperimenter.database.connection import Cursor, retried
+from pyexperimenter.database.reader import ExperimentReader
+from pyexperimenter.database.records import NOT_MEASURED, Attempt, Experiment, FillCount, Usage, WorkerInfo
+from pyexperimenter.database.schema import CODECARBON_COLUMNS, SCHEMA_VERSION
 from pyexperimenter.database.selection import Condition, OrderBy, Selection, Selector, Where
-from pyexperimenter.database.statements import Statements
+from pyexperimenter.database.statements import PROBES
 from pyexperimenter.database.tables import Tables
-from pyexperimenter.database.values import Encoder, decode
+from pyexperimenter.database.values import Encoder, decode, encode_all
 from pyexperimenter.exceptions import (
     ClaimLostError,
     EmptyFillDatabaseCallError,
@@ -33,78 +34,9 @@ from pyexperimenter.exceptions import (
     UndecodableValueError,
 )
 from pyexperimenter.experiment_status import ExperimentStatus
-from pyexperimenter.fieldtypes import to_json
+from pyexperimenter.fieldtypes import FieldType, to_json
 
 _CHUNK = 10_000  # rows of one transaction of a fill
-
-
-class FillCount(NamedTuple):
-    """What a fill did: rows added, and rows skipped because they were there."""
-
-    added: int
-    skipped: int
-
-
-@dataclass(frozen=True)
-class WorkerInfo:
-    """Who executes, as recorded with each attempt.
-
-    Attributes
-    ----------
-    name : str
-        As chosen by the user; written into the row.
-    identity : str
-        Unique to one worker, also among restarts of one cluster job.
-    machine : str
-        Host name.
-    pid : int
-        Process ID on that machine.
-    job_id : str or None
-        ID of the cluster job, with array task and restart count.
-    git_commit : str or None
-        Commit of the working directory.
-    git_dirty : bool or None
-        Whether tracked files differ from it.
-    python, library : str
-        Versions.
-    """
-
-    name: str
-    identity: str
-    machine: str
-    pid: int
-    job_id: str | None
-    git_commit: str | None
-    git_dirty: bool | None
-    python: str
-    library: str
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """The right to write one execution of an experiment: good while open and the row has `row_status`."""
-
-    id: int
-    experiment_id: int
-    row_status: str = ExperimentStatus.RUNNING.value
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """A claimed row."""
-
-    id: int
-    keyfields: dict[str, Any]
-    attempt: Attempt
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What an execution took: wall-clock and CPU seconds, peak resident memory in bytes (None: not known)."""
-
-    wall_seconds: float | None = None
-    cpu_seconds: float | None = None
-    max_rss_bytes: int | None = None
 
 
 class _RaceLost(PyExperimenterError):
@@ -115,15 +47,7 @@ class _NothingAdded(PyExperimenterError):
     """All rows of a chunk exist."""
 
 
-@dataclass
-class _Encoded:
-    """Column values, and what is wrong with those that have none."""
-
-    values: dict[str, Any] = field(default_factory=dict)
-    problem: PyExperimenterError | None = None
-
-
-class ExperimentStore:
+class ExperimentStore(ExperimentReader):
     """The experiments of one configuration in their database.
 
     Parameters
@@ -133,11 +57,9 @@ class ExperimentStore:
     """
 
     def __init__(self, config: ExperimentConfig) -> None:
-        self.database = Database(config.database)
-        self.schema = Schema(config, self.database.dialect)
+        super().__init__(config)
         self.tables = Tables(self.database, self.schema)
         self._config_text = config.text
-        self._sql = Statements(self.schema)
         self._selector = Selector(self.schema)
         self._keyfield_encoders = self._encoders(self.schema.keyfields)
         self._result_encoders = self._encoders(self.schema.resultfields)
@@ -246,21 +168,33 @@ class ExperimentStore:
 
     def _first_open(self, cursor: Cursor, selection: Selection) -> tuple[Any, ...] | None:
         """Return ID and keyfields of an open row, locked where the database locks rows."""
-        sql, parameters = selection.condition.sql, selection.condition.parameters
-        if selection.order:
-            for (candidate,) in cursor.all(self._sql.candidates.format(sql, selection.order), parameters):
-                row = cursor.one(self._sql.lock_row, [candidate, ExperimentStatus.CREATED.value])
-                if row is not None:
-                    return row
-            return None
-        if selection.random:
-            low, high = cursor.one(self._sql.open_ids.format(sql), parameters) or (None, None)
-            if low is None:
-                return None
-            row = cursor.one(self._sql.first_open_from.format(sql), [random.randint(low, high), *parameters])
+        if not (selection.order or selection.random):
+            return cursor.one(self._sql.first_open.format(selection.condition.sql), selection.condition.parameters)
+        for candidate in self._candidates(cursor, selection):
+            row = cursor.one(self._sql.lock_row, [candidate, ExperimentStatus.CREATED.value])
             if row is not None:
                 return row
-        return cursor.one(self._sql.first_open.format(sql), parameters)
+        return None
+
+    def _candidates(self, cursor: Cursor, selection: Selection) -> list[int]:
+        """Return IDs of open rows in the order wanted, read without locks."""
+        sql, parameters = selection.condition.sql, selection.condition.parameters
+
+        def ids(statement: str, *more: int) -> list[int]:
+            return [found for (found,) in cursor.all(statement, [*parameters, *more])]
+
+        if selection.order:
+            return ids(self._sql.candidates.format(sql, f"{selection.order}, "))
+        low, high = cursor.one(self._sql.open_range.format(sql, sql), parameters * 2) or (None, None)
+        if low is None:
+            return []
+        # As long as many rows are open, some of a few random IDs are; when few are, it is cheap to read them.
+        drawn = [random.randint(low, high) for _ in range(PROBES)]
+        found = ids(self._sql.candidates_among.format(sql), *drawn)
+        random.shuffle(found)
+        return (
+            found or ids(self._sql.candidates_from.format(sql), drawn[0]) or ids(self._sql.candidates.format(sql, ""))
+        )
 
     def _take(
         self, cursor: Cursor, row: tuple[Any, ...], status: ExperimentStatus, worker: WorkerInfo
@@ -410,7 +344,7 @@ class ExperimentStore:
         ClaimLostError
             If the attempt does not hold its row any more; the values are kept with the attempt.
         """
-        encoded = self._encode(results, self._result_encoders, self._no_resultfield)
+        encoded = encode_all(results, self._result_encoders, self._no_resultfield)
         problem = encoded.problem
         if encoded.values:
             try:
@@ -489,7 +423,7 @@ class ExperimentStore:
         def unknown(column: str) -> PyExperimenterError:
             return InvalidLogFieldError(f"logtable {name} has no column {column!r}; it has {', '.join(encoders)}")
 
-        encoded = [self._encode(row, encoders, unknown) for row in ([rows] if isinstance(rows, Mapping) else rows)]
+        encoded = [encode_all(row, encoders, unknown) for row in ([rows] if isinstance(rows, Mapping) else rows)]
         for row in encoded:
             if row.problem is not None:
                 raise row.problem
@@ -500,7 +434,7 @@ class ExperimentStore:
     def write_emissions(self, experiment_id: int, emissions: Mapping[str, Any]) -> None:
         """Append a row of CodeCarbon's measurements; those it has no column for are left out."""
         known = {name: value for name, value in emissions.items() if name in self._codecarbon_encoders}
-        encoded = self._encode(known, self._codecarbon_encoders, InvalidLogFieldError)
+        encoded = encode_all(known, self._codecarbon_encoders, InvalidLogFieldError)
         with self.database.transaction() as cursor:
             row = (experiment_id, *encoded.values.values())
             self._insert_side(cursor, self.schema.codecarbon, ["experiment_id", *encoded.values], [row])
@@ -516,7 +450,7 @@ class ExperimentStore:
         attempt: Attempt,
         outcome: ExperimentStatus,
         error: str | None = None,
-        usage: Usage = Usage(),
+        usage: Usage = NOT_MEASURED,
         results: Mapping[str, Any] | None = None,
     ) -> None:
         """End an attempt and give its row the outcome, and the last results, in one transaction.
@@ -528,7 +462,7 @@ class ExperimentStore:
         ClaimLostError
             If the attempt does not hold its row any more; the results are kept with the attempt.
         """
-        encoded = self._encode(results or {}, self._result_encoders, self._no_resultfield)
+        encoded = encode_all(results or {}, self._result_encoders, self._no_resultfield)
         if encoded.problem is not None:
             self.write_results(attempt, results or {})
         try:
@@ -552,7 +486,7 @@ class ExperimentStore:
                 raise self._lost(attempt)
 
     @retried
-    def release(self, attempt: Attempt, usage: Usage = Usage()) -> None:
+    def release(self, attempt: Attempt, usage: Usage = NOT_MEASURED) -> None:
         """Give the attempt's row back: it is open again, as if never claimed; the attempt stays on record.
 
         Raises
@@ -617,79 +551,11 @@ class ExperimentStore:
             cursor.run(self._sql.reset_attempts.format(condition.sql), condition.parameters)
             return cursor.run(self._sql.reset_rows.format(condition.sql), condition.parameters)
 
-    # Reading
-
-    @retried
-    def count(self, condition: Condition) -> int:
-        """Count rows under a condition, without locks."""
-        with self.database.query() as cursor:
-            (rows,) = cursor.one(self._sql.count_rows.format(condition.sql), condition.parameters) or (0,)
-            return int(rows)
-
-    @retried
-    def counts(self) -> dict[str, int]:
-        """Count rows by status; every status is in it."""
-        with self.database.query() as cursor:
-            found = {status: int(rows) for status, rows in cursor.all(self._sql.counts)}
-        known = {status.value: 0 for status in ExperimentStatus if status is not ExperimentStatus.ALL}
-        return known | {str(status): rows for status, rows in found.items()}
-
-    @retried
-    def query(self, sql: str, parameters: Sequence[Any] = ()) -> tuple[list[str], list[tuple[Any, ...]]]:
-        """Run any statement and return the names of its columns and its rows, both empty if it has none."""
-        with self.database.query() as cursor:
-            rows = cursor.all(sql, parameters)
-            return cursor.columns, rows
-
-    def table_rows(self) -> tuple[list[str], list[tuple[Any, ...]]]:
-        """Return columns and rows of the main table."""
-        return self.query(self._sql.table)
-
-    def attempt_rows(self) -> tuple[list[str], list[tuple[Any, ...]]]:
-        """Return columns and rows of the attempts."""
-        return self.query(self._sql.attempts)
-
-    def emission_rows(self) -> tuple[list[str], list[tuple[Any, ...]]]:
-        """Return columns and rows of CodeCarbon's table."""
-        return self.query(self._sql.side_table.format(self.schema.q(self.schema.codecarbon)))
-
-    def log_rows(self, name: str, condition: str | None, all_attempts: bool) -> tuple[list[str], list[tuple[Any, ...]]]:
-        """Return columns and rows of a logtable.
-
-        Raises
-        ------
-        InvalidLogtableError
-            If there is no such logtable.
-        """
-        if name not in self.schema.logtables:
-            known = ", ".join(self.schema.logtables) or "none"
-            raise InvalidLogtableError(f"{name!r} is no logtable; logtables are {known}")
-        statement = self._sql.all_logs if all_attempts else self._sql.current_logs
-        table = self.schema.q(self.schema.logtables[name])
-        return self.query(statement.format(table, f"({condition})" if condition else "1 = 1"))
-
     # Helpers
 
-    def _encoders(self, fields: Mapping[str, Any]) -> dict[str, Encoder]:
+    def _encoders(self, fields: Mapping[str, FieldType]) -> dict[str, Encoder]:
         keeps_infinity = self.database.dialect.keeps_infinity
         return {name: Encoder(name, kind, keeps_infinity) for name, kind in fields.items()}
-
-    def _encode(
-        self,
-        values: Mapping[str, Any],
-        encoders: Mapping[str, Encoder],
-        unknown: Callable[[str], PyExperimenterError],
-    ) -> _Encoded:
-        """Encode what can be encoded, and keep the first problem."""
-        encoded = _Encoded()
-        for name, value in values.items():
-            try:
-                if name not in encoders:
-                    raise unknown(name)
-                encoded.values[name] = encoders[name](value)
-            except PyExperimenterError as problem:
-                encoded.problem = encoded.problem or problem
-        return encoded
 
     def _no_resultfield(self, name: str) -> PyExperimenterError:
         known = ", ".join(self.schema.resultfields) or "none"

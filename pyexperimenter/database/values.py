@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 from decimal import Decimal
 from typing import Any
 
-from pyexperimenter.exceptions import InvalidValueError, UndecodableValueError
+from pyexperimenter.exceptions import InvalidValueError, PyExperimenterError, UndecodableValueError
 from pyexperimenter.fieldtypes import FieldType, Kind, to_json
 
 
@@ -57,6 +58,29 @@ class Encoder:
                 warnings.warn(f"{self._name}: {value} is stored as NULL", stacklevel=2)
             return None
         return value if value is None or self._finish is None else self._finish(value)
+
+
+@dataclass
+class Encoded:
+    """Column values by field, and what is wrong with the first of those that have none."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    problem: PyExperimenterError | None = None
+
+
+def encode_all(
+    values: Mapping[str, Any], encoders: Mapping[str, Encoder], unknown: Callable[[str], PyExperimenterError]
+) -> Encoded:
+    """Encode all values that can be encoded; `unknown` makes the problem of a name without encoder."""
+    encoded = Encoded()
+    for name, value in values.items():
+        try:
+            if name not in encoders:
+                raise unknown(name)
+            encoded.values[name] = encoders[name](value)
+        except PyExperimenterError as problem:
+            encoded.problem = encoded.problem or problem
+    return encoded
 
 
 def _datetime_text(value: datetime) -> str:

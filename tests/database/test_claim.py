@@ -7,7 +7,8 @@ from servers import Target
 from study import experimenter, store, worker
 
 from pyexperimenter import ExperimentStatus
-from pyexperimenter.database.store import Experiment, ExperimentStore, Usage
+from pyexperimenter.database.records import Experiment, Usage
+from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import ClaimLostError, InvalidColumnError
 
 

@@ -1,7 +1,7 @@
 """Every code block of the README and of docs/ is put to the test; a language that this file does not know fails.
 
 python   The blocks of a page run one after the other in one process and an empty directory, every warning an error.
-text     What the Python block before it prints; a line ``...`` stands for any lines, and spaces at line ends are nothing.
+text     What the Python block before it prints; a line ``...`` stands for any lines, spaces at line ends for nothing.
 yaml     A configuration, a credential file, or a part of a configuration: it has to load. If the first line is a
          comment that names a file, the Python blocks behind it find that file.
 ini      The same, in the predecessor's form.

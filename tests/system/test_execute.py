@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
+import struct
 import subprocess
 import sys
+import termios
 import warnings
 from pathlib import Path
 from typing import Any
@@ -373,6 +376,7 @@ def test_bars_are_shown_on_a_terminal_only(sqlite_target: Target) -> None:
     assert quiet.stderr == b""
     Path(sqlite_target.database).unlink()
     controller, terminal = os.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
     with subprocess.Popen(command, stderr=terminal) as process:
         os.close(terminal)
         shown = b""

@@ -1,0 +1,270 @@
+"""Statements in the driver's form, quoted names, column types, and what drivers' errors mean."""
+
+import dataclasses
+import re
+import sqlite3
+from contextlib import closing
+
+import pymysql
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyexperimenter.database.dialect import MYSQL, SQLITE, Dialect
+from pyexperimenter.exceptions import (
+    AccessDeniedError,
+    DatabaseConnectionError,
+    DatabaseError,
+    DatabaseFullError,
+    InvalidValueError,
+    MissingDatabaseError,
+    MissingTableError,
+    ReadOnlyDatabaseError,
+    ServerUnreachableError,
+    TransientDatabaseError,
+)
+from pyexperimenter.fieldtypes import TYPE_NAMES, FieldType
+
+DIALECTS = [SQLITE, MYSQL]
+
+
+# Parameters
+
+
+@pytest.mark.parametrize(
+    "sql, translated",
+    [
+        ("SELECT 1", "SELECT 1"),
+        ("a = ? AND b IN (?, ?)", "a = %s AND b IN (%s, %s)"),
+        ("a % ? = 0", "a %% %s = 0"),
+        ("a LIKE 'x%' AND b = ?", "a LIKE 'x%%' AND b = %s"),
+        ("a = 'really?' AND b = ?", "a = 'really?' AND b = %s"),
+        ("a = 'it''s ?' AND b = ?", "a = 'it''s ?' AND b = %s"),
+        (r"a = 'it\'s ?' AND b = ?", r"a = 'it\'s ?' AND b = %s"),
+        (r"a = '\\' AND b = ?", r"a = '\\' AND b = %s"),
+        ("a = '' AND b = ?", "a = '' AND b = %s"),
+        ("a = 'two\nlines?' AND b = ?", "a = 'two\nlines?' AND b = %s"),
+        ('a = "really?" AND b = ?', 'a = "really?" AND b = %s'),
+        ('a = "say ""?""" AND b = ?', 'a = "say ""?""" AND b = %s'),
+        (r'a = "say \"?" AND b = ?', r'a = "say \"?" AND b = %s'),
+        ("a = \"it's\" AND b = ? AND c = 'x'", "a = \"it's\" AND b = %s AND c = 'x'"),
+        ("`why?` = ? AND `100%` = ?", "`why?` = %s AND `100%%` = %s"),
+        ("`a``?` = ?", "`a``?` = %s"),
+        ("a = ? -- it's ?\nAND b = 'x'", "a = %s -- it's ?\nAND b = 'x'"),
+        ("a = ? # it's ?\nAND b = ?", "a = %s # it's ?\nAND b = %s"),
+        ("a = ? /* it's ?\n 5% */ AND b = ?", "a = %s /* it's ?\n 5%% */ AND b = %s"),
+        ("a--? = ?", "a--%s = %s"),
+        ("a = ? --", "a = %s --"),
+    ],
+)
+def test_question_marks_are_parameters_but_not_inside_quotes_and_comments(sql, translated):
+    assert MYSQL.statement(sql) == translated
+    assert SQLITE.statement(sql) == sql
+
+
+@st.composite
+def quoted(draw):
+    mark = draw(st.sampled_from("'\"`"))
+    content = draw(st.text("ab?%'\"`\\-#/* \n", max_size=8))
+    if mark != "`":
+        content = content.replace("\\", "\\\\")
+    twice = mark == "`" or draw(st.booleans())
+    return mark + content.replace(mark, mark * 2 if twice else f"\\{mark}") + mark
+
+
+PARTS = st.lists(
+    quoted()
+    | st.sampled_from(["?", "%", " ", "a", "1", "=", "-", "/", "*"]).map(lambda part: f"{part} ")
+    | st.text("ab?%'\"` ", max_size=8).map(lambda text: f"/*{text}*/")
+    | st.text("ab?%'\"` ", max_size=8).map(lambda text: f"-- {text}\n"),
+    max_size=12,
+)
+
+
+@given(PARTS)
+def test_the_driver_gets_every_part_as_it_was_written(parts):
+    sql = " ".join(parts)  # so that no two quoted parts become one
+    marks = sum(part == "? " for part in parts)
+    # This is how pymysql puts parameters in.
+    assert MYSQL.statement(sql) % (("?",) * marks) == sql
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("start", ["'", "''" * 5000, "it's " * 5000, "/* " * 20_000, '"' + "\\" * 9999])
+def test_text_without_an_end_takes_no_time(start):
+    assert MYSQL.statement(start + "a" * 100_000).startswith(start)
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    "name, in_sqlite, in_mysql",
+    [
+        ("order", '"order"', "`order`"),
+        ("two words", '"two words"', "`two words`"),
+        ('say "hi"', '"say ""hi"""', '`say "hi"`'),
+        ("a`b", '"a`b"', "`a``b`"),
+    ],
+)
+def test_names_are_quoted(name, in_sqlite, in_mysql):
+    assert (SQLITE.quote(name), MYSQL.quote(name)) == (in_sqlite, in_mysql)
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20))
+def test_any_name_survives(name):
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute(SQLITE.statement(f"CREATE TABLE {SQLITE.quote(name)} ({SQLITE.quote(name)} INT)"))
+        assert connection.execute(SQLITE.list_columns, [name]).fetchall() == [(name, "INT")]
+    # A quoted name has no parameters, whatever is in it.
+    assert MYSQL.statement(MYSQL.quote(name)) % () == MYSQL.quote(name)
+
+
+# Types
+
+
+@pytest.mark.parametrize(
+    "declared, in_sqlite, in_mysql",
+    [
+        ("INT", "INT", "INT"),
+        ("INT(11) UNSIGNED", "INT UNSIGNED", "INT UNSIGNED"),
+        ("FLOAT", "DOUBLE", "DOUBLE"),
+        ("REAL", "REAL", "DOUBLE"),
+        ("NUMERIC", "DOUBLE", "DOUBLE"),
+        ("DECIMAL", "DOUBLE", "DOUBLE"),
+        ("NUMERIC(5,2)", "DECIMAL(5,2)", "DECIMAL(5,2)"),
+        ("BOOL", "BOOL", "BOOL"),
+        ("STR", "VARCHAR(255)", "VARCHAR(255)"),
+        ("CHAR(3)", "VARCHAR(3)", "VARCHAR(3)"),
+        ("JSON", "JSON TEXT", "JSON"),
+        ("DATETIME", "DATETIME", "DATETIME(6)"),
+        ("TIMESTAMP", "TIMESTAMP", "DATETIME(6)"),
+    ],
+)
+def test_types_are_stored_as_the_type_that_keeps_their_values(declared, in_sqlite, in_mysql):
+    field = FieldType.parse(declared)
+    assert (SQLITE.column_type(field), MYSQL.column_type(field)) == (in_sqlite, in_mysql)
+
+
+@pytest.mark.parametrize("name", TYPE_NAMES)
+def test_a_column_made_for_a_type_holds_it(name):
+    field = FieldType.parse(name)
+    assert FieldType.parse(MYSQL.column_type(field)).holds(field)
+    assert FieldType.parse(SQLITE.column_type(field).removesuffix(" TEXT")).kind is field.kind
+
+
+# Errors
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+def test_every_remedy_is_an_error_of_ours_and_says_what_to_do(dialect):
+    for remedy in dialect.remedies.values():
+        assert issubclass(remedy.error, DatabaseError | InvalidValueError)
+        assert len(remedy.advice.split()) > 3
+
+
+@pytest.mark.parametrize(
+    "error, meaning, advice",
+    [
+        (pymysql.err.OperationalError(1213, "Deadlock found"), TransientDatabaseError, "try again"),
+        (pymysql.err.OperationalError(1205, "Lock wait timeout"), TransientDatabaseError, "try again"),
+        (pymysql.err.OperationalError(2006, "gone away"), TransientDatabaseError, "try again"),
+        (pymysql.err.OperationalError(2013, "Lost connection"), TransientDatabaseError, "try again"),
+        (pymysql.err.InterfaceError(0, ""), TransientDatabaseError, "try again"),
+        (pymysql.err.OperationalError(2003, "Can't connect"), ServerUnreachableError, "host, port"),
+        (pymysql.err.OperationalError(1045, "Access denied"), AccessDeniedError, "user, password"),
+        (pymysql.err.OperationalError(1049, "Unknown database"), MissingDatabaseError, "create it"),
+        (pymysql.err.ProgrammingError(1146, "no table"), MissingTableError, "fill the table first"),
+        (pymysql.err.OperationalError(1290, "read-only"), ReadOnlyDatabaseError, "may be written to"),
+        (pymysql.err.InternalError(1114, "The table is full"), DatabaseFullError, "free some space"),
+        (pymysql.err.DataError(1406, "Data too long"), InvalidValueError, "narrower"),
+        (pymysql.err.IntegrityError(1062, "Duplicate entry"), InvalidValueError, "exists already"),
+        (
+            RuntimeError("'cryptography' package is required for sha256_password"),
+            AccessDeniedError,
+            "pip install cryptography",
+        ),
+    ],
+)
+def test_mysql_errors_have_a_meaning(error, meaning, advice):
+    remedy = MYSQL.meaning_of(error)
+    assert remedy is not None
+    assert remedy.error is meaning
+    assert advice in remedy.advice
+
+
+@pytest.mark.parametrize("error", [pymysql.err.ProgrammingError(1064, "You have an error in your SQL"), ValueError()])
+def test_errors_without_a_special_meaning_have_none(error):
+    assert MYSQL.meaning_of(error) is None
+    assert SQLITE.meaning_of(error) is None
+
+
+def no_table(connection, directory):
+    connection.execute("SELECT * FROM nowhere")
+
+
+def twice(connection, directory):
+    connection.execute("CREATE TABLE t (a UNIQUE)")
+    connection.execute("INSERT INTO t VALUES (1), (1)")
+
+
+def too_large(connection, directory):
+    connection.execute("SELECT ?", [2**64])
+
+
+def locked(connection, directory):
+    with closing(sqlite3.connect(directory / "a.db", timeout=0)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with closing(sqlite3.connect(directory / "a.db", timeout=0)) as late:
+            late.execute("BEGIN IMMEDIATE")
+
+
+def read_only(connection, directory):
+    sqlite3.connect(directory / "b.db").close()
+    with closing(sqlite3.connect(f"file:{directory}/b.db?mode=ro", uri=True)) as reader:
+        reader.execute("CREATE TABLE t (a)")
+
+
+def not_there(connection, directory):
+    sqlite3.connect(directory / "missing" / "a.db")
+
+
+def no_database(connection, directory):
+    (directory / "c.db").write_text("something else, and long enough to be looked at " * 9)
+    with closing(sqlite3.connect(directory / "c.db")) as other:
+        other.execute("SELECT * FROM sqlite_master")
+
+
+def full(connection, directory):
+    connection.execute("CREATE TABLE t (a)")
+    connection.execute("PRAGMA max_page_count = 3")
+    connection.execute("INSERT INTO t VALUES (?)", ["x" * 100_000])
+
+
+@pytest.mark.parametrize(
+    "mistake, meaning",
+    [
+        (no_table, MissingTableError),
+        (twice, InvalidValueError),
+        (too_large, InvalidValueError),
+        (locked, TransientDatabaseError),
+        (read_only, ReadOnlyDatabaseError),
+        (not_there, DatabaseConnectionError),
+        (no_database, DatabaseConnectionError),
+        (full, DatabaseFullError),
+    ],
+)
+def test_sqlite_errors_have_a_meaning(mistake, meaning, tmp_path):
+    with closing(sqlite3.connect(":memory:")) as connection:
+        with pytest.raises((sqlite3.Error, OverflowError)) as caught:
+            mistake(connection, tmp_path)
+    remedy = SQLITE.meaning_of(caught.value)
+    assert remedy is not None
+    assert remedy.error is meaning
+
+
+def test_every_difference_is_documented():
+    lines = re.findall(r"^    (\w[\w, ]*) : ", Dialect.__doc__, re.M)
+    assert {name for line in lines for name in line.split(", ")} == {
+        field.name for field in dataclasses.fields(Dialect)
+    }
