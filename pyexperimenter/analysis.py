@@ -78,7 +78,7 @@ def _typed(dtype: str) -> Callable[[Sequence[Any]], pd.Series[Any]]:
 def _datetimes(values: Sequence[Any]) -> pd.Series[Any]:
     import pandas as pd
 
-    return pd.Series(pd.to_datetime(pd.Series(values, dtype=object), format="ISO8601"))
+    return pd.Series(pd.to_datetime(pd.Series(values, dtype=object), format="ISO8601")).astype("datetime64[us]")
 
 
 _MAKERS: dict[Kind, Callable[[Sequence[Any]], Any]] = {

@@ -6,6 +6,7 @@ import itertools
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +16,7 @@ from pyexperimenter.database.records import FillCount
 from pyexperimenter.database.selection import OrderBy, Where
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import (
+    EmptyFillDatabaseCallError,
     InvalidLogtableError,
     InvalidRowError,
     InvalidValueError,
@@ -117,6 +119,8 @@ class PyExperimenter:
         wanted = self.config.codecarbon is not None if use_codecarbon is None else use_codecarbon
         self._codecarbon = (self.config.codecarbon or {}) if wanted else None
         self._store = ExperimentStore(self.config)
+        # With the path of a SQLite file made absolute: workers may have been started in another directory.
+        self.config = replace(self.config, database=self._store.database.config)
 
     def __repr__(self) -> str:
         return f"<PyExperimenter {self.name!r}: table {self.config.table.name} in {self._store.database}>"
@@ -192,6 +196,8 @@ class PyExperimenter:
         EmptyFillDatabaseCallError
             If nothing is given.
         """
+        if not fixed_parameter_combinations and not parameters:
+            raise EmptyFillDatabaseCallError("neither combinations nor parameters are given; give at least one of them")
         fixed = list(fixed_parameter_combinations or [{}])
         crossed = {name: _as_values(values) for name, values in (parameters or {}).items()}
         for index, combination in enumerate(fixed):
@@ -534,8 +540,6 @@ class PyExperimenter:
         return self._closing(count)
 
     def _check_combination(self, place: str, row: Mapping[str, Any], crossed: Mapping[str, Sequence[Any]]) -> None:
-        if not row and not crossed:
-            return  # told by the fill as being empty
         twice = sorted(set(row) & set(crossed))
         missing = [name for name in self.config.table.keyfields if name not in row and name not in crossed]
         unknown = sorted((set(row) | set(crossed)) - set(self.config.table.keyfields))

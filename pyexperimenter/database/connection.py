@@ -15,9 +15,10 @@ from typing import Any, TypeVar, cast
 from pyexperimenter.config.model import DatabaseConfig
 from pyexperimenter.database.backend import DRIVER_ERRORS, backend_of, translated
 from pyexperimenter.database.dialect import Dialect
-from pyexperimenter.exceptions import DatabaseError, PyExperimenterError, TransientDatabaseError
+from pyexperimenter.exceptions import DatabaseError, InvalidValueError, PyExperimenterError, TransientDatabaseError
 
 _RETRY_TIMEOUT = 60.0  # seconds that passing trouble is tried again
+_LARGE = 100_000  # characters or bytes of a value that may be too large for a server
 _IDLE_SECONDS = 0.5  # after which a released connection is closed
 
 
@@ -30,11 +31,25 @@ class Cursor:
 
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run one statement and return the number of rows it changed."""
+        if self._dialect.largest_packet is not None and any(_is_large(value) for value in parameters):
+            self._refuse_too_large(parameters)
         try:
             self._cursor.execute(self._dialect.statement(sql), tuple(parameters))
         except DRIVER_ERRORS as error:
             raise translated(error, self._dialect, f"running: {sql}") from error
         return int(self._cursor.rowcount)
+
+    def _refuse_too_large(self, parameters: Sequence[Any]) -> None:
+        """Refuse what the server would answer by cutting the connection, which looks like passing trouble."""
+        assert self._dialect.largest_packet is not None
+        self._cursor.execute(self._dialect.largest_packet)
+        (most,) = self._cursor.fetchone()
+        size = sum(len(value.encode() if isinstance(value, str) else value) for value in parameters if _is_large(value))
+        if size + _LARGE > most:
+            raise InvalidValueError(
+                f"the values have {size} bytes, but the server takes statements of {most}; "
+                "store less (or a file's path), or raise the server's max_allowed_packet"
+            )
 
     def run_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> int:
         """Run one statement for each row of parameters and return the number of rows changed in all."""
@@ -66,6 +81,10 @@ class Cursor:
     def last_id(self) -> int:
         """ID of the row inserted last."""
         return int(self._cursor.lastrowid)
+
+
+def _is_large(value: Any) -> bool:
+    return isinstance(value, (str, bytes)) and len(value) > _LARGE
 
 
 class Database:

@@ -73,6 +73,8 @@ class Dialect:
         foreign keys refer to it.
     exclusive : tuple of str or None
         Statements that take and give back a named lock, where DDL is not part of a transaction.
+    largest_packet : str or None
+        Query for the most bytes of a statement with its values, where exceeding it costs the connection.
     longest_name : int or None
         Most characters of an identifier.
     lengths_matter : bool
@@ -107,6 +109,7 @@ class Dialect:
     list_indexes: str
     list_references: str
     exclusive: tuple[str, str] | None
+    largest_packet: str | None
     longest_name: int | None
     lengths_matter: bool
     keeps_infinity: bool
@@ -128,15 +131,14 @@ class Dialect:
 
     def meaning_of(self, error: Exception) -> Remedy | None:
         """Return what a driver's error means, or None where it has no special meaning."""
-        code = error.args[0] if error.args else None
-        if isinstance(code, int) and code in self.remedies:
-            return self.remedies[code]
         message = str(error)
-        matches = (r for part, r in self.remedies.items() if isinstance(part, str) and part in message)
-        return next(matches, None)
+        for part, remedy in self.remedies.items():
+            if isinstance(part, str) and part in message:
+                return remedy
+        code = error.args[0] if error.args else None
+        return self.remedies.get(code) if isinstance(code, int) else None
 
 
-# Quoted texts (MySQL knows backslashes in both kinds) and names, comments, and the two signs that matter.
 _QUOTED_OR_MARK = re.compile(
     r"""'(?:[^'\\]|''|\\.)*'|"(?:[^"\\]|""|\\.)*"|`(?:[^`]|``)*`"""
     r"""|--(?=\s|\Z)[^\n]*|\#[^\n]*|/\*.*?(?:\*/|\Z)|\?|%""",
@@ -195,6 +197,7 @@ SQLITE = Dialect(
         "WHERE m.type = 'table' AND lower(f.\"table\") = lower(?) ORDER BY m.name"
     ),
     exclusive=None,
+    largest_packet=None,
     longest_name=None,
     lengths_matter=False,
     keeps_infinity=True,
@@ -276,6 +279,7 @@ MYSQL = Dialect(
         "ORDER BY table_name"
     ),
     exclusive=("SELECT GET_LOCK(SHA2(?, 256), 60)", "SELECT RELEASE_LOCK(SHA2(?, 256))"),
+    largest_packet="SELECT @@max_allowed_packet",
     longest_name=64,
     lengths_matter=True,
     keeps_infinity=False,
@@ -312,6 +316,9 @@ MYSQL = Dialect(
         1153: Remedy(InvalidValueError, "the value is larger than the server's max_allowed_packet"),
         1062: Remedy(InvalidValueError, "a row with these values exists already"),
         3159: Remedy(AccessDeniedError, "the server wants TLS; give 'tls' in the credentials"),
+        "certificate verify failed": Remedy(
+            DatabaseConnectionError, "the server's certificate is not of the given ca, or another host's; check 'tls'"
+        ),
         "cryptography": Remedy(
             AccessDeniedError, "this server's passwords need the package cryptography (pip install cryptography) or TLS"
         ),

@@ -10,7 +10,7 @@ from pyexperimenter.database.connection import Database, retried
 from pyexperimenter.database.schema import Schema
 from pyexperimenter.database.selection import Condition
 from pyexperimenter.database.statements import Statements
-from pyexperimenter.exceptions import InvalidLogtableError
+from pyexperimenter.exceptions import InvalidLogtableError, MissingTableError
 from pyexperimenter.experiment_status import ExperimentStatus
 
 Rows = tuple[list[str], list[tuple[Any, ...]]]
@@ -58,8 +58,12 @@ class ExperimentReader:
         return self.query(self._sql.table)
 
     def attempt_rows(self) -> Rows:
-        """Return columns and rows of the attempts."""
-        return self.query(self._sql.attempts)
+        """Return columns and rows of the attempts; there are none yet for a table of the predecessor."""
+        try:
+            return self.query(self._sql.attempts)
+        except MissingTableError:
+            self.count(Condition())
+            return list(self.schema.types_of(self.schema.attempts)), []
 
     def emission_rows(self) -> Rows:
         """Return columns and rows of CodeCarbon's table."""
@@ -76,6 +80,11 @@ class ExperimentReader:
         if name not in self.schema.logtables:
             known = ", ".join(self.schema.logtables) or "none"
             raise InvalidLogtableError(f"{name!r} is no logtable; logtables are {known}")
-        statement = self._sql.all_logs if all_attempts else self._sql.current_logs
         table = self.schema.q(self.schema.logtables[name])
-        return self.query(statement.format(table, f"({condition})" if condition else "1 = 1"))
+        where = f"({condition})" if condition else "1 = 1"
+        if not all_attempts:
+            try:
+                return self.query(self._sql.current_logs.format(table, where))
+            except MissingTableError:
+                pass  # a table of the predecessor that has no attempts yet: all its logs are current
+        return self.query(self._sql.all_logs.format(table, where))

@@ -144,6 +144,8 @@ def test_a_table_of_the_predecessor_is_taken_as_it_is(predecessors_table: Target
     study_ = experimenter(target)
     table = study_.get_table()
     assert table["status"].tolist() == ["done", "error", "created", "paused"]
+    assert study_.get_logtable("epochs")["epoch"].tolist() == [7]
+    assert len(study_.get_attempts()) == 0
     assert target.query("SELECT * FROM study") == before
     assert study_.fill_table_from_config() == (3, 3)
     assert target.query("SELECT * FROM study WHERE ID <= 4") == before

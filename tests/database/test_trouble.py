@@ -14,6 +14,7 @@ import yaml
 from servers import Target, write_credentials
 from study import experimenter, study, wait_until
 
+from pyexperimenter import ResultProcessor
 from pyexperimenter.config import load_config
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import (
@@ -108,6 +109,22 @@ def test_no_connection_is_left_open_while_user_code_runs(mariadb_target: Target)
 
     assert study_.execute(function, max_experiments=2) == 2
     assert study_.counts()["done"] == 2
+
+
+def test_a_value_larger_than_the_server_takes_is_refused_and_the_others_are_kept(mariadb_target: Target) -> None:
+    study_ = experimenter(mariadb_target)
+    study_.fill_table_from_config()
+    ((most,),) = mariadb_target.query("SELECT @@max_allowed_packet")
+
+    def function(keyfields: object, results: ResultProcessor, custom: object) -> None:
+        results.process_results({"model": "x" * (most + 1), "accuracy": 0.5})
+
+    assert study_.execute(function, max_experiments=1) == 1
+    ((status, accuracy, model, error),) = mariadb_target.query(
+        "SELECT status, accuracy, model, error FROM study WHERE ID = 1"
+    )
+    assert (status, accuracy, model) == ("error", 0.5, None)
+    assert f"model: the values have {most + 1} bytes, but the server takes statements of {most}" in error
 
 
 def test_a_sqlite_file_where_none_can_be(tmp_path: Path) -> None:

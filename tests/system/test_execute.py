@@ -320,6 +320,20 @@ def test_several_workers_share_the_table(target: Target) -> None:
     assert target.query("SELECT DISTINCT name FROM study") == [("me",)]
 
 
+def test_workers_use_the_file_of_the_directory_they_were_asked_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers' processes are used again, and were started in the first directory."""
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        target = Target("sqlite", "sqlite", "relative")
+        study_ = experimenter(target, study(target, n_jobs=2))
+        study_.fill_table_from_config()
+        assert study_.execute(lambda *_: None) == 6
+        assert study_.counts()["done"] == 6
+
+
 def test_executing_without_a_table_says_what_to_do(target: Target) -> None:
     with pytest.raises((MissingTableError, MissingDatabaseError), match=r"fill .*first"):
         experimenter(target).execute(lambda *_: None)

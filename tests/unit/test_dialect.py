@@ -255,9 +255,8 @@ def full(connection, directory):
     ],
 )
 def test_sqlite_errors_have_a_meaning(mistake, meaning, tmp_path):
-    with closing(sqlite3.connect(":memory:")) as connection:
-        with pytest.raises((sqlite3.Error, OverflowError)) as caught:
-            mistake(connection, tmp_path)
+    with closing(sqlite3.connect(":memory:")) as connection, pytest.raises((sqlite3.Error, OverflowError)) as caught:
+        mistake(connection, tmp_path)
     remedy = SQLITE.meaning_of(caught.value)
     assert remedy is not None
     assert remedy.error is meaning
