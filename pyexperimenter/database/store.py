@@ -470,6 +470,9 @@ class ExperimentStore(ExperimentReader):
         except ClaimLostError:
             self._keep_late(attempt, results or {})
             raise
+        except InvalidValueError:
+            self.write_results(attempt, results or {})  # writes what does fit, and raises, naming what does not
+            raise  # it was the error's text
 
     @retried
     def _finish(

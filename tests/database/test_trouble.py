@@ -111,13 +111,19 @@ def test_no_connection_is_left_open_while_user_code_runs(mariadb_target: Target)
     assert study_.counts()["done"] == 2
 
 
-def test_a_value_larger_than_the_server_takes_is_refused_and_the_others_are_kept(mariadb_target: Target) -> None:
+@pytest.mark.parametrize("way", ["reported", "returned"])
+def test_a_value_larger_than_the_server_takes_is_refused_and_the_others_are_kept(
+    mariadb_target: Target, way: str
+) -> None:
     study_ = experimenter(mariadb_target)
     study_.fill_table_from_config()
     ((most,),) = mariadb_target.query("SELECT @@max_allowed_packet")
 
-    def function(keyfields: object, results: ResultProcessor, custom: object) -> None:
-        results.process_results({"model": "x" * (most + 1), "accuracy": 0.5})
+    def function(keyfields: object, results: ResultProcessor, custom: object) -> dict[str, object]:
+        values = {"model": "x" * (most + 1), "accuracy": 0.5}
+        if way == "reported":
+            results.process_results(values)
+        return values
 
     assert study_.execute(function, max_experiments=1) == 1
     ((status, accuracy, model, error),) = mariadb_target.query(
