@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 from servers import Target
-from study import experimenter, store, worker
+from study import experimenter, store, wait_until, worker
 
 from pyexperimenter import ExperimentStatus
 from pyexperimenter.database.records import Experiment, Usage
@@ -179,3 +180,19 @@ def test_add_and_claim_takes_an_open_row_and_tells_of_others(target: Target) -> 
     with pytest.raises(Exception, match=rf"exists with ID {added} and is done; reset it"):
         study_.add_experiment_and_execute({"dataset": "Wine", "seed": 1}, function)
     assert len(ran) == 2
+
+
+def test_rows_that_others_have_locked_do_not_look_like_an_empty_table(mariadb_target: Target) -> None:
+    opened = store(mariadb_target)
+    other = mariadb_target.connect()
+    other.begin()
+    other.cursor().execute("SELECT ID FROM study FOR UPDATE")
+    claimed: list[Experiment | None] = []
+    claiming = threading.Thread(target=lambda: claimed.append(opened.claim(worker())))
+    claiming.start()
+    looks = "SELECT COUNT(*) FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()"
+    wait_until(lambda: mariadb_target.query(looks) == [(3,)])  # the locker, the filler, the claimer
+    other.rollback()
+    other.close()
+    claiming.join(30)
+    assert [experiment and experiment.id for experiment in claimed] == [1]

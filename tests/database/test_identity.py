@@ -34,6 +34,7 @@ REFUSED = (sqlite3.IntegrityError, pymysql.err.IntegrityError)
         [{"options": {"a": 1}}, {"options": {"a": 1.5}}, {"options": {"a": "1"}}, {"options": [1]}, {"options": 1}],
         [{"day": "2026-01-01 00:00:00"}, {"day": "2026-01-01 00:00:00.000001"}],
         [{"text": "a", "long": None}, {"text": None, "long": "a"}, {"text": "a", "long": "a"}],
+        [{"text": "a"}, {"text": "a", "whole": 0}, {"text": "a", "number": 0}, {"text": "a", "flag": False}],
     ],
 )
 def test_rows_that_differ_are_kept_apart_and_equal_ones_are_not(target: Target, rows: list[dict[str, object]]) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C in a terminal: no row is left `running`, also with several workers."""
+"""Ctrl-C: no row is left `running`, also with several workers."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.parametrize("whom", ["all, as a terminal does", "the first, as a notebook does"])
 @pytest.mark.parametrize("n_jobs", [1, 2])
-def test_ctrl_c_releases_what_is_in_execution(target: Target, tmp_path: Path, n_jobs: int) -> None:
+def test_an_interrupt_releases_what_is_in_execution(target: Target, tmp_path: Path, n_jobs: int, whom: str) -> None:
     started = tmp_path / "started"
     started.mkdir()
     config = study(target, n_jobs=n_jobs, Custom={"started": str(started)})
@@ -39,11 +40,14 @@ def test_ctrl_c_releases_what_is_in_execution(target: Target, tmp_path: Path, n_
     study_.fill_table_from_config()
     (tmp_path / "script.py").write_text(SCRIPT)
     command = [sys.executable, str(tmp_path / "script.py"), json.dumps(config), json.dumps(options)]
-    # A session of its own stands for the terminal: the signal goes to all its processes.
+    # A session of its own stands for the terminal, whose Ctrl-C goes to all its processes.
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         wait_until(lambda: len(list(started.iterdir())) == n_jobs)
         assert study_.counts()["running"] == n_jobs
-        os.killpg(process.pid, signal.SIGINT)
+        if whom.startswith("all"):
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "KeyboardInterrupt" in stderr

@@ -134,7 +134,7 @@ def test_only_integers_can_be_unsigned(declaration):
 # Nothing and not a number
 
 
-@pytest.mark.parametrize("nothing", [None, pd.NA, pd.NaT, np.datetime64("NaT"), np.array(None)])
+@pytest.mark.parametrize("nothing", [None, pd.NA, pd.NaT, np.datetime64("NaT", "s"), np.array(None)])
 @pytest.mark.parametrize("name", TYPE_NAMES)
 def test_nothing_stays_nothing(name, nothing):
     assert coerce(name, nothing) is None
