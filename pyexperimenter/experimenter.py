@@ -388,13 +388,11 @@ class PyExperimenter:
         self._prepare_execution()
         worker = self._worker(lambda *_: None)
         attempt, opened = worker.store.attach(experiment_id, worker.info)
-        worker.store.database.release()
         try:
             return experiment_function(ResultProcessor(worker.store, attempt))
         finally:
             if opened:
                 worker.store.detach(attempt)
-            worker.store.database.close()
 
     def reset_experiments(
         self,
@@ -509,18 +507,17 @@ class PyExperimenter:
 
     def counts(self) -> dict[str, int]:
         """Return the number of experiments by status: created, running, done, error and paused."""
-        return self._closing(self._store.counts())
+        return self._store.counts()
 
     def execute_custom_query(self, sql: str) -> list[tuple[Any, ...]]:
         """Run a statement of your own and return its rows (none, if it is no query)."""
-        return self._closing(self._store.query(sql)[1])
+        return self._store.query(sql)[1]
 
     # Ending
 
     def delete_table(self) -> None:
         """Drop the table and all its side tables, with everything in them."""
         self._store.tables.drop()
-        self._store.database.close()
 
     def close_ssh(self) -> None:
         """Close the SSH tunnel, if there is one. It closes by itself when Python ends."""
@@ -537,7 +534,7 @@ class PyExperimenter:
         with fill_bar(total) as progress:
             count = self._store.fill(rows, progress)
         self.logger.info("%d rows were added, %d skipped since they exist", count.added, count.skipped)
-        return self._closing(count)
+        return count
 
     def _check_combination(self, place: str, row: Mapping[str, Any], crossed: Mapping[str, Sequence[Any]]) -> None:
         twice = sorted(set(row) & set(crossed))
@@ -574,7 +571,6 @@ class PyExperimenter:
                 f"there is no table {self.config.table.name} in {self._store.database}; fill it first"
             )
         self._store.tables.create(codecarbon=self._codecarbon is not None, identity=False)
-        self._store.database.release()
 
     def _tell_what_is_not_enforced(self) -> None:
         """Say which of the execution's settings are understood, but need the supervision that is to come."""
@@ -621,17 +617,11 @@ class PyExperimenter:
         except BaseException:
             worker.release_all()
             raise
-        finally:
-            worker.store.database.close()
 
     def _frame(self, rows: tuple[list[str], list[tuple[Any, ...]]], table: str) -> pd.DataFrame:
         from pyexperimenter.analysis import to_frame
 
-        return self._closing(to_frame(*rows, self._store.schema.types_of(table)))
-
-    def _closing(self, result: _R) -> _R:
-        self._store.database.release()
-        return result
+        return to_frame(*rows, self._store.schema.types_of(table))
 
 
 def _limits(workers: int, total: int) -> list[int | None]:

@@ -205,8 +205,6 @@ class Grid:
             positions: set[int | None] = {self._position(name, value) for value in allowed}
             if domain.when is not None and any(value is None for value in allowed):
                 positions.add(None)
-            elif not any(value is None for value in allowed):
-                positions.discard(None)
             level = self._levels[name]
             result[level] = result[level] & positions if level in result else frozenset(positions)
         return result

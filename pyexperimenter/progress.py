@@ -51,14 +51,12 @@ def execution_bar(store: ExperimentReader) -> Iterator[None]:
                 stopped = stop.wait(_INTERVAL)
                 try:
                     now = store.counts()
-                    store.database.release()
                 except DatabaseError:
                     continue  # the workers tell what is wrong with the database
                 done, failed = (now[status] - before[status] for status in ("done", "error"))
                 bar.set_postfix(done=done, error=failed, refresh=False)
                 bar.n = done + failed + now["paused"] - before["paused"]
                 bar.refresh()
-        store.database.close()
 
     watcher = threading.Thread(target=watch, name="progress", daemon=True)
     watcher.start()

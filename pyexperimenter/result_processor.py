@@ -52,10 +52,7 @@ class ResultProcessor:
         ClaimLostError
             If the experiment was reset or taken over meanwhile; the row is left as it is.
         """
-        try:
-            self._store.write_results(self._attempt, results)
-        finally:
-            self._store.database.release()
+        self._store.write_results(self._attempt, results)
 
     def process_logs(self, logs: Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]]) -> None:
         """Append rows to logtables.
@@ -77,7 +74,4 @@ class ResultProcessor:
         ClaimLostError
             If the experiment was reset or taken over meanwhile.
         """
-        try:
-            self._store.write_logs(self._attempt, logs)
-        finally:
-            self._store.database.release()
+        self._store.write_logs(self._attempt, logs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -82,8 +81,6 @@ def run_worker(task: WorkerTask) -> WorkerReport:
     except BaseException as error:
         worker.release_all()
         return WorkerReport(executed, error)
-    finally:
-        worker.store.database.close()
     return WorkerReport(executed)
 
 
@@ -120,7 +117,6 @@ class Worker:
         options = self._task.codecarbon
         meter = nullcontext() if options is None else EmissionsMeter(options, self._logger)
         usage = Meter()
-        self.store.database.release()  # the function may take days
         outcome, error, results = ExperimentStatus.DONE, None, None
         try:
             with meter:
@@ -196,9 +192,3 @@ def _traceback_of_user(error: BaseException) -> str:
         half = _LONGEST_ERROR // 2
         text = f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
-
-
-def log_report(report: WorkerReport, logger: logging.Logger) -> None:
-    """Tell what stopped a worker, if anything did."""
-    if report.stopped_by is not None:
-        logger.error("a worker was stopped by %s: %s", type(report.stopped_by).__name__, report.stopped_by)

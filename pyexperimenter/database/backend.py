@@ -21,6 +21,7 @@ from pyexperimenter.exceptions import (
     AccessDeniedError,
     DatabaseConnectionError,
     DatabaseCreationError,
+    DatabaseError,
     DatabaseQueryError,
     InvalidCredentialsError,
     MissingDatabaseError,
@@ -104,12 +105,19 @@ class SqliteFile:
                 f"there is no database file {self.path}; fill the table first, or check the path"
             )
         with translated_errors(SQLITE, f"opening {self.path}"):
-            connection = sqlite3.connect(self.path, timeout=_LOCK_TIMEOUT, isolation_level=None)
-        with translated_errors(SQLITE, f"opening {self.path}"):
-            connection.execute("PRAGMA foreign_keys = ON")
-            connection.execute("PRAGMA synchronous = FULL")
-            if create and not on_network_file_system(self.path):
-                self._use_write_ahead_log(connection)
+            # Used by one thread only; but another may be the one that collects, and so closes it.
+            connection = sqlite3.connect(
+                self.path, timeout=_LOCK_TIMEOUT, isolation_level=None, check_same_thread=False
+            )
+        try:
+            with translated_errors(SQLITE, f"opening {self.path}"):
+                connection.execute("PRAGMA foreign_keys = ON")
+                connection.execute("PRAGMA synchronous = FULL")
+                if create and not on_network_file_system(self.path):
+                    self._use_write_ahead_log(connection)
+        except DatabaseError:
+            connection.close()
+            raise
         return connection
 
     def _use_write_ahead_log(self, connection: sqlite3.Connection) -> None:

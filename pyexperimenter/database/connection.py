@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
 import random
@@ -90,7 +91,8 @@ def _is_large(value: Any) -> bool:
 class Database:
     """A database that can be reached again and again: one connection a thread and process, opened when needed.
 
-    Nothing is opened by making one, so it can be handed to other threads and, pickled, to other processes.
+    Nothing is opened by making one, so it can be handed to other threads and, pickled, to other processes. What is
+    opened is closed half a second after its last use.
 
     Parameters
     ----------
@@ -144,14 +146,6 @@ class Database:
         """Close this thread's connection, if there is one. The next statement opens another."""
         self._local.drop()
 
-    def release(self) -> None:
-        """Have the connection closed soon, where an idle one takes another's place or is cut by the server.
-
-        If this thread wants it back within a moment, it gets the same one, which spares short runs the opening.
-        """
-        if not self.dialect.keeps_connection:
-            self._local.park()
-
     def close_tunnel(self) -> None:
         """Close this process's SSH tunnel, if there is one."""
         self.close()
@@ -169,18 +163,16 @@ class Database:
 
     @contextmanager
     def _cursor(self, create: bool) -> Iterator[Cursor]:
-        connection = self._local.connection()
-        if connection is None:
-            connection = self._local.keep(self._backend.connect(create))
-        try:
-            yield Cursor(connection.cursor(), self.dialect)
-        except PyExperimenterError as error:
-            if isinstance(error, TransientDatabaseError):
-                self._local.drop()  # whatever state it is in, a new one is clean
-            raise
-        except BaseException:
-            self._local.drop()
-            raise
+        with self._local.connection(lambda: self._backend.connect(create)) as connection:
+            try:
+                yield Cursor(connection.cursor(), self.dialect)
+            except PyExperimenterError as error:
+                if isinstance(error, TransientDatabaseError):
+                    self._local.drop()  # whatever state it is in, a new one is clean
+                raise
+            except BaseException:
+                self._local.drop()
+                raise
 
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -208,92 +200,125 @@ def retried(method: _Method) -> _Method:
     return cast(_Method, trying)
 
 
+class _Held:
+    """A connection of this process, closed when nobody holds it any more."""
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self._pid = os.getpid()
+
+    def close(self) -> None:
+        """Close the connection; in the child of a fork leave it alone, since it is the parent's."""
+        connection, self.connection = self.connection, None
+        if connection is None:
+            return
+        if self.inherited:
+            _INHERITED.append(connection)
+            return
+        with suppress(Exception):
+            connection.close()
+
+    __del__ = close
+
+    @property
+    def inherited(self) -> bool:
+        """Whether this process was forked from the one that opened the connection."""
+        return self._pid != os.getpid()
+
+
+_INHERITED: list[Any] = []  # connections of a parent; collecting them would disturb it
 _KEYS = itertools.count()
 
 
 class _PerThread(threading.local):
-    """A thread's connection. After a fork the child has its own: the parent's is left alone, unclosed."""
+    """A thread's connection while it is in use; afterwards it waits in the car park."""
 
     def __init__(self) -> None:
         self.key = next(_KEYS)
-        self._connection: Any = None
-        self._pid = os.getpid()
+        self._held: _Held | None = None
+        self._users = 0
 
-    def connection(self) -> Any:
-        """Return the connection, taken back from the car park if it is still there; None if there is none."""
-        if self._pid != os.getpid():
-            _FROM_BEFORE_A_FORK.append(self._connection)
-            self._connection, self._pid = None, os.getpid()
-        return self._connection if self._connection is not None else self.keep(_CAR_PARK.fetch(self))
+    @contextmanager
+    def connection(self, connect: Callable[[], Any]) -> Iterator[Any]:
+        """Give the connection to the block: the one in use, the one parked, or a new one."""
+        if self._held is None or self._held.inherited:
+            self._held = _CAR_PARK.fetch(self) or _Held(connect())
+        self._users += 1
+        try:
+            yield self._held.connection
+        finally:
+            self._users -= 1
+            self._park()
 
-    def keep(self, connection: Any) -> Any:
-        """Make a connection the thread's."""
-        self._connection = connection
-        return connection
-
-    def park(self) -> None:
-        """Leave the connection where it is closed if not fetched soon."""
-        connection, self._connection = self.connection(), None
-        if connection is not None:
-            _CAR_PARK.leave(self, connection)
+    def _park(self) -> None:
+        if self._held is not None and not self._users:
+            _CAR_PARK.leave(self, self._held)
+            self._held = None
 
     def drop(self) -> None:
         """Close the connection, if there is one."""
-        connection, self._connection = self.connection(), None
-        _close(connection)
-
-
-_FROM_BEFORE_A_FORK: list[Any] = []  # closing or collecting them would disturb the parent's
+        held, self._held = self._held or _CAR_PARK.fetch(self), None
+        if held is not None:
+            held.close()
 
 
 class _CarPark:
     """Holds connections that are idle, and closes each that nobody fetched for a moment.
 
-    A connection is either parked or its thread's: whoever takes it out of `_parked` owns it.
+    So none is open while user code runs for long: a server would cut it in the end, and it would take another
+    worker's place. Short runs are spared the opening. A connection is either parked or its thread's: whoever takes it
+    out of `_parked` owns it.
     """
 
     def __init__(self) -> None:
-        self._parked: dict[int, tuple[Any, float]] = {}
+        self._parked: dict[int, tuple[_Held, float]] = {}
         self._changed = threading.Condition()
         self._warden: threading.Thread | None = None
+        self._sleeping = False  # the warden waits for something to be parked
 
-    def leave(self, slot: _PerThread, connection: Any) -> None:
+    def leave(self, slot: _PerThread, held: _Held) -> None:
         with self._changed:
-            self._parked[slot.key] = (connection, time.monotonic() + _IDLE_SECONDS)
+            self._parked[slot.key] = (held, time.monotonic() + _IDLE_SECONDS)
             if self._warden is None:
                 self._warden = threading.Thread(target=self._close_expired, name="idle connections", daemon=True)
                 self._warden.start()
-            self._changed.notify()
+            if self._sleeping:
+                self._changed.notify()
 
-    def fetch(self, slot: _PerThread) -> Any:
+    def fetch(self, slot: _PerThread) -> _Held | None:
         with self._changed:
             return self._parked.pop(slot.key, (None, 0))[0]
 
+    def clear(self) -> None:
+        """Close all that is parked."""
+        with self._changed:
+            closing, self._parked = self._parked, {}
+        for held, _ in closing.values():
+            held.close()
+
     def forget(self) -> None:
         """Start anew in the child of a fork, which has none of the parent's threads."""
-        _FROM_BEFORE_A_FORK.extend(self._parked.values())
         self.__init__()  # type: ignore[misc]
 
     def _close_expired(self) -> None:
         while True:
-            with self._changed:
-                while not self._parked:
-                    self._changed.wait()
-                now = time.monotonic()
-                expired = [key for key, (_, deadline) in self._parked.items() if deadline <= now]
-                connections = [self._parked.pop(key)[0] for key in expired]
-                if not connections:
-                    self._changed.wait(min(deadline for _, deadline in self._parked.values()) - now)
-            for connection in connections:
-                _close(connection)
+            for held in self._expired():
+                held.close()
 
-
-def _close(connection: Any) -> None:
-    if connection is not None:
-        with suppress(Exception):
-            connection.close()
+    def _expired(self) -> list[_Held]:
+        """Wait until something may have expired, and take it out."""
+        with self._changed:
+            if not self._parked:
+                self._sleeping = True
+                self._changed.wait_for(lambda: self._parked)
+                self._sleeping = False
+            first = min(deadline for _, deadline in self._parked.values())
+            self._changed.wait(max(0, first - time.monotonic()))
+            now = time.monotonic()
+            return [self._parked.pop(key)[0] for key, (_, deadline) in list(self._parked.items()) if deadline <= now]
 
 
 _CAR_PARK = _CarPark()
+atexit.register(_CAR_PARK.clear)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_CAR_PARK.forget)

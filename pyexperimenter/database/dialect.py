@@ -81,8 +81,6 @@ class Dialect:
         Whether the database itself refuses what is longer than declared.
     keeps_infinity : bool
         Whether a DOUBLE can be infinite.
-    keeps_connection : bool
-        Whether an idle connection costs nobody anything, so that it may stay open while user code runs.
     remedies : Mapping
         Driver's error code, or part of its message, -> what it means.
     """
@@ -113,7 +111,6 @@ class Dialect:
     longest_name: int | None
     lengths_matter: bool
     keeps_infinity: bool
-    keeps_connection: bool
     remedies: Mapping[int | str, Remedy]
 
     def quote(self, name: str) -> str:
@@ -201,7 +198,6 @@ SQLITE = Dialect(
     longest_name=None,
     lengths_matter=False,
     keeps_infinity=True,
-    keeps_connection=True,
     remedies={
         "database is locked": _BUSY,
         "database table is locked": _BUSY,
@@ -283,7 +279,6 @@ MYSQL = Dialect(
     longest_name=64,
     lengths_matter=True,
     keeps_infinity=False,
-    keeps_connection=False,
     remedies={
         1020: _BUSY,  # the row changed since the snapshot (MariaDB's innodb_snapshot_isolation)
         1205: _BUSY,  # lock wait timeout
