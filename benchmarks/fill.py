@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import resource
+import json
 import sqlite3
 import subprocess
 import sys
@@ -90,8 +90,6 @@ def peak_megabytes(config: dict[str, Any]) -> float:
         "PyExperimenter(json.loads(sys.argv[1]), log_level='ERROR').fill_table_from_config();"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
-    import json
-
     done = subprocess.run(
         [sys.executable, "-c", script, json.dumps(config)], capture_output=True, text=True, check=True
     )
@@ -120,10 +118,8 @@ def main() -> None:
                 table.append(["MySQL/MariaDB", rows, bare, first, bare / first, again / first])
     print_table(["database", "rows", "bare s", "ours s", "ours/bare rows/s", "refill/fill time"], table)
     with tempfile.TemporaryDirectory() as directory:
-        print(
-            f"peak memory of the SQLite fill: {peak_megabytes(sqlite_config(directory, keyfields(arguments.rows))):.0f} MB"
-        )
-    print(f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+        peak = peak_megabytes(sqlite_config(directory, keyfields(arguments.rows)))
+    print(f"peak memory of the SQLite fill: {peak:.0f} MB")
 
 
 if __name__ == "__main__":
