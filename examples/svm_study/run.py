@@ -105,7 +105,7 @@ def main() -> None:
 
     print("\nThe table as LaTeX (needs the package booktabs), the best of each line in bold")
     print(accuracy_table(best, r"$\pm$", bold=r"\textbf{{{}}}").to_latex(index=False))
-    print(f"All rows are in {Path(experimenter.config.database.database).absolute()}.db")
+    print(f"All rows are in {experimenter.config.database.database}")
 
 
 if __name__ == "__main__":
