@@ -97,6 +97,7 @@ class Statements:
         self.finish_row = (
             f"UPDATE {table} SET {{}}status = ?, error = ?, end_date = {d.now} WHERE ID = ? AND status = 'running'"
         )
+        self.outcome = f"SELECT outcome FROM {attempts} WHERE ID = ?"
         self.late_results = f"SELECT late_results FROM {attempts} WHERE ID = ?"
         # late_results, ID. A holder that lost its row writes to its own attempt, which nobody else does.
         self.keep_late_results = f"UPDATE {attempts} SET late_results = ? WHERE ID = ?"

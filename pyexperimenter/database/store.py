@@ -31,6 +31,7 @@ from pyexperimenter.exceptions import (
     InvalidValueError,
     NoPausedExperimentsException,
     PyExperimenterError,
+    TransientDatabaseError,
     UndecodableValueError,
 )
 from pyexperimenter.experiment_status import ExperimentStatus
@@ -161,6 +162,10 @@ class ExperimentStore(ExperimentReader):
                         continue
             except _RaceLost:
                 continue
+            except TransientDatabaseError:
+                # If it is the answer to the commit that was lost, a row was taken: a worker that claims holds no other.
+                self.release_worker(worker.identity)
+                raise
             # Rows locked by others were passed over: only a count without locks may end a worker.
             if not self.count(Condition("status = 'created'") & selection.condition):
                 return None
@@ -455,6 +460,8 @@ class ExperimentStore(ExperimentReader):
     ) -> None:
         """End an attempt and give its row the outcome, and the last results, in one transaction.
 
+        To say the same twice is fine, as after a commit whose answer was lost.
+
         Raises
         ------
         InvalidResultFieldError, InvalidValueError
@@ -482,6 +489,8 @@ class ExperimentStore(ExperimentReader):
         with self.database.transaction() as cursor:
             # Both statements are fences of their own: each changes what it asks for.
             held = cursor.run(self._sql.finish_attempt, [outcome.value, error, *measured, attempt.id])
+            if not held and cursor.one(self._sql.outcome, [attempt.id]) == (outcome.value,):
+                return  # only its holder gives an attempt such an outcome: it was this one, a moment ago
             assignments, parameters = self._assignments(cursor, results)
             statement = self._sql.finish_row.format(f"{assignments}, " if assignments else "")
             held &= cursor.run(statement, [*parameters, outcome.value, error, attempt.experiment_id])

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import threading
-
 import pytest
 from servers import Target
-from study import KEYFIELDS, experimenter, store, study
+from study import experimenter, store, study
 
 from pyexperimenter.exceptions import EmptyFillDatabaseCallError, InvalidRowError, ParameterCombinationError
 
@@ -102,26 +100,6 @@ def test_a_config_without_values_says_how_to_fill(sqlite_target: Target) -> None
     study_ = experimenter(sqlite_target, study(sqlite_target, keyfields={"seed": "INT"}))
     with pytest.raises(ParameterCombinationError, match="gives no values to the keyfields"):
         study_.fill_table_from_config()
-
-
-def test_several_fillers_at_once_double_no_row(target: Target) -> None:
-    grid = {"dataset": KEYFIELDS["dataset"], "seed": {"type": "INT", "values": {"start": 0, "stop": 2000}}}
-    fillers = 4
-    start, counts = threading.Barrier(fillers), []
-
-    def fill() -> None:
-        filling = experimenter(target, study(target, keyfields=grid))
-        start.wait()
-        counts.append(filling.fill_table_from_config())
-
-    threads = [threading.Thread(target=fill) for _ in range(fillers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sum(count.added for count in counts) == 4000
-    assert all(sum(count) == 4000 for count in counts)
-    assert target.query("SELECT COUNT(*), COUNT(DISTINCT seed) FROM study") == [(4000, 2000)]
 
 
 def test_filling_streams(sqlite_target: Target) -> None:

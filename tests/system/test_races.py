@@ -47,3 +47,26 @@ def test_every_row_is_executed_exactly_once(target: Target, options: dict[str, A
     assert set(runs) == set(range(ROWS))
     assert target.query("SELECT status, COUNT(*) FROM study GROUP BY status") == [("done", ROWS)]
     assert target.query("SELECT COUNT(*), COUNT(DISTINCT experiment_id) FROM study__attempts") == [(ROWS, ROWS)]
+
+
+def fill(target: Target, start: Any, finished: Any) -> None:
+    study_ = experimenter(target, study(target, keyfields=SEEDS))
+    start.wait()
+    finished.put(tuple(study_.fill_table_from_config()))
+
+
+def test_several_fillers_at_once_double_no_row(target: Target) -> None:
+    """The table is not there yet, so they make it at once, too."""
+    fillers = 4
+    context = multiprocessing.get_context("spawn")
+    start, finished = context.Barrier(fillers), context.Queue()
+    processes = [context.Process(target=fill, args=(target, start, finished)) for _ in range(fillers)]
+    for process in processes:
+        process.start()
+    counts = [finished.get(timeout=120) for _ in processes]
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * fillers
+    assert sum(added for added, _ in counts) == ROWS
+    assert all(added + skipped == ROWS for added, skipped in counts)
+    assert target.query("SELECT COUNT(*), COUNT(DISTINCT seed) FROM study") == [(ROWS, ROWS)]
