@@ -12,7 +12,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +20,9 @@ from typing import Any
 
 import pymysql
 import pytest
+import yaml
 from servers import Server, Target
+from study import experimenter, study, wait_until
 
 from pyexperimenter.config.model import Secret, SshConfig
 from pyexperimenter.database.tunnel import Tunnel, open_tunnel
@@ -103,13 +104,6 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     gc.collect()  # here, where the filter above holds
 
 
-def wait_until(condition: Any, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
-
-
 def _answers(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
@@ -173,7 +167,7 @@ def test_close_ends_it_and_what_runs_through_it(sshd: SshServer, mariadb_target:
     tunnel = open_tunnel(sshd.config(remote_port=database(mariadb_target).port), "localhost", 3306)
     with through(tunnel, mariadb_target) as connection, connection.cursor() as cursor:
         tunnel.close()
-        with pytest.raises(pymysql.OperationalError):
+        with pytest.raises(pymysql.Error):
             cursor.execute("SELECT 1")
     assert not _answers(tunnel.port)
     wait_until(lambda: set(threading.enumerate()) <= before)
@@ -338,3 +332,31 @@ def test_forked_child_leaves_it_open_and_the_end_closes_it(sshd: SshServer, mari
 
 def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONWARNINGS": "ignore"}
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_an_experimenter_reaches_its_server_through_ssh(
+    sshd: SshServer, mariadb_target: Target, tmp_path: Path, n_jobs: int
+) -> None:
+    server = database(mariadb_target)
+    ssh = {
+        "server": "127.0.0.1",  # as seen from the SSH server
+        "address": "127.0.0.1",
+        "port": sshd.port,
+        "remote_address": "127.0.0.1",
+        "remote_port": server.port,
+        "ssh_private_key": str(sshd.home / "key"),
+    }
+    connection = {"Standard": {"server": "not.reached.directly"}, "Ssh": ssh}
+    user = {"user": server.user, "password": server.password}
+    (tmp_path / "credentials.yml").write_text(
+        yaml.safe_dump({"CREDENTIALS": {"Database": user, "Connection": connection}})
+    )
+    target = Target("mariadb", "mysql", mariadb_target.database, server, tmp_path / "credentials.yml")
+    study_ = experimenter(target, study(target, n_jobs=n_jobs), use_ssh_tunnel=True)
+    assert study_.fill_table_from_config() == (6, 0)
+    assert study_.execute(lambda *_: {"accuracy": 1}) == 6
+    assert mariadb_target.query("SELECT status, COUNT(*) FROM study GROUP BY status") == [("done", 6)]
+    study_.close_ssh_tunnel()
+    assert study_.counts()["done"] == 6  # opened anew when needed
+    study_.close_ssh()
