@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyexperimenter import __version__
+from pyexperimenter.combinations import Combinations
 from pyexperimenter.config import load_config
 from pyexperimenter.database.records import FillCount
 from pyexperimenter.database.selection import OrderBy, Where
@@ -18,7 +18,6 @@ from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import (
     EmptyFillDatabaseCallError,
     InvalidLogtableError,
-    InvalidRowError,
     InvalidValueError,
     MissingTableError,
     ParameterCombinationError,
@@ -198,17 +197,8 @@ class PyExperimenter:
         """
         if not fixed_parameter_combinations and not parameters:
             raise EmptyFillDatabaseCallError("neither combinations nor parameters are given; give at least one of them")
-        fixed = list(fixed_parameter_combinations or [{}])
-        crossed = {name: _as_values(values) for name, values in (parameters or {}).items()}
-        for index, combination in enumerate(fixed):
-            self._check_combination(f"combination {index}", combination, crossed)
-        encode = self._store.encode_row
-        columns = {
-            name: [encode({name: v}, f"parameters[{name!r}][{i}]")[self._position(name)] for i, v in enumerate(values)]
-            for name, values in crossed.items()
-        }
-        rows = [encode(row, f"combination {index}") for index, row in enumerate(fixed) if row or not crossed]
-        return self._fill(self._crossed(rows or [(None,) * len(self.config.table.keyfields)], columns), None)
+        rows = Combinations(tuple(self.config.table.keyfields), fixed_parameter_combinations or [{}], parameters or {})
+        return self._fill(rows.encoded(self._store.encode_row), len(rows))
 
     def fill_table_with_rows(self, rows: Iterable[Mapping[str, Any]] | pd.DataFrame) -> FillCount:
         """Insert rows. All are checked before the first is written.
@@ -536,34 +526,6 @@ class PyExperimenter:
         self.logger.info("%d rows were added, %d skipped since they exist", count.added, count.skipped)
         return count
 
-    def _check_combination(self, place: str, row: Mapping[str, Any], crossed: Mapping[str, Sequence[Any]]) -> None:
-        twice = sorted(set(row) & set(crossed))
-        missing = [name for name in self.config.table.keyfields if name not in row and name not in crossed]
-        unknown = sorted((set(row) | set(crossed)) - set(self.config.table.keyfields))
-        for names, what in ((unknown, "are no keyfields"), (twice, "are given twice"), (missing, "are missing")):
-            if names:
-                raise ParameterCombinationError(
-                    f"{place}: {', '.join(names)} {what}; combination and parameters together have to give each of "
-                    f"{', '.join(self.config.table.keyfields)} once"
-                )
-
-    def _crossed(
-        self, rows: Sequence[tuple[Any, ...]], columns: Mapping[str, Sequence[Any]]
-    ) -> Iterator[tuple[Any, ...]]:
-        positions = [self._position(name) for name in columns]
-        for row in rows:
-            for values in itertools.product(*columns.values()):
-                crossed = list(row)
-                for position, value in zip(positions, values, strict=True):
-                    crossed[position] = value
-                yield tuple(crossed)
-
-    def _position(self, keyfield: str) -> int:
-        names = list(self.config.table.keyfields)
-        if keyfield not in names:
-            raise InvalidRowError(f"{keyfield!r} is no keyfield; keyfields are {', '.join(names)}")
-        return names.index(keyfield)
-
     def _prepare_execution(self) -> None:
         """Make sure that the tables are there; those of the predecessor get their side tables."""
         if not self._store.tables.exist():
@@ -644,7 +606,3 @@ def _status(state: str | ExperimentStatus) -> ExperimentStatus:
     except ValueError:
         known = ", ".join(status.value for status in ExperimentStatus)
         raise InvalidValueError(f"{state!r} is no status; known are {known}") from None
-
-
-def _as_values(values: Any) -> Sequence[Any]:
-    return values if isinstance(values, Sequence) and not isinstance(values, str) else [values]

@@ -80,9 +80,9 @@ def test_fill_from_combination_crosses_fixed_combinations_with_domains(target: T
 @pytest.mark.parametrize(
     ("combinations", "parameters", "message"),
     [
-        ([{"dataset": "iris"}], {}, "combination 0: seed are missing"),
-        ([{"dataset": "iris", "seed": 1}], {"seed": [1]}, "combination 0: seed are given twice"),
-        ([{"dataset": "iris"}], {"sed": [1]}, "combination 0: sed are no keyfields"),
+        ([{"dataset": "iris"}], {}, "combination 0: missing: seed"),
+        ([{"dataset": "iris", "seed": 1}], {"seed": [1]}, "combination 0: given twice: seed"),
+        ([{"dataset": "iris"}], {"sed": [1]}, "combination 0: no keyfield: sed"),
         ([{"dataset": "iris"}], {"seed": [1, "x"]}, r"parameters\['seed'\]\[1\]: seed: 'x' is not an integer"),
     ],
 )
