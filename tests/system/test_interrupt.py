@@ -14,7 +14,7 @@ from servers import Target
 from study import credentials, experimenter, study, wait_until
 
 SCRIPT = """
-import json, sys, time
+import json, signal, sys, time
 from pathlib import Path
 from pyexperimenter import PyExperimenter
 
@@ -24,6 +24,7 @@ def function(keyfields, results, custom):
     time.sleep(600)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started without
     config, options = json.loads(sys.argv[1]), json.loads(sys.argv[2])
     PyExperimenter(config, **options).execute(function)
 """
