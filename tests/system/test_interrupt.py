@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -43,13 +44,17 @@ def test_an_interrupt_releases_what_is_in_execution(target: Target, tmp_path: Pa
     command = [sys.executable, str(tmp_path / "script.py"), json.dumps(config), json.dumps(options)]
     # A session of its own stands for the terminal, whose Ctrl-C goes to all its processes.
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
-        wait_until(lambda: len(list(started.iterdir())) == n_jobs)
-        assert study_.counts()["running"] == n_jobs
-        if whom.startswith("all"):
-            os.killpg(process.pid, signal.SIGINT)
-        else:
-            process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
+        try:
+            wait_until(lambda: len(list(started.iterdir())) == n_jobs)
+            assert study_.counts()["running"] == n_jobs
+            if whom.startswith("all"):
+                os.killpg(process.pid, signal.SIGINT)
+            else:
+                process.send_signal(signal.SIGINT)
+            _, stderr = process.communicate(timeout=60)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode != 0
     assert "KeyboardInterrupt" in stderr
     assert study_.counts() == {"created": 6, "running": 0, "done": 0, "error": 0, "paused": 0}
