@@ -81,7 +81,7 @@ class ExperimentReader:
             known = ", ".join(self.schema.logtables) or "none"
             raise InvalidLogtableError(f"{name!r} is no logtable; logtables are {known}")
         table = self.schema.q(self.schema.logtables[name])
-        where = f"({condition})" if condition else "1 = 1"
+        where = f"({condition}\n)" if condition else "1 = 1"
         if not all_attempts:
             try:
                 return self.query(self._sql.current_logs.format(table, where))

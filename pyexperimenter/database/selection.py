@@ -10,6 +10,7 @@ from pyexperimenter.database.schema import Schema
 from pyexperimenter.database.values import Encoder
 from pyexperimenter.exceptions import InvalidColumnError
 from pyexperimenter.experiment_status import ExperimentStatus
+from pyexperimenter.fieldtypes import Kind
 
 Where = Mapping[str, Any] | str | None
 """A mapping column -> value or list of values, all of which have to match; or a condition in SQL."""
@@ -83,7 +84,7 @@ class Selector:
         if where is None:
             return Condition()
         if isinstance(where, str):
-            return Condition(f"({where})")
+            return Condition(f"({where}\n)")  # on a line of its own, should the condition end in a comment
         condition = Condition()
         for name, value in where.items():
             several = isinstance(value, (list, tuple, set, frozenset, range))
@@ -104,6 +105,9 @@ class Selector:
         encode: Callable[[Any], Any] = Encoder(name, self._schema.columns[name], self._schema.dialect.keeps_infinity)
         encoded = [encode(value) for value in values]
         given = tuple(value for value in encoded if value is not None)
+        if given and self._schema.columns[name].kind is Kind.JSON:
+            # A database with a JSON type of its own finds no text equal to it.
+            raise InvalidColumnError(f"{name} is JSON, which cannot be compared with values; write a condition in SQL")
         options = [f"{column} IN ({', '.join('?' * len(given))})"] if given else []
         if len(given) < len(encoded):
             options.append(f"{column} IS NULL")

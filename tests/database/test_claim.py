@@ -47,7 +47,7 @@ def test_claims_in_random_order_take_every_row_once(target: Target) -> None:
         ({"dataset": "wine", "seed": [0, 2]}, [4, 6]),
         ({"seed": range(1, 3)}, [2, 3, 5, 6]),
         ("seed % 2 = 0 AND dataset LIKE 'i%'", [1, 3]),
-        ("dataset = 'what?' OR seed = 2", [3, 6]),
+        ("dataset = 'what?' OR seed = 2 -- ?", [3, 6]),
         ({"dataset": None}, []),
         ({"ID": [3, 5]}, [3, 5]),
     ],

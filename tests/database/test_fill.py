@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 from servers import Target
 from study import experimenter, store, study
@@ -41,6 +42,13 @@ def test_fill_with_rows_leaves_keyfields_out_as_null(target: Target) -> None:
     study_ = experimenter(target)
     assert study_.fill_table_with_rows([{"dataset": "a"}, {"dataset": "a", "seed": None}, {"seed": 1}]) == (2, 1)
     assert rows_of(target) == [("a", None), (None, 1)]
+
+
+def test_fill_with_a_data_frame(target: Target) -> None:
+    frame = pd.DataFrame({"dataset": ["iris", None], "seed": pd.array([1, None], dtype="Int64")})
+    frame.loc[1, "dataset"] = "wine"
+    assert experimenter(target).fill_table_with_rows(frame) == (2, 0)
+    assert rows_of(target) == [("iris", 1), ("wine", None)]
 
 
 @pytest.mark.parametrize(
