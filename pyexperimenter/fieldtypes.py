@@ -156,10 +156,10 @@ class FieldType:
         --------
         >>> FieldType.parse("DOUBLE").coerce("1e-3")
         0.001
-        >>> FieldType.parse("VARCHAR(5)").coerce(False)
+        >>> FieldType.parse("INT").coerce(0.5)
         Traceback (most recent call last):
         ...
-        pyexperimenter.exceptions.InvalidValueError: False is not a text; quote it if a text is meant
+        pyexperimenter.exceptions.InvalidValueError: 0.5 is not an integer
         """
         value = unwrap(value if self.kind in (Kind.TEXT, Kind.JSON) else _only_item(value))
         if value is None or _is_nan(value):
@@ -310,11 +310,7 @@ def _boolean(field: FieldType, value: Any) -> bool:
 
 
 def _text(field: FieldType, value: Any) -> str:
-    if isinstance(value, (bool, datetime, date)):
-        raise _refuse(value, field.kind, "; quote it if a text is meant")
-    if isinstance(value, (int, float, Decimal)):
-        value = str(value)
-    elif isinstance(value, (dict, list, tuple, set, frozenset)):
+    if isinstance(value, (dict, list, tuple, set, frozenset)):
         value = to_json(value)
     elif isinstance(value, (bytes, bytearray, memoryview)):
         raise _refuse(value, field.kind, "; decode it, or declare a BLOB")

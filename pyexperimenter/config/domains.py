@@ -175,6 +175,9 @@ def _check_known(names: Iterable[str], types: Mapping[str, FieldType], *path: st
 
 
 def _coerce(field: FieldType, value: Any, *path: int) -> Any:
+    if field.kind is Kind.TEXT and isinstance(value, bool):
+        # YAML reads no, off and yes as these, which is hardly what was meant.
+        raise InvalidValuesInConfiguration(f"{value} is not a text; quote it if a text is meant", path)
     try:
         result = field.coerce(value)
     except InvalidValueError as error:

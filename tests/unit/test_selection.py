@@ -193,6 +193,6 @@ def test_what_is_no_column_is_no_order(selector, order_by, unknown):
 
 
 def test_json_is_not_compared_with_values(selector):
-    with pytest.raises(InvalidColumnError, match="options is JSON, .* write a condition in SQL"):
+    with pytest.raises(InvalidColumnError, match=r"options is JSON, .* write a condition in SQL"):
         selector.condition({"options": {"a": 1}})
     assert "IS NULL" in selector.condition({"options": None}).sql
