@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import paramiko
 import pymysql
 import pytest
 import yaml
@@ -164,13 +165,19 @@ def test_queries_pass_side_by_side(sshd: SshServer, mariadb_target: Target) -> N
 
 def test_close_ends_it_and_what_runs_through_it(sshd: SshServer, mariadb_target: Target) -> None:
     before = set(threading.enumerate())
+
+    def threads() -> list[threading.Thread]:
+        new = set(threading.enumerate()) - before
+        return [thread for thread in new if isinstance(thread, paramiko.Transport) or thread.name.startswith("Srv")]
+
     tunnel = open_tunnel(sshd.config(remote_port=database(mariadb_target).port), "localhost", 3306)
     with through(tunnel, mariadb_target) as connection, connection.cursor() as cursor:
+        assert threads()
         tunnel.close()
         with pytest.raises(pymysql.Error):
             cursor.execute("SELECT 1")
     assert not _answers(tunnel.port)
-    wait_until(lambda: set(threading.enumerate()) <= before)
+    wait_until(lambda: not threads())
     tunnel.close()
 
 

@@ -1,6 +1,7 @@
 """Statements in the driver's form, quoted names, column types, and what drivers' errors mean."""
 
 import dataclasses
+import inspect
 import re
 import sqlite3
 from contextlib import closing
@@ -263,7 +264,7 @@ def test_sqlite_errors_have_a_meaning(mistake, meaning, tmp_path):
 
 
 def test_every_difference_is_documented():
-    lines = re.findall(r"^    (\w[\w, ]*) : ", Dialect.__doc__, re.M)
+    lines = re.findall(r"^(\w[\w, ]*) : ", inspect.getdoc(Dialect) or "", re.M)
     assert {name for line in lines for name in line.split(", ")} == {
         field.name for field in dataclasses.fields(Dialect)
     }
