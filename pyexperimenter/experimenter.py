@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +17,7 @@ from pyexperimenter.database.records import FillCount
 from pyexperimenter.database.selection import OrderBy, Where
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import (
+    ClaimLostError,
     EmptyFillDatabaseCallError,
     InvalidLogtableError,
     InvalidValueError,
@@ -382,7 +384,8 @@ class PyExperimenter:
             return experiment_function(ResultProcessor(worker.store, attempt))
         finally:
             if opened:
-                worker.store.detach(attempt)
+                with suppress(ClaimLostError):  # taken over meanwhile, which closed it
+                    worker.store.detach(attempt)
 
     def reset_experiments(
         self,

@@ -21,6 +21,7 @@ from study import experimenter, study
 
 from pyexperimenter import ExperimentStatus, PyExperimenterError, ResultProcessor
 from pyexperimenter.exceptions import (
+    ClaimLostError,
     InvalidExperimentError,
     InvalidLogFieldError,
     InvalidLogtableError,
@@ -318,6 +319,33 @@ def test_several_workers_share_the_table(target: Target) -> None:
     assert study_.counts() == {"created": 0, "running": 0, "done": 30, "error": 10, "paused": 0}
     assert os.getpid() not in {pid for (pid,) in target.query("SELECT DISTINCT accuracy FROM study")}
     assert target.query("SELECT DISTINCT name FROM study") == [("me",)]
+
+
+def test_a_worker_that_dies_leaves_nothing_running(target: Target) -> None:
+    study_ = experimenter(target, study(target, n_jobs=2))
+    study_.fill_table_from_config()
+
+    def function(keyfields: dict[str, Any], results: Any, custom: Any) -> None:
+        if keyfields["seed"] == 2:
+            os._exit(3)
+
+    with pytest.raises(Exception, match="terminated"):
+        study_.execute(function)
+    counts = study_.counts()
+    assert counts["running"] == 0
+    assert counts["created"] >= 1
+    assert target.query("SELECT COUNT(*) FROM study__attempts WHERE ended IS NULL") == [(0,)]
+
+
+def test_what_is_attached_is_taken_over_by_the_next_claim(target: Target, filled: PyExperimenter) -> None:
+    def attached(results: ResultProcessor) -> None:
+        experimenter(target).execute(lambda *_: {"accuracy": 1}, where={"ID": 1})
+        with pytest.raises(ClaimLostError):
+            results.process_results({"accuracy": 0})
+
+    filled.attach(attached, 1)
+    assert one(target, "status, accuracy") == ("done", 1)
+    assert target.query("SELECT outcome FROM study__attempts ORDER BY ID") == [("superseded",), ("done",)]
 
 
 def test_workers_use_the_file_of_the_directory_they_were_asked_in(
