@@ -130,11 +130,11 @@ class Database:
             cursor.run(self.dialect.begin)
             try:
                 yield cursor
+                cursor.run("COMMIT")
             except BaseException:
                 with suppress(DatabaseError):
                     cursor.run("ROLLBACK")
                 raise
-            cursor.run("COMMIT")
 
     @contextmanager
     def query(self) -> Iterator[Cursor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from servers import Target, write_credentials
-from study import experimenter, study, wait_until
+from study import experimenter, store, study, wait_until
 
 from pyexperimenter import ResultProcessor
 from pyexperimenter.config import load_config
@@ -20,6 +21,7 @@ from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import (
     AccessDeniedError,
     DatabaseConnectionError,
+    DatabaseFullError,
     MissingDatabaseError,
     ReadOnlyDatabaseError,
     ServerUnreachableError,
@@ -91,12 +93,12 @@ def test_credentials_from_the_environment(mariadb_target: Target, monkeypatch: p
 
 def test_a_connection_that_the_server_cut_while_idle_is_opened_anew(mariadb_target: Target) -> None:
     config = load_config(study(mariadb_target), credentials_path=mariadb_target.credentials_file)
-    store = ExperimentStore(config)
-    store.tables.create(codecarbon=False)
+    opened = ExperimentStore(config)
+    opened.tables.create(codecarbon=False)
     others = "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()"
     killed = [mariadb_target.query(f"KILL {thread}") for (thread,) in mariadb_target.query(others)]
     assert killed
-    assert store.counts()["created"] == 0
+    assert opened.counts()["created"] == 0
 
 
 def test_no_connection_is_left_open_while_user_code_runs(mariadb_target: Target) -> None:
@@ -170,6 +172,15 @@ def test_a_read_only_file(without_roots_rights: Path) -> None:
     assert target.query("SELECT COUNT(*) FROM study") == [(6,)]
 
 
+def test_a_full_database(sqlite_target: Target) -> None:
+    opened = store(sqlite_target)
+    with opened.database.query() as cursor:
+        cursor.run("PRAGMA max_page_count = 60")
+        with pytest.raises(DatabaseFullError, match=r"disk is full; free some space; nothing committed was lost"):
+            opened.fill(("x" * 50, seed) for seed in range(20_000))
+    assert opened.counts()["created"] == 6
+
+
 FILL_UNTIL_FULL = """
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -179,25 +190,32 @@ from study import experimenter, study
 from pyexperimenter.exceptions import DatabaseFullError
 target = Target("sqlite", "sqlite", {path!r})
 keyfields = {{
-    "seed": {{"type": "INT", "values": {{"start": 0, "stop": 200_000}}}},
+    "seed": {{"type": "INT", "values": {{"start": 0, "stop": 100_000}}}},
     "text": {{"type": "TEXT", "values": ["x" * 50]}},
 }}
-experimenter(target, study(target, keyfields=keyfields)).create_table()
-resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+filling = experimenter(target, study(target, keyfields=keyfields))
+filling.create_table()
+unlimited = resource.RLIM_INFINITY
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, unlimited))
 try:
-    experimenter(target, study(target, keyfields=keyfields)).fill_table_from_config()
+    filling.fill_table_from_config()
 except DatabaseFullError as error:
     print(error)
+print(target.query("PRAGMA integrity_check"), target.query("SELECT COUNT(*) FROM study"))
+resource.setrlimit(resource.RLIMIT_FSIZE, (unlimited, unlimited))
+print(filling.fill_table_from_config())
 """
 
 
-def test_a_full_disk_leaves_the_database_intact(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_database_intact_and_room_mends_it(tmp_path: Path) -> None:
     path = str(tmp_path / "study.db")
     code = FILL_UNTIL_FULL.format(tests=str(Path(__file__).parent.parent), path=path, limit=8 * 2**20)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "nothing committed was lost" in done.stdout, done.stderr
-    target = Target("sqlite", "sqlite", path)
-    assert target.query("PRAGMA integrity_check") == [("ok",)]
-    ((rows,),) = target.query("SELECT COUNT(*) FROM study")
-    assert 0 < rows < 200_000
-    assert rows % 10_000 == 0
+    error, looked, filled = done.stdout.splitlines() or [done.stderr, "", ""]
+    assert "disk and its quota; nothing committed was lost" in error
+    match = re.fullmatch(r"\[\('ok',\)\] \[\((\d+),\)\]", looked)
+    assert match, looked
+    kept = int(match[1])
+    assert 0 < kept < 100_000
+    assert kept % 10_000 == 0
+    assert filled == f"FillCount(added={100_000 - kept}, skipped={kept})"
