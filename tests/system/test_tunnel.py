@@ -333,7 +333,9 @@ def test_forked_child_leaves_it_open_and_the_end_closes_it(sshd: SshServer, mari
         timeout=100,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    # A connection that is on its way when all ends may be told of, but nothing breaks.
+    assert "Traceback" not in done.stderr
     assert not _answers(int(done.stdout))
 
 
