@@ -6,6 +6,7 @@ import os
 import sqlite3
 import ssl
 import subprocess
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _LOCK_TIMEOUT = 60.0  # seconds SQLite waits for another writer
 _CONNECT_TIMEOUT = 10  # seconds
+_MOUNTS = Path("/proc/mounts")  # Linux's list of what is mounted where
 _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "ceph", "afs", "9p", "fuse.sshfs"}
 
 
@@ -113,18 +115,25 @@ class SqliteFile:
             with translated_errors(SQLITE, f"opening {self.path}"):
                 connection.execute("PRAGMA foreign_keys = ON")
                 connection.execute("PRAGMA synchronous = FULL")
-                if create and not on_network_file_system(self.path):
-                    self._use_write_ahead_log(connection)
+                if create:
+                    self._choose_journal(connection)
         except DatabaseError:
             connection.close()
             raise
         return connection
 
-    def _use_write_ahead_log(self, connection: sqlite3.Connection) -> None:
-        """Let readers and one writer work at the same time; the file remembers it."""
-        # Somebody else is busy in the file: it works without, and the next one to open it tries again.
+    def _choose_journal(self, connection: sqlite3.Connection) -> None:
+        """Let readers and one writer work at the same time, where that is safe; the file remembers it."""
+        kind = network_file_system(self.path)
+        if kind:
+            warnings.warn(
+                f"{self.path} is on a network file system ({kind}), on whose locks SQLite cannot rely: use it from one "
+                "machine only, or take a server (provider: mysql)",
+                stacklevel=2,
+            )
+        # Somebody else is busy in the file: it works as it is, and the next one to open it tries again.
         with suppress(sqlite3.OperationalError):
-            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA journal_mode = {'DELETE' if kind else 'WAL'}")
 
     def close_tunnel(self) -> None:
         """There is none: a file is not reached through SSH."""
@@ -135,16 +144,18 @@ class SqliteFile:
             raise DatabaseCreationError(f"{self.path.parent} is no directory; make it, or name another path")
 
 
-def on_network_file_system(path: Path) -> bool:
-    """Tell whether a path lies on a file system whose locks several machines cannot rely on (Linux only)."""
+def network_file_system(path: Path, mounts: Path = _MOUNTS) -> str | None:
+    """Return the kind of network file system that a path lies on; None on a local disk, or where nobody tells."""
     try:
-        mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+        lines = [line.split() for line in mounts.read_text().splitlines()]
     except OSError:
-        return False
+        return None
+    # A space in a name is written as \040.
+    points = [(Path(line[1].encode().decode("unicode_escape")), line[2]) for line in lines]
     resolved = path.resolve()
-    holding = [(Path(mount[1]), mount[2]) for mount in mounts if resolved.is_relative_to(mount[1])]
+    holding = [(point, kind) for point, kind in points if resolved.is_relative_to(point)]
     _, kind = max(holding, key=lambda mount: len(mount[0].parts), default=(None, ""))
-    return kind in _NETWORK_FILE_SYSTEMS
+    return kind if kind in _NETWORK_FILE_SYSTEMS else None
 
 
 class MySqlServer:

@@ -17,6 +17,8 @@ from study import experimenter, store, study, wait_until
 
 from pyexperimenter import ResultProcessor
 from pyexperimenter.config import load_config
+from pyexperimenter.database import backend
+from pyexperimenter.database.backend import network_file_system
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import (
     AccessDeniedError,
@@ -170,6 +172,32 @@ def test_a_read_only_file(without_roots_rights: Path) -> None:
     study_._store.database.close()
     os.chmod(target.database, 0o644)
     assert target.query("SELECT COUNT(*) FROM study") == [(6,)]
+
+
+def test_a_network_file_system_is_known_by_its_mount_point(tmp_path: Path) -> None:
+    mounts = tmp_path / "mounts"
+    (tmp_path / "my home" / "local").mkdir(parents=True)
+    escaped = str(tmp_path / "my home").replace(" ", r"\040")
+    mounts.write_text(
+        f"/dev/sda / ext4 rw 0 0\nserver:/home {escaped} nfs4 rw 0 0\n/dev/sdb {escaped}/local xfs rw 0 0\n"
+    )
+    assert network_file_system(tmp_path / "my home" / "study.db", mounts) == "nfs4"
+    assert network_file_system(tmp_path / "my home" / "local" / "study.db", mounts) is None
+    assert network_file_system(tmp_path / "study.db", mounts) is None
+    assert network_file_system(tmp_path / "my home" / "study.db", tmp_path / "no such file") is None
+
+
+def test_sqlite_on_a_network_file_system_is_warned_of_and_keeps_no_write_ahead_log(
+    sqlite_target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experimenter(sqlite_target).create_table()
+    assert sqlite_target.query("PRAGMA journal_mode") == [("wal",)]
+    monkeypatch.setattr(backend, "network_file_system", lambda path: "nfs4")
+    study_ = experimenter(sqlite_target)
+    wait_until(lambda: not Path(f"{sqlite_target.database}-wal").exists())
+    with pytest.warns(UserWarning, match=r"study\.db is on a network file system \(nfs4\).* from one machine only"):
+        study_.fill_table_from_config()
+    assert sqlite_target.query("PRAGMA journal_mode") == [("delete",)]
 
 
 def test_a_full_database(sqlite_target: Target) -> None:
