@@ -53,12 +53,10 @@ class Dialect:
         Suffixes of a SELECT that lock its rows; the second passes over rows that others have locked.
     insert_missing : str
         Suffix of an INSERT that makes it pass over rows that exist, and nothing else: no data error is hidden.
-    id_column, id_reference : str
-        Type of a primary key that numbers itself and never reuses a number, and of a column that refers to it.
+    id_column : str
+        Type of a primary key that numbers itself and never reuses a number.
     column_types : Mapping of str to str
         Declared types that are stored as another type here.
-    exact_datetime : str
-        The type for the library's own times to the microsecond.
     table_options : str
         Suffix of a CREATE TABLE.
     identity : Callable
@@ -95,9 +93,7 @@ class Dialect:
     skip_locked: str
     insert_missing: str
     id_column: str
-    id_reference: str
     column_types: Mapping[str, str]
-    exact_datetime: str
     table_options: str
     identity: Callable[[Sequence[str]], str]
     add_identity: str
@@ -178,10 +174,8 @@ SQLITE = Dialect(
     skip_locked="",
     insert_missing=" ON CONFLICT DO NOTHING",
     id_column="INTEGER PRIMARY KEY AUTOINCREMENT",
-    id_reference="INTEGER",
     # A column's affinity follows from its type's name: TEXT keeps JSON from being read as a number.
     column_types={"JSON": "JSON TEXT", "FLOAT": "DOUBLE", "NUMERIC": "DOUBLE", "DECIMAL": "DOUBLE"},
-    exact_datetime="DATETIME",
     table_options="",
     identity=_sqlite_identity,
     add_identity="CREATE UNIQUE INDEX {index} ON {table} ({identity})",
@@ -242,7 +236,6 @@ MYSQL = Dialect(
     # Unlike INSERT IGNORE this hides no data error. The row is not changed, and not counted as affected.
     insert_missing=" ON DUPLICATE KEY UPDATE status = status",
     id_column="BIGINT PRIMARY KEY AUTO_INCREMENT",
-    id_reference="BIGINT",
     # A bare DECIMAL would round to whole numbers, FLOAT keeps 7 digits, TIMESTAMP depends on the time zone.
     column_types={
         "FLOAT": "DOUBLE",
@@ -252,7 +245,6 @@ MYSQL = Dialect(
         "DATETIME": "DATETIME(6)",
         "TIMESTAMP": "DATETIME(6)",
     },
-    exact_datetime="DATETIME(6)",
     table_options=" ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
     identity=_mysql_identity,
     add_identity=(

@@ -15,7 +15,8 @@ class Statements:
         d, q = schema.dialect, schema.q
         table, attempts = q(schema.table), q(schema.attempts)
         keyfields = [q(name) for name in schema.keyfields]
-        emptied = ", ".join(f"{q(name)} = NULL" for name in schema.result_columns())
+        emptied = {name: f"{q(name)} = NULL" for name in schema.result_columns()}
+        left = ", ".join(text for name, text in emptied.items() if name not in ("start_date", "name", "machine"))
         row = f"SELECT ID, {', '.join(keyfields)} FROM {table}"
 
         self.now = f"SELECT {d.now}"
@@ -23,8 +24,9 @@ class Statements:
         # keyfields, creation_date, status. The unique identity makes a second equal row impossible, whoever else
         # fills at the same time; the suffix passes over it.
         columns = [*keyfields, "creation_date", "status"]
-        self.insert = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
-        self.fill = self.insert + d.insert_missing
+        self.fill = (
+            f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}){d.insert_missing}"
+        )
 
         # [condition]. Locks the row it finds and passes over rows that other workers have locked.
         self.first_open = f"{row} WHERE status = 'created' AND {{}} ORDER BY ID LIMIT 1{d.skip_locked}"
@@ -46,7 +48,7 @@ class Statements:
         # name, machine, ID, status. Repeating the status makes a second claim impossible, with or without row
         # locks. What an earlier execution left (the row may have been opened by hand) is emptied.
         self.claim = (
-            f"UPDATE {table} SET {emptied}, status = 'running', start_date = {d.now}, name = ?, machine = ? "
+            f"UPDATE {table} SET {left}, status = 'running', start_date = {d.now}, name = ?, machine = ? "
             "WHERE ID = ? AND status = ?"
         )
         # The same for a paused row, which keeps its results.
@@ -107,7 +109,7 @@ class Statements:
             f"UPDATE {attempts} SET ended = {d.now_exact}, outcome = 'reset' WHERE ended IS NULL "
             f"AND experiment_id IN (SELECT ID FROM {table} WHERE {{}})"
         )
-        self.reset_rows = f"UPDATE {table} SET status = 'created', {emptied} WHERE {{}}"
+        self.reset_rows = f"UPDATE {table} SET status = 'created', {', '.join(emptied.values())} WHERE {{}}"
         self.count_rows = f"SELECT COUNT(*) FROM {table} WHERE {{}}"
 
         self.counts = f"SELECT status, COUNT(*) FROM {table} GROUP BY status"
@@ -120,8 +122,8 @@ class Statements:
             f"INSERT INTO {q(schema.meta)} (created, schema_version, library_version, config) "
             f"VALUES ({d.now_exact}, ?, ?, ?)"
         )
-        # {columns}, then the row, as `insert` has them.
-        self.insert_side = f"INSERT INTO {{}} ({{}}) VALUES ({d.now}, {{}})"
+        # [table], [columns], [marks]. Side tables are only ever added to; their writers are fenced before.
+        self.insert_side = "INSERT INTO {} ({}) VALUES ({})"
         self.side_table = "SELECT * FROM {} ORDER BY ID"
         # [logtable], [condition]. The condition sees no other table's columns.
         self.all_logs = "SELECT log.* FROM {} log WHERE {} ORDER BY log.ID"

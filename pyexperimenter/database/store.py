@@ -446,7 +446,8 @@ class ExperimentStore(ExperimentReader):
 
     def _insert_side(self, cursor: Cursor, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
         names = ", ".join(self.schema.q(name) for name in columns)
-        cursor.run_many(f"INSERT INTO {self.schema.q(table)} ({names}) VALUES ({', '.join('?' * len(columns))})", rows)
+        marks = ", ".join("?" * len(columns))
+        cursor.run_many(self._sql.insert_side.format(self.schema.q(table), names, marks), rows)
 
     # Finishing
 

@@ -61,7 +61,7 @@ class Tables:
                 self._warn_of_rounding(existing)
             else:
                 cursor.run(self._schema.create_main())
-            indexes = {name for (name,) in cursor.all(self._dialect.list_indexes, [self._schema.table])}
+            indexes = self._indexes(cursor)
             if self._schema.status_index not in indexes:
                 cursor.run(self._schema.create_status_index())
             if identity and self._schema.identity_index not in indexes:
@@ -102,9 +102,8 @@ class Tables:
             if not existing:
                 done = [f"create table {self._schema.table}"]
             else:
-                done = self._migrate_main(cursor, existing, dry_run, defaults) + self._migrate_logtables(
-                    cursor, dry_run
-                )
+                done = self._migrate_main(cursor, existing, dry_run, defaults)
+                done += self._migrate_logtables(cursor, dry_run)
         if not dry_run and done:
             self.create(codecarbon)
         return done
@@ -140,6 +139,9 @@ class Tables:
         """Return a table's columns and declared types; empty if there is no such table."""
         return {name: _text(declared) for name, declared in cursor.all(self._dialect.list_columns, [table])}
 
+    def _indexes(self, cursor: Cursor) -> set[str]:
+        return {name for (name,) in cursor.all(self._dialect.list_indexes, [self._schema.table])}
+
     # Comparing
 
     def _refuse_differences(self, cursor: Cursor, existing: Mapping[str, str]) -> None:
@@ -158,16 +160,15 @@ class Tables:
             )
 
     def _differences(self, table: str, existing: Mapping[str, str], wanted: Mapping[str, FieldType]) -> list[str]:
-        found = {name.lower(): declared for name, declared in existing.items()}
+        found = {name.lower(): name for name in existing}
         differences = []
         for name, field in wanted.items():
-            declared = found.pop(name.lower(), None)
+            declared = existing.get(found.pop(name.lower(), ""))
             if declared is None:
                 differences.append(f"{table}.{name} is missing; migrate() adds it")
             elif name not in ("ID", "experiment_id") and not self._holds(declared, field):
                 differences.append(f"{table}.{name} is {declared}, configured is {field}; change one of the two")
-        for lowered in found:
-            name = next(name for name in existing if name.lower() == lowered)
+        for name in found.values():
             differences.append(f"{table}.{name} is not configured; configure it, or drop the column")
         return differences
 
@@ -243,10 +244,8 @@ class Tables:
         done += [f"set {table}.{name} to {value!r} in {rows} rows" for name, value in encoded.items()]
         if dry_run or not missing:
             return done
-        if new_keyfields:
-            indexes = {name for (name,) in cursor.all(self._dialect.list_indexes, [table])}
-            if self._schema.identity_index in indexes:
-                cursor.run(self._schema.drop_identity())
+        if new_keyfields and self._schema.identity_index in self._indexes(cursor):
+            cursor.run(self._schema.drop_identity())
         order = list(wanted)
         for name in missing:
             cursor.run(self._schema.add_column(table, name, wanted[name], after=order[order.index(name) - 1]))
