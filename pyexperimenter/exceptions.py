@@ -47,6 +47,11 @@ A message names the place, the offending value and the remedy::
     ├── InvalidExperimentError
     │   └── ExperimentExistsError
     ├── ClaimLostError
+    ├── ExecutionError
+    │   ├── FunctionNotPicklableError
+    │   ├── WorkerProcessError
+    │   ├── TooManyErrorsError
+    │   └── ResultsInJournalError
     ├── NoExperimentsLeftException
     └── NoPausedExperimentsException
 
@@ -251,6 +256,26 @@ class ExperimentExistsError(InvalidExperimentError):
 
 class ClaimLostError(PyExperimenterError):
     """The attempt no longer holds its experiment: it was reset, released or taken over meanwhile."""
+
+
+class ExecutionError(PyExperimenterError):
+    """A worker could not go on; experiments that failed are no such case."""
+
+
+class FunctionNotPicklableError(ExecutionError):
+    """The experiment function cannot be handed to a process of its own."""
+
+
+class WorkerProcessError(ExecutionError):
+    """The processes of a worker end before they execute anything."""
+
+
+class TooManyErrorsError(ExecutionError):
+    """So many experiments failed in a row that the next ones are not worth the try."""
+
+
+class ResultsInJournalError(ExecutionError):
+    """The database stayed away; what could not be written waits in a journal file to be written later."""
 
 
 class NoExperimentsLeftException(PyExperimenterError):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -11,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyexperimenter import __version__
+from pyexperimenter.budget import allowance
 from pyexperimenter.combinations import Combinations
 from pyexperimenter.config import load_config
-from pyexperimenter.database.records import FillCount
+from pyexperimenter.config.durations import seconds
+from pyexperimenter.database.records import Attempt, FillCount
 from pyexperimenter.database.selection import OrderBy, Where
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import (
@@ -25,10 +29,13 @@ from pyexperimenter.exceptions import (
     ParameterCombinationError,
 )
 from pyexperimenter.experiment_status import ExperimentStatus
+from pyexperimenter.journal import replay_journals
 from pyexperimenter.logs import LogSettings
 from pyexperimenter.progress import execution_bar, fill_bar
-from pyexperimenter.result_processor import ResultProcessor
-from pyexperimenter.worker import ExperimentFunction, Worker, WorkerReport, WorkerTask, run_worker
+from pyexperimenter.provenance import worker_info
+from pyexperimenter.result_processor import PrintingResultProcessor, ResultProcessor
+from pyexperimenter.stopping import Stop, stop_on
+from pyexperimenter.worker import ExperimentFunction, WorkerReport, WorkerTask, run_one, run_worker
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -261,8 +268,13 @@ class PyExperimenter:
         max_experiments: int = -1,
         where: Where = None,
         order_by: OrderBy = None,
+        stop_after: float | str | None = None,
     ) -> int:
         """Execute open experiments until none is left.
+
+        Each worker runs them in a process of its own, unless the configuration says ``isolation: none``. SIGTERM,
+        SIGINT (Ctrl-C) and SIGUSR1 ask the workers to stop; a second one stops them at once. Results that the database
+        did not take before are written first, as by `sync`.
 
         Parameters
         ----------
@@ -272,30 +284,46 @@ class PyExperimenter:
         random_order : bool
             Whether to take open experiments from random places of the table.
         n_jobs : int, optional
-            Workers, each a process placed by joblib; -1 for all cores. Overrides the configuration.
+            Workers, placed by joblib: on this machine, or where ``joblib.parallel_config`` says; -1 for all cores.
+            Overrides the configuration.
         max_experiments : int
             Most experiments to execute, by all workers together; -1 for all.
         where : mapping or str, optional
             Only experiments with these values (a value or a list of them a column), or under this SQL condition.
         order_by : str or sequence of str, optional
             Columns by which open experiments are taken, ``-`` before or ``DESC`` behind for descending.
+        stop_after : float or str, optional
+            Seconds, or a duration such as ``"3h50m"``. No experiment is begun when less is left than ``min_time`` of
+            the configuration, or than experiments done lately took (the median of them). In a SLURM job the job's end
+            is minded, too.
 
         Returns
         -------
         int
-            How many experiments were executed.
+            How many executions there were.
 
         Raises
         ------
         MissingTableError
             If there is no table yet.
-        DatabaseError
-            If the database fails a worker; the others go on until they are through.
+        FunctionNotPicklableError
+            If the function cannot be handed to a process of its own.
+        DatabaseError, ExecutionError
+            What stopped a worker: the database, too many errors in a row, ... The others go on until they are through.
         KeyboardInterrupt
-            If interrupted; experiments in execution were released.
+            After SIGINT; experiments in execution were released.
+        SystemExit
+            After SIGTERM, likewise.
         """
+        supervised = self._is_supervised()
+        if supervised:
+            from pyexperimenter.supervisor import check_picklable
+
+            check_picklable(experiment_function)
         self._prepare_execution()
-        self._tell_what_is_not_enforced()
+        self.sync()
+        limits = _limits(self._n_jobs(n_jobs), max_experiments)
+        allowed = allowance(None if stop_after is None else seconds(stop_after), os.environ)
         selection = self._store.selection(where, order_by, random_order)
         session = uuid.uuid4().hex
         tasks = [
@@ -306,13 +334,16 @@ class PyExperimenter:
                 identity=f"{session}.{index}",
                 selection=selection,
                 limit=limit,
+                workers=len(limits),
+                allowance=allowed,
                 codecarbon=self._codecarbon,
                 logging=self._log_settings,
+                journal=self._journal,
             )
-            for index, limit in enumerate(_limits(self._n_jobs(n_jobs), max_experiments))
+            for index, limit in enumerate(limits)
         ]
         with execution_bar(self._store):
-            reports = self._run(tasks, session)
+            reports = self._supervise(tasks, session) if supervised else self._run(tasks, session)
         for report in reports:
             if report.stopped_by is not None:
                 raise report.stopped_by
@@ -339,10 +370,8 @@ class PyExperimenter:
         """
         row = self._store.encode_row(keyfield_values, "keyfield_values")
         self.create_table()
-        worker = self._worker(experiment_function)
-        experiment = worker.store.add_and_claim(row, worker.info)
-        self._here(worker, lambda: worker.run(experiment))
-        return experiment.id
+        task = self._task(experiment_function)
+        return run_one(task, lambda worker: worker.store.add_and_claim(row, worker.info))
 
     def unpause_experiment(self, experiment_id: int, experiment_function: ExperimentFunction) -> None:
         """Take a paused experiment and execute the function on it, here and now.
@@ -353,9 +382,8 @@ class PyExperimenter:
             If there is no paused experiment with this ID.
         """
         self._prepare_execution()
-        worker = self._worker(experiment_function)
-        experiment = worker.store.resume(experiment_id, worker.info)
-        self._here(worker, lambda: worker.run(experiment))
+        task = self._task(experiment_function)
+        run_one(task, lambda worker: worker.store.resume(experiment_id, worker.info))
 
     def attach(self, experiment_function: Callable[[ResultProcessor], _R], experiment_id: int) -> _R:
         """Let a function write results and logs of an experiment that is in execution elsewhere, or finished.
@@ -378,14 +406,66 @@ class PyExperimenter:
             If there is no such experiment.
         """
         self._prepare_execution()
-        worker = self._worker(lambda *_: None)
-        attempt, opened = worker.store.attach(experiment_id, worker.info)
+        attempt, opened = self._store.attach(experiment_id, worker_info(self.name, uuid.uuid4().hex))
         try:
-            return experiment_function(ResultProcessor(worker.store, attempt))
+            return experiment_function(ResultProcessor(self._store, attempt, self._log_settings))
         finally:
             if opened:
                 with suppress(ClaimLostError):  # taken over meanwhile, which closed it
-                    worker.store.detach(attempt)
+                    self._store.detach(attempt)
+
+    def debug(self, experiment_id: int, experiment_function: ExperimentFunction, pdb: bool = False) -> Any:
+        """Run one experiment here, in this process, and print what it reports instead of writing it.
+
+        The experiment's status does not matter, and nothing is written to the database.
+
+        Parameters
+        ----------
+        experiment_id : int
+            ID of the experiment.
+        experiment_function : callable
+            As for `execute`.
+        pdb : bool
+            Whether an exception is looked into with the debugger, at the place where it was raised.
+
+        Returns
+        -------
+        object
+            What the function returns.
+
+        Raises
+        ------
+        InvalidExperimentError
+            If there is no such experiment.
+        """
+        keyfields = self._store.keyfields_of(experiment_id)
+        processor = PrintingResultProcessor(self._store, Attempt(0, experiment_id), self._log_settings)
+        try:
+            return experiment_function(keyfields, processor, dict(self.config.custom))
+        except Exception as error:
+            if pdb:
+                from pdb import post_mortem
+
+                post_mortem(error.__traceback__)
+            raise
+
+    def sync(self) -> int:
+        """Write the results that wait in journal files because the database was away when they came.
+
+        To do it twice is fine. The results of an experiment that was executed anew in the meantime are kept with their
+        own attempt, and do not reach its row.
+
+        Returns
+        -------
+        int
+            How many executions were brought up to date.
+
+        Raises
+        ------
+        DatabaseError
+            If the database is away; nothing is lost.
+        """
+        return replay_journals(self._store, self._journal, self.logger)
 
     def reset_experiments(
         self,
@@ -537,15 +617,42 @@ class PyExperimenter:
             )
         self._store.tables.create(codecarbon=self._codecarbon is not None, identity=False)
 
-    def _tell_what_is_not_enforced(self) -> None:
-        """Say which of the execution's settings are understood, but need the supervision that is to come."""
-        given = self.config.execution.given - {"isolation"}
-        if self.config.execution.isolation == "process" and "isolation" in self.config.execution.given:
-            given |= {"isolation: process"}
-        if given:
-            self.logger.warning("not enforced by version %s: Execution: %s", __version__, ", ".join(sorted(given)))
+    def _is_supervised(self) -> bool:
+        execution = self.config.execution
+        if execution.isolation == "process":
+            return True
+        if execution.time_limit is not None:
+            self.logger.warning("time_limit has no effect with isolation: none, as only a process can be stopped")
+        return False
+
+    @property
+    def _journal(self) -> str:
+        """Directory of the journals: as configured, beside the log file, or the working directory."""
+        beside = Path(self._log_settings.file).expanduser().parent if self._log_settings.file else Path()
+        return str(Path(self.config.execution.journal or beside).expanduser().absolute())
+
+    def _supervise(self, tasks: Sequence[WorkerTask], session: str) -> list[WorkerReport]:
+        """Let each worker run in a process of its own, with a supervisor where joblib places it: threads here."""
+        from joblib import Parallel, delayed
+
+        from pyexperimenter.supervisor import supervise
+
+        with stop_on(self.config.execution.signals, Stop()) as stop:
+            if len(tasks) == 1 and not _joblib_is_told_where():
+                return [supervise(tasks[0])]
+            try:
+                # A supervisor does nothing but wait, so a thread does for it; a backend that is set goes before.
+                reports: list[WorkerReport] = Parallel(n_jobs=len(tasks), batch_size=1, prefer="threads")(
+                    delayed(supervise)(task) for task in tasks
+                )
+            except BaseException:
+                stop.request(urgent=True)
+                self._store.release_worker(session)
+                raise
+            return reports
 
     def _run(self, tasks: Sequence[WorkerTask], session: str) -> list[WorkerReport]:
+        """Let the workers run without supervisors: here if there is one, else in processes of joblib's."""
         if len(tasks) == 1:
             return [run_worker(tasks[0])]
         from joblib import Parallel, delayed
@@ -568,20 +675,16 @@ class PyExperimenter:
 
         return int(effective_n_jobs(wanted))
 
-    def _worker(self, function: ExperimentFunction) -> Worker:
-        identity = uuid.uuid4().hex
-        return Worker(
-            WorkerTask(
-                self.config, function, self.name, identity, codecarbon=self._codecarbon, logging=self._log_settings
-            )
+    def _task(self, function: ExperimentFunction) -> WorkerTask:
+        return WorkerTask(
+            config=self.config,
+            function=function,
+            name=self.name,
+            identity=uuid.uuid4().hex,
+            codecarbon=self._codecarbon,
+            logging=self._log_settings,
+            journal=self._journal,
         )
-
-    def _here(self, worker: Worker, run: Callable[[], None]) -> None:
-        try:
-            run()
-        except BaseException:
-            worker.release_all()
-            raise
 
     def _frame(self, rows: tuple[list[str], list[tuple[Any, ...]]], table: str) -> pd.DataFrame:
         from pyexperimenter.analysis import to_frame
@@ -609,3 +712,13 @@ def _status(state: str | ExperimentStatus) -> ExperimentStatus:
     except ValueError:
         known = ", ".join(status.value for status in ExperimentStatus)
         raise InvalidValueError(f"{state!r} is no status; known are {known}") from None
+
+
+def _joblib_is_told_where() -> bool:
+    """Tell whether the caller set a backend of joblib's."""
+    if "joblib" not in sys.modules:
+        return False
+    from joblib.parallel import get_active_backend
+
+    backend, _ = get_active_backend()
+    return type(backend).__name__ not in ("LokyBackend", "ThreadingBackend", "SequentialBackend")

@@ -38,6 +38,15 @@ class LogSettings:
             _add_file(logger, Path(self.file).expanduser().absolute())
         return logger
 
+    def experiment_logger(self) -> logging.Logger:
+        """Return the logger for experiments, which writes to stderr only, with the library's level."""
+        logger = logging.getLogger(f"{self.name}.experiment")
+        if not logger.handlers:
+            logger.addHandler(_StderrHandler())
+            logger.propagate = False
+        logger.setLevel(self.level)
+        return logger
+
 
 def _add_file(logger: logging.Logger, path: Path) -> None:
     if any(getattr(handler, "baseFilename", None) == str(path) for handler in logger.handlers):

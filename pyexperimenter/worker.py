@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
+from pyexperimenter.budget import Allowance, Budget
 from pyexperimenter.config import ExperimentConfig
-from pyexperimenter.database.records import Experiment, WorkerInfo
+from pyexperimenter.database.records import Attempt, Experiment, WorkerInfo
 from pyexperimenter.database.selection import Selection
-from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.emissions import EmissionsMeter
-from pyexperimenter.exceptions import ClaimLostError, InvalidResultFieldError, InvalidValueError
+from pyexperimenter.exceptions import ClaimLostError, InvalidResultFieldError, InvalidValueError, TooManyErrorsError
 from pyexperimenter.experiment_status import ExperimentStatus
+from pyexperimenter.heartbeat import Heart, Pulse, heart_of
+from pyexperimenter.journal import JournalingStore
 from pyexperimenter.logs import LogSettings
 from pyexperimenter.provenance import Meter, worker_info
 from pyexperimenter.result_processor import ResultProcessor
+from pyexperimenter.stopping import InterruptingStop, Stop, stop_on
 
 ExperimentFunction = Callable[[dict[str, Any], ResultProcessor, dict[str, Any]], Any]
 """``function(keyfields, result_processor, custom_fields)`` -> None, an ExperimentStatus, or a mapping of results."""
@@ -42,10 +45,18 @@ class WorkerTask:
         What it may claim.
     limit : int or None
         Most experiments to execute; None for all that are open.
+    workers : int
+        How many workers share the machine.
+    allowance : Allowance or None
+        How long it may claim; None for ever.
+    errors : int
+        Experiments of this worker that failed in a row so far.
     codecarbon : Mapping or None
         Options of CodeCarbon; None if emissions are not measured.
     logging : LogSettings
         How the library's logger is set up.
+    journal : str
+        Directory of the journal.
     """
 
     config: ExperimentConfig
@@ -54,8 +65,12 @@ class WorkerTask:
     identity: str
     selection: Selection = field(default_factory=Selection)
     limit: int | None = None
+    workers: int = 1
+    allowance: Allowance | None = None
+    errors: int = 0
     codecarbon: Mapping[str, Any] | None = None
     logging: LogSettings = field(default_factory=LogSettings)
+    journal: str = "."
 
 
 @dataclass(frozen=True)
@@ -66,22 +81,67 @@ class WorkerReport:
     stopped_by: BaseException | None = None
 
 
+class Watch(Protocol):
+    """Who is told what a worker does, and keeps its claims alive meanwhile."""
+
+    stop: Stop
+    """Whether the worker is to end."""
+
+    def claimed(self, attempt: Attempt) -> None:
+        """Hear that an execution begins."""
+
+    def holds(self) -> bool:
+        """Tell whether the execution is known to hold its experiment still."""
+
+    def returned(self) -> str | None:
+        """Hear that the function is through; return the last of what it printed, if that is known."""
+
+    def ended(self, failed: bool) -> None:
+        """Hear that the execution's end is written."""
+
+    def wait_for_lost(self) -> bool:
+        """When nothing is open, wait for what may be taken from silent workers; False if there is no hope of that."""
+
+
 def run_worker(task: WorkerTask) -> WorkerReport:
-    """Be a worker until nothing is open or the limit is reached.
+    """Be a worker in this process until nothing is open or the limit is reached.
 
     Whatever stops it is reported, not raised: joblib would answer an exception by killing the other workers.
     """
-    worker = Worker(task)
-    executed = 0
+    execution = task.config.execution
     try:
-        while task.limit is None or executed < task.limit:
-            if not worker.run_next():
-                break
-            executed += 1
+        with (
+            stop_on(execution.signals, InterruptingStop(execution.grace)) as stop,
+            heart_of(task.config, task.logging.logger()) as heart,
+        ):
+            report = Worker(task, OwnWatch(heart, stop)).run_all()
     except BaseException as error:
-        worker.release_all()
-        return WorkerReport(executed, error)
-    return WorkerReport(executed)
+        return WorkerReport(0, error)
+    return report
+
+
+def run_one(task: WorkerTask, claim: Callable[[Worker], Experiment]) -> int:
+    """Execute in this process the one experiment that `claim` takes; return its ID.
+
+    Raises
+    ------
+    ResultsInJournalError
+        If the database did not take its results.
+    """
+    execution = task.config.execution
+    with (
+        stop_on(execution.signals, InterruptingStop(execution.grace)) as stop,
+        heart_of(task.config, task.logging.logger()) as heart,
+    ):
+        worker = Worker(task, OwnWatch(heart, stop))
+        try:
+            experiment = claim(worker)
+            worker.run(experiment)
+        except BaseException:
+            worker.release_all()
+            raise
+        worker.store.raise_if_journaled()
+        return experiment.id
 
 
 class Worker:
@@ -91,19 +151,50 @@ class Worker:
     ----------
     task : WorkerTask
         What to execute.
+    watch : Watch
+        Who watches over it.
     """
 
-    def __init__(self, task: WorkerTask) -> None:
-        self.store = ExperimentStore(task.config)
+    def __init__(self, task: WorkerTask, watch: Watch) -> None:
+        self.store = JournalingStore(task.config, task.journal, task.identity)
         self.info: WorkerInfo = worker_info(task.name, task.identity)
         self._task = task
+        self._watch = watch
+        self._execution = task.config.execution
+        self._budget = Budget(task.allowance, self._execution.min_time, self.store)
+        self._errors = task.errors
         self._logger = task.logging.logger()
 
+    def run_all(self) -> WorkerReport:
+        """Execute until nothing is open, the limit is reached, or something stops the worker."""
+        executed = 0
+        try:
+            while (self._task.limit is None or executed < self._task.limit) and self.run_next():
+                executed += 1
+        except BaseException as error:
+            self.release_all()
+            return WorkerReport(executed, error)
+        return WorkerReport(executed)
+
     def run_next(self) -> bool:
-        """Claim and execute one experiment; False if none is open."""
-        experiment = self.store.claim(self.info, self._task.selection)
-        if experiment is None:
+        """Claim and execute one experiment; False if none is open, or it is time to stop.
+
+        Raises
+        ------
+        TooManyErrorsError
+            If too many failed in a row.
+        ResultsInJournalError
+            If the database stayed away.
+        """
+        self.store.raise_if_journaled()
+        most = self._execution.stop_after_errors
+        if most and self._errors >= most:
+            raise too_many_errors(most)
+        if self._watch.stop.requested or self._is_over():
             return False
+        while (experiment := self.store.claim(self.info, self._task.selection)) is None:
+            if not self._watch.wait_for_lost():
+                return False
         self.run(experiment)
         return True
 
@@ -112,23 +203,31 @@ class Worker:
 
         A failure of the user's function is a result. Only KeyboardInterrupt goes on, after the row was released.
         """
+        self._watch.claimed(experiment.attempt)
         self._logger.debug("experiment %s starts: %s", experiment.id, experiment.keyfields)
-        processor = ResultProcessor(self.store, experiment.attempt)
+        processor = ResultProcessor(self.store, experiment.attempt, self._task.logging, self._is_to_end)
         options = self._task.codecarbon
         meter = nullcontext() if options is None else EmissionsMeter(options, self._logger)
         usage = Meter()
-        outcome, error, results = ExperimentStatus.DONE, None, None
+        outcome, error, results, retries = ExperimentStatus.DONE, None, None, 0
         try:
             with meter:
                 returned = self._task.function(dict(experiment.keyfields), processor, dict(self._task.config.custom))
             outcome, results = _interpreted(returned)
         except KeyboardInterrupt:
-            self._end(experiment, lambda: self.store.release(experiment.attempt, usage.usage()))
+            with self._lost_is_told(experiment):
+                self.store.release(experiment.attempt, usage.usage(), self._watch.returned())
+            self._watch.ended(failed=False)
             raise
         except (Exception, SystemExit) as raised:
             outcome, error = ExperimentStatus.ERROR, _traceback_of_user(raised)
+            retries = self._execution.retries if self._is_worth_a_retry(raised) else 0
             self._logger.error("experiment %s failed:\n%s", experiment.id, error)
-        self._end(experiment, lambda: self._finish(experiment, outcome, error, usage, results))
+        failed = outcome is ExperimentStatus.ERROR
+        with self._lost_is_told(experiment):
+            failed = self._finish(experiment, outcome, error, usage, results, retries)
+        self._errors = self._errors + 1 if failed else 0
+        self._watch.ended(failed)
         if isinstance(meter, EmissionsMeter) and meter.measured:
             self._write_emissions(experiment, meter.measured)
 
@@ -147,27 +246,96 @@ class Worker:
         error: str | None,
         usage: Meter,
         results: Mapping[str, Any] | None,
-    ) -> None:
+        retries: int,
+    ) -> bool:
+        """Write the end; return whether it is a failure."""
+        took, output = usage.usage(), self._watch.returned()
         try:
-            self.store.finish(experiment.attempt, outcome, error, usage.usage(), results)
+            self.store.finish(experiment.attempt, outcome, error, took, results, output, retries)
         except (InvalidResultFieldError, InvalidValueError) as problem:
             # A wrong result in what the function returned; or a table too old for the traceback's letters.
             told = error or "".join(traceback.format_exception_only(problem))
             told = told.encode("ascii", "backslashreplace").decode()
             self._logger.error("experiment %s failed:\n%s", experiment.id, told)
-            self.store.finish(experiment.attempt, ExperimentStatus.ERROR, told, usage.usage())
+            self.store.finish(experiment.attempt, ExperimentStatus.ERROR, told, took, output=output, retries=retries)
+            return True
+        return outcome is ExperimentStatus.ERROR
 
-    def _end(self, experiment: Experiment, write: Callable[[], None]) -> None:
+    @contextmanager
+    def _lost_is_told(self, experiment: Experiment) -> Iterator[None]:
         try:
-            write()
+            yield
         except ClaimLostError as lost:
             self._logger.warning("the end of experiment %s was not written: %s", experiment.id, lost)
+
+    def _is_to_end(self) -> bool:
+        return self._watch.stop.requested or not self._watch.holds()
+
+    def _is_over(self) -> bool:
+        refusal = self._budget.refusal()
+        if refusal is not None:
+            self._logger.info("this worker begins no other experiment: %s", refusal)
+        return refusal is not None
+
+    def _is_worth_a_retry(self, error: BaseException) -> bool:
+        """Tell whether the class of an exception, or one that it derives from, is named in the configuration."""
+        names = {name for cls in type(error).__mro__ for name in (cls.__name__, f"{cls.__module__}.{cls.__qualname__}")}
+        wanted = names & set(self._execution.retry_on) or not self._execution.retry_on
+        return bool(wanted) and not names & set(self._execution.no_retry_on)
 
     def _write_emissions(self, experiment: Experiment, measured: Mapping[str, Any]) -> None:
         try:
             self.store.write_emissions(experiment.id, measured)
         except Exception as error:  # measuring must never cost an experiment
             self._logger.warning("the emissions of experiment %s were not written: %s", experiment.id, error)
+
+
+class OwnWatch:
+    """Watches over a worker from within its own process: it beats, but cannot stop a function by force.
+
+    Parameters
+    ----------
+    heart : Heart
+        What beats for the worker.
+    stop : Stop
+        Whether the worker is to end.
+    """
+
+    def __init__(self, heart: Heart, stop: Stop) -> None:
+        self.stop = stop
+        self._heart = heart
+        self._pulse: Pulse | None = None
+
+    def claimed(self, attempt: Attempt) -> None:
+        """Begin to beat for an execution."""
+        self._pulse = self._heart.watch(attempt)
+
+    def holds(self) -> bool:
+        """Tell whether the last heartbeat found the experiment held."""
+        return self._pulse is not None and not self._pulse.lost.is_set()
+
+    def returned(self) -> str | None:
+        """What was printed went to this process's own output."""
+        return None
+
+    def ended(self, failed: bool) -> None:
+        """Beat for the execution no more."""
+        if self._pulse is not None:
+            self._heart.forget(self._pulse)
+            self._pulse = None
+
+    def wait_for_lost(self) -> bool:
+        """Wait until silent workers have had their time."""
+        seconds = self._heart.look()
+        return seconds is not None and not self.stop.wait(seconds)
+
+
+def too_many_errors(count: int) -> TooManyErrorsError:
+    """Make the error of a worker whose experiments fail one after the other."""
+    return TooManyErrorsError(
+        f"{count} experiments failed in a row, so the worker stopped before it burns the rest; look at their errors, "
+        "mend what is wrong and reset_experiments('error'), or raise stop_after_errors (0: never stop)"
+    )
 
 
 def _interpreted(returned: Any) -> tuple[ExperimentStatus, Mapping[str, Any] | None]:

@@ -122,14 +122,13 @@ def _logtables(experiment: schema.Experiment) -> dict[str, dict[str, FieldType]]
 
 
 def _execution(section: schema.Execution) -> ExecutionConfig:
-    given = frozenset(section.model_fields_set)
     if section.lease <= section.heartbeat:
         raise InvalidTypeError(
             f"lease is {section.lease:g} s and heartbeat {section.heartbeat:g} s, so every worker would soon count as "
             "dead; let the lease be a few heartbeats long",
-            (_ROOT, "Execution", "lease" if "lease" in given else "heartbeat"),
+            (_ROOT, "Execution", "lease" if "lease" in section.model_fields_set else "heartbeat"),
         )
-    return ExecutionConfig(**dict(section), given=given)
+    return ExecutionConfig(**dict(section))
 
 
 def _use_ssh_tunnel(section: schema.Database, override: bool | None) -> bool:

@@ -32,6 +32,23 @@ def seconds(duration: Any) -> float:
     return total
 
 
+def duration_text(seconds: float) -> str:
+    """Write a duration as people do.
+
+    Examples
+    --------
+    >>> duration_text(5400), duration_text(2.5), duration_text(93784)
+    ('1h30m', '2.5s', '1d2h3m4s')
+    """
+    if seconds < 60:
+        return f"{seconds:.3g}s"
+    left, text = round(seconds), ""
+    for unit, length in _SECONDS.items():
+        count, left = divmod(left, int(length))
+        text += f"{count}{unit}" if count else ""
+    return text
+
+
 def _number_of_seconds(duration: Any) -> float:
     if isinstance(duration, bool):
         return math.nan

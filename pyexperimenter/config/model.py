@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,21 +102,23 @@ class TableConfig:
 
 @dataclass(frozen=True)
 class ExecutionConfig:
-    """How workers run experiments. Durations are in seconds.
-
-    `given` names the keys that stand in the file, so that what a version cannot honour can be told.
-    """
+    """How workers run experiments. Durations are in seconds."""
 
     isolation: str = "process"
     time_limit: float | None = None
     min_time: float | None = None
     retries: int = 0
+    retry_on: Sequence[str] = ()
+    no_retry_on: Sequence[str] = ()
     max_lost: int = 3
     heartbeat: float = 60.0
     lease: float = 300.0
     grace: float = 30.0
+    signals: Sequence[str] = ("SIGTERM", "SIGINT", "SIGUSR1")
     stop_after_errors: int = 20
-    given: frozenset[str] = frozenset()
+    echo: bool = False
+    max_outage: float = 600.0
+    journal: str | None = None
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,17 @@ def _parse_n_jobs(value: int) -> int:
     return value
 
 
+_SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP")
+
+
+def _parse_signals(value: Any) -> tuple[str, ...]:
+    names = value if isinstance(value, list) else [value]
+    for name in names:
+        if name not in _SIGNALS:
+            _refuse("InvalidTypeError", f"{shown(name)} is no signal to stop on; choose from {', '.join(_SIGNALS)}")
+    return tuple(names)
+
+
 _PROVIDERS = {"sqlite": "sqlite", "mysql": "mysql", "mariadb": "mysql"}
 
 
@@ -134,6 +145,11 @@ ColumnType = Annotated[
 ]
 Number = Annotated[int | float, PlainValidator(_parse_number), WithJsonSchema({"type": ["number", "string"]})]
 Whole = Annotated[int, BeforeValidator(_no_boolean)]
+Signals = Annotated[
+    tuple[str, ...],
+    PlainValidator(_parse_signals),
+    WithJsonSchema({"type": "array", "items": {"enum": list(_SIGNALS)}}),
+]
 Duration = Annotated[
     float,
     PlainValidator(_parse_duration),
@@ -293,11 +309,17 @@ class Execution(Section):
     time_limit: Duration | None = Field(None, description="An experiment that takes longer is killed.")
     min_time: Duration | None = Field(None, description="Time that must be left of the job to start an experiment.")
     retries: Whole = Field(0, ge=0, description="How often a failed experiment is run again.")
-    max_lost: Whole = Field(3, ge=0, description="How often an experiment may lose its worker before it is an error.")
+    retry_on: tuple[str, ...] = Field((), description="Only these exceptions are worth another run; none named: all are.")
+    no_retry_on: tuple[str, ...] = Field((), description="These exceptions are not worth another run.")
+    max_lost: Whole = Field(3, ge=1, description="An experiment that lost its worker so often is an error.")
     heartbeat: Duration = Field(60.0, description="How often a worker says that it is alive.")
     lease: Duration = Field(300.0, description="Without a heartbeat for so long, a worker counts as dead.")
     grace: Duration = Field(30.0, description="Time an experiment has to end when the worker is asked to stop.")
+    signals: Signals = Field(("SIGTERM", "SIGINT", "SIGUSR1"), description="What asks a worker to stop.")
     stop_after_errors: Whole = Field(20, ge=0, description="A worker stops after so many errors in a row; 0: never.")
+    echo: bool = Field(False, description="Whether what experiments print is shown while they run.")
+    max_outage: Duration = Field(600.0, description="How long a worker waits for a database that is away.")
+    journal: str | None = Field(None, description="Directory for what could not be written to the database.")
 
 
 class Experiment(Section):

@@ -43,6 +43,8 @@ class Backend(Protocol):
 
     dialect: Dialect
     config: DatabaseConfig
+    silence: float | None
+    """Seconds after which a server that does not answer counts as away; None: never."""
 
     def connect(self, create: bool) -> Any:
         """Open a connection of the driver, in autocommit mode; make a SQLite file if `create` and it is missing."""
@@ -89,6 +91,7 @@ class SqliteFile:
     """A SQLite database: one file, made when first written to."""
 
     dialect = SQLITE
+    silence: float | None = None  # a file always answers
 
     def __init__(self, config: DatabaseConfig) -> None:
         path = Path(config.database).expanduser()
@@ -162,6 +165,7 @@ class MySqlServer:
     """A database on a MySQL or MariaDB server."""
 
     dialect = MYSQL
+    silence: float | None = None
 
     def __init__(self, config: DatabaseConfig) -> None:
         self.config = config
@@ -190,6 +194,8 @@ class MySqlServer:
                 charset="utf8mb4",
                 autocommit=True,
                 connect_timeout=_CONNECT_TIMEOUT,
+                read_timeout=self.silence,
+                write_timeout=self.silence,
                 # Others' locks on rows that do not concern us must not hold us up.
                 init_command="SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
                 # What does not fit is an error, never cut to size.

@@ -16,9 +16,17 @@ from typing import Any, TypeVar, cast
 from pyexperimenter.config.model import DatabaseConfig
 from pyexperimenter.database.backend import DRIVER_ERRORS, backend_of, translated
 from pyexperimenter.database.dialect import Dialect
-from pyexperimenter.exceptions import DatabaseError, InvalidValueError, PyExperimenterError, TransientDatabaseError
+from pyexperimenter.exceptions import (
+    DatabaseError,
+    InvalidValueError,
+    PyExperimenterError,
+    ServerUnreachableError,
+    SshTunnelError,
+    TransientDatabaseError,
+)
 
-_RETRY_TIMEOUT = 60.0  # seconds that passing trouble is tried again
+_LONGEST_WAIT = 4.0  # seconds between two tries
+_LONGEST_SILENCE = 60.0  # seconds; more than a server waits for a lock by default
 _LARGE = 100_000  # characters or bytes of a value that may be too large for a server
 _IDLE_SECONDS = 0.5  # after which a released connection is closed
 
@@ -32,8 +40,7 @@ class Cursor:
 
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run one statement and return the number of rows it changed."""
-        if self._dialect.largest_packet is not None and any(_is_large(value) for value in parameters):
-            self._refuse_too_large(parameters)
+        self._refuse_too_large(parameters)
         try:
             self._cursor.execute(self._dialect.statement(sql), tuple(parameters))
         except DRIVER_ERRORS as error:
@@ -42,10 +49,11 @@ class Cursor:
 
     def _refuse_too_large(self, parameters: Sequence[Any]) -> None:
         """Refuse what the server would answer by cutting the connection, which looks like passing trouble."""
-        assert self._dialect.largest_packet is not None
+        if self._dialect.largest_packet is None or not (large := [value for value in parameters if _is_large(value)]):
+            return
         self._cursor.execute(self._dialect.largest_packet)
         (most,) = self._cursor.fetchone()
-        size = sum(len(value.encode() if isinstance(value, str) else value) for value in parameters if _is_large(value))
+        size = sum(len(value.encode() if isinstance(value, str) else value) for value in large)
         if size + _LARGE > most:
             raise InvalidValueError(
                 f"the values have {size} bytes, but the server takes statements of {most}; "
@@ -56,6 +64,8 @@ class Cursor:
         """Run one statement for each row of parameters and return the number of rows changed in all."""
         if not rows:
             return 0
+        for row in rows:
+            self._refuse_too_large(row)
         try:
             self._cursor.executemany(self._dialect.statement(sql), rows)
         except DRIVER_ERRORS as error:
@@ -98,7 +108,15 @@ class Database:
     ----------
     config : DatabaseConfig
         Where it is.
+
+    Attributes
+    ----------
+    patience : float
+        Seconds for which passing trouble is tried again.
     """
+
+    patience = 60.0
+    _waits_for_server = False
 
     def __init__(self, config: DatabaseConfig) -> None:
         self._backend = backend_of(config)
@@ -142,6 +160,27 @@ class Database:
         with self._cursor(create=False) as cursor:
             yield cursor
 
+    def wait_out(self, outage: float, silence: float | None = None) -> None:
+        """Wait for a database that is away, even if it never answered; for workers.
+
+        Parameters
+        ----------
+        outage : float
+            Seconds to wait; the new patience.
+        silence : float, optional
+            Seconds after which a server that has taken a statement and says nothing counts as away; by default a
+            minute, or `outage` if that is less.
+        """
+        self.patience = outage
+        self._waits_for_server = True
+        self._backend.silence = min(silence or outage, _LONGEST_SILENCE)
+
+    def may_pass(self, error: DatabaseError) -> bool:
+        """Tell whether trouble is worth another try."""
+        return isinstance(error, TransientDatabaseError) or (
+            self._waits_for_server and isinstance(error, (ServerUnreachableError, SshTunnelError))
+        )
+
     def close(self) -> None:
         """Close this thread's connection, if there is one. The next statement opens another."""
         self._local.drop()
@@ -181,21 +220,23 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 def retried(method: _Method) -> _Method:
     """Try a method that is one transaction again when it met a deadlock, a lock or a cut connection.
 
-    The waits double and are random, so that those who met do not meet again.
+    The waits double and are random, so that those who met do not meet again. The object has a `database`, whose
+    patience may change meanwhile.
     """
 
     @wraps(method)
-    def trying(*args: Any, **kwargs: Any) -> Any:
-        deadline = time.monotonic() + _RETRY_TIMEOUT
+    def trying(self: Any, *args: Any, **kwargs: Any) -> Any:
+        database: Database = self.database
+        start = time.monotonic()
         wait = 0.005
         while True:
             try:
-                return method(*args, **kwargs)
-            except TransientDatabaseError:
-                if time.monotonic() > deadline:
+                return method(self, *args, **kwargs)
+            except DatabaseError as error:
+                if not database.may_pass(error) or time.monotonic() - start > database.patience:
                     raise
             time.sleep(wait * random.random())
-            wait = min(2 * wait, 2.0)
+            wait = min(2 * wait, _LONGEST_WAIT)
 
     return cast(_Method, trying)
 

@@ -49,6 +49,8 @@ class Dialect:
         Starts a transaction that may write, with whatever lock keeps two of them apart.
     now, now_exact : str
         UTC time by the database's clock, to the second and to the microsecond.
+    later : str
+        UTC time by the database's clock that many seconds (a parameter) from now, to the microsecond.
     row_lock, skip_locked : str
         Suffixes of a SELECT that lock its rows; the second passes over rows that others have locked.
     insert_missing : str
@@ -89,6 +91,7 @@ class Dialect:
     begin: str
     now: str
     now_exact: str
+    later: str
     row_lock: str
     skip_locked: str
     insert_missing: str
@@ -170,6 +173,7 @@ SQLITE = Dialect(
     begin="BEGIN IMMEDIATE",
     now="datetime('now')",
     now_exact="strftime('%Y-%m-%d %H:%M:%f', 'now')",
+    later="strftime('%Y-%m-%d %H:%M:%f', 'now', ? || ' seconds')",
     row_lock="",  # BEGIN IMMEDIATE lets one writer in at a time
     skip_locked="",
     insert_missing=" ON CONFLICT DO NOTHING",
@@ -231,6 +235,7 @@ MYSQL = Dialect(
     begin="START TRANSACTION",
     now="UTC_TIMESTAMP()",
     now_exact="UTC_TIMESTAMP(6)",
+    later="UTC_TIMESTAMP(6) + INTERVAL ? SECOND",
     row_lock=" FOR UPDATE",
     skip_locked=" FOR UPDATE SKIP LOCKED",
     # Unlike INSERT IGNORE this hides no data error. The row is not changed, and not counted as affected.

@@ -47,6 +47,12 @@ class ExperimentReader:
         return known | {str(status): rows for status, rows in found.items()}
 
     @retried
+    def last_durations(self) -> list[float]:
+        """Return the seconds that the experiments done last took, a hundred at most."""
+        with self.database.query() as cursor:
+            return [seconds for (seconds,) in cursor.all(self._sql.last_durations)]
+
+    @retried
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> Rows:
         """Run any statement and return the names of its columns and its rows, both empty if it has none."""
         with self.database.query() as cursor:

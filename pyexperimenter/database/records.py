@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pyexperimenter.experiment_status import ExperimentStatus
@@ -59,6 +60,14 @@ class Attempt:
     row_status: str = ExperimentStatus.RUNNING.value
 
 
+class Silent(NamedTuple):
+    """An attempt whose lease has run out, and when its worker was last heard of, as the database tells it."""
+
+    attempt: int
+    experiment_id: int
+    heartbeat: Any
+
+
 @dataclass(frozen=True)
 class Experiment:
     """A claimed row."""
@@ -78,3 +87,56 @@ class Usage:
 
 
 NOT_MEASURED = Usage()
+
+LogRows = Mapping[str, tuple[Sequence[str], Sequence[Sequence[Any]]]]
+"""Logtable -> its columns, and rows of encoded values for them."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How an execution ended.
+
+    Attributes
+    ----------
+    outcome : str
+        The status that the row gets.
+    error : str or None
+        Traceback or cause.
+    usage : Usage
+        What it took.
+    output : str or None
+        Last of what it printed.
+    retries : int
+        How often the row is opened again after an error, before the error stays.
+    """
+
+    outcome: str
+    error: str | None = None
+    usage: Usage = NOT_MEASURED
+    output: str | None = None
+    retries: int = 0
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something that an attempt has to write, in encoded values: results, rows of logs, its ending, or several.
+
+    Attributes
+    ----------
+    results : Mapping
+        Resultfield -> value.
+    logs : LogRows
+        What is appended to logtables.
+    ending : Ending or None
+        The attempt's end.
+    time : str
+        UTC time.
+    token : str
+        Unique to this note, so that it is not written twice.
+    """
+
+    time: str
+    token: str
+    results: Mapping[str, Any] = field(default_factory=dict)
+    logs: LogRows = field(default_factory=dict)
+    ending: Ending | None = None

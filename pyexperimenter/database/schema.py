@@ -41,6 +41,7 @@ _ATTEMPT_COLUMNS = {
     "job_id": _VARCHAR,
     "started": _DATETIME,
     "heartbeat": _DATETIME,
+    "lease_until": _DATETIME,
     "ended": _DATETIME,
     "outcome": _VARCHAR,
     "error": _LONGTEXT,
@@ -52,6 +53,7 @@ _ATTEMPT_COLUMNS = {
     "python": _VARCHAR,
     "library_version": _VARCHAR,
     "late_results": _JSON,
+    "last_write": _VARCHAR,
     "output": _LONGTEXT,
 }
 _META_COLUMNS = {"created": _DATETIME, "schema_version": _INT, "library_version": _VARCHAR, "config": _LONGTEXT}

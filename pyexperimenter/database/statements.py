@@ -5,6 +5,7 @@ from __future__ import annotations
 from pyexperimenter.database.schema import Schema
 
 _CANDIDATES = 64  # rows that a worker tries to lock before it looks again
+RETRIED = "retried"  # outcome of an attempt that failed, whose row was opened again for another try
 PROBES = 32  # rows that a worker in random order asks for
 
 
@@ -72,28 +73,56 @@ class Statements:
         )
         fields = (
             "experiment_id, number, run, worker, machine, pid, job_id, git_commit, git_dirty, python, library_version, "
-            "started, heartbeat"
+            "lease_until, started, heartbeat"
         )
         self.open_attempt = (
-            f"INSERT INTO {attempts} ({fields}) VALUES ({', '.join('?' * 11)}, {d.now_exact}, {d.now_exact})"
+            f"INSERT INTO {attempts} ({fields}) VALUES ({', '.join('?' * 11)}, {d.later}, {d.now_exact}, {d.now_exact})"
         )
         self.current_attempt = f"SELECT MAX(ID) FROM {attempts} WHERE experiment_id = ? AND ended IS NULL"
+
+        # lease, [IDs]. Only attempts that hold their rows live on: fewer rows changed tell that some do not.
+        held = (
+            f"ended IS NULL AND EXISTS (SELECT 1 FROM {table} t "
+            f"WHERE t.ID = {attempts}.experiment_id AND t.status = 'running')"
+        )
+        self.beat = (
+            f"UPDATE {attempts} SET heartbeat = {d.now_exact}, lease_until = {d.later} WHERE {held} AND ID IN ({{}})"
+        )
+        self.holding = f"SELECT ID FROM {attempts} WHERE {held} AND ID IN ({{}})"
+        # The running rows are few, and found by the index on the status. Without locks: a candidate is asked again.
+        self.expired = (
+            f"SELECT a.ID, a.experiment_id, a.heartbeat FROM {table} t JOIN {attempts} a ON a.experiment_id = t.ID "
+            f"WHERE t.status = 'running' AND a.ended IS NULL AND a.lease_until < {d.now_exact}"
+        )
+        # ID, heartbeat. Locks both, and finds nothing if the worker was heard of in the meantime.
+        self.lock_silent = (
+            f"SELECT a.ID FROM {attempts} a JOIN {table} t ON t.ID = a.experiment_id "
+            f"WHERE a.ID = ? AND a.ended IS NULL AND t.status = 'running' AND a.heartbeat = ?{d.row_lock}"
+        )
+        # experiment_id, outcome, experiment_id. Attempts with this outcome since the experiment last came to an end.
+        self.setbacks = (
+            f"SELECT COUNT(*) FROM {attempts} WHERE experiment_id = ? AND outcome = ? AND number > COALESCE((SELECT "
+            f"MAX(number) FROM {attempts} WHERE experiment_id = ? AND outcome IN ('done', 'error', 'paused', 'reset'))"
+            ", 0)"
+        )
 
         # pattern of identities.
         self.held_by = f"SELECT ID, experiment_id FROM {attempts} WHERE ended IS NULL AND worker LIKE ?"
 
+        self.worker_of = f"SELECT worker FROM {attempts} WHERE ID = ? AND experiment_id = ?"
+
         # attempt, status. The fence before every write of an attempt: it has to be open, and its row as it left
         # it. Locks both, so that neither changes before the transaction ends.
         self.fence = (
-            f"SELECT a.ID FROM {attempts} a JOIN {table} t ON t.ID = a.experiment_id "
+            f"SELECT a.last_write FROM {attempts} a JOIN {table} t ON t.ID = a.experiment_id "
             f"WHERE a.ID = ? AND a.ended IS NULL AND t.status = ?{d.row_lock}"
         )
         # [assignments], ID. After the fence.
         self.update_row = f"UPDATE {table} SET {{}} WHERE ID = ?"
-        # outcome, error, wall_seconds, cpu_seconds, max_rss_bytes, ID. Changes no row if the attempt is closed.
+        # outcome, error, wall_seconds, cpu_seconds, max_rss_bytes, output, ID. Changes no row if the attempt is closed.
         self.finish_attempt = (
             f"UPDATE {attempts} SET ended = {d.now_exact}, outcome = ?, error = ?, wall_seconds = ?, cpu_seconds = ?, "
-            "max_rss_bytes = ? WHERE ID = ? AND ended IS NULL"
+            "max_rss_bytes = ?, output = ? WHERE ID = ? AND ended IS NULL"
         )
         # [assignments], status, error, ID. Changes no row if somebody gave it another status meanwhile.
         self.finish_row = (
@@ -103,6 +132,15 @@ class Statements:
         self.late_results = f"SELECT late_results FROM {attempts} WHERE ID = ?"
         # late_results, ID. A holder that lost its row writes to its own attempt, which nobody else does.
         self.keep_late_results = f"UPDATE {attempts} SET late_results = ? WHERE ID = ?"
+        self.keep_output = f"UPDATE {attempts} SET output = ? WHERE ID = ?"
+        # token, ID. What is appended must not be appended twice: the token tells whether it arrived.
+        self.last_write = f"SELECT last_write FROM {attempts} WHERE ID = ?"
+        self.note_write = f"UPDATE {attempts} SET last_write = ? WHERE ID = ?"
+        # The times that the executions last finished took.
+        self.last_durations = (
+            f"SELECT wall_seconds FROM {attempts} WHERE outcome = 'done' AND wall_seconds IS NOT NULL "
+            "ORDER BY ID DESC LIMIT 101"
+        )
 
         # [condition]. Closing the attempts first and in the same transaction fences their holders off.
         self.reset_attempts = (

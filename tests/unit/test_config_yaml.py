@@ -123,12 +123,7 @@ def test_the_documented_example(load):
 
 def test_execution(load):
     execution = load(STUDY).execution
-    assert execution == ExecutionConfig(
-        time_limit=7200.0,
-        given=frozenset(
-            {"isolation", "time_limit", "retries", "max_lost", "heartbeat", "lease", "grace", "stop_after_errors"}
-        ),
-    )
+    assert execution == ExecutionConfig(time_limit=7200.0)
     assert (execution.heartbeat, execution.lease, execution.grace) == (60.0, 300.0, 30.0)
 
 

@@ -1,0 +1,225 @@
+"""The process in which a supervised worker lives, seen from inside: it tells its supervisor what it does."""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from logging.handlers import QueueHandler
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+
+from pyexperimenter.database.records import Attempt
+from pyexperimenter.exceptions import ExecutionError
+from pyexperimenter.logs import LogSettings
+from pyexperimenter.stopping import Stop
+from pyexperimenter.worker import Worker, WorkerReport, WorkerTask
+
+TRACEBACK_SIGNAL = signal.SIGXCPU
+"""What makes the process print where it is, even if user code holds Python's lock."""
+
+BOOTSTRAP = (
+    "import sys; from multiprocessing.connection import Connection; supervisor = Connection(int(sys.argv[1])); "
+    "sys.path[:], sys.argv[:] = supervisor.recv(); from pyexperimenter.child import main; main(supervisor)"
+)
+"""The program of the process; its argument is the descriptor of the way to the supervisor."""
+
+_HURRY = 2.0  # seconds that a worker which is to stop waits for the database
+_FAREWELL = 10.0  # seconds that a process without supervisor has to give its experiment back
+
+
+# What is told to the supervisor
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """An execution begins."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True)
+class Returned:
+    """The function is through; the supervisor answers with the last of its output."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The execution's end is written."""
+
+    failed: bool
+
+
+@dataclass(frozen=True)
+class NothingOpen:
+    """The supervisor answers how many seconds from now there may be something, or None."""
+
+
+# What is told by the supervisor
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to `Returned` or `NothingOpen`."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class StopRequest:
+    """Come to an end."""
+
+
+def main(supervisor: Connection) -> None:
+    """Live as a worker; the supervisor sends the task first."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    faulthandler.enable(all_threads=False)
+    faulthandler.register(TRACEBACK_SIGNAL, all_threads=True)
+    watch = SupervisorWatch(supervisor)
+    try:
+        task: WorkerTask = cloudpickle.loads(supervisor.recv_bytes())
+    except BaseException as error:
+        report = WorkerReport(0, _load_error(error))
+    else:
+        task = replace(task, logging=replace(task.logging, file=None))  # the supervisor writes it
+        _hand_on_logs(task.logging, watch)
+        worker = Worker(task, watch)
+        watch.begin(worker, task)
+        report = worker.run_all()
+    watch.send(_picklable(report))
+
+
+class SupervisorWatch:
+    """Tells the supervisor what the worker does, and hears from it.
+
+    Parameters
+    ----------
+    supervisor : Connection
+        The way to it.
+    """
+
+    def __init__(self, supervisor: Connection) -> None:
+        self.stop = Stop()
+        self._supervisor = supervisor
+        self._sending = threading.RLock()
+        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def begin(self, worker: Worker, task: WorkerTask) -> None:
+        """Listen to the supervisor and to signals."""
+        for name in task.config.execution.signals:
+            # The supervisor minds how long there is. Whoever asks twice asks it.
+            signal.signal(getattr(signal, name), lambda number, frame: self.stop.request())
+        threading.Thread(target=self._listen, args=[worker, task], name="supervisor", daemon=True).start()
+
+    def send(self, message: object) -> None:
+        """Tell the supervisor something."""
+        with self._sending:
+            self._supervisor.send(message)
+
+    def claimed(self, attempt: Attempt) -> None:
+        """Tell that an execution begins."""
+        self.send(Claimed(attempt))
+
+    def holds(self) -> bool:
+        """A supervisor that hears of a loss stops this process."""
+        return True
+
+    def returned(self) -> str | None:
+        """Ask for the last of what was printed."""
+        _flush()
+        self.send(Returned())
+        output: str | None = self._answers.get()
+        return output
+
+    def ended(self, failed: bool) -> None:
+        """Tell that the execution's end is written."""
+        self.send(Ended(failed))
+
+    def wait_for_lost(self) -> bool:
+        """Wait for as long as the supervisor says that it is worth it."""
+        self.send(NothingOpen())
+        seconds = self._answers.get()
+        return seconds is not None and not self.stop.wait(seconds)
+
+    def _listen(self, worker: Worker, task: WorkerTask) -> None:
+        with suppress(EOFError, OSError):
+            while True:
+                message = self._supervisor.recv()
+                if isinstance(message, Answer):
+                    self._answers.put(message.value)
+                else:
+                    self.stop.request()
+                    # There is no time to wait for a database that is away: that is what the journal is for.
+                    worker.store.database.patience = min(worker.store.database.patience, _HURRY)
+        # Without supervisor nobody beats: the experiment is given back as long as it is this worker's.
+        give_up = threading.Timer(_FAREWELL, os.killpg, [os.getpgrp(), signal.SIGKILL])
+        give_up.daemon = True
+        give_up.start()
+        Worker(task, self).release_all()
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+class _HandOn(QueueHandler):
+    """Sends messages to the supervisor, which has the log file and the terminal."""
+
+    def __init__(self, watch: SupervisorWatch) -> None:
+        super().__init__(queue.SimpleQueue())  # is not used
+        self._watch = watch
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """Send a message."""
+        with suppress(OSError):
+            self._watch.send(record)
+
+
+def _hand_on_logs(settings: LogSettings, watch: SupervisorWatch) -> None:
+    logger = logging.getLogger(settings.name)
+    logger.setLevel(settings.level)
+    logger.propagate = False
+    logger.handlers = [_HandOn(watch)]
+    library, shown = str(Path(__file__).parent), warnings.showwarning
+
+    def show(message: Any, category: Any, filename: str, *rest: Any, **more: Any) -> None:
+        if filename.startswith(library):
+            logger.warning("%s", message)
+        else:
+            shown(message, category, filename, *rest, **more)
+
+    warnings.showwarning = show
+
+
+def _flush() -> None:
+    """Write what Python and C have buffered."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    with suppress(Exception):
+        ctypes.CDLL(None).fflush(None)
+
+
+def _load_error(error: BaseException) -> ExecutionError:
+    return ExecutionError(
+        f"the experiment function could not be loaded in the worker's process: {type(error).__name__}: {error}; define "
+        "it in the script, or in a module that can be imported from there, or set isolation: none"
+    )
+
+
+def _picklable(report: WorkerReport) -> WorkerReport:
+    try:
+        cloudpickle.loads(cloudpickle.dumps(report))
+    except Exception:
+        return WorkerReport(report.executed, ExecutionError(f"{type(report.stopped_by).__name__}: {report.stopped_by}"))
+    return report

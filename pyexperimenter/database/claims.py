@@ -1,0 +1,398 @@
+"""Who may execute an experiment: claims, the leases on which they are held, and giving them back."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from pyexperimenter.config.model import ExperimentConfig
+from pyexperimenter.database.connection import Cursor, retried
+from pyexperimenter.database.reader import ExperimentReader
+from pyexperimenter.database.records import NOT_MEASURED, Attempt, Experiment, Silent, Usage, WorkerInfo
+from pyexperimenter.database.selection import Condition, OrderBy, Selection, Selector, Where
+from pyexperimenter.database.statements import PROBES
+from pyexperimenter.database.values import decode
+from pyexperimenter.exceptions import (
+    ClaimLostError,
+    ExperimentExistsError,
+    InvalidExperimentError,
+    NoPausedExperimentsException,
+    PyExperimenterError,
+    TransientDatabaseError,
+    UndecodableValueError,
+)
+from pyexperimenter.experiment_status import ExperimentStatus
+
+
+class _RaceLost(PyExperimenterError):
+    """Somebody else took the row between two statements."""
+
+
+class ClaimStore(ExperimentReader):
+    """The experiments of one configuration, as far as they are given to workers.
+
+    Parameters
+    ----------
+    config : ExperimentConfig
+        What they are and where.
+    """
+
+    def __init__(self, config: ExperimentConfig) -> None:
+        super().__init__(config)
+        self._selector = Selector(self.schema)
+        self._lease = config.execution.lease
+        self._in_doubt = False  # whether a claim may have been made of which the worker does not know
+
+    # Claiming
+
+    def selection(self, where: Where = None, order_by: OrderBy = None, random_order: bool = False) -> Selection:
+        """Translate what a worker may claim.
+
+        Raises
+        ------
+        InvalidColumnError
+            If a column is named that the table does not have.
+        """
+        return self._selector.selection(where, order_by, random_order)
+
+    @retried
+    def claim(self, worker: WorkerInfo, selection: Selection = Selection()) -> Experiment | None:  # noqa: B008 - frozen
+        """Take an open experiment for this worker; None when there is none left."""
+        if self._in_doubt:
+            self.release_worker(worker.identity)  # a worker that claims holds no other
+            self._in_doubt = False
+        while True:
+            try:
+                with self.database.transaction() as cursor:
+                    row = self._first_open(cursor, selection)
+                    if row is not None:
+                        experiment = self._take(cursor, row, ExperimentStatus.CREATED, worker)
+                        if experiment is not None:
+                            return experiment
+                        continue
+            except _RaceLost:
+                continue
+            except TransientDatabaseError:
+                self._in_doubt = True  # if it is the answer to the commit that was lost, a row was taken
+                raise
+            # Rows locked by others were passed over: only a count without locks may end a worker.
+            if not self.count(Condition("status = 'created'") & selection.condition):
+                return None
+            time.sleep(0.01 * random.random())
+
+    def _first_open(self, cursor: Cursor, selection: Selection) -> tuple[Any, ...] | None:
+        """Return ID and keyfields of an open row, locked where the database locks rows."""
+        if not (selection.order or selection.random):
+            return cursor.one(self._sql.first_open.format(selection.condition.sql), selection.condition.parameters)
+        for candidate in self._candidates(cursor, selection):
+            row = cursor.one(self._sql.lock_row, [candidate, ExperimentStatus.CREATED.value])
+            if row is not None:
+                return row
+        return None
+
+    def _candidates(self, cursor: Cursor, selection: Selection) -> list[int]:
+        """Return IDs of open rows in the order wanted, read without locks."""
+        sql, parameters = selection.condition.sql, selection.condition.parameters
+
+        def ids(statement: str, *more: int) -> list[int]:
+            return [found for (found,) in cursor.all(statement, [*parameters, *more])]
+
+        if selection.order:
+            return ids(self._sql.candidates.format(sql, f"{selection.order}, "))
+        low, high = cursor.one(self._sql.open_range.format(sql, sql), parameters * 2) or (None, None)
+        if low is None:
+            return []
+        # As long as many rows are open, some of a few random IDs are; when few are, it is cheap to read them.
+        drawn = [random.randint(low, high) for _ in range(PROBES)]
+        found = ids(self._sql.candidates_among.format(sql), *drawn)
+        random.shuffle(found)
+        return (
+            found or ids(self._sql.candidates_from.format(sql), drawn[0]) or ids(self._sql.candidates.format(sql, ""))
+        )
+
+    def _take(
+        self, cursor: Cursor, row: tuple[Any, ...], status: ExperimentStatus, worker: WorkerInfo
+    ) -> Experiment | None:
+        """Make a row this worker's; None if its keyfields cannot be read, which is noted in the row."""
+        experiment_id = row[0]
+        try:
+            keyfields = self._decode_keyfields(row)
+        except UndecodableValueError as error:
+            cursor.run(self._sql.mark_unreadable, [str(error), experiment_id])
+            return None
+        resumed = status is ExperimentStatus.PAUSED
+        statement = self._sql.resume if resumed else self._sql.claim
+        # Repeating the status makes a second claim impossible, with or without row locks.
+        if cursor.run(statement, [worker.name, worker.machine, experiment_id, status.value]) != 1:
+            raise _RaceLost(f"experiment {experiment_id} was taken by somebody else")
+        attempt = self._open_attempt(cursor, experiment_id, worker, resumed, self._lease)
+        return Experiment(experiment_id, keyfields, attempt)
+
+    def _open_attempt(
+        self,
+        cursor: Cursor,
+        experiment_id: int,
+        worker: WorkerInfo,
+        continues: bool,
+        lease: float | None,
+        row_status: str = "running",
+    ) -> Attempt:
+        number, run, still_open = cursor.one(self._sql.last_attempt, [experiment_id]) or (0, 1, 0)
+        if still_open and row_status == "running":
+            cursor.run(self._sql.close_attempts, ["superseded", experiment_id])
+        cursor.run(
+            self._sql.open_attempt,
+            [
+                experiment_id,
+                number + 1,
+                run if continues else number + 1,
+                worker.identity,
+                worker.machine,
+                worker.pid,
+                worker.job_id,
+                worker.git_commit,
+                worker.git_dirty if worker.git_dirty is None else int(worker.git_dirty),
+                worker.python,
+                worker.library,
+                lease,
+            ],
+        )
+        return Attempt(cursor.last_id, experiment_id, row_status)
+
+    def _decode_keyfields(self, row: tuple[Any, ...]) -> dict[str, Any]:
+        named = zip(self.schema.keyfields.items(), row[1:], strict=True)
+        return {name: decode(name, kind, value) for (name, kind), value in named}
+
+    @retried
+    def resume(self, experiment_id: int, worker: WorkerInfo) -> Experiment:
+        """Take a paused experiment.
+
+        Raises
+        ------
+        NoPausedExperimentsException
+            If it is not paused.
+        """
+        with self.database.transaction() as cursor:
+            row = cursor.one(self._sql.await_row, [experiment_id, ExperimentStatus.PAUSED.value])
+            experiment = row and self._take(cursor, row, ExperimentStatus.PAUSED, worker)
+            if not experiment:
+                status = cursor.one(self._sql.status_of, [experiment_id])
+                raise NoPausedExperimentsException(
+                    f"there is no paused experiment with ID {experiment_id}: "
+                    + (f"its status is {status[0]}" if status else "the table has no such ID")
+                )
+            return experiment
+
+    @retried
+    def add_and_claim(self, row: tuple[Any, ...], worker: WorkerInfo) -> Experiment:
+        """Insert a row of encoded keyfields if it is missing, and take it, in one transaction.
+
+        Raises
+        ------
+        ExperimentExistsError
+            If it was there and is not open.
+        """
+        with self.database.transaction(create=True) as cursor:
+            cursor.run(self._sql.fill, [*row, self._now(cursor), ExperimentStatus.CREATED.value])
+            experiment_id = self._find(cursor, row)
+            open_row = cursor.one(self._sql.await_row, [experiment_id, ExperimentStatus.CREATED.value])
+            experiment = open_row and self._take(cursor, open_row, ExperimentStatus.CREATED, worker)
+            if not experiment:
+                (status,) = cursor.one(self._sql.status_of, [experiment_id]) or (None,)
+                raise ExperimentExistsError(
+                    f"the experiment exists with ID {experiment_id} and is {status}; "
+                    f"reset it to run it again: reset_experiments(ids=[{experiment_id}])"
+                )
+            return experiment
+
+    def _find(self, cursor: Cursor, row: tuple[Any, ...]) -> int:
+        """Return the ID of the row with these encoded keyfields."""
+        wanted = self._decode_keyfields((None, *row))
+        condition = Condition()
+        for (name, kind), value in zip(self.schema.keyfields.items(), row, strict=True):
+            if value is None:
+                condition &= Condition(f"{self.schema.q(name)} IS NULL")
+            elif kind.name != "JSON":  # a native JSON column does not equal its text
+                condition &= Condition(f"{self.schema.q(name)} = ?", (value,))
+        # Collations may find too many; what is equal is decided here.
+        for found in cursor.all(self._sql.find.format(condition.sql), condition.parameters):
+            if self._decode_keyfields(found) == wanted:
+                return int(found[0])
+        raise InvalidExperimentError(f"there is no experiment with {wanted}")
+
+    @retried
+    def keyfields_of(self, experiment_id: int) -> dict[str, Any]:
+        """Return an experiment's keyfields.
+
+        Raises
+        ------
+        InvalidExperimentError
+            If there is no such experiment.
+        """
+        with self.database.query() as cursor:
+            row = cursor.one(self._sql.find.format("ID = ?"), [experiment_id])
+        if row is None:
+            raise InvalidExperimentError(f"the table {self.schema.table} has no experiment with ID {experiment_id}")
+        return self._decode_keyfields(row)
+
+    @retried
+    def attach(self, experiment_id: int, worker: WorkerInfo) -> tuple[Attempt, bool]:
+        """Return the open attempt of an experiment, or one opened for writing to a row that nobody executes.
+
+        Returns
+        -------
+        attempt : Attempt
+            What to write with.
+        opened : bool
+            Whether it was opened here and has to be closed by `detach`.
+
+        Raises
+        ------
+        InvalidExperimentError
+            If there is no such experiment.
+        """
+        with self.database.transaction() as cursor:
+            status = cursor.one(self._sql.status_of, [experiment_id])
+            if status is None:
+                raise InvalidExperimentError(f"the table {self.schema.table} has no experiment with ID {experiment_id}")
+            (current,) = cursor.one(self._sql.current_attempt, [experiment_id]) or (None,)
+            if current is not None:
+                return Attempt(current, experiment_id, status[0]), False
+            # Nobody beats for it, so it has no lease that could run out.
+            attempt = self._open_attempt(cursor, experiment_id, worker, True, lease=None, row_status=status[0])
+            return attempt, True
+
+    @retried
+    def detach(self, attempt: Attempt) -> None:
+        """Close an attempt opened by `attach`; the row stays as it is."""
+        with self.database.transaction() as cursor:
+            self._fence(cursor, attempt)
+            self._close(cursor, attempt.id, "attached")
+
+    @retried
+    def release(self, attempt: Attempt, usage: Usage = NOT_MEASURED, output: str | None = None) -> None:
+        """Give the attempt's row back: it is open again, as if never claimed; the attempt stays on record.
+
+        Raises
+        ------
+        ClaimLostError
+            If the attempt does not hold its row any more.
+        """
+        with self.database.transaction() as cursor:
+            self._fence(cursor, attempt)
+            self._open_again(cursor, attempt.experiment_id)
+            self._close(cursor, attempt.id, "released", None, usage, output)
+
+    @retried
+    def release_worker(self, identity: str) -> list[int]:
+        """Release all that workers of this identity (or whose identity begins with it) still hold; return the IDs."""
+        released = []
+        for attempt in self.held_by(identity):
+            with suppress(ClaimLostError):
+                self.release(attempt)
+                released.append(attempt.experiment_id)
+        return released
+
+    @retried
+    def held_by(self, identity: str) -> list[Attempt]:
+        """Return the attempts that workers of this identity (or whose identity begins with it) hold."""
+        with self.database.query() as cursor:
+            return [Attempt(*row) for row in cursor.all(self._sql.held_by, [f"{identity}%"])]
+
+    @retried
+    def worker_of(self, attempt: Attempt) -> str | None:
+        """Return the identity of an attempt's worker; None if there is no such attempt."""
+        with self.database.query() as cursor:
+            row = cursor.one(self._sql.worker_of, [attempt.id, attempt.experiment_id])
+            return None if row is None else str(row[0])
+
+    # Leases
+
+    @retried
+    def beat(self, attempts: Sequence[int]) -> set[int]:
+        """Renew the leases of attempts; return those that hold their rows no more."""
+        marks = ", ".join("?" * len(attempts))
+        with self.database.query() as cursor:
+            if cursor.run(self._sql.beat.format(marks), [self._lease, *attempts]) == len(attempts):
+                return set()
+            holding = cursor.all(self._sql.holding.format(marks), attempts)
+        return set(attempts) - {attempt for (attempt,) in holding}
+
+    @retried
+    def silent(self) -> list[Silent]:
+        """Return the attempts that hold a row although their lease has run out."""
+        with self.database.query() as cursor:
+            return [Silent(*row) for row in cursor.all(self._sql.expired)]
+
+    @retried
+    def reap(self, silent: Silent, max_lost: int) -> bool:
+        """Take the row from an attempt that is still silent: it is open again, or in error if it was lost too often.
+
+        Parameters
+        ----------
+        silent : Silent
+            The attempt, as last heard of.
+        max_lost : int
+            How many losses make it an error.
+
+        Returns
+        -------
+        bool
+            Whether the row was taken.
+        """
+        attempt, experiment_id, heartbeat = silent
+        with self.database.transaction() as cursor:
+            if cursor.one(self._sql.lock_silent, [attempt, heartbeat]) is None:
+                return False
+            self._close(cursor, attempt, "lost", f"its worker was last heard of at {heartbeat} UTC")
+            losses = self._setbacks(cursor, experiment_id, "lost")
+            if losses < max_lost:
+                self._open_again(cursor, experiment_id)
+            else:
+                error = f"lost {losses} times: its workers died, or lost the database, without a word; see its attempts"
+                cursor.run(self._sql.finish_row.format(""), ["error", error, experiment_id])
+        return True
+
+    # Helpers
+
+    def _open_again(self, cursor: Cursor, experiment_id: int) -> int:
+        return cursor.run(self._sql.reset_rows.format("ID = ? AND status = 'running'"), [experiment_id])
+
+    def _close(
+        self,
+        cursor: Cursor,
+        attempt: int,
+        outcome: str,
+        error: str | None = None,
+        usage: Usage = NOT_MEASURED,
+        output: str | None = None,
+    ) -> int:
+        """End an attempt; 0 if it had ended before."""
+        measured = [usage.wall_seconds, usage.cpu_seconds, usage.max_rss_bytes]
+        return cursor.run(self._sql.finish_attempt, [outcome, error, *measured, output, attempt])
+
+    def _setbacks(self, cursor: Cursor, experiment_id: int, outcome: str) -> int:
+        """Count the attempts that ended so since the experiment last came to an end or was reset."""
+        (count,) = cursor.one(self._sql.setbacks, [experiment_id, outcome, experiment_id]) or (0,)
+        return int(count)
+
+    def _fence(self, cursor: Cursor, attempt: Attempt) -> str | None:
+        """Let only the attempt that holds its row go on to write; return the token of what it appended last."""
+        row = cursor.one(self._sql.fence, [attempt.id, attempt.row_status])
+        if row is None:
+            raise self._lost(attempt)
+        token: str | None = row[0]
+        return token
+
+    def _lost(self, attempt: Attempt) -> ClaimLostError:
+        return ClaimLostError(
+            f"attempt {attempt.id} does not hold experiment {attempt.experiment_id} any more: "
+            "it was reset, taken over or deleted meanwhile; nothing was written to the row"
+        )
+
+    def _now(self, cursor: Cursor) -> str:
+        (now,) = cursor.one(self._sql.now) or (None,)
+        return str(now)

@@ -1,0 +1,146 @@
+"""Asking workers to stop: by a signal, once to let what runs come to its end, twice to stop at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+
+class Stop:
+    """Whether, when and how urgently a process was asked to stop.
+
+    Attributes
+    ----------
+    signal : int or None
+        Number of the signal that asked first; None if none did.
+    urgent : bool
+        Whether to stop at once.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self.urgent = False
+        self._event = threading.Event()
+        self._since = 0.0
+
+    @property
+    def requested(self) -> bool:
+        """Whether somebody asked."""
+        return self._event.is_set()
+
+    @property
+    def seconds_ago(self) -> float:
+        """How long ago somebody asked."""
+        return time.monotonic() - self._since if self.requested else 0.0
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until somebody asks, so many seconds at most; return whether somebody did."""
+        return self._event.wait(seconds)
+
+    def request(self, urgent: bool = False) -> None:
+        """Ask."""
+        if not self.requested:
+            self._since = time.monotonic()
+            self._event.set()
+        self.urgent = self.urgent or urgent
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Take a signal; the second one is urgent."""
+        self.signal = self.signal or number
+        self.request(urgent=self.requested)
+
+    def cancel(self) -> None:
+        """Do nothing more by itself."""
+
+
+class InterruptingStop(Stop):
+    """A stop of experiments that run in this thread: when it is urgent, or `grace` seconds are over, it interrupts."""
+
+    def __init__(self, grace: float) -> None:
+        super().__init__()
+        self._grace = grace
+        self._timer: threading.Timer | None = None
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Take a signal; raise KeyboardInterrupt if it is not the first."""
+        super().handle(number, frame)
+        if self.urgent:
+            self.cancel()
+            raise KeyboardInterrupt(f"stopped by {signal.Signals(number).name}")
+        self._timer = threading.Timer(self._grace, signal.pthread_kill, [threading.get_ident(), number])
+        self._timer.daemon = True
+        self._timer.start()
+
+    def cancel(self) -> None:
+        """Interrupt no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+_lock = threading.Lock()
+_active: Stop | None = None
+
+
+def active_stop() -> Stop:
+    """Return what this process's signals are told to; one that nobody tells anything, if they are not listened to."""
+    return _active or Stop()
+
+
+@contextmanager
+def stop_on(signals: Sequence[str], stop: Stop) -> Iterator[Stop]:
+    """Let signals ask for a stop while the block runs, and then have the effect that is theirs otherwise.
+
+    Only the main thread can listen to signals; in others, and within another such block, what listens already is
+    given.
+
+    Parameters
+    ----------
+    signals : sequence of str
+        Names of signals.
+    stop : Stop
+        Who is asked.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        After a SIGINT.
+    SystemExit
+        After another signal that would have ended the process, except SIGUSR1 and SIGUSR2, which are notices.
+    """
+    global _active  # noqa: PLW0603 - signals belong to a process
+    if threading.current_thread() is not threading.main_thread() or _active is not None:
+        yield active_stop()
+        return
+    previous: dict[int, Any] = {}
+    with _lock:
+        _active = stop
+        for name in signals:
+            with suppress(AttributeError, ValueError, OSError):  # Windows has few of them
+                number = getattr(signal, name)
+                previous[number] = signal.signal(number, stop.handle)
+    try:
+        yield stop
+    finally:
+        stop.cancel()
+        for number, handler in previous.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        _active = None
+    if stop.signal is not None:
+        _deliver(stop.signal, previous[stop.signal])
+
+
+def _deliver(number: int, handler: Callable[[int, FrameType | None], Any] | int | None) -> None:
+    if handler is signal.default_int_handler:
+        raise KeyboardInterrupt
+    if callable(handler):
+        handler(number, None)
+    elif handler != signal.SIG_IGN and number not in _NOTICES:
+        raise SystemExit(128 + number)
+
+
+_NOTICES = {getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)}
