@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -86,6 +85,8 @@ class Budget:
     def _usual_seconds(self) -> float:
         if time.monotonic() - self._asked > _FRESH:
             self._asked = time.monotonic()
+            from statistics import median
+
             durations = self._reader.last_durations()
-            self._usual = statistics.median(durations) if len(durations) >= _ENOUGH else 0.0
+            self._usual = median(durations) if len(durations) >= _ENOUGH else 0.0
         return self._usual

@@ -35,7 +35,6 @@ BOOTSTRAP = (
 )
 """The program of the process; its argument is the descriptor of the way to the supervisor."""
 
-_HURRY = 2.0  # seconds that a worker which is to stop waits for the database
 _FAREWELL = 10.0  # seconds that a process without supervisor has to give its experiment back
 
 
@@ -162,8 +161,7 @@ class SupervisorWatch:
                     self._answers.put(message.value)
                 else:
                     self.stop.request()
-                    # There is no time to wait for a database that is away: that is what the journal is for.
-                    worker.store.database.patience = min(worker.store.database.patience, _HURRY)
+                    worker.store.hurry()
         # Without supervisor nobody beats: the experiment is given back as long as it is this worker's.
         give_up = threading.Timer(_FAREWELL, os.killpg, [os.getpgrp(), signal.SIGKILL])
         give_up.daemon = True

@@ -20,6 +20,7 @@ from pyexperimenter.output import Tail
 from pyexperimenter.worker import WorkerTask
 
 _CHUNK = 64 * 1024  # bytes
+_UNKNOWN = 1000  # instead of an exit code
 _LAST_WORDS = 0.5  # seconds for a traceback of where a process is
 _THREADS = (
     "OMP_NUM_THREADS",
@@ -126,7 +127,10 @@ class ChildProcess:
         """Tell whether it has ended, or cut the way to us, without which it is of no use."""
         if self._connection is None:
             return True
-        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+        try:
+            return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+        except ChildProcessError:
+            return True  # somebody in this process waits for all children
 
     def wait(self, seconds: float) -> None:
         """Wait until it has ended, so many seconds at most."""
@@ -155,9 +159,12 @@ class ChildProcess:
             # While it is not waited for, its number, which is the group's, belongs to nobody else.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            _, status, usage = os.wait4(self._process.pid, 0)
-            self._process.returncode = os.waitstatus_to_exitcode(status)
-            self.max_rss_bytes = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+            try:
+                _, status, usage = os.wait4(self._process.pid, 0)
+                self._process.returncode = os.waitstatus_to_exitcode(status)
+                self.max_rss_bytes = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+            except ChildProcessError:
+                self._process.returncode = _UNKNOWN
             self.read_output()
         return _in_words(self._process.returncode)
 
@@ -176,6 +183,8 @@ class ChildProcess:
 
 
 def _in_words(exit_code: int) -> str:
+    if exit_code == _UNKNOWN:
+        return "its process ended, and somebody else in this process took the reason"
     if exit_code >= 0:
         return f"its process ended with exit code {exit_code}, as by os._exit({exit_code})"
     try:

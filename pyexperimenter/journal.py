@@ -7,6 +7,7 @@ import glob
 import json
 import logging
 import os
+import threading
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -52,15 +53,19 @@ class JournalingStore(ExperimentStore):
         Where the journal is made when it is needed.
     worker : str
         Identity of the worker.
+    writer : str
+        Who writes for it, if it is not the worker itself.
     """
 
-    def __init__(self, config: ExperimentConfig, directory: str | Path, worker: str) -> None:
+    def __init__(self, config: ExperimentConfig, directory: str | Path, worker: str, writer: str = "worker") -> None:
         super().__init__(config)
         self.database.wait_out(config.execution.max_outage)
-        self._path = Path(directory) / f"{config.table.name}.{worker}{_SUFFIX}"
+        self._path = Path(directory) / f"{config.table.name}.{worker}.{writer}{_SUFFIX}"
         self._worker = worker
         self._file: IO[str] | None = None
         self._reason = ""
+        self._writing: tuple[Attempt, Note] | None = None
+        self._lock = threading.RLock()
 
     def put_results(self, attempt: Attempt, values: Mapping[str, Any]) -> InvalidValueError | None:
         """Write encoded results, or note them down."""
@@ -91,14 +96,30 @@ class JournalingStore(ExperimentStore):
                 "the next execute() in this directory writes it, or sync()"
             )
 
+    def hurry(self) -> None:
+        """Wait no more; what is being written at this moment is noted down, in case that there is no time to end it.
+
+        Another thread than the one that writes may say so.
+        """
+        self.database.patience = min(self.database.patience, _PATIENCE_IN_VAIN)
+        with self._lock:
+            if self._writing is not None:
+                # If the database does take it after all, it is the same twice, which does no harm.
+                self._note_down(*self._writing)
+
     def _or_journal(self, attempt: Attempt, note: Note, write: Callable[[], _T]) -> _T | None:
         if self._caught_up():
+            with self._lock:
+                self._writing = attempt, note
             try:
                 return write()
             except DatabaseError as error:
                 if not _is_away(error):
                     raise
                 self._reason = str(error)
+            finally:
+                with self._lock:
+                    self._writing = None
         self._note_down(attempt, note)
         # Whoever has waited in vain need not wait so long for the next write.
         self.database.patience = min(self.database.patience, _PATIENCE_IN_VAIN)
@@ -119,15 +140,17 @@ class JournalingStore(ExperimentStore):
         return True
 
     def _note_down(self, attempt: Attempt, note: Note) -> None:
-        if self._file is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("a", encoding="utf-8")
-            _lock(self._file)
-            _sync_directory(self._path.parent)
         entry = {"worker": self._worker, "attempt": asdict(attempt), "note": asdict(note)}
-        self._file.write(json.dumps(entry, default=_plain) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        line = json.dumps(entry, default=_plain) + "\n"
+        with self._lock:
+            if self._file is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self._path.open("a", encoding="utf-8")
+                _lock(self._file)
+                _sync_directory(self._path.parent)
+            self._file.write(line)
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
 
 def replay_journals(store: ExperimentStore, directory: str | Path, logger: logging.Logger) -> int:

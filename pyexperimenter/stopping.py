@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -27,6 +28,7 @@ class Stop:
         self.urgent = False
         self._event = threading.Event()
         self._since = 0.0
+        self._announced = threading.Lock()
 
     @property
     def requested(self) -> bool:
@@ -48,6 +50,10 @@ class Stop:
             self._since = time.monotonic()
             self._event.set()
         self.urgent = self.urgent or urgent
+
+    def announce(self) -> bool:
+        """Return True the first time, for the one who is to tell the user."""
+        return self._announced.acquire(blocking=False)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Take a signal; the second one is urgent."""
@@ -72,6 +78,8 @@ class InterruptingStop(Stop):
         if self.urgent:
             self.cancel()
             raise KeyboardInterrupt(f"stopped by {signal.Signals(number).name}")
+        # No logging here: the signal may have come in the middle of a message.
+        os.write(2, f"stopping: the experiment has {self._grace:g} s to end; ask again to stop at once\n".encode())
         self._timer = threading.Timer(self._grace, signal.pthread_kill, [threading.get_ident(), number])
         self._timer.daemon = True
         self._timer.start()

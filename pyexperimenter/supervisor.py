@@ -89,7 +89,7 @@ class Supervisor:
         self._stop = stop
         self._heart = heart
         self._logger = logger
-        self._store = JournalingStore(task.config, task.journal, f"{task.identity}.supervisor")
+        self._store = JournalingStore(task.config, task.journal, task.identity, "supervisor")
         self._executed = 0
         self._errors = task.errors  # in a row
         self._pulse: Pulse | None = None  # of the execution that runs
@@ -156,6 +156,9 @@ class Supervisor:
             if self._stop.requested and not told_to_stop:
                 process.send(StopRequest())
                 told_to_stop = True
+                if self._stop.announce():
+                    grace = duration_text(self._execution.grace)
+                    self._logger.warning("stopping: experiments have %s to end; ask again to stop at once", grace)
 
     def _hear(self, message: Any, process: ChildProcess) -> None:
         match message:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -223,6 +224,8 @@ class Worker:
             outcome, error = ExperimentStatus.ERROR, _traceback_of_user(raised)
             retries = self._execution.retries if self._is_worth_a_retry(raised) else 0
             self._logger.error("experiment %s failed:\n%s", experiment.id, error)
+        if os.getpid() != self.info.pid:
+            os._exit(1)  # the function forked, and this is its child, which is no worker
         failed = outcome is ExperimentStatus.ERROR
         with self._lost_is_told(experiment):
             failed = self._finish(experiment, outcome, error, usage, results, retries)

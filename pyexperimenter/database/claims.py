@@ -288,7 +288,7 @@ class ClaimStore(ExperimentReader):
 
     @retried
     def release_worker(self, identity: str) -> list[int]:
-        """Release all that workers of this identity (or whose identity begins with it) still hold; return the IDs."""
+        """Release all that the worker, or all workers of the session, of this identity still hold; return the IDs."""
         released = []
         for attempt in self.held_by(identity):
             with suppress(ClaimLostError):
@@ -298,9 +298,9 @@ class ClaimStore(ExperimentReader):
 
     @retried
     def held_by(self, identity: str) -> list[Attempt]:
-        """Return the attempts that workers of this identity (or whose identity begins with it) hold."""
+        """Return the attempts that the worker, or all workers of the session, of this identity hold."""
         with self.database.query() as cursor:
-            return [Attempt(*row) for row in cursor.all(self._sql.held_by, [f"{identity}%"])]
+            return [Attempt(*row) for row in cursor.all(self._sql.held_by, [identity, f"{identity}.%"])]
 
     @retried
     def worker_of(self, attempt: Attempt) -> str | None:

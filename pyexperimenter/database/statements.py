@@ -106,8 +106,8 @@ class Statements:
             ", 0)"
         )
 
-        # pattern of identities.
-        self.held_by = f"SELECT ID, experiment_id FROM {attempts} WHERE ended IS NULL AND worker LIKE ?"
+        # identity, pattern of the identities below it.
+        self.held_by = f"SELECT ID, experiment_id FROM {attempts} WHERE ended IS NULL AND (worker = ? OR worker LIKE ?)"
 
         self.worker_of = f"SELECT worker FROM {attempts} WHERE ID = ? AND experiment_id = ?"
 
@@ -134,7 +134,7 @@ class Statements:
         self.keep_late_results = f"UPDATE {attempts} SET late_results = ? WHERE ID = ?"
         self.keep_output = f"UPDATE {attempts} SET output = ? WHERE ID = ?"
         # token, ID. What is appended must not be appended twice: the token tells whether it arrived.
-        self.last_write = f"SELECT last_write FROM {attempts} WHERE ID = ?"
+        self.last_write = f"SELECT last_write, outcome FROM {attempts} WHERE ID = ?"
         self.note_write = f"UPDATE {attempts} SET last_write = ? WHERE ID = ?"
         # The times that the executions last finished took.
         self.last_durations = (

@@ -240,12 +240,13 @@ class ExperimentStore(ClaimStore):
 
     @retried
     def _replay(self, attempt: Attempt, notes: Sequence[Note]) -> None:
-        token = notes[-1].token
+        last = notes[-1]
         with self.database.transaction() as cursor:
-            if cursor.one(self._sql.last_write, [attempt.id]) == (token,):
-                return
+            token, outcome = cursor.one(self._sql.last_write, [attempt.id]) or (None, None)
+            if token == last.token or (last.ending is not None and outcome in (last.ending.outcome, RETRIED)):
+                return  # it had arrived
             self._fence(cursor, attempt)
-            cursor.run(self._sql.note_write, [token, attempt.id])
+            cursor.run(self._sql.note_write, [last.token, attempt.id])
             for note in notes:
                 self._append(cursor, attempt, note.logs, note.time)
                 if note.ending is not None:
