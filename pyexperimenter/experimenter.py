@@ -34,7 +34,7 @@ from pyexperimenter.logs import LogSettings
 from pyexperimenter.progress import execution_bar, fill_bar
 from pyexperimenter.provenance import worker_info
 from pyexperimenter.result_processor import PrintingResultProcessor, ResultProcessor
-from pyexperimenter.stopping import Stop, stop_on
+from pyexperimenter.stopping import InterruptingStop, Stop, stop_on
 from pyexperimenter.worker import ExperimentFunction, WorkerReport, WorkerTask, run_one, run_worker
 
 if TYPE_CHECKING:
@@ -633,13 +633,15 @@ class PyExperimenter:
 
     def _supervise(self, tasks: Sequence[WorkerTask], session: str) -> list[WorkerReport]:
         """Let each worker run in a process of its own, with a supervisor where joblib places it: threads here."""
-        from joblib import Parallel, delayed
-
         from pyexperimenter.supervisor import supervise
 
-        with stop_on(self.config.execution.signals, Stop()) as stop:
-            if len(tasks) == 1 and not _joblib_is_told_where():
+        signals, elsewhere = self.config.execution.signals, _joblib_is_told_where()
+        # Supervisors in this process see for themselves that they are to stop.
+        with stop_on(signals, InterruptingStop(0) if elsewhere else Stop()) as stop:
+            if len(tasks) == 1 and not elsewhere:
                 return [supervise(tasks[0])]
+            from joblib import Parallel, delayed
+
             try:
                 # A supervisor does nothing but wait, so a thread does for it; a backend that is set goes before.
                 reports: list[WorkerReport] = Parallel(n_jobs=len(tasks), batch_size=1, prefer="threads")(
@@ -657,15 +659,16 @@ class PyExperimenter:
             return [run_worker(tasks[0])]
         from joblib import Parallel, delayed
 
-        try:
-            reports: list[WorkerReport] = Parallel(n_jobs=len(tasks), batch_size=1)(
-                delayed(run_worker)(task) for task in tasks
-            )
-        except BaseException:
-            # joblib killed the workers without giving them time.
-            self._store.release_worker(session)
-            raise
-        return reports
+        with stop_on(self.config.execution.signals, InterruptingStop(0)):
+            try:
+                reports: list[WorkerReport] = Parallel(n_jobs=len(tasks), batch_size=1)(
+                    delayed(run_worker)(task) for task in tasks
+                )
+            except BaseException:
+                # joblib killed the workers without giving them time.
+                self._store.release_worker(session)
+                raise
+            return reports
 
     def _n_jobs(self, n_jobs: int | None) -> int:
         wanted = self.config.n_jobs if n_jobs is None else n_jobs

@@ -132,12 +132,17 @@ def stop_on(signals: Sequence[str], stop: Stop) -> Iterator[Stop]:
                 number = getattr(signal, name)
                 previous[number] = signal.signal(number, stop.handle)
     try:
-        yield stop
-    finally:
-        stop.cancel()
-        for number, handler in previous.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-        _active = None
+        try:
+            yield stop
+        finally:
+            stop.cancel()
+            for number, handler in previous.items():
+                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+            _active = None
+    except KeyboardInterrupt:
+        if stop.signal is not None:
+            _deliver(stop.signal, previous[stop.signal])
+        raise
     if stop.signal is not None:
         _deliver(stop.signal, previous[stop.signal])
 

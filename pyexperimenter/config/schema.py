@@ -309,9 +309,7 @@ class Execution(Section):
     time_limit: Duration | None = Field(None, description="An experiment that takes longer is killed.")
     min_time: Duration | None = Field(None, description="Time that must be left of the job to start an experiment.")
     retries: Whole = Field(0, ge=0, description="How often a failed experiment is run again.")
-    retry_on: tuple[str, ...] = Field(
-        (), description="Exceptions worth another run; none named: all are."
-    )
+    retry_on: tuple[str, ...] = Field((), description="Exceptions worth another run; none named: all are.")
     no_retry_on: tuple[str, ...] = Field((), description="These exceptions are not worth another run.")
     max_lost: Whole = Field(3, ge=1, description="An experiment that lost its worker so often is an error.")
     heartbeat: Duration = Field(60.0, description="How often a worker says that it is alive.")
