@@ -25,6 +25,7 @@ _EXPECTED = {
     "int": "a whole number",
     "is_instance_of": "a text",
     "list": "a list; put [ ] around it",
+    "tuple": "a list; put [ ] around it",
     "literal_error": "one of {expected}",
     "mapping": "a section of 'key: value' pairs",
     "model": "a section of 'key: value' pairs",

@@ -157,6 +157,9 @@ Duration = Annotated[
 ]
 Scalar = Annotated[Any, WithJsonSchema({"type": ["string", "number", "boolean", "null"]})]
 Names = Annotated[list[str], Field(min_length=1)]
+NameOrNames = Annotated[
+    tuple[str, ...], BeforeValidator(lambda names: [names] if isinstance(names, str) else names)
+]  # one name needs no brackets
 Mappings = list[dict[str, Any]]
 
 
@@ -309,8 +312,8 @@ class Execution(Section):
     time_limit: Duration | None = Field(None, description="An experiment that takes longer is killed.")
     min_time: Duration | None = Field(None, description="Time that must be left of the job to start an experiment.")
     retries: Whole = Field(0, ge=0, description="How often a failed experiment is run again.")
-    retry_on: tuple[str, ...] = Field((), description="Exceptions worth another run; none named: all are.")
-    no_retry_on: tuple[str, ...] = Field((), description="These exceptions are not worth another run.")
+    retry_on: NameOrNames = Field((), description="Exceptions worth another run; none named: all are.")
+    no_retry_on: NameOrNames = Field((), description="These exceptions are not worth another run.")
     max_lost: Whole = Field(3, ge=1, description="An experiment that lost its worker so often is an error.")
     heartbeat: Duration = Field(60.0, description="How often a worker says that it is alive.")
     lease: Duration = Field(300.0, description="Without a heartbeat for so long, a worker counts as dead.")

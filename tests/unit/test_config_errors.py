@@ -142,6 +142,9 @@ CASES = {
     "duration 0": ("{}", "{grace: 0}", "InvalidTypeError", 18, f"{EXECUTION}.grace", ["above 0"]),
     "unknown isolation": ("{}", "{isolation: thread}", "InvalidTypeError", 18, f"{EXECUTION}.isolation", ["'thread'", "'process' or 'none'"]),
     "negative count": ("{}", "{retries: -1}", "InvalidTypeError", 18, f"{EXECUTION}.retries", ["-1", "at least 0"]),
+    "unknown signal": ("{}", "{signals: [SIGTERM, SIGKILL]}", "InvalidTypeError", 18, f"{EXECUTION}.signals", ["'SIGKILL'", "SIGTERM, SIGINT, SIGUSR1"]),
+    "exceptions that are no list": ("{}", "{retry_on: 5}", "InvalidTypeError", 18, f"{EXECUTION}.retry_on", ["5", "list"]),
+    "no loss at all": ("{}", "{max_lost: 0}", "InvalidTypeError", 18, f"{EXECUTION}.max_lost", ["0", "1"]),
     "lease shorter than heartbeat": ("{}", "{lease: 30s}", "InvalidTypeError", 18, f"{EXECUTION}.lease", ["30 s", "60 s"]),
     # interpolation
     "unset variable": ("study", "${PYEXPERIMENTER_UNSET}", "InvalidConfigError", 5, f"{DATABASE}.database", ["PYEXPERIMENTER_UNSET", "${oc.env:PYEXPERIMENTER_UNSET,default}"]),

@@ -124,6 +124,13 @@ def test_the_documented_example(load):
 def test_execution(load):
     execution = load(STUDY).execution
     assert execution == ExecutionConfig(time_limit=7200.0)
+    more = (
+        "{retry_on: [OSError], no_retry_on: ConnectionError, signals: SIGHUP, echo: true, max_outage: 1m, journal: j}"
+    )
+    execution = load(STUDY.replace(STUDY.partition("Execution: ")[2].partition("\n")[0], more)).execution
+    assert (execution.retry_on, execution.no_retry_on) == (("OSError",), ("ConnectionError",))
+    assert (execution.signals, execution.echo, execution.max_outage) == (("SIGHUP",), True, 60.0)
+    assert execution.journal == "j"
     assert (execution.heartbeat, execution.lease, execution.grace) == (60.0, 300.0, 30.0)
 
 
