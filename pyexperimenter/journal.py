@@ -53,14 +53,12 @@ class JournalingStore(ExperimentStore):
         Where the journal is made when it is needed.
     worker : str
         Identity of the worker.
-    writer : str
-        Who writes for it, if it is not the worker itself.
     """
 
-    def __init__(self, config: ExperimentConfig, directory: str | Path, worker: str, writer: str = "worker") -> None:
+    def __init__(self, config: ExperimentConfig, directory: str | Path, worker: str) -> None:
         super().__init__(config)
         self.database.wait_out(config.execution.max_outage)
-        self._path = Path(directory) / f"{config.table.name}.{worker}.{writer}{_SUFFIX}"
+        self._path = Path(directory) / f"{config.table.name}.{worker}{_SUFFIX}"
         self._worker = worker
         self._file: IO[str] | None = None
         self._reason = ""
@@ -90,25 +88,29 @@ class JournalingStore(ExperimentStore):
         ResultsInJournalError
             The message names file and remedy.
         """
-        if not self._caught_up():
+        if not self.caught_up():
             raise ResultsInJournalError(
                 f"{self._reason}; what could not be written to the database waits in {self._path}: "
                 "the next execute() in this directory writes it, or sync()"
             )
+
+    def give_up_soon(self) -> None:
+        """Wait no more for a database that is away than a few seconds."""
+        self.database.patience = min(self.database.patience, _PATIENCE_IN_VAIN)
 
     def hurry(self) -> None:
         """Wait no more; what is being written at this moment is noted down, in case that there is no time to end it.
 
         Another thread than the one that writes may say so.
         """
-        self.database.patience = min(self.database.patience, _PATIENCE_IN_VAIN)
+        self.give_up_soon()
         with self._lock:
             if self._writing is not None:
                 # If the database does take it after all, it is the same twice, which does no harm.
                 self._note_down(*self._writing)
 
     def _or_journal(self, attempt: Attempt, note: Note, write: Callable[[], _T]) -> _T | None:
-        if self._caught_up():
+        if self.caught_up():
             with self._lock:
                 self._writing = attempt, note
             try:
@@ -121,11 +123,23 @@ class JournalingStore(ExperimentStore):
                 with self._lock:
                     self._writing = None
         self._note_down(attempt, note)
-        # Whoever has waited in vain need not wait so long for the next write.
-        self.database.patience = min(self.database.patience, _PATIENCE_IN_VAIN)
+        self.give_up_soon()  # whoever has waited in vain need not wait so long for the next write
         return None
 
-    def _caught_up(self) -> bool:
+    def adopt(self) -> None:
+        """Go on with the journal that the worker's process left when it died, if it did."""
+        if self._file is None and self._path.exists():
+            self._open()
+            self._reason = "the worker's process died while the database was away"
+
+    def has_noted_end(self, attempt: Attempt) -> bool:
+        """Tell whether the journal says how an attempt ended."""
+        if self._file is None:
+            return False
+        notes = _read(self._path, logging.getLogger(__name__)).get((self._worker, attempt), [])
+        return any(note.ending is not None for note in notes)
+
+    def caught_up(self) -> bool:
         """Write what is in the journal, if anything is; False if the database is still away."""
         if self._file is None:
             return True
@@ -143,14 +157,17 @@ class JournalingStore(ExperimentStore):
         entry = {"worker": self._worker, "attempt": asdict(attempt), "note": asdict(note)}
         line = json.dumps(entry, default=_plain) + "\n"
         with self._lock:
-            if self._file is None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self._path.open("a", encoding="utf-8")
-                _lock(self._file)
-                _sync_directory(self._path.parent)
-            self._file.write(line)
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            file = self._file or self._open()
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _open(self) -> IO[str]:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._path.open("a", encoding="utf-8")
+        _lock(self._file)
+        _sync_directory(self._path.parent)
+        return self._file
 
 
 def replay_journals(store: ExperimentStore, directory: str | Path, logger: logging.Logger) -> int:

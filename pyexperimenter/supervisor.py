@@ -89,7 +89,7 @@ class Supervisor:
         self._stop = stop
         self._heart = heart
         self._logger = logger
-        self._store = JournalingStore(task.config, task.journal, task.identity, "supervisor")
+        self._store = JournalingStore(task.config, task.journal, task.identity)  # used when the process is dead
         self._executed = 0
         self._errors = task.errors  # in a row
         self._pulse: Pulse | None = None  # of the execution that runs
@@ -215,7 +215,10 @@ class Supervisor:
         cause = process.end()
         if fate is _Fate.TOO_LONG:
             cause = f"exceeded time_limit {duration_text(self._execution.time_limit or 0)}, and was killed"
-        for attempt in self._held():
+        held = self._held()
+        if fate is _Fate.LOST and self._pulse is not None:
+            held.append(self._pulse.attempt)  # for its output
+        for attempt in held:
             wall = time.monotonic() - self._began if self._pulse is not None else None
             usage, output = Usage(wall, None, process.max_rss_bytes), process.tail.text()
             try:
@@ -235,12 +238,13 @@ class Supervisor:
 
     def _held(self) -> list[Attempt]:
         """Return what the process held: it may have claimed without having had the time to tell us."""
-        known = [] if self._pulse is None else [self._pulse.attempt]
+        self._store.adopt()
         try:
-            held = self._store.held_by(self._task.identity)
+            self._store.caught_up()
+            return self._store.held_by(self._task.identity)
         except DatabaseError:
-            held = []
-        return known + [attempt for attempt in held if attempt not in known]
+            known = [] if self._pulse is None else [self._pulse.attempt]
+            return [attempt for attempt in known if not self._store.has_noted_end(attempt)]
 
 
 def _with_output(cause: str, process: ChildProcess) -> str:

@@ -14,7 +14,13 @@ from pyexperimenter.config import ExperimentConfig
 from pyexperimenter.database.records import Attempt, Experiment, WorkerInfo
 from pyexperimenter.database.selection import Selection
 from pyexperimenter.emissions import EmissionsMeter
-from pyexperimenter.exceptions import ClaimLostError, InvalidResultFieldError, InvalidValueError, TooManyErrorsError
+from pyexperimenter.exceptions import (
+    ClaimLostError,
+    InvalidResultFieldError,
+    InvalidValueError,
+    ResultsInJournalError,
+    TooManyErrorsError,
+)
 from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.heartbeat import Heart, Pulse, heart_of
 from pyexperimenter.journal import JournalingStore
@@ -172,6 +178,8 @@ class Worker:
         try:
             while (self._task.limit is None or executed < self._task.limit) and self.run_next():
                 executed += 1
+        except ResultsInJournalError as error:
+            return WorkerReport(executed, error)  # it still holds what its journal tells of
         except BaseException as error:
             self.release_all()
             return WorkerReport(executed, error)
@@ -220,7 +228,7 @@ class Worker:
                 self.store.release(experiment.attempt, usage.usage(), self._watch.returned())
             self._watch.ended(failed=False)
             raise
-        except (Exception, SystemExit) as raised:
+        except BaseException as raised:
             outcome, error = ExperimentStatus.ERROR, _traceback_of_user(raised)
             retries = self._execution.retries if self._is_worth_a_retry(raised) else 0
             self._logger.error("experiment %s failed:\n%s", experiment.id, error)
@@ -236,8 +244,10 @@ class Worker:
 
     def release_all(self) -> None:
         """Give back whatever this worker still holds."""
+        self.store.give_up_soon()
         try:
-            for experiment_id in self.store.release_worker(self.info.identity):
+            # While something waits in the journal the database is away, and what is held there is not to be given back.
+            for experiment_id in self.store.release_worker(self.info.identity) if self.store.caught_up() else []:
                 self._logger.warning("experiment %s was released: its worker was stopped", experiment_id)
         except Exception as error:
             self._logger.error("could not release the experiments of worker %s: %s", self.info.identity, error)

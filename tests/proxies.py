@@ -1,58 +1,163 @@
-"""A way to the server on which the worst happens: a statement arrives, and its answer does not."""
+"""A way to the server on which the worst happens: it is cut, closed or goes silent, or an answer gets lost on it."""
 
 from __future__ import annotations
 
+import asyncio
+import random
 import socket
+import struct
 import threading
+from collections.abc import Coroutine
 from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from servers import Server, Target, write_credentials
 
 
-class AnswerSwallower:
-    """Forwards connections to a server; on command it cuts the next one that sends a statement, once that arrived.
+def through_port(target: Target, port: int) -> Target:
+    """Return the same database reached by another port, as a proxy's; the target's own queries take the direct way."""
+    assert target.server is not None
+    assert target.credentials_file is not None
+    server = Server(target.name, "127.0.0.1", port, target.server.user, target.server.password)
+    file = target.credentials_file.with_name(f"port_{port}_credentials.yml")
+    return replace(target, credentials_file=write_credentials(file, server))
 
-    What the server was told is done before the cut: it waits for the answer, and keeps it.
-    """
+
+class Proxy:
+    """Forwards connections to a server, and does to them what it was told to since the last `heal`."""
 
     def __init__(self, host: str, port: int) -> None:
         self._server = (host, port)
-        self._statement: bytes | None = None
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
+        self._links: set[_Link] = set()
         self.swallowed = threading.Event()
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._forward_all()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
+        self._thread.start()
+        self.port = 0  # any that is free
+        self._listener = self._run(self._listen())
+        self.port = self._listener.sockets[0].getsockname()[1]
 
-    def swallow_next(self, statement: bytes) -> None:
-        """Cut the connection that next sends `statement`, after the server's answer has come in."""
+    def cut(self) -> None:
+        """Reset the connections there are."""
+        self._run(self._cut())
+
+    def cut_at_random(self, probability: float, seed: int) -> None:
+        """Reset a connection instead of handing something on, in each direction with this probability."""
+        self._dice, self._probability = random.Random(seed), probability
+
+    def cut_on(self, *statements: bytes) -> None:
+        """Reset each connection that sends one of these; the server does not hear of it."""
+        self._unwanted = statements
+
+    def swallow_next(self, statement: bytes, then_refuse: bool = False) -> None:
+        """Reset the connection that next sends `statement`, once the server has answered: it is done, but who knows.
+
+        With `then_refuse` others are refused from that moment on.
+        """
         self.swallowed.clear()
-        self._statement = statement
+        self._refuses_then, self._to_swallow = then_refuse, statement
+
+    def refuse(self) -> None:
+        """Reset the connections there are, and refuse others, as if the server were down."""
+        self._run(self._refuse())
+
+    def blackhole(self, for_good: bool = False) -> None:
+        """Take all that comes, also new connections, and hand nothing on.
+
+        It is handed on by `heal`, as TCP would send it again; or, `for_good`, never, as if a router between had
+        forgotten the connection.
+        """
+        self._holds, self._forgets = True, for_good
+
+    def heal(self) -> None:
+        """Forward all again."""
+        self._forward_all()
+        if not self._listener.is_serving():
+            self._listener = self._run(self._listen())
 
     def close(self) -> None:
-        self._listener.close()
+        self._run(self._end())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                server = socket.create_connection(self._server)
-                cut = threading.Event()
-                threading.Thread(target=self._forward, args=(client, server, cut), daemon=True).start()
-                threading.Thread(target=self._answer, args=(client, server, cut), daemon=True).start()
+    def _forward_all(self) -> None:
+        self._probability, self._dice = 0.0, random.Random(0)
+        self._unwanted: tuple[bytes, ...] = ()
+        self._to_swallow: bytes | None = None
+        self._refuses_then = self._holds = self._forgets = False
 
-    def _forward(self, client: socket.socket, server: socket.socket, cut: threading.Event) -> None:
-        with suppress(OSError):
-            while data := client.recv(65536):
-                if self._statement is not None and self._statement in data:
-                    self._statement = None
-                    cut.set()
-                server.sendall(data)
-        server.close()
+    def _run(self, doing: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(doing, self._loop).result(30)
 
-    def _answer(self, client: socket.socket, server: socket.socket, cut: threading.Event) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        link = _Link(writer)
+        self._links.add(link)
+        try:
+            with suppress(OSError):  # the server is down
+                answers, link.to_server = await asyncio.open_connection(*self._server)
+                await asyncio.gather(
+                    self._forward(link, reader, link.to_server), self._forward(link, answers, link.to_client)
+                )
+        finally:
+            link.reset()
+            self._links.discard(link)
+
+    async def _forward(self, link: _Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
-            while data := server.recv(65536):
-                if cut.is_set():
+            while data := await reader.read(2**16):
+                while not link.ended and (self._holds or link.forgotten):
+                    link.forgotten = link.forgotten or self._forgets
+                    await asyncio.sleep(0.01)
+                asks = writer is link.to_server
+                if asks and self._to_swallow is not None and self._to_swallow in data:
+                    self._to_swallow, link.swallows = None, True
+                elif link.swallows:
+                    if self._refuses_then:
+                        await self._refuse()
                     self.swallowed.set()
-                    client.shutdown(socket.SHUT_RDWR)
                     break
-                client.sendall(data)
-        client.close()
+                unwanted = asks and any(statement in data for statement in self._unwanted)
+                if unwanted or self._dice.random() < self._probability:
+                    break
+                writer.write(data)
+                await writer.drain()
+        link.reset()
+
+    async def _listen(self) -> asyncio.Server:
+        return await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+
+    async def _refuse(self) -> None:
+        self._listener.close()
+        await self._cut()
+
+    async def _cut(self) -> None:
+        for link in self._links:
+            link.reset()
+
+    async def _end(self) -> None:
+        await self._refuse()
+        while len(asyncio.all_tasks()) > 1:  # each forgets its connection
+            await asyncio.sleep(0.01)
+
+
+class _Link:
+    """A connection through the proxy: its two ends."""
+
+    def __init__(self, to_client: asyncio.StreamWriter) -> None:
+        self.to_client = to_client
+        self.to_server: asyncio.StreamWriter | None = None
+        self.swallows = self.forgotten = self.ended = False
+
+    def reset(self) -> None:
+        self.ended = True
+        for end in (self.to_client, self.to_server):
+            if end is not None:
+                with suppress(OSError):  # it is closed
+                    # Without lingering, closing says RST instead of FIN.
+                    end.get_extra_info("socket").setsockopt(
+                        socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                    )
+                end.transport.abort()
