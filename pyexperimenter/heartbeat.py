@@ -46,6 +46,7 @@ class Heart:
     def __init__(self, config: ExperimentConfig, logger: logging.Logger) -> None:
         self._store = ExperimentStore(config)
         self._store.database.wait_out(_SOONEST, silence=max(config.execution.heartbeat, 5.0))
+        self._store.database.spare_settings()
         self._execution = config.execution
         self._logger = logger
         self._pulses: dict[int, Pulse] = {}

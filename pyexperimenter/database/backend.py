@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pymysql
+from pymysql.connections import Connection
 from pymysql.constants import CLIENT
 
 from pyexperimenter.config.model import DatabaseConfig, TlsConfig
@@ -45,6 +46,8 @@ class Backend(Protocol):
     config: DatabaseConfig
     silence: float | None
     """Seconds after which a server that does not answer counts as away; None: never."""
+    plain: bool
+    """Whether connections are left as the server makes them, which spares it statements."""
 
     def connect(self, create: bool) -> Any:
         """Open a connection of the driver, in autocommit mode; make a SQLite file if `create` and it is missing."""
@@ -92,6 +95,7 @@ class SqliteFile:
 
     dialect = SQLITE
     silence: float | None = None  # a file always answers
+    plain = False
 
     def __init__(self, config: DatabaseConfig) -> None:
         path = Path(config.database).expanduser()
@@ -161,11 +165,27 @@ def network_file_system(path: Path, mounts: Path = _MOUNTS) -> str | None:
     return kind if kind in _NETWORK_FILE_SYSTEMS else None
 
 
+_SESSION: dict[str, Any] = {
+    # Others' locks on rows that do not concern us must not hold us up.
+    "init_command": "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+    # What does not fit is an error, never cut to size.
+    "sql_mode": "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION",
+}
+
+
+class _PlainConnection(Connection):
+    """Does without SET NAMES: the handshake tells the character set, which some servers ignore."""
+
+    def set_character_set(self, charset: str, collation: str | None = None) -> None:
+        """Leave it as it is."""
+
+
 class MySqlServer:
     """A database on a MySQL or MariaDB server."""
 
     dialect = MYSQL
     silence: float | None = None
+    plain = False
 
     def __init__(self, config: DatabaseConfig) -> None:
         self.config = config
@@ -185,9 +205,11 @@ class MySqlServer:
         if credentials.unix_socket:
             options = {"unix_socket": credentials.unix_socket}
         with translated_errors(MYSQL, f"connecting to {self}"):
-            connection: Any = pymysql.connect(
+            connect: Any = _PlainConnection if self.plain else Connection
+            connection = connect(
                 **options,
                 **self._encryption,
+                **({} if self.plain else _SESSION),
                 user=credentials.user,
                 password=self._password,
                 database=database,
@@ -196,10 +218,6 @@ class MySqlServer:
                 connect_timeout=_CONNECT_TIMEOUT,
                 read_timeout=self.silence,
                 write_timeout=self.silence,
-                # Others' locks on rows that do not concern us must not hold us up.
-                init_command="SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-                # What does not fit is an error, never cut to size.
-                sql_mode="STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION",
             )
         if not self._encryption:
             self._remember_encryption(connection)

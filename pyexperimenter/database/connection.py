@@ -175,6 +175,10 @@ class Database:
         self._waits_for_server = True
         self._backend.silence = min(silence or outage, _LONGEST_SILENCE)
 
+    def spare_settings(self) -> None:
+        """Open connections without our settings: for those who only handle numbers, times and plain words."""
+        self._backend.plain = True
+
     def may_pass(self, error: DatabaseError) -> bool:
         """Tell whether trouble is worth another try."""
         return isinstance(error, TransientDatabaseError) or (
