@@ -98,7 +98,10 @@ def main(supervisor: Connection) -> None:
         worker = Worker(task, watch)
         watch.begin(worker, task)
         report = worker.run_all()
-    watch.send(_picklable(report))
+    try:
+        watch.send(_picklable(report))
+    except OSError:  # without a supervisor nobody else ends what the function has left running
+        os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 class SupervisorWatch:
