@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from pyexperimenter.budget import allowance
 from pyexperimenter.combinations import Combinations
 from pyexperimenter.config import load_config
 from pyexperimenter.config.durations import seconds
+from pyexperimenter.crew import limits, number_of_workers, run_crew
 from pyexperimenter.database.records import Attempt, FillCount
 from pyexperimenter.database.selection import OrderBy, Where
 from pyexperimenter.database.store import ExperimentStore
@@ -29,13 +29,14 @@ from pyexperimenter.exceptions import (
     ParameterCombinationError,
 )
 from pyexperimenter.experiment_status import ExperimentStatus
+from pyexperimenter.inspection import ErrorGroup, ExperimentDetails, StudyStatus, details_of, error_groups, status_of
 from pyexperimenter.journal import replay_journals
 from pyexperimenter.logs import LogSettings
 from pyexperimenter.progress import execution_bar, fill_bar
 from pyexperimenter.provenance import worker_info
 from pyexperimenter.result_processor import PrintingResultProcessor, ResultProcessor
-from pyexperimenter.stopping import InterruptingStop, Stop, stop_on
-from pyexperimenter.worker import ExperimentFunction, WorkerReport, WorkerTask, run_one, run_worker
+from pyexperimenter.supervisor import check_picklable
+from pyexperimenter.worker import ExperimentFunction, WorkerTask, run_one
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -317,12 +318,10 @@ class PyExperimenter:
         """
         supervised = self._is_supervised()
         if supervised:
-            from pyexperimenter.supervisor import check_picklable
-
             check_picklable(experiment_function)
         self._prepare_execution()
         self.sync()
-        limits = _limits(self._n_jobs(n_jobs), max_experiments)
+        shares = limits(number_of_workers(self.config.n_jobs if n_jobs is None else n_jobs), max_experiments)
         allowed = allowance(None if stop_after is None else seconds(stop_after), os.environ)
         selection = self._store.selection(where, order_by, random_order)
         session = uuid.uuid4().hex
@@ -334,16 +333,16 @@ class PyExperimenter:
                 identity=f"{session}.{index}",
                 selection=selection,
                 limit=limit,
-                workers=len(limits),
+                workers=len(shares),
                 allowance=allowed,
                 codecarbon=self._codecarbon,
                 logging=self._log_settings,
                 journal=self._journal,
             )
-            for index, limit in enumerate(limits)
+            for index, limit in enumerate(shares)
         ]
         with execution_bar(self._store):
-            reports = self._supervise(tasks, session) if supervised else self._run(tasks, session)
+            reports = run_crew(tasks, session, self._store, supervised)
         for report in reports:
             if report.stopped_by is not None:
                 raise report.stopped_by
@@ -509,10 +508,50 @@ class PyExperimenter:
         self.logger.info("%d experiments %s reset", rows, "would be" if dry_run else "were")
         return rows
 
+    def release_experiments(self, where: Where = None, ids: Sequence[int] | None = None, dry_run: bool = False) -> int:
+        """Give back experiments that are running, as if they had never been claimed.
+
+        For those whose workers are known to be gone, by whoever does not want to wait for the end of their leases. A
+        worker that is alive is stopped soon and can write no more.
+
+        Parameters
+        ----------
+        where : mapping or str, optional
+            Only experiments with these values, or under this SQL condition.
+        ids : sequence of int, optional
+            Only experiments with these IDs.
+        dry_run : bool
+            Whether to count only.
+
+        Returns
+        -------
+        int
+            How many experiments were (or would be) released.
+        """
+        self._prepare_execution()
+        return self._store.reset([ExperimentStatus.RUNNING.value], where, ids, dry_run, outcome="released")
+
     # Reading
 
-    def get_table(self) -> pd.DataFrame:
-        """Return all experiments.
+    def get_table(
+        self,
+        where: Where = None,
+        columns: Sequence[str] | None = None,
+        order_by: OrderBy = None,
+        limit: int | None = None,
+    ) -> pd.DataFrame:
+        """Return experiments.
+
+        Parameters
+        ----------
+        where : mapping or str, optional
+            Only experiments with these values, or under this SQL condition.
+        columns : sequence of str, optional
+            Only these columns.
+        order_by : str or sequence of str, optional
+            Columns to sort by, ``-`` before or ``DESC`` behind for descending; then by ``ID``.
+        limit : int, optional
+            Most rows.
 
         Returns
         -------
@@ -524,8 +563,10 @@ class PyExperimenter:
         ------
         MissingTableError
             If there is no table yet.
+        InvalidColumnError
+            If a column is named that the table does not have.
         """
-        return self._frame(self._store.table_rows(), self._store.schema.table)
+        return self._frame(self._store.table_rows(where, columns, order_by, limit), self._store.schema.table)
 
     def get_logtable(
         self, logtable_name: str, condition: str | None = None, all_attempts: bool = False
@@ -554,15 +595,20 @@ class PyExperimenter:
         rows = self._store.log_rows(logtable_name, condition, all_attempts)
         return self._frame(rows, self._store.schema.logtables[logtable_name])
 
-    def get_attempts(self) -> pd.DataFrame:
+    def get_attempts(self, experiment_id: int | None = None) -> pd.DataFrame:
         """Return all executions: who ran which experiment when, on what, how it ended and what it took.
+
+        Parameters
+        ----------
+        experiment_id : int, optional
+            Only those of this experiment.
 
         Returns
         -------
         pandas.DataFrame
             One row an attempt, ordered by ``ID``; times in UTC, durations in seconds, memory in bytes.
         """
-        return self._frame(self._store.attempt_rows(), self._store.schema.attempts)
+        return self._frame(self._store.attempt_rows(experiment_id), self._store.schema.attempts)
 
     def get_codecarbon_table(self) -> pd.DataFrame:
         """Return CodeCarbon's measurements, one row an execution.
@@ -581,6 +627,24 @@ class PyExperimenter:
     def counts(self) -> dict[str, int]:
         """Return the number of experiments by status: created, running, done, error and paused."""
         return self._store.counts()
+
+    def status(self) -> StudyStatus:
+        """Return how far the study is: experiments by status, how fast it goes, who executes what."""
+        return status_of(self._store)
+
+    def get_experiment(self, experiment_id: int) -> ExperimentDetails:
+        """Return one experiment with all its executions.
+
+        Raises
+        ------
+        InvalidExperimentError
+            If there is no such experiment.
+        """
+        return details_of(self._store, experiment_id)
+
+    def error_groups(self) -> list[ErrorGroup]:
+        """Return the experiments in error, those together that failed alike; the largest group first."""
+        return error_groups(self._store)
 
     def execute_custom_query(self, sql: str) -> list[tuple[Any, ...]]:
         """Run a statement of your own and return its rows (none, if it is no query)."""
@@ -631,53 +695,6 @@ class PyExperimenter:
         beside = Path(self._log_settings.file).expanduser().parent if self._log_settings.file else Path()
         return str(Path(self.config.execution.journal or beside).expanduser().absolute())
 
-    def _supervise(self, tasks: Sequence[WorkerTask], session: str) -> list[WorkerReport]:
-        """Let each worker run in a process of its own, with a supervisor where joblib places it: threads here."""
-        from pyexperimenter.supervisor import supervise
-
-        signals, elsewhere = self.config.execution.signals, _joblib_is_told_where()
-        # Supervisors in this process see for themselves that they are to stop.
-        with stop_on(signals, InterruptingStop(0) if elsewhere else Stop()) as stop:
-            if len(tasks) == 1 and not elsewhere:
-                return [supervise(tasks[0])]
-            from joblib import Parallel, delayed
-
-            try:
-                # A supervisor does nothing but wait, so a thread does for it; a backend that is set goes before.
-                reports: list[WorkerReport] = Parallel(n_jobs=len(tasks), batch_size=1, prefer="threads")(
-                    delayed(supervise)(task) for task in tasks
-                )
-            except BaseException:
-                stop.request(urgent=True)
-                self._store.release_worker(session)
-                raise
-            return reports
-
-    def _run(self, tasks: Sequence[WorkerTask], session: str) -> list[WorkerReport]:
-        """Let the workers run without supervisors: here if there is one, else in processes of joblib's."""
-        if len(tasks) == 1:
-            return [run_worker(tasks[0])]
-        from joblib import Parallel, delayed
-
-        with stop_on(self.config.execution.signals, InterruptingStop(0)):
-            try:
-                reports: list[WorkerReport] = Parallel(n_jobs=len(tasks), batch_size=1)(
-                    delayed(run_worker)(task) for task in tasks
-                )
-            except BaseException:
-                # joblib killed the workers without giving them time.
-                self._store.release_worker(session)
-                raise
-            return reports
-
-    def _n_jobs(self, n_jobs: int | None) -> int:
-        wanted = self.config.n_jobs if n_jobs is None else n_jobs
-        if wanted > 0:
-            return wanted
-        from joblib import effective_n_jobs
-
-        return int(effective_n_jobs(wanted))
-
     def _task(self, function: ExperimentFunction) -> WorkerTask:
         return WorkerTask(
             config=self.config,
@@ -695,33 +712,9 @@ class PyExperimenter:
         return to_frame(*rows, self._store.schema.types_of(table))
 
 
-def _limits(workers: int, total: int) -> list[int | None]:
-    """Share a total among workers; without one, each goes on as long as anything is open.
-
-    >>> _limits(3, 5)
-    [2, 2, 1]
-    >>> _limits(2, -1)
-    [None, None]
-    """
-    if total < 0:
-        return [None] * workers
-    shares: list[int | None] = [total // workers + (index < total % workers) for index in range(workers)]
-    return [share for share in shares if share] or [0]
-
-
 def _status(state: str | ExperimentStatus) -> ExperimentStatus:
     try:
         return ExperimentStatus(state)
     except ValueError:
         known = ", ".join(status.value for status in ExperimentStatus)
         raise InvalidValueError(f"{state!r} is no status; known are {known}") from None
-
-
-def _joblib_is_told_where() -> bool:
-    """Tell whether the caller set a backend of joblib's."""
-    if "joblib" not in sys.modules:
-        return False
-    from joblib.parallel import get_active_backend
-
-    backend, _ = get_active_backend()
-    return type(backend).__name__ not in ("LokyBackend", "ThreadingBackend", "SequentialBackend")

@@ -12,7 +12,7 @@ from pyexperimenter.config.model import ExperimentConfig
 from pyexperimenter.database.connection import Cursor, retried
 from pyexperimenter.database.reader import ExperimentReader
 from pyexperimenter.database.records import NOT_MEASURED, Attempt, Experiment, Silent, Usage, WorkerInfo
-from pyexperimenter.database.selection import Condition, OrderBy, Selection, Selector, Where
+from pyexperimenter.database.selection import Condition, OrderBy, Selection, Where
 from pyexperimenter.database.statements import PROBES
 from pyexperimenter.database.values import decode
 from pyexperimenter.exceptions import (
@@ -42,7 +42,6 @@ class ClaimStore(ExperimentReader):
 
     def __init__(self, config: ExperimentConfig) -> None:
         super().__init__(config)
-        self._selector = Selector(self.schema)
         self._lease = config.execution.lease
         self._in_doubt = False  # whether a claim may have been made of which the worker does not know
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from pyexperimenter.config.model import ExperimentConfig
 from pyexperimenter.database.connection import Database, retried
 from pyexperimenter.database.schema import Schema
-from pyexperimenter.database.selection import Condition
+from pyexperimenter.database.selection import Condition, OrderBy, Selector, Where
 from pyexperimenter.database.statements import Statements
+from pyexperimenter.database.values import decode
 from pyexperimenter.exceptions import InvalidLogtableError, MissingTableError
 from pyexperimenter.experiment_status import ExperimentStatus
+from pyexperimenter.fieldtypes import FieldType
 
 Rows = tuple[list[str], list[tuple[Any, ...]]]
 """Names of columns, and rows."""
@@ -30,6 +33,7 @@ class ExperimentReader:
         self.database = Database(config.database)
         self.schema = Schema(config, self.database.dialect)
         self._sql = Statements(self.schema)
+        self._selector = Selector(self.schema)
 
     @retried
     def count(self, condition: Condition) -> int:
@@ -59,17 +63,61 @@ class ExperimentReader:
             rows = cursor.all(sql, parameters)
             return cursor.columns, rows
 
-    def table_rows(self) -> Rows:
-        """Return columns and rows of the main table."""
-        return self.query(self._sql.table)
+    def table_rows(
+        self,
+        where: Where = None,
+        columns: Sequence[str] | None = None,
+        order_by: OrderBy = None,
+        limit: int | None = None,
+        ids: Sequence[int] | None = None,
+    ) -> Rows:
+        """Return columns and rows of the main table.
 
-    def attempt_rows(self) -> Rows:
+        Raises
+        ------
+        InvalidColumnError
+            If a column is named that the table does not have.
+        """
+        selection = self._selector.selection(where, order_by, random=False)
+        condition = selection.condition & self._selector.rows([ExperimentStatus.ALL], None, ids)
+        names = "*" if columns is None else self._selector.columns(columns)
+        order = f"{selection.order}, " if selection.order else ""
+        ending = "" if limit is None else f" LIMIT {int(limit)}"
+        return self.query(self._sql.table.format(names, condition.sql, order, ending), condition.parameters)
+
+    def attempt_rows(self, experiment_id: int | None = None) -> Rows:
         """Return columns and rows of the attempts; there are none yet for a table of the predecessor."""
         try:
-            return self.query(self._sql.attempts)
+            if experiment_id is None:
+                return self.query(self._sql.attempts.format("1 = 1"))
+            return self.query(self._sql.attempts.format("experiment_id = ?"), [experiment_id])
         except MissingTableError:
             self.count(Condition())
             return list(self.schema.types_of(self.schema.attempts)), []
+
+    def error_rows(self) -> list[tuple[Any, ...]]:
+        """Return ID, keyfields and error of each experiment in error."""
+        return self.query(self._sql.errors)[1]
+
+    def has_other(self, keyfield: str, value: Any) -> bool:
+        """Tell whether a keyfield has another value somewhere in the table."""
+        column = self.schema.q(keyfield)
+        if value is None:
+            return bool(self.query(self._sql.other_than_null.format(column))[1])
+        return bool(self.query(self._sql.other_value.format(column), [value])[1])
+
+    def activity(self) -> tuple[datetime, list[datetime], list[tuple[Any, ...]]]:
+        """Return the database's time, the ends of the executions that ended last, and who executes what since when.
+
+        Each of the last is experiment, worker, machine, process, cluster job, start, last heartbeat and end of lease.
+        """
+        ((now,),) = self.query(self._sql.now_exactly)[1]
+        try:
+            ends, running = self.query(self._sql.last_ends)[1], self.query(self._sql.running)[1]
+        except MissingTableError:
+            ends, running = [], []  # a table of the predecessor
+        workers = [(*row[:5], *(None if value is None else _moment(value) for value in row[5:])) for row in running]
+        return _moment(now), [_moment(end) for (end,) in ends], workers
 
     def emission_rows(self) -> Rows:
         """Return columns and rows of CodeCarbon's table."""
@@ -94,3 +142,11 @@ class ExperimentReader:
             except MissingTableError:
                 pass  # a table of the predecessor that has no attempts yet: all its logs are current
         return self.query(self._sql.all_logs.format(table, where))
+
+
+def _moment(value: Any) -> datetime:
+    moment: datetime = decode("time", _DATETIME, value)
+    return moment
+
+
+_DATETIME = FieldType.parse("DATETIME")

@@ -100,6 +100,16 @@ class Selector:
             condition &= self._one_of("ID", list(ids))
         return condition
 
+    def columns(self, names: Sequence[str]) -> str:
+        """Return columns for a SELECT.
+
+        Raises
+        ------
+        InvalidColumnError
+            If the table does not have one of them.
+        """
+        return ", ".join(self._column(name) for name in names)
+
     def _one_of(self, name: str, values: Iterable[Any]) -> Condition:
         column = self._column(name)
         encode: Callable[[Any], Any] = Encoder(name, self._schema.columns[name], self._schema.dialect.keeps_infinity)

@@ -142,9 +142,9 @@ class Statements:
             "ORDER BY ID DESC LIMIT 101"
         )
 
-        # [condition]. Closing the attempts first and in the same transaction fences their holders off.
+        # outcome, [condition]. Closing the attempts first and in the same transaction fences their holders off.
         self.reset_attempts = (
-            f"UPDATE {attempts} SET ended = {d.now_exact}, outcome = 'reset' WHERE ended IS NULL "
+            f"UPDATE {attempts} SET ended = {d.now_exact}, outcome = ? WHERE ended IS NULL "
             f"AND experiment_id IN (SELECT ID FROM {table} WHERE {{}})"
         )
         self.reset_rows = f"UPDATE {table} SET status = 'created', {', '.join(emptied.values())} WHERE {{}}"
@@ -153,8 +153,24 @@ class Statements:
         self.counts = f"SELECT status, COUNT(*) FROM {table} GROUP BY status"
         self.status_of = f"SELECT status FROM {table} WHERE ID = ?"
         self.find = f"{row} WHERE {{}}"
-        self.table = f"SELECT * FROM {table} ORDER BY ID"
-        self.attempts = f"SELECT * FROM {attempts} ORDER BY ID"
+        # [columns], [condition], [order], [limit].
+        self.table = f"SELECT {{}} FROM {table} WHERE {{}} ORDER BY {{}}ID{{}}"
+        # [condition].
+        self.attempts = f"SELECT * FROM {attempts} WHERE {{}} ORDER BY ID"
+        self.errors = f"SELECT ID, {', '.join(keyfields)}, error FROM {table} WHERE status = 'error' ORDER BY ID"
+        # [column], value. Whether a column has a value besides this one (or NULL).
+        self.other_value = f"SELECT 1 FROM {table} WHERE {{0}} <> ? OR {{0}} IS NULL LIMIT 1"
+        self.other_than_null = f"SELECT 1 FROM {table} WHERE {{}} IS NOT NULL LIMIT 1"
+        self.now_exactly = f"SELECT {d.now_exact}"
+        # The executions that ended last, the latest first.
+        self.last_ends = (
+            f"SELECT ended FROM {attempts} WHERE outcome IN ('done', 'error', 'paused') ORDER BY ID DESC LIMIT 1000"
+        )
+        self.running = (
+            "SELECT a.experiment_id, a.worker, a.machine, a.pid, a.job_id, a.started, a.heartbeat, a.lease_until "
+            f"FROM {table} t JOIN {attempts} a ON a.experiment_id = t.ID "
+            "WHERE t.status = 'running' AND a.ended IS NULL ORDER BY a.ID"
+        )
         self.last_config = f"SELECT config FROM {q(schema.meta)} ORDER BY ID DESC LIMIT 1"
         self.keep_config = (
             f"INSERT INTO {q(schema.meta)} (created, schema_version, library_version, config) "

@@ -374,8 +374,10 @@ class ExperimentStore(ClaimStore):
     # Resetting
 
     @retried
-    def reset(self, states: Sequence[str], where: Where, ids: Sequence[int] | None, dry_run: bool) -> int:
-        """Open experiments again, with the same IDs, in one transaction.
+    def reset(
+        self, states: Sequence[str], where: Where, ids: Sequence[int] | None, dry_run: bool, outcome: str = "reset"
+    ) -> int:
+        """Open experiments again, with the same IDs, in one transaction; attempts still open get the outcome.
 
         Returns
         -------
@@ -386,7 +388,7 @@ class ExperimentStore(ClaimStore):
         if dry_run:
             return self.count(condition)
         with self.database.transaction() as cursor:
-            cursor.run(self._sql.reset_attempts.format(condition.sql), condition.parameters)
+            cursor.run(self._sql.reset_attempts.format(condition.sql), (outcome, *condition.parameters))
             return cursor.run(self._sql.reset_rows.format(condition.sql), condition.parameters)
 
     # Helpers
