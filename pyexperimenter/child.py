@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import cloudpickle
@@ -23,15 +24,17 @@ import cloudpickle
 from pyexperimenter.database.records import Attempt
 from pyexperimenter.exceptions import ExecutionError
 from pyexperimenter.logs import LogSettings
-from pyexperimenter.stopping import Stop
+from pyexperimenter.stopping import Stop, listen
 from pyexperimenter.worker import Worker, WorkerReport, WorkerTask
 
 TRACEBACK_SIGNAL = signal.SIGXCPU
 """What makes the process print where it is, even if user code holds Python's lock."""
 
 BOOTSTRAP = (
-    "import sys; from multiprocessing.connection import Connection; supervisor = Connection(int(sys.argv[1])); "
-    "sys.path[:], sys.argv[:] = supervisor.recv(); from pyexperimenter.child import main; main(supervisor)"
+    # Files in the working directory must not stand in for the standard library's.
+    "import sys; del sys.path[0]; from multiprocessing.connection import Connection; "
+    "supervisor = Connection(int(sys.argv[1])); sys.path[:], sys.argv[:] = supervisor.recv(); "
+    "from pyexperimenter.child import main; main(supervisor)"
 )
 """The program of the process; its argument is the descriptor of the way to the supervisor."""
 
@@ -84,7 +87,7 @@ def main(supervisor: Connection) -> None:
     """Live as a worker; the supervisor sends the task first."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError):
-            stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     faulthandler.enable(all_threads=False)
     faulthandler.register(TRACEBACK_SIGNAL, all_threads=True)
     watch = SupervisorWatch(supervisor)
@@ -94,6 +97,7 @@ def main(supervisor: Connection) -> None:
         report = WorkerReport(0, _load_error(error))
     else:
         task = replace(task, logging=replace(task.logging, file=None))  # the supervisor writes it
+        _share_main(task.function)
         _hand_on_logs(task.logging, watch)
         worker = Worker(task, watch)
         watch.begin(worker, task)
@@ -114,22 +118,32 @@ class SupervisorWatch:
     """
 
     def __init__(self, supervisor: Connection) -> None:
-        self.stop = Stop()
+        self.stop: Stop = _PatientStop()
         self._supervisor = supervisor
+        self._socket = os.fstat(supervisor.fileno()).st_ino
         self._sending = threading.RLock()
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def begin(self, worker: Worker, task: WorkerTask) -> None:
         """Listen to the supervisor and to signals."""
-        for name in task.config.execution.signals:
-            # The supervisor minds how long there is. Whoever asks twice asks it.
-            signal.signal(getattr(signal, name), lambda number, frame: self.stop.request())
+        listen(task.config.execution.signals, self.stop)
         threading.Thread(target=self._listen, args=[worker, task], name="supervisor", daemon=True).start()
 
     def send(self, message: object) -> None:
         """Tell the supervisor something."""
         with self._sending:
+            if not self._is_connected():
+                # What has its number now may be anything, the database too.
+                sys.__stderr__ and print("the function closed the way to the supervisor", file=sys.__stderr__)
+                os._exit(1)
             self._supervisor.send(message)
+
+    def _is_connected(self) -> bool:
+        """Tell whether nobody has closed our descriptor, or put another in its place."""
+        try:
+            return os.fstat(self._supervisor.fileno()).st_ino == self._socket
+        except OSError:
+            return False
 
     def claimed(self, attempt: Attempt) -> None:
         """Tell that an execution begins."""
@@ -165,12 +179,31 @@ class SupervisorWatch:
                 else:
                     self.stop.request()
                     worker.store.hurry()
+        if not self._is_connected():
+            return  # whoever sends next notices
         # Without supervisor nobody beats: the experiment is given back as long as it is this worker's.
         give_up = threading.Timer(_FAREWELL, os.killpg, [os.getpgrp(), signal.SIGKILL])
         give_up.daemon = True
         give_up.start()
         Worker(task, self).release_all()
         os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+class _PatientStop(Stop):
+    """A stop whose second signal is not urgent: the supervisor minds how long there is."""
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Take a signal."""
+        self.request()
+
+
+def _share_main(function: object) -> None:
+    """Let what the user's script defines be found where it was, for those who pickle it, as multiprocessing does."""
+    main = vars(sys.modules["__main__"])
+    if getattr(function, "__module__", None) == "__main__":
+        for name, value in getattr(function, "__globals__", {}).items():
+            main.setdefault(name, value)
+        main.setdefault(getattr(function, "__name__", ""), function)
 
 
 class _HandOn(QueueHandler):

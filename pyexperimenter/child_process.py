@@ -123,10 +123,18 @@ class ChildProcess:
                 if self._echo:
                     self._show(data)
 
-    def is_dead(self) -> bool:
-        """Tell whether it has ended, or cut the way to us, without which it is of no use."""
-        if self._connection is None:
-            return True
+    def begin_anew(self) -> None:
+        """Forget what was printed: what comes now belongs to another experiment."""
+        self._show_rest()
+        self.tail.clear()
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the way to it is closed, without which it is of no use: it is about to end, or broke something."""
+        return self._connection is None
+
+    def has_ended(self) -> bool:
+        """Tell whether it has ended."""
         try:
             return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
         except ChildProcessError:
@@ -135,7 +143,7 @@ class ChildProcess:
     def wait(self, seconds: float) -> None:
         """Wait until it has ended, so many seconds at most."""
         deadline = time.monotonic() + seconds
-        while not self.is_dead() and (left := deadline - time.monotonic()) > 0:
+        while not self.has_ended() and (left := deadline - time.monotonic()) > 0:
             for _ in self.messages(min(left, 0.1)):
                 pass
 
@@ -166,12 +174,17 @@ class ChildProcess:
             except ChildProcessError:
                 self._process.returncode = _UNKNOWN
             self.read_output()
+            self._show_rest()
         return _in_words(self._process.returncode)
 
     def _send(self, send: Any) -> None:
         with suppress(OSError):  # dead, which is noticed elsewhere
             if self._connection is not None:
                 send(self._connection)
+
+    def _show_rest(self) -> None:
+        if self._line:
+            self._show(b"\n")
 
     def _show(self, data: bytes) -> None:
         *lines, self._line = (self._line + data).split(b"\n")

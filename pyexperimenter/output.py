@@ -46,5 +46,5 @@ class Tail:
         clean = bytes(self._kept).decode(errors="replace").replace("\0", "\\0").encode()
         if self.seen <= largest and len(clean) <= largest:
             return clean.decode()
-        end = clean[-room:]
-        return f"... {max(self.seen, len(clean)) - len(end)} bytes left out ...\n{end.decode(errors='ignore')}"
+        end = clean[-room:].decode(errors="ignore")  # the cut may go through a letter
+        return f"... {max(self.seen, len(clean)) - len(end.encode())} bytes left out ...\n{end}"

@@ -90,13 +90,53 @@ class InterruptingStop(Stop):
             self._timer.cancel()
 
 
-_lock = threading.Lock()
 _active: Stop | None = None
+_previous: dict[int, Any] = {}  # what handled the signals before that are listened to now
 
 
 def active_stop() -> Stop:
     """Return what this process's signals are told to; one that nobody tells anything, if they are not listened to."""
     return _active or Stop()
+
+
+def listen(signals: Sequence[str], stop: Stop) -> dict[int, Any]:
+    """Let signals ask for a stop from now on; return what handled them before."""
+    for name in signals:
+        with suppress(AttributeError, ValueError, OSError):  # Windows has few of them
+            number = getattr(signal, name)
+            _previous[number] = signal.signal(number, stop.handle)
+    return dict(_previous)
+
+
+def _restore() -> None:
+    for number, handler in _previous.items():
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    _previous.clear()
+
+
+# Processes that an experiment forks, as multiprocessing does, are no workers: signals have their usual effect there.
+# One that comes in the very moment of the fork would be lost if it were not held back until that is so.
+
+
+def _hold_signals() -> None:
+    if _previous:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _previous)
+
+
+def _let_signals_go() -> None:
+    if _previous:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _previous)
+
+
+def _restore_in_fork() -> None:
+    held = list(_previous)
+    _restore()
+    if held:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_hold_signals, after_in_parent=_let_signals_go, after_in_child=_restore_in_fork)
 
 
 @contextmanager
@@ -124,20 +164,14 @@ def stop_on(signals: Sequence[str], stop: Stop) -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread() or _active is not None:
         yield active_stop()
         return
-    previous: dict[int, Any] = {}
-    with _lock:
-        _active = stop
-        for name in signals:
-            with suppress(AttributeError, ValueError, OSError):  # Windows has few of them
-                number = getattr(signal, name)
-                previous[number] = signal.signal(number, stop.handle)
+    _active = stop
+    previous = listen(signals, stop)
     try:
         try:
             yield stop
         finally:
             stop.cancel()
-            for number, handler in previous.items():
-                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+            _restore()
             _active = None
     except KeyboardInterrupt:
         if stop.signal is not None:

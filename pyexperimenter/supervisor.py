@@ -24,6 +24,7 @@ from pyexperimenter.worker import ExperimentFunction, WorkerReport, WorkerTask, 
 _TICK = 0.2  # seconds between two looks at the clock
 _TO_WRITE = 5.0  # seconds that an execution has to write its end, once its function is through
 _EXIT = 10.0  # seconds for a process that is through to end by itself
+_EXIT_AFTER_CUT = 1.0  # seconds for a process that we do not hear of any more
 _VAIN_STARTS = 3  # processes that may end without executing anything
 _SHOWN = 4000  # bytes of output in the error of an experiment
 
@@ -66,6 +67,7 @@ class _Fate(Enum):
     STOPPED = auto()  # its experiment is released
     LOST = auto()  # its experiment is somebody else's
     TOO_LONG = auto()  # its experiment is an error
+    CUT_OFF = auto()  # likewise
 
 
 class Supervisor:
@@ -147,7 +149,10 @@ class Supervisor:
             fate = self._fate()
             if fate is not None:
                 return fate
-            if process.is_dead():
+            if process.is_cut_off:
+                process.wait(_EXIT_AFTER_CUT)
+                return None if process.has_ended() else _Fate.CUT_OFF
+            if process.has_ended():
                 for message in process.messages(0):  # said before its death
                     if isinstance(message, WorkerReport):
                         return message
@@ -170,7 +175,7 @@ class Supervisor:
                 self._returned = True
                 process.read_output()
                 process.send(Answer(process.tail.text()))
-                process.tail.clear()  # what comes now belongs to the next experiment
+                process.begin_anew()
             case Ended(failed):
                 self._executed += 1
                 self._errors = self._errors + 1 if failed else 0
@@ -215,6 +220,8 @@ class Supervisor:
         cause = process.end()
         if fate is _Fate.TOO_LONG:
             cause = f"exceeded time_limit {duration_text(self._execution.time_limit or 0)}, and was killed"
+        if fate is _Fate.CUT_OFF:
+            cause = "its process closed the way to its supervisor, and was killed"
         held = self._held()
         if fate is _Fate.LOST and self._pulse is not None:
             held.append(self._pulse.attempt)  # for its output
