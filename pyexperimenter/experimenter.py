@@ -30,7 +30,7 @@ from pyexperimenter.exceptions import (
 )
 from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.inspection import ErrorGroup, ExperimentDetails, StudyStatus, details_of, error_groups, status_of
-from pyexperimenter.journal import replay_journals
+from pyexperimenter.journaling import replay_journals
 from pyexperimenter.logs import LogSettings
 from pyexperimenter.progress import execution_bar, fill_bar
 from pyexperimenter.provenance import worker_info

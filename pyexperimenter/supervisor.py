@@ -17,7 +17,7 @@ from pyexperimenter.database.records import Attempt, Usage
 from pyexperimenter.exceptions import ClaimLostError, DatabaseError, FunctionNotPicklableError, WorkerProcessError
 from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.heartbeat import Heart, Pulse, heart_of
-from pyexperimenter.journal import JournalingStore
+from pyexperimenter.journaling import JournalingStore
 from pyexperimenter.stopping import Stop, stop_on
 from pyexperimenter.worker import ExperimentFunction, WorkerReport, WorkerTask, too_many_errors
 
@@ -100,6 +100,12 @@ class Supervisor:
 
     def run(self) -> WorkerReport:
         """Let one process after the other work, until one ends in good order or has to."""
+        try:
+            return self._run()
+        finally:
+            self._store.close()
+
+    def _run(self) -> WorkerReport:
         vain = 0
         while True:
             before = self._executed

@@ -23,7 +23,7 @@ from pyexperimenter.exceptions import (
 )
 from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.heartbeat import Heart, Pulse, heart_of
-from pyexperimenter.journal import JournalingStore
+from pyexperimenter.journaling import JournalingStore
 from pyexperimenter.logs import LogSettings
 from pyexperimenter.provenance import Meter, worker_info
 from pyexperimenter.result_processor import ResultProcessor
@@ -144,10 +144,14 @@ def run_one(task: WorkerTask, claim: Callable[[Worker], Experiment]) -> int:
         try:
             experiment = claim(worker)
             worker.run(experiment)
+            worker.store.raise_if_journaled()
+        except ResultsInJournalError:
+            raise
         except BaseException:
             worker.release_all()
             raise
-        worker.store.raise_if_journaled()
+        finally:
+            worker.store.close()
         return experiment.id
 
 
@@ -183,6 +187,8 @@ class Worker:
         except BaseException as error:
             self.release_all()
             return WorkerReport(executed, error)
+        finally:
+            self.store.close()
         return WorkerReport(executed)
 
     def run_next(self) -> bool:

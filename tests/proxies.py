@@ -10,9 +10,16 @@ import threading
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from servers import Server, Target, write_credentials
+from study import study, worker
+
+from pyexperimenter.config import load_config
+from pyexperimenter.database.records import Attempt
+from pyexperimenter.database.store import ExperimentStore
+from pyexperimenter.journaling import JournalingStore
 
 
 def through_port(target: Target, port: int) -> Target:
@@ -24,13 +31,42 @@ def through_port(target: Target, port: int) -> Target:
     return replace(target, credentials_file=write_credentials(file, server))
 
 
+def leading_nowhere(target: Target) -> Target:
+    """Return the same database, as it is for somebody to whom it is away."""
+    if target.server is None:
+        return replace(target, database=f"{target.database}.away")
+    return through_port(target, 1)  # nobody listens there
+
+
+class CutOffWorker(JournalingStore):
+    """What a worker writes with that holds attempts, and to whom the database has been away for too long."""
+
+    def __init__(self, target: Target, journals: Path, identity: str = "cut off", **changes: Any) -> None:
+        away = leading_nowhere(target)
+        execution = {"isolation": "none", "max_outage": 0.001}
+        config = load_config(study(away, Execution=execution, **changes), credentials_path=away.credentials_file)
+        super().__init__(config, journals, identity)
+        self.identity = identity
+
+    def claim_by(self, opened: ExperimentStore) -> Attempt:
+        """Claim an experiment, as it did before."""
+        experiment = opened.claim(replace(worker(), identity=self.identity))
+        assert experiment is not None
+        return experiment.attempt
+
+    def die(self) -> None:
+        """Let go of the journal, as a process does that is killed."""
+        self.close()
+
+
 class Proxy:
     """Forwards connections to a server, and does to them what it was told to since the last `heal`."""
 
     def __init__(self, host: str, port: int) -> None:
-        self._server = (host, port)
+        self.server = (host, port)
         self._links: set[_Link] = set()
-        self.swallowed = threading.Event()
+        self.swallowed, self.holding = threading.Event(), threading.Event()
+        self.cuts = 0  # made at random or on a statement
         self._forward_all()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
@@ -69,6 +105,7 @@ class Proxy:
         It is handed on by `heal`, as TCP would send it again; or, `for_good`, never, as if a router between had
         forgotten the connection.
         """
+        self.holding.clear()
         self._holds, self._forgets = True, for_good
 
     def heal(self) -> None:
@@ -97,7 +134,7 @@ class Proxy:
         self._links.add(link)
         try:
             with suppress(OSError):  # the server is down
-                answers, link.to_server = await asyncio.open_connection(*self._server)
+                answers, link.to_server = await asyncio.open_connection(*self.server)
                 await asyncio.gather(
                     self._forward(link, reader, link.to_server), self._forward(link, answers, link.to_client)
                 )
@@ -110,6 +147,7 @@ class Proxy:
             while data := await reader.read(2**16):
                 while not link.ended and (self._holds or link.forgotten):
                     link.forgotten = link.forgotten or self._forgets
+                    self.holding.set()
                     await asyncio.sleep(0.01)
                 asks = writer is link.to_server
                 if asks and self._to_swallow is not None and self._to_swallow in data:
@@ -121,6 +159,7 @@ class Proxy:
                     break
                 unwanted = asks and any(statement in data for statement in self._unwanted)
                 if unwanted or self._dice.random() < self._probability:
+                    self.cuts += 1
                     break
                 writer.write(data)
                 await writer.drain()

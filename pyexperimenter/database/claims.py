@@ -281,9 +281,12 @@ class ClaimStore(ExperimentReader):
             If the attempt does not hold its row any more.
         """
         with self.database.transaction() as cursor:
-            self._fence(cursor, attempt)
-            self._open_again(cursor, attempt.experiment_id)
-            self._close(cursor, attempt.id, "released", None, usage, output)
+            if not self._close(cursor, attempt.id, "released", None, usage, output):
+                if cursor.one(self._sql.outcome, [attempt.id]) == ("released",):
+                    return  # it was this one, a moment ago, and its answer was lost
+                raise self._lost(attempt)
+            if not self._open_again(cursor, attempt.experiment_id):
+                raise self._lost(attempt)
 
     @retried
     def release_worker(self, identity: str) -> list[int]:

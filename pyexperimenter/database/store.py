@@ -243,11 +243,12 @@ class ExperimentStore(ClaimStore):
         last = notes[-1]
         with self.database.transaction() as cursor:
             token, outcome = cursor.one(self._sql.last_write, [attempt.id]) or (None, None)
-            if token == last.token or (last.ending is not None and outcome in (last.ending.outcome, RETRIED)):
+            if last.ending is not None and outcome in (last.ending.outcome, RETRIED):
                 return  # it had arrived
             self._fence(cursor, attempt)
             cursor.run(self._sql.note_write, [last.token, attempt.id])
-            for note in notes:
+            arrived = next((index + 1 for index, note in enumerate(notes) if note.token == token), 0)
+            for note in notes[arrived:]:
                 self._append(cursor, attempt, note.logs, note.time)
                 if note.ending is not None:
                     self._end(cursor, attempt, note.ending, note.results)

@@ -2,40 +2,42 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
-from proxies import AnswerSwallower
+from proxies import Proxy, through_port
 from servers import Target
-from study import store, study, worker
+from study import store, study, wait_until, worker
 
 from pyexperimenter import ExperimentStatus
 from pyexperimenter.config import load_config
 from pyexperimenter.database.records import NOT_MEASURED
 from pyexperimenter.database.store import ExperimentStore
+from pyexperimenter.journaling import JournalingStore, replay_journals
+
+LOGGER = logging.getLogger("test")
+LOGS = {"epochs": [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}]}
 
 
 @pytest.fixture
-def proxy(mariadb_target: Target) -> Iterator[AnswerSwallower]:
+def proxy(mariadb_target: Target) -> Iterator[Proxy]:
     assert mariadb_target.server is not None
-    swallower = AnswerSwallower(mariadb_target.server.host, mariadb_target.server.port)
-    yield swallower
-    swallower.close()
+    way = Proxy(mariadb_target.server.host, mariadb_target.server.port)
+    yield way
+    way.close()
 
 
 @pytest.fixture
-def through_proxy(mariadb_target: Target, proxy: AnswerSwallower, tmp_path: Path) -> ExperimentStore:
+def through_proxy(mariadb_target: Target, proxy: Proxy) -> ExperimentStore:
     store(mariadb_target)
-    assert mariadb_target.credentials_file is not None
-    credentials = yaml.safe_load(mariadb_target.credentials_file.read_text())
-    credentials["CREDENTIALS"]["Connection"]["Standard"]["port"] = proxy.port
-    (tmp_path / "proxied.yml").write_text(yaml.safe_dump(credentials))
-    return ExperimentStore(load_config(study(mariadb_target), credentials_path=tmp_path / "proxied.yml"))
+    return store(through_port(mariadb_target, proxy.port), filled=False)
 
 
-def test_a_claim_is_made_once(mariadb_target: Target, proxy: AnswerSwallower, through_proxy: ExperimentStore) -> None:
+def test_a_claim_is_made_once(mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore) -> None:
     through_proxy.counts()
     proxy.swallow_next(b"COMMIT")
     experiment = through_proxy.claim(worker())
@@ -45,7 +47,53 @@ def test_a_claim_is_made_once(mariadb_target: Target, proxy: AnswerSwallower, th
     assert mariadb_target.query("SELECT outcome FROM study__attempts ORDER BY ID") == [("released",), (None,)]
 
 
-def test_an_end_is_written_once(mariadb_target: Target, proxy: AnswerSwallower, through_proxy: ExperimentStore) -> None:
+def test_a_claim_in_doubt_costs_no_other_worker_its_experiment(
+    mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore
+) -> None:
+    """Also one whose identity begins as that of the worker in doubt: the 2nd and the 11th of a call of execute()."""
+    for identity in ("session.10", "session.2"):
+        through_proxy.claim(replace(worker(), identity=identity))
+    proxy.swallow_next(b"COMMIT")
+    through_proxy.claim(replace(worker(), identity="session.1"))
+    assert proxy.swallowed.is_set()
+    assert mariadb_target.query("SELECT status, COUNT(*) FROM study GROUP BY status ORDER BY status") == [
+        ("created", 3),
+        ("running", 3),
+    ]
+    attempts = mariadb_target.query("SELECT experiment_id, worker, outcome FROM study__attempts ORDER BY ID")
+    assert attempts == [
+        (1, "session.10", None),
+        (2, "session.2", None),
+        (3, "session.1", "released"),
+        (3, "session.1", None),
+    ]
+
+
+def test_results_are_written(mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore) -> None:
+    experiment = through_proxy.claim(worker())
+    assert experiment is not None
+    proxy.swallow_next(b"COMMIT")
+    through_proxy.write_results(experiment.attempt, {"accuracy": 0.5})
+    assert proxy.swallowed.is_set()
+    assert mariadb_target.query("SELECT status, accuracy FROM study WHERE ID = 1") == [("running", 0.5)]
+    assert mariadb_target.query("SELECT outcome, late_results FROM study__attempts") == [(None, None)]
+
+
+@pytest.mark.parametrize("statement", [b"COMMIT", b"INSERT INTO `study__epochs`", b"last_write = "])
+def test_logs_are_appended_once(
+    mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore, statement: bytes
+) -> None:
+    experiment = through_proxy.claim(worker())
+    assert experiment is not None
+    for written in (1, 2):  # the second time other logs stand before
+        proxy.swallow_next(statement)
+        through_proxy.write_logs(experiment.attempt, LOGS)
+        assert proxy.swallowed.is_set()
+        counts = mariadb_target.query("SELECT epoch, loss, COUNT(*) FROM study__epochs GROUP BY epoch, loss")
+        assert sorted(counts) == [(1, 0.5, written), (2, 0.25, written)]
+
+
+def test_an_end_is_written_once(mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore) -> None:
     experiment = through_proxy.claim(worker())
     assert experiment is not None
     proxy.swallow_next(b"COMMIT")
@@ -56,9 +104,149 @@ def test_an_end_is_written_once(mariadb_target: Target, proxy: AnswerSwallower, 
     assert attempts == [("done", None)]
 
 
-def test_a_fill_doubles_nothing(mariadb_target: Target, proxy: AnswerSwallower, through_proxy: ExperimentStore) -> None:
+def test_a_failure_uses_up_one_retry(mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore) -> None:
+    for retried in (1, 2):
+        experiment = through_proxy.claim(worker())
+        assert experiment is not None
+        proxy.swallow_next(b"COMMIT")
+        through_proxy.finish(experiment.attempt, ExperimentStatus.ERROR, "no", retries=2)
+        assert proxy.swallowed.is_set()
+        assert mariadb_target.query("SELECT status, error FROM study WHERE ID = 1") == [("created", None)]
+        attempts = mariadb_target.query("SELECT outcome, error, COUNT(*) FROM study__attempts GROUP BY outcome, error")
+        assert attempts == [("retried", "no", retried)]
+
+
+def test_a_release_is_made_once(mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore) -> None:
+    experiment = through_proxy.claim(worker())
+    assert experiment is not None
+    proxy.swallow_next(b"COMMIT")
+    through_proxy.release(experiment.attempt)
+    assert proxy.swallowed.is_set()
+    assert mariadb_target.query("SELECT status, COUNT(*) FROM study GROUP BY status") == [("created", 6)]
+    assert mariadb_target.query("SELECT outcome FROM study__attempts") == [("released",)]
+
+
+def test_all_of_a_worker_is_released(mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore) -> None:
+    for _ in range(3):
+        through_proxy.claim(worker())
+    proxy.swallow_next(b"COMMIT")
+    through_proxy.release_worker(worker().identity)
+    assert proxy.swallowed.is_set()
+    assert mariadb_target.query("SELECT status, COUNT(*) FROM study GROUP BY status") == [("created", 6)]
+    assert mariadb_target.query("SELECT outcome, COUNT(*) FROM study__attempts GROUP BY outcome") == [("released", 3)]
+
+
+def test_a_fill_doubles_nothing(mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore) -> None:
     through_proxy.counts()
     proxy.swallow_next(b"COMMIT")
     through_proxy.fill([("new", seed) for seed in range(10)])
     assert proxy.swallowed.is_set()
     assert mariadb_target.query("SELECT COUNT(*) FROM study") == [(16,)]
+
+
+# Where the answer is lost because the server goes away at that moment, and stays away: the journal comes in.
+
+
+@pytest.fixture
+def journaling(
+    mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore, tmp_path: Path
+) -> Iterator[JournalingStore]:
+    target = through_port(mariadb_target, proxy.port)
+    execution = {"isolation": "none", "max_outage": 0.3}
+    config = load_config(study(target, Execution=execution), credentials_path=target.credentials_file)
+    worker_s = JournalingStore(config, tmp_path / "journal", worker().identity)
+    # A healthy server may take its time; only the outage is to be over soon.
+    worker_s.database.wait_out(60)
+    worker_s.counts()
+    worker_s.database.patience = 0.3
+    yield worker_s
+    proxy.heal()
+
+
+def test_logs_that_arrived_are_not_written_again_from_the_journal(
+    mariadb_target: Target, proxy: Proxy, journaling: JournalingStore, tmp_path: Path
+) -> None:
+    experiment = journaling.claim(worker())
+    assert experiment is not None
+    proxy.swallow_next(b"COMMIT", then_refuse=True)
+    journaling.write_logs(experiment.attempt, LOGS)
+    assert proxy.swallowed.is_set()
+    journaling.write_logs(experiment.attempt, {"epochs": {"epoch": 3, "loss": 0.125}})
+    journaling.finish(experiment.attempt, ExperimentStatus.DONE, results={"accuracy": 0.5})
+    (journal,) = (tmp_path / "journal").iterdir()
+    assert len(journal.read_text().splitlines()) == 3
+    assert mariadb_target.query("SELECT epoch, loss FROM study__epochs ORDER BY ID") == [(1, 0.5), (2, 0.25)]
+    assert mariadb_target.query("SELECT status FROM study WHERE ID = 1") == [("running",)]
+    proxy.heal()
+    journaling.raise_if_journaled()
+    assert not journal.exists()
+    logs = mariadb_target.query("SELECT epoch, loss FROM study__epochs ORDER BY ID")
+    assert logs == [(1, 0.5), (2, 0.25), (3, 0.125)]
+    assert mariadb_target.query("SELECT status, accuracy, error FROM study WHERE ID = 1") == [("done", 0.5, None)]
+    assert mariadb_target.query("SELECT outcome, late_results FROM study__attempts") == [("done", None)]
+
+
+def test_an_end_that_arrived_is_not_late_in_the_journal(
+    mariadb_target: Target, proxy: Proxy, journaling: JournalingStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    experiment = journaling.claim(worker())
+    assert experiment is not None
+    proxy.swallow_next(b"COMMIT", then_refuse=True)
+    journaling.finish(experiment.attempt, ExperimentStatus.DONE, results={"accuracy": 0.5})
+    assert proxy.swallowed.is_set()
+    (journal,) = (tmp_path / "journal").iterdir()
+    assert len(journal.read_text().splitlines()) == 1
+    assert mariadb_target.query("SELECT status, accuracy FROM study WHERE ID = 1") == [("done", 0.5)]
+    proxy.heal()
+    with caplog.at_level(logging.WARNING):
+        journaling.raise_if_journaled()
+    assert not journal.exists()
+    assert mariadb_target.query("SELECT status, accuracy, error FROM study WHERE ID = 1") == [("done", 0.5, None)]
+    assert mariadb_target.query("SELECT outcome, late_results FROM study__attempts") == [("done", None)]
+    assert caplog.messages == []  # nothing was lost, so none is told
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_what_was_noted_in_a_hurry_is_not_written_twice(
+    mariadb_target: Target, proxy: Proxy, journaling: JournalingStore, tmp_path: Path, answered: bool
+) -> None:
+    """A worker is told to stop while the server is silent: what it writes is noted, and then written after all."""
+    experiment = journaling.claim(worker())
+    assert experiment is not None
+    proxy.blackhole()
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(journaling.write_logs, experiment.attempt, LOGS)
+        wait_until(lambda: journaling.hurry() or (tmp_path / "journal").exists())
+        assert not writing.done()
+        if not answered:
+            proxy.refuse()
+            writing.result()
+        proxy.heal()
+    journaling.finish(experiment.attempt, ExperimentStatus.DONE, results={"accuracy": 0.5})
+    journaling.raise_if_journaled()
+    assert list((tmp_path / "journal").iterdir()) == []
+    assert mariadb_target.query("SELECT epoch, loss FROM study__epochs ORDER BY ID") == [(1, 0.5), (2, 0.25)]
+    assert mariadb_target.query("SELECT status, accuracy FROM study WHERE ID = 1") == [("done", 0.5)]
+    assert mariadb_target.query("SELECT outcome, late_results FROM study__attempts") == [("done", None)]
+
+
+@pytest.mark.parametrize("statement", [b"COMMIT", b"outcome = 'done'", b"INSERT INTO `study__epochs`"])
+def test_a_journal_is_written_to_the_database_once(
+    mariadb_target: Target, proxy: Proxy, journaling: JournalingStore, tmp_path: Path, statement: bytes
+) -> None:
+    experiment = journaling.claim(worker())
+    assert experiment is not None
+    proxy.refuse()
+    journaling.write_logs(experiment.attempt, LOGS)
+    journaling.finish(experiment.attempt, ExperimentStatus.DONE, results={"accuracy": 0.5})
+    journaling.close()  # as the end of its process does
+    proxy.heal()
+    assert mariadb_target.query("SELECT COUNT(*) FROM study__epochs") == [(0,)]
+    proxy.swallow_next(statement)
+    syncing = store(through_port(mariadb_target, proxy.port), filled=False)
+    assert replay_journals(syncing, tmp_path / "journal", LOGGER) == 1
+    assert proxy.swallowed.is_set()
+    assert mariadb_target.query("SELECT epoch, loss FROM study__epochs ORDER BY ID") == [(1, 0.5), (2, 0.25)]
+    assert mariadb_target.query("SELECT status, accuracy FROM study WHERE ID = 1") == [("done", 0.5)]
+    assert mariadb_target.query("SELECT outcome, late_results FROM study__attempts") == [("done", None)]
+    assert list((tmp_path / "journal").iterdir()) == []

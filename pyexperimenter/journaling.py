@@ -1,0 +1,232 @@
+"""Losing nothing while the database is away: what it does not take goes to a journal, and to the database later."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pyexperimenter.config import ExperimentConfig
+from pyexperimenter.database.records import Attempt, Ending, LogRows, Note
+from pyexperimenter.database.store import ExperimentStore
+from pyexperimenter.exceptions import (
+    ClaimLostError,
+    DatabaseConnectionError,
+    DatabaseError,
+    DatabaseQueryError,
+    InvalidExperimentError,
+    InvalidValueError,
+    MissingTableError,
+    ResultsInJournalError,
+    SshTunnelError,
+    UndecodableValueError,
+)
+from pyexperimenter.journal import SUFFIX, Entry, JournalFile, note, open_journal
+
+_LOGGER = logging.getLogger(__name__)
+_PATIENCE_IN_VAIN = 5.0  # seconds to wait for a database that did not come back in the time allowed
+
+_T = TypeVar("_T")
+
+
+class JournalingStore(ExperimentStore):
+    """A store that loses nothing of what its worker has to write: what the database does not take goes to a journal.
+
+    What is journaled is written to the database before anything else is, so that the order stays. While the worker
+    lives, its journal is locked; afterwards `replay_journals` takes care of it.
+
+    Parameters
+    ----------
+    config : ExperimentConfig
+        What the experiments are and where.
+    directory : str or Path
+        Where the journal is made when it is needed.
+    worker : str
+        Identity of the worker.
+    """
+
+    def __init__(self, config: ExperimentConfig, directory: str | Path, worker: str) -> None:
+        super().__init__(config)
+        self.database.wait_out(config.execution.max_outage)
+        self._path = Path(directory) / f"{config.table.name}.{worker}{SUFFIX}"
+        self._worker = worker
+        self._journal: JournalFile | None = None
+        self._reason = ""
+        self._writing: tuple[Attempt, Note] | None = None
+        self._lock = threading.RLock()
+        self._max_outage = config.execution.max_outage
+        self._hurried = False
+
+    def put_results(self, attempt: Attempt, values: Mapping[str, Any]) -> InvalidValueError | None:
+        """Write encoded results, or note them down."""
+        noted = note(results=values)
+        return self._or_journal(attempt, noted, lambda: super(JournalingStore, self).put_results(attempt, values))
+
+    def put_logs(self, attempt: Attempt, logs: LogRows, token: str) -> None:
+        """Append encoded rows to logtables, or note them down."""
+        noted = note(token, logs=logs)
+        self._or_journal(attempt, noted, lambda: super(JournalingStore, self).put_logs(attempt, logs, token))
+
+    def put_ending(self, attempt: Attempt, ending: Ending, values: Mapping[str, Any]) -> None:
+        """End an attempt, or note its end down."""
+        noted = note(results=values, ending=ending)
+        self._or_journal(attempt, noted, lambda: super(JournalingStore, self).put_ending(attempt, ending, values))
+
+    def raise_if_journaled(self) -> None:
+        """Raise if something waits in the journal, after another try to write it.
+
+        Raises
+        ------
+        ResultsInJournalError
+            The message names file and remedy.
+        """
+        if not self.caught_up():
+            raise ResultsInJournalError(
+                f"{self._reason}; what could not be written to the database waits in {self._path}: "
+                "the next execute() in this directory writes it, or sync()"
+            )
+
+    def give_up_soon(self) -> None:
+        """Wait no more for a database that is away than a few seconds."""
+        self._hurried = True
+        self._wait_less()
+
+    def hurry(self) -> None:
+        """Wait no more; what is being written at this moment is noted down, in case that there is no time to end it.
+
+        Another thread than the one that writes may say so.
+        """
+        self.give_up_soon()
+        with self._lock:
+            if self._writing is not None:
+                # If the database does take it after all, it is the same twice, which does no harm.
+                self._note_down(*self._writing)
+
+    def adopt(self) -> None:
+        """Go on with the journal that the worker's process left when it died, if it did."""
+        if self._journal is None and self._path.exists():
+            self._journal = open_journal(self._path, wait=True)
+            self._reason = "the worker's process died while the database was away"
+
+    def close(self) -> None:
+        """Leave the journal, if there is one, to whoever writes it to the database."""
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+
+    def has_noted_end(self, attempt: Attempt) -> bool:
+        """Tell whether the journal says how an attempt ended."""
+        entries = [] if self._journal is None else self._journal.entries(_LOGGER)
+        return any(entry.attempt == attempt and entry.note.ending is not None for entry in entries)
+
+    def caught_up(self) -> bool:
+        """Write what is in the journal, if anything is; False if the database is still away."""
+        if self._journal is None:
+            return True
+        try:
+            _replay(self._journal, self, _LOGGER)
+        except DatabaseError as error:
+            if not _is_away(error):
+                raise
+            return False
+        self._journal = None
+        if not self._hurried:
+            self.database.patience = self._max_outage
+        return True
+
+    def _or_journal(self, attempt: Attempt, noted: Note, write: Callable[[], _T]) -> _T | None:
+        if self.caught_up():
+            with self._lock:
+                self._writing = attempt, noted
+            try:
+                return write()
+            except DatabaseError as error:
+                if not _is_away(error):
+                    raise
+                self._reason = str(error)
+            finally:
+                with self._lock:
+                    self._writing = None
+        self._note_down(attempt, noted)
+        self._wait_less()  # whoever has waited in vain need not wait so long for the next write
+        return None
+
+    def _note_down(self, attempt: Attempt, noted: Note) -> None:
+        with self._lock:
+            if self._journal is None:
+                self._journal = open_journal(self._path, wait=True)
+            assert self._journal is not None  # it waited
+            self._journal.add(Entry(self._worker, attempt, noted))
+
+    def _wait_less(self) -> None:
+        self.database.patience = min(self.database.patience, _PATIENCE_IN_VAIN)
+
+
+def replay_journals(store: ExperimentStore, directory: str | Path, logger: logging.Logger) -> int:
+    """Write to the database what waits in the journals of workers that are no more, and delete them.
+
+    Parameters
+    ----------
+    store : ExperimentStore
+        The experiments.
+    directory : str or Path
+        Where the journals are.
+    logger : logging.Logger
+        Where it is told.
+
+    Returns
+    -------
+    int
+        How many executions were brought up to date.
+
+    Raises
+    ------
+    DatabaseError
+        If the database is (still) away. Nothing is lost or doubled by another try.
+    """
+    written = 0
+    for path in sorted(Path(directory).glob(f"{glob.escape(store.schema.table)}.*{SUFFIX}")):
+        journal = open_journal(path, wait=False)  # its worker may still be alive, or another process be at it
+        if journal is not None:
+            try:
+                written += _replay(journal, store, logger)
+            except BaseException:
+                journal.close()
+                raise
+    return written
+
+
+def _replay(journal: JournalFile, store: ExperimentStore, logger: logging.Logger) -> int:
+    """Write what is in a journal, delete it, and return how many executions it was about.
+
+    What the database cannot take stays in it.
+    """
+    entries, left, written = journal.entries(logger), [], 0
+    for worker, attempt in dict.fromkeys((entry.worker, entry.attempt) for entry in entries):
+        group = [entry for entry in entries if (entry.worker, entry.attempt) == (worker, attempt)]
+        experiment = attempt.experiment_id
+        try:
+            if store.worker_of(attempt) != worker:
+                raise InvalidExperimentError(f"{store.database} has no such execution; was the experiment deleted?")
+            store.replay(attempt, [entry.note for entry in group])
+        except ClaimLostError as lost:
+            logger.warning("%s: %s; the results are in late_results of the attempt", journal.path, lost)
+        except (InvalidExperimentError, InvalidValueError) as error:
+            logger.error("%s: results of experiment %d cannot be written: %s", journal.path, experiment, error)
+            left += group
+        else:
+            written += 1
+            logger.info("results of experiment %d were written from %s", experiment, journal.path)
+    journal.close(left)
+    return written
+
+
+def _is_away(error: DatabaseError) -> bool:
+    """Tell whether a write failed for a reason that passes some day, with no fault of what was to be written."""
+    lasting = (MissingTableError, UndecodableValueError)
+    return isinstance(error, (DatabaseConnectionError, DatabaseQueryError, SshTunnelError)) and not isinstance(
+        error, lasting
+    )

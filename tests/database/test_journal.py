@@ -1,0 +1,385 @@
+"""What waits in a journal reaches the database as it was, once, and by its own attempt only."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from proxies import CutOffWorker
+from servers import Target
+from study import store, study, worker
+
+from pyexperimenter import ExperimentStatus
+from pyexperimenter.config import load_config
+from pyexperimenter.database.records import Attempt, Ending, Note, Usage
+from pyexperimenter.database.store import ExperimentStore
+from pyexperimenter.exceptions import ClaimLostError, DatabaseError, MissingDatabaseError
+from pyexperimenter.journaling import JournalingStore, replay_journals
+
+LOGGER = logging.getLogger("test")
+TIME = "2026-01-02 03:04:05"
+EPOCHS = {"epochs": (["epoch", "loss"], [(1, 0.5), (2, 0.25)])}
+LOGS = {"epochs": [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}]}
+
+
+@pytest.fixture
+def opened(target: Target) -> Iterator[ExperimentStore]:
+    opened = store(target)
+    yield opened
+    opened.database.close()
+
+
+@pytest.fixture
+def journals(tmp_path: Path) -> Path:
+    return tmp_path / "journals"
+
+
+def claim(opened: ExperimentStore) -> Attempt:
+    experiment = opened.claim(worker())
+    assert experiment is not None
+    return experiment.attempt
+
+
+def notes(token: str = "last", **ending: Any) -> list[Note]:
+    """What a function reported that wrote results, logs, results again, and returned."""
+    end = Ending(**{"outcome": "done", "usage": Usage(1.5, 1.25, 1000), "output": "printed", **ending})
+    return [
+        Note(TIME, "first", results={"accuracy": 0.25, "model": "tree"}),
+        Note(TIME, "second", logs=EPOCHS),
+        Note(TIME, token, results={"accuracy": 0.5}, ending=end),
+    ]
+
+
+def logs_of(target: Target) -> list[tuple[Any, ...]]:
+    return target.query("SELECT experiment_id, attempt_id, epoch, loss FROM study__epochs ORDER BY ID")
+
+
+# What is noted is written
+
+
+def test_results_logs_and_the_end_are_written(target: Target, opened: ExperimentStore) -> None:
+    opened.replay(claim(opened), notes())
+    row = target.query("SELECT status, accuracy, model, error, end_date IS NOT NULL FROM study WHERE ID = 1")
+    assert row == [("done", 0.5, "tree", None, 1)]
+    assert logs_of(target) == [(1, 1, 1, 0.5), (1, 1, 2, 0.25)]
+    assert {str(time) for (time,) in target.query("SELECT timestamp FROM study__epochs")} == {TIME}
+    attempt = "outcome, error, output, wall_seconds, cpu_seconds, max_rss_bytes, late_results, ended IS NOT NULL"
+    assert target.query(f"SELECT {attempt} FROM study__attempts") == [
+        ("done", None, "printed", 1.5, 1.25, 1000, None, 1)
+    ]
+
+
+def test_all_is_written_or_nothing(target: Target, opened: ExperimentStore) -> None:
+    attempt = claim(opened)
+    wrong = Note(TIME, "third", logs={"epochs": (["no_such_column"], [(1,)])})
+    with pytest.raises(DatabaseError, match="no_such_column"):
+        opened.replay(attempt, [*notes()[:2], wrong])
+    assert target.query("SELECT status, accuracy, model FROM study WHERE ID = 1") == [("running", None, None)]
+    assert logs_of(target) == []
+    assert target.query("SELECT outcome, last_write FROM study__attempts") == [(None, None)]
+
+
+@pytest.mark.parametrize("ended", [True, False], ids=["ended", "goes on"])
+def test_to_write_it_twice_does_nothing(target: Target, opened: ExperimentStore, ended: bool) -> None:
+    attempt = claim(opened)
+    noted = notes() if ended else notes()[:2]
+    for _ in range(2):
+        opened.replay(attempt, noted)
+        accuracy, status = (0.5, "done") if ended else (0.25, "running")
+        assert target.query("SELECT status, accuracy FROM study WHERE ID = 1") == [(status, accuracy)]
+        assert logs_of(target) == [(1, 1, 1, 0.5), (1, 1, 2, 0.25)]
+        assert target.query("SELECT outcome, late_results FROM study__attempts") == [("done" if ended else None, None)]
+
+
+def test_what_was_written_before_is_not_written_with_what_came_later(target: Target, opened: ExperimentStore) -> None:
+    attempt = claim(opened)
+    opened.replay(attempt, notes()[:2])
+    opened.replay(attempt, notes())
+    assert target.query("SELECT status, accuracy, model FROM study WHERE ID = 1") == [("done", 0.5, "tree")]
+    assert logs_of(target) == [(1, 1, 1, 0.5), (1, 1, 2, 0.25)]
+
+
+@pytest.mark.parametrize("how", ["reset", "taken over", "deleted"])
+def test_an_attempt_that_lost_its_row_keeps_what_it_noted(target: Target, opened: ExperimentStore, how: str) -> None:
+    attempt = claim(opened)
+    if how == "reset":
+        assert opened.reset(["running"], None, None, dry_run=False) == 1
+    elif how == "taken over":
+        target.query("UPDATE study SET status = 'created' WHERE ID = 1")
+        opened.finish(claim(opened), ExperimentStatus.DONE, results={"accuracy": 0.75})
+    else:
+        target.query("DELETE FROM study WHERE ID = 1")
+    before = target.query("SELECT ID, status, accuracy, model FROM study ORDER BY ID")
+    for noted in (notes()[:2], notes(), notes()):
+        with pytest.raises(ClaimLostError, match="nothing was written to the row"):
+            opened.replay(attempt, noted)
+        assert target.query("SELECT ID, status, accuracy, model FROM study ORDER BY ID") == before
+        assert logs_of(target) == []
+    kept = target.query("SELECT late_results, output FROM study__attempts WHERE ID = ?", attempt.id)
+    assert kept == ([] if how == "deleted" else [('{"accuracy":0.5,"model":"tree"}', "printed")])
+
+
+@pytest.mark.parametrize("retries", [0, 1, 2])
+def test_a_noted_failure_uses_up_a_retry(target: Target, opened: ExperimentStore, retries: int) -> None:
+    failures = retries + 1
+    for failure in range(1, failures + 1):
+        opened.replay(claim(opened), notes(f"token {failure}", outcome="error", error="no", retries=retries))
+        status, error = ("created", None) if failure < failures else ("error", "no")
+        assert target.query("SELECT status, error FROM study WHERE ID = 1") == [(status, error)]
+    outcomes = target.query("SELECT outcome, error FROM study__attempts ORDER BY ID")
+    assert outcomes == [("retried", "no")] * retries + [("error", "no")]
+    assert len(logs_of(target)) == 2 * failures
+
+
+def test_times_of_results_are_written(target: Target) -> None:
+    opened = store(target, result_timestamps=True)
+    opened.replay(claim(opened), notes())
+    times = target.query("SELECT accuracy_timestamp IS NULL, model_timestamp IS NULL FROM study WHERE ID < 3")
+    assert times == [(0, 0), (1, 1)]
+
+
+def test_logs_with_the_same_token_are_appended_once(target: Target, opened: ExperimentStore) -> None:
+    attempt = claim(opened)
+    for token, rows in (("one", 2), ("one", 2), ("two", 4), ("two", 4)):
+        opened.put_logs(attempt, EPOCHS, token)
+        assert len(logs_of(target)) == rows
+
+
+# The way through a file
+
+
+KINDS: dict[str, tuple[str, Any]] = {
+    "an_int": ("INT", -5),
+    "a_bigint": ("BIGINT", 2**63 - 1),
+    "a_double": ("DOUBLE", 0.1),
+    "a_tiny_double": ("DOUBLE", 5e-324),
+    "a_decimal": ("DECIMAL(8,3)", 12345.678),
+    "a_bool": ("BOOL", True),
+    "a_varchar": ("VARCHAR(50)", "\U0001f9ea \u2028 \x85 \r\n\t '\" \\ \x1c trailing "),
+    "an_empty_text": ("TEXT", ""),
+    "a_longtext": ("LONGTEXT", "ü\n" * 1_000_000),
+    "a_json": ("JSON", {"a": [1, None, 0.5, {"\0base64": "AA=="}], "\U0001f9ea": "\u2029"}),
+    "a_datetime": ("DATETIME", datetime(2026, 1, 2, 3, 4, 5, 678901)),
+    "a_date": ("DATE", date(2026, 1, 2)),
+    "a_blob": ("LONGBLOB", bytes(range(256)) * 1000),
+    "a_null": ("DOUBLE", None),
+}
+
+
+def test_values_of_every_kind_are_the_same_as_written_without_a_journal(target: Target, journals: Path) -> None:
+    kinds = KINDS | ({"an_infinity": ("DOUBLE", float("-inf"))} if target.name == "sqlite" else {})
+    fields = {name: type_ for name, (type_, _) in kinds.items()}
+    values = {name: value for name, (_, value) in kinds.items()}
+    changes = {"resultfields": fields, "logtables": {"steps": fields}}
+    opened = store(target, **changes)
+    opened.database.patience = 0
+    journaling = CutOffWorker(target, journals, **changes)
+    straight, noted = claim(opened), journaling.claim_by(opened)
+    for writing, attempt in ((opened, straight), (journaling, noted)):
+        writing.write_results(attempt, values)
+        writing.write_logs(attempt, {"steps": [values, {"a_double": 1.0}]})
+        writing.finish(attempt, ExperimentStatus.PAUSED, "why \U0001f9ea", Usage(1.5), values, "printed \U0001f9ea")
+    journaling.die()
+    names = ", ".join(fields)
+    assert target.query(f"SELECT status, {names} FROM study WHERE ID = 2") == [("running", *[None] * len(fields))]
+    assert replay_journals(opened, journals, LOGGER) == 1
+    assert list(journals.iterdir()) == []
+    first, second = target.query(f"SELECT status, error, {names} FROM study WHERE ID < 3 ORDER BY ID")
+    assert first == second
+    assert [name for name, value in zip(fields, first[2:], strict=True) if value is None] == ["a_null"]
+    first, second, *more = target.query(f"SELECT {names} FROM study__steps ORDER BY a_double, experiment_id")
+    assert first == second
+    assert len(more) == 2
+    first, second = target.query("SELECT outcome, error, output, wall_seconds FROM study__attempts ORDER BY ID")
+    assert first == second
+
+
+def test_attempts_of_one_worker_are_kept_apart(target: Target, opened: ExperimentStore, journals: Path) -> None:
+    journaling = CutOffWorker(target, journals)
+    attempts = [journaling.claim_by(opened) for _ in range(3)]
+    for attempt in attempts:
+        journaling.write_logs(attempt, LOGS)
+    for attempt in attempts:
+        journaling.finish(attempt, ExperimentStatus.DONE, results={"accuracy": float(attempt.id)})
+    journaling.die()
+    assert replay_journals(opened, journals, LOGGER) == 3
+    assert target.query("SELECT status, accuracy FROM study WHERE ID < 4 ORDER BY ID") == [
+        ("done", 1.0),
+        ("done", 2.0),
+        ("done", 3.0),
+    ]
+    assert logs_of(target) == [(row, row, epoch, 0.5 / epoch) for row in (1, 2, 3) for epoch in (1, 2)]
+    assert list(journals.iterdir()) == []
+
+
+def test_what_a_living_worker_noted_comes_before_what_it_writes_next(sqlite_target: Target, tmp_path: Path) -> None:
+    """And another outage is waited for as long as the first was."""
+    opened = store(sqlite_target)
+    attempt = claim(opened)
+    journaling = JournalingStore(
+        load_config(study(sqlite_target, Execution={"max_outage": 100})), tmp_path / "journals", worker().identity
+    )
+    opened.database.close()  # which makes one file of it
+    os.rename(sqlite_target.database, tmp_path / "elsewhere")
+    with pytest.raises(MissingDatabaseError):
+        journaling.counts()
+    journaling.write_results(attempt, {"accuracy": 0.25, "model": "tree"})
+    journaling.write_logs(attempt, LOGS)
+    (journal,) = (tmp_path / "journals").iterdir()
+    os.rename(tmp_path / "elsewhere", sqlite_target.database)
+    journaling.write_results(attempt, {"accuracy": 0.5})
+    assert not journal.exists()
+    assert sqlite_target.query("SELECT accuracy, model FROM study WHERE ID = 1") == [(0.5, "tree")]
+    assert len(logs_of(sqlite_target)) == 2
+    assert journaling.database.patience == 100
+    journaling.finish(attempt, ExperimentStatus.DONE)
+    journaling.raise_if_journaled()
+    assert sqlite_target.query("SELECT status, COUNT(*) FROM study GROUP BY status ORDER BY status") == [
+        ("created", 5),
+        ("done", 1),
+    ]
+
+
+# What cannot be written, or is not there in full
+
+
+def test_a_journal_of_a_deleted_experiment_is_kept_and_told_of(
+    target: Target, opened: ExperimentStore, journals: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journaling = CutOffWorker(target, journals)
+    journaling.finish(journaling.claim_by(opened), ExperimentStatus.DONE, results={"accuracy": 0.5})
+    journaling.die()
+    target.query("DELETE FROM study WHERE ID = 1")
+    (journal,) = journals.iterdir()
+    content = journal.read_text()
+    for _ in range(2):
+        caplog.clear()
+        assert replay_journals(opened, journals, LOGGER) == 0
+        (record,) = caplog.records
+        assert record.levelname == "ERROR"
+        for part in (str(journal), "results of experiment 1 cannot be written", "was the experiment deleted?"):
+            assert part in record.message
+        assert journal.read_text() == content
+    assert target.query("SELECT status, COUNT(*) FROM study GROUP BY status") == [("created", 5)]
+
+
+def test_a_journal_that_is_kept_for_one_attempt_does_not_double_the_logs_of_another(
+    target: Target, opened: ExperimentStore, journals: Path
+) -> None:
+    journaling = CutOffWorker(target, journals)
+    deleted, goes_on = journaling.claim_by(opened), journaling.claim_by(opened)
+    journaling.write_logs(deleted, LOGS)
+    journaling.write_logs(goes_on, LOGS)
+    journaling.die()
+    target.query("DELETE FROM study WHERE ID = 1")
+    assert replay_journals(opened, journals, LOGGER) == 1
+    opened.write_logs(goes_on, {"epochs": {"epoch": 3, "loss": 0.125}})
+    assert replay_journals(opened, journals, LOGGER) == 0
+    assert logs_of(target) == [(2, 2, 1, 0.5), (2, 2, 2, 0.25), (2, 2, 3, 0.125)]
+    assert len(list(journals.iterdir())) == 1
+
+
+def test_a_journal_of_another_table_is_left_alone(
+    target: Target, opened: ExperimentStore, journals: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = store(target, name="study_2")
+    journaling = CutOffWorker(target, journals, name="study_2")
+    journaling.finish(journaling.claim_by(other), ExperimentStatus.DONE, results={"accuracy": 0.5})
+    journaling.die()
+    claim(opened)  # it has the same IDs
+    (journal,) = journals.iterdir()
+    assert replay_journals(opened, journals, LOGGER) == 0
+    assert caplog.records == []
+    assert journal.exists()
+    assert target.query("SELECT status, accuracy FROM study WHERE ID = 1") == [("running", None)]
+    assert replay_journals(other, journals, LOGGER) == 1
+    assert not journal.exists()
+    assert target.query("SELECT status, accuracy FROM study_2 WHERE ID = 1") == [("done", 0.5)]
+
+
+def test_a_journal_of_another_database_is_kept(sqlite_target: Target, journals: Path) -> None:
+    """Its table has the same name, and its rows have the same IDs."""
+    opened = store(sqlite_target)
+    elsewhere = replace(sqlite_target, database=f"{sqlite_target.database}.2.db")
+    other = store(elsewhere)
+    journaling = CutOffWorker(elsewhere, journals)
+    journaling.finish(journaling.claim_by(other), ExperimentStatus.DONE, results={"accuracy": 0.5})
+    journaling.die()
+    claim(opened)
+    (journal,) = journals.iterdir()
+    assert replay_journals(opened, journals, LOGGER) == 0
+    assert journal.exists()
+    assert sqlite_target.query("SELECT status, accuracy FROM study WHERE ID = 1") == [("running", None)]
+    assert replay_journals(other, journals, LOGGER) == 1
+    assert not journal.exists()
+    assert elsewhere.query("SELECT status, accuracy FROM study WHERE ID = 1") == [("done", 0.5)]
+
+
+def test_a_last_line_that_was_not_written_to_its_end_is_left_out(
+    target: Target, opened: ExperimentStore, journals: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journaling = CutOffWorker(target, journals)
+    attempt = journaling.claim_by(opened)
+    journaling.write_results(attempt, {"accuracy": 0.5})
+    journaling.write_logs(attempt, LOGS)
+    (journal,) = journals.iterdir()
+    complete = journal.stat().st_size
+    journaling.finish(attempt, ExperimentStatus.DONE, results={"accuracy": 0.75})
+    journaling.die()
+    os.truncate(journal, (complete + journal.stat().st_size) // 2)
+    assert replay_journals(opened, journals, LOGGER) == 1
+    assert [(record.levelname, str(journal) in record.message) for record in caplog.records] == [("WARNING", True)]
+    assert "a line is not complete" in caplog.text
+    assert target.query("SELECT status, accuracy FROM study WHERE ID = 1") == [("running", 0.5)]
+    assert len(logs_of(target)) == 2
+    assert list(journals.iterdir()) == []
+
+
+def test_a_line_that_was_not_written_to_its_end_costs_no_line_behind_it(
+    target: Target, opened: ExperimentStore, journals: Path
+) -> None:
+    """A worker's next process goes on with the journal of the one that was killed in the middle of a line."""
+    attempt = CutOffWorker(target, journals).claim_by(opened)
+    for epoch in (1, 2):
+        journaling = CutOffWorker(target, journals)
+        journaling.write_logs(attempt, {"epochs": {"epoch": epoch, "loss": 0.5}})
+        if epoch == 1:
+            (journal,) = journals.iterdir()
+            os.truncate(journal, journal.stat().st_size // 2)
+        journaling.die()
+    assert replay_journals(opened, journals, LOGGER) == 1
+    assert logs_of(target) == [(1, 1, 2, 0.5)]
+    assert list(journals.iterdir()) == []
+
+
+@pytest.mark.parametrize("adopting", [True, False])
+def test_a_journal_that_a_sync_is_at_hinders_no_worker(sqlite_target: Target, journals: Path, adopting: bool) -> None:
+    """That of its dead process, say, when its next one has something to note down."""
+    opened = store(sqlite_target)
+    dead, alive = CutOffWorker(sqlite_target, journals), CutOffWorker(sqlite_target, journals)
+    attempt = dead.claim_by(opened)
+    dead.write_logs(attempt, {"epochs": {"epoch": 1, "loss": 0.5}})
+    dead.die()
+    (journal,) = journals.iterdir()
+    with journal.open("r+") as syncing:
+        fcntl.flock(syncing, fcntl.LOCK_EX)
+        release = threading.Timer(0.5, fcntl.flock, [syncing, fcntl.LOCK_UN])
+        release.start()
+        try:
+            if adopting:
+                alive.adopt()
+            alive.write_logs(attempt, {"epochs": {"epoch": 2, "loss": 0.5}})
+        finally:
+            release.join()
+    alive.die()
+    replay_journals(opened, journals, LOGGER)
+    assert sorted(logs_of(sqlite_target)) == [(1, 1, 1, 0.5), (1, 1, 2, 0.5)]
+    assert list(journals.iterdir()) == []

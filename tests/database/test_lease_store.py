@@ -1,0 +1,336 @@
+"""Leases in the database: who is silent, who loses a row, and what is kept of those who lost one."""
+
+from __future__ import annotations
+
+import json
+import threading
+from datetime import datetime
+from typing import Any
+
+import pytest
+from servers import Target
+from study import store, wait_until, worker
+
+from pyexperimenter import ExperimentStatus
+from pyexperimenter.database.records import Attempt, Silent, Usage, WorkerInfo
+from pyexperimenter.database.store import ExperimentStore
+from pyexperimenter.exceptions import ClaimLostError
+
+LONG, SHORT = {"lease": 600, "heartbeat": 60}, {"lease": 0.05, "heartbeat": 0.01}
+FORMER = "2001-01-01 00:00:00"
+
+
+def claim(opened: ExperimentStore, by: WorkerInfo | None = None, **selection: Any) -> Attempt:
+    experiment = opened.claim(by or worker(), opened.selection(**selection))
+    assert experiment is not None
+    return experiment.attempt
+
+
+def let_lease_run_out(target: Target, *attempts: Attempt) -> None:
+    for attempt in attempts:
+        target.query("UPDATE study__attempts SET lease_until = ? WHERE ID = ?", FORMER, attempt.id)
+
+
+def lose(target: Target, opened: ExperimentStore, max_lost: int, **selection: Any) -> Attempt:
+    """Claim a row, and take it from its silent worker."""
+    attempt = claim(opened, **selection)
+    let_lease_run_out(target, attempt)
+    (silent,) = opened.silent()
+    assert silent.attempt == attempt.id
+    assert opened.reap(silent, max_lost)
+    return attempt
+
+
+def rows(target: Target) -> dict[int, str]:
+    return dict(target.query("SELECT ID, status FROM study WHERE status <> 'created'"))
+
+
+def outcomes(target: Target, row: int = 1) -> list[str | None]:
+    found = target.query("SELECT outcome FROM study__attempts WHERE experiment_id = ? ORDER BY number", row)
+    return [outcome for (outcome,) in found]
+
+
+def moment(value: Any) -> datetime:
+    return value if isinstance(value, datetime) else datetime.fromisoformat(value)
+
+
+def test_a_beat_renews_heartbeat_and_lease_by_the_clock_of_the_database(target: Target) -> None:
+    opened = store(target, Execution={"lease": 300})
+    held = [claim(opened) for _ in range(3)]
+    target.query("UPDATE study__attempts SET heartbeat = ?, lease_until = ?", FORMER, FORMER)
+    assert opened.beat([held[0].id, held[2].id]) == set()
+    found = target.query("SELECT heartbeat, lease_until FROM study__attempts ORDER BY ID")
+    first, untouched, third = ((moment(heartbeat), moment(lease)) for heartbeat, lease in found)
+    assert untouched == (moment(FORMER), moment(FORMER))
+    for heartbeat, lease in (first, third):
+        assert heartbeat > moment(FORMER)
+        assert (lease - heartbeat).total_seconds() == pytest.approx(300, abs=0.002)
+    ((now,),) = opened.query(f"SELECT {opened.database.dialect.now_exact}")[1]
+    assert first[0] <= moment(now)
+
+
+def test_a_claim_begins_with_a_lease(target: Target) -> None:
+    opened = store(target, Execution={"lease": 300})
+    claim(opened)
+    ((heartbeat, lease),) = target.query("SELECT heartbeat, lease_until FROM study__attempts")
+    assert (moment(lease) - moment(heartbeat)).total_seconds() == pytest.approx(300, abs=0.002)
+
+
+def test_a_beat_tells_which_attempts_hold_nothing_any_more(target: Target) -> None:
+    opened = store(target)
+    held = [claim(opened) for _ in range(6)]
+    assert rows(target) == dict.fromkeys(range(1, 7), "running")
+    assert opened.beat([attempt.id for attempt in held]) == set()
+    opened.finish(held[0], ExperimentStatus.DONE)
+    opened.reset(["running"], None, [2], dry_run=False)
+    target.query("UPDATE study SET status = 'created' WHERE ID = 3")
+    target.query("DELETE FROM study WHERE ID = 4")
+    let_lease_run_out(target, held[4])
+    assert opened.reap(*opened.silent(), 3)
+    before = target.query("SELECT heartbeat FROM study__attempts WHERE experiment_id < 6 ORDER BY ID")
+    assert opened.beat([attempt.id for attempt in held]) == {attempt.id for attempt in held[:5]}
+    assert opened.beat([held[5].id]) == set()
+    assert target.query("SELECT heartbeat FROM study__attempts WHERE experiment_id < 6 ORDER BY ID") == before
+    # Whoever holds the row next is not taken for the one who held it before.
+    assert claim(opened).experiment_id == 2
+    assert opened.beat([held[1].id]) == {held[1].id}
+    assert rows(target) == {1: "done", 2: "running", 6: "running"}
+
+
+def test_silent_is_only_who_holds_a_row_and_has_let_the_lease_run_out(target: Target) -> None:
+    opened = store(target, Execution=LONG)
+    dead, alive, paused, done, opened_by_hand = (claim(opened) for _ in range(5))
+    opened.finish(paused, ExperimentStatus.PAUSED)
+    opened.finish(done, ExperimentStatus.DONE)
+    assert opened.silent() == []
+    attached, is_new = opened.attach(done.experiment_id, worker("writer"))
+    assert is_new
+    let_lease_run_out(target, dead, paused, done, opened_by_hand)
+    target.query("UPDATE study SET status = 'created' WHERE ID = ?", opened_by_hand.experiment_id)
+    assert [(silent.attempt, silent.experiment_id) for silent in opened.silent()] == [(dead.id, dead.experiment_id)]
+    # A writer that is attached to a row which somebody sets to running has no lease, so it cannot run out.
+    target.query("UPDATE study SET status = 'running' WHERE ID = ?", done.experiment_id)
+    assert target.query("SELECT lease_until FROM study__attempts WHERE ID = ?", attached.id) == [(None,)]
+    assert [silent.attempt for silent in opened.silent()] == [dead.id]
+    let_lease_run_out(target, alive)
+    assert [silent.attempt for silent in opened.silent()] == [dead.id, alive.id]
+    assert opened.beat([alive.id]) == set()
+    assert [silent.attempt for silent in opened.silent()] == [dead.id]
+
+
+def test_a_reaped_row_is_open_and_empty_and_its_attempt_stays_on_record(target: Target) -> None:
+    opened = store(target)
+    before = target.query("SELECT * FROM study")
+    attempt = claim(opened)
+    opened.write_results(attempt, {"accuracy": 0.5})
+    opened.write_logs(attempt, {"epochs": {"epoch": 1}})
+    assert rows(target) == {1: "running"}
+    let_lease_run_out(target, attempt)
+    (silent,) = opened.silent()
+    assert opened.reap(silent, 3)
+    assert target.query("SELECT * FROM study") == before
+    ((number, outcome, ended, error, heartbeat),) = target.query(
+        "SELECT number, outcome, ended, error, heartbeat FROM study__attempts"
+    )
+    assert (number, outcome) == (1, "lost")
+    assert ended is not None
+    assert error == f"its worker was last heard of at {heartbeat} UTC"
+    assert target.query("SELECT epoch, attempt_id FROM study__epochs") == [(1, attempt.id)]
+    assert claim(opened) == Attempt(attempt.id + 1, 1)
+    assert outcomes(target) == ["lost", None]
+
+
+def test_nothing_is_taken_from_a_worker_that_was_heard_of_in_between(target: Target) -> None:
+    opened = store(target)
+    attempt = claim(opened)
+    let_lease_run_out(target, attempt)
+    (silent,) = opened.silent()
+    assert opened.beat([attempt.id]) == set()
+    assert not opened.reap(silent, 3)
+    assert (rows(target), outcomes(target)) == ({1: "running"}, [None])
+    opened.finish(attempt, ExperimentStatus.DONE)
+    assert (rows(target), outcomes(target)) == ({1: "done"}, ["done"])
+
+
+@pytest.mark.parametrize("what", ["done", "released", "reset", "lost", "deleted", "by hand"])
+def test_nothing_is_reaped_that_has_come_to_another_end_in_between(target: Target, what: str) -> None:
+    opened = store(target)
+    attempt = claim(opened)
+    let_lease_run_out(target, attempt)
+    (silent,) = opened.silent()
+    if what == "done":
+        opened.finish(attempt, ExperimentStatus.DONE)
+    elif what == "released":
+        opened.release(attempt)
+    elif what == "reset":
+        opened.reset(["running"], None, None, dry_run=False)
+    elif what == "lost":
+        assert opened.reap(silent, 3)
+    elif what == "deleted":
+        target.query("DELETE FROM study WHERE ID = 1")
+    else:
+        target.query("UPDATE study SET status = 'created' WHERE ID = 1")
+    following = claim(opened, where={"ID": 1}) if what in ("released", "reset", "lost", "by hand") else None
+    before = target.query("SELECT * FROM study"), target.query("SELECT * FROM study__attempts")
+    assert not opened.reap(silent, 3)
+    assert (target.query("SELECT * FROM study"), target.query("SELECT * FROM study__attempts")) == before
+    if following is not None:
+        assert opened.beat([following.id]) == set()
+
+
+def test_two_who_reap_at_once_take_a_row_once(target: Target) -> None:
+    opened = store(target, keyfields={"seed": {"type": "INT", "values": {"start": 0, "stop": 40}}})
+    held = [claim(opened) for _ in range(40)]
+    let_lease_run_out(target, *held)
+    silent = opened.silent()
+    assert len(silent) == 40
+    taken: list[Silent] = []
+    failures: list[BaseException] = []
+    start = threading.Barrier(4)
+
+    def reap_all() -> None:
+        reaper = store(target, filled=False)
+        try:
+            start.wait(30)
+            for one in silent:
+                if reaper.reap(one, 3):
+                    taken.append(one)
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            reaper.database.close()
+
+    reapers = [threading.Thread(target=reap_all) for _ in range(4)]
+    for reaper in reapers:
+        reaper.start()
+    for reaper in reapers:
+        reaper.join(60)
+    assert failures == []
+    assert sorted(taken) == sorted(silent)
+    assert rows(target) == {}
+    assert target.query("SELECT outcome, COUNT(*) FROM study__attempts GROUP BY outcome") == [("lost", 40)]
+
+
+def test_a_row_that_is_lost_too_often_is_an_error(target: Target) -> None:
+    opened = store(target)
+    for lost in (1, 2):
+        assert lose(target, opened, max_lost=3, where={"ID": 1}).experiment_id == 1
+        assert (rows(target), outcomes(target)) == ({}, ["lost"] * lost)
+    lose(target, opened, max_lost=3, where={"ID": 1})
+    assert (rows(target), outcomes(target)) == ({1: "error"}, ["lost"] * 3)
+    ((error, end, accuracy),) = target.query("SELECT error, end_date, accuracy FROM study WHERE ID = 1")
+    assert error == ("lost 3 times: its workers died, or lost the database, without a word; see its attempts")
+    assert end is not None
+    assert accuracy is None
+    assert claim(opened).experiment_id == 2
+
+
+@pytest.mark.parametrize("end", ["done", "error", "paused", "reset", "reset of the error"])
+def test_losses_are_counted_from_the_last_end_on(target: Target, end: str) -> None:
+    opened = store(target)
+    row = {"where": {"ID": 1}}
+    lose(target, opened, max_lost=2, **row)
+    if end == "reset of the error":
+        lose(target, opened, max_lost=2, **row)
+    elif end == "reset":
+        claim(opened, **row)
+    else:
+        opened.finish(claim(opened, **row), ExperimentStatus(end))
+    assert opened.reset(["all"], None, [1], dry_run=False) == 1
+    lose(target, opened, max_lost=2, **row)
+    assert rows(target) == {}, "the first loss since the row was opened again"
+    lose(target, opened, max_lost=2, **row)
+    assert rows(target) == {1: "error"}
+    assert target.query("SELECT error FROM study WHERE ID = 1 AND error LIKE 'lost 2 times%'") != []
+
+
+def test_neither_a_release_nor_a_retry_ends_the_count_of_losses_or_is_one(target: Target) -> None:
+    opened = store(target)
+    row = {"where": {"ID": 1}}
+    lose(target, opened, max_lost=2, **row)
+    opened.release(claim(opened, **row))
+    opened.finish(claim(opened, **row), ExperimentStatus.ERROR, "no luck", retries=1)
+    assert (rows(target), outcomes(target)) == ({}, ["lost", "released", "retried"])
+    lose(target, opened, max_lost=2, **row)
+    assert (rows(target), outcomes(target)) == ({1: "error"}, ["lost", "released", "retried", "lost"])
+
+
+def test_losses_of_one_row_are_none_of_another(target: Target) -> None:
+    opened = store(target)
+    lose(target, opened, max_lost=2, where={"ID": 1})
+    lose(target, opened, max_lost=2, where={"ID": 2})
+    assert rows(target) == {}
+
+
+def test_a_paused_row_that_was_resumed_and_lost_is_open_again(target: Target) -> None:
+    opened = store(target)
+    paused = claim(opened)
+    opened.write_results(paused, {"accuracy": 0.5})
+    opened.finish(paused, ExperimentStatus.PAUSED)
+    resumed = opened.resume(1, worker()).attempt
+    let_lease_run_out(target, resumed)
+    assert opened.reap(*opened.silent(), 3)
+    assert (rows(target), outcomes(target)) == ({}, ["paused", "lost"])
+    assert target.query("SELECT accuracy FROM study WHERE ID = 1") == [(None,)]
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["open", "executed by another"])
+def test_what_a_reaped_attempt_writes_later_is_kept_and_leaves_the_row_alone(target: Target, again: bool) -> None:
+    opened = store(target)
+    lost = lose(target, opened, max_lost=3)
+    if again:
+        holder = claim(opened, worker("other"))
+        opened.write_results(holder, {"accuracy": 0.9})
+    before = target.query("SELECT * FROM study")
+    for write in (
+        lambda: opened.write_results(lost, {"accuracy": 0.1}),
+        lambda: opened.write_logs(lost, {"epochs": {"loss": 1}}),
+        lambda: opened.finish(lost, ExperimentStatus.DONE, None, Usage(), {"model": "late"}, output="printed"),
+        lambda: opened.finish(lost, ExperimentStatus.ERROR, "late", retries=1),
+        lambda: opened.release(lost),
+    ):
+        with pytest.raises(ClaimLostError, match=f"attempt {lost.id} does not hold experiment 1 any more"):
+            write()
+    assert target.query("SELECT * FROM study") == before
+    assert target.query("SELECT COUNT(*) FROM study__epochs") == [(0,)]
+    ((outcome, late, output),) = target.query(
+        "SELECT outcome, late_results, output FROM study__attempts WHERE ID = ?", lost.id
+    )
+    assert (outcome, json.loads(late), output) == ("lost", {"accuracy": 0.1, "model": "late"}, "printed")
+    if again:
+        opened.finish(holder, ExperimentStatus.DONE)
+        assert target.query("SELECT status, accuracy, model FROM study WHERE ID = 1") == [("done", 0.9, None)]
+        assert outcomes(target) == ["lost", "done"]
+
+
+def test_a_worker_that_gives_back_all_it_holds_leaves_alone_what_was_taken_from_it(target: Target) -> None:
+    opened = store(target)
+    lost = lose(target, opened, max_lost=3)
+    holder = claim(opened, worker("other"))
+    assert holder.experiment_id == lost.experiment_id
+    assert opened.release_worker(worker().identity) == []
+    assert (rows(target), outcomes(target)) == ({1: "running"}, ["lost", None])
+
+
+def test_a_worker_is_not_taken_for_another_whose_name_begins_like_its_own(target: Target) -> None:
+    """Workers of one call are <session>.0, <session>.1, ... <session>.10; the session alone means all of them."""
+    opened = store(target)
+    names = ["s.0", "s.1", "s.10", "s.11", "other.1"]
+    held = {
+        name: claim(opened, WorkerInfo(name, name, "here", 1, None, None, None, "3", "0")).experiment_id
+        for name in names
+    }
+    assert [attempt.experiment_id for attempt in opened.held_by("s.1")] == [held["s.1"]]
+    assert opened.release_worker("s.1") == [held["s.1"]]
+    assert rows(target) == {held[name]: "running" for name in ("s.0", "s.10", "s.11", "other.1")}
+    assert opened.release_worker("s") == [held["s.0"], held["s.10"], held["s.11"]]
+    assert rows(target) == {held["other.1"]: "running"}
+
+
+def test_the_lease_of_the_configuration_is_the_one_that_runs_out(target: Target) -> None:
+    """Without a hand in the tables: the database's own clock ends it."""
+    opened = store(target, Execution=SHORT)
+    attempt = claim(opened)
+    ((begun, until),) = target.query("SELECT started, lease_until FROM study__attempts")
+    assert (moment(until) - moment(begun)).total_seconds() == pytest.approx(0.05, abs=0.002)
+    assert [silent.attempt for silent in wait_until(opened.silent)] == [attempt.id]
