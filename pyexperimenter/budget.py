@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ def allowance(stop_after: float | None, environment: Mapping[str, str]) -> Allow
     """
     now = time.time()
     ends = [] if stop_after is None else [now + stop_after]
-    if environment.get("SLURM_JOB_END_TIME", "").isdigit():
+    if re.fullmatch(r"[0-9]+", environment.get("SLURM_JOB_END_TIME", "")):
         ends.append(float(environment["SLURM_JOB_END_TIME"]))
     return Allowance(min(ends) - now, min(ends)) if ends else None
 

@@ -35,13 +35,18 @@ def run_crew(tasks: Sequence[WorkerTask], session: str, store: ClaimStore, super
     stop = Stop() if supervised and not elsewhere else InterruptingStop(0)
     if len(tasks) == 1 and not elsewhere:
         return [supervise(tasks[0]) if supervised else run_worker(tasks[0])]
-    with stop_on(tasks[0].config.execution.signals, stop):
-        try:
-            return _placed(supervise if supervised else run_worker, tasks, "threads" if supervised else None)
-        except BaseException:
-            stop.request(urgent=True)
-            store.release_worker(session)
+    try:
+        with stop_on(tasks[0].config.execution.signals, stop):
+            try:
+                return _placed(supervise if supervised else run_worker, tasks, "threads" if supervised else None)
+            except BaseException:
+                stop.request(urgent=True)
+                store.release_worker(session)
+                raise
+    except KeyboardInterrupt:
+        if not stop.is_notice:
             raise
+        return []  # nobody is left to report
 
 
 def _placed(

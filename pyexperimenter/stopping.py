@@ -40,6 +40,11 @@ class Stop:
         """How long ago somebody asked."""
         return time.monotonic() - self._since if self.requested else 0.0
 
+    @property
+    def is_notice(self) -> bool:
+        """Whether the signal is one that ends nothing by itself."""
+        return self.signal in _NOTICES
+
     def wait(self, seconds: float) -> bool:
         """Wait until somebody asks, so many seconds at most; return whether somebody did."""
         return self._event.wait(seconds)

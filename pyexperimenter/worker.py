@@ -124,6 +124,8 @@ def run_worker(task: WorkerTask) -> WorkerReport:
             report = Worker(task, OwnWatch(heart, stop)).run_all()
     except BaseException as error:
         return WorkerReport(0, error)
+    if stop.signal is not None and isinstance(report.stopped_by, KeyboardInterrupt):
+        return WorkerReport(report.executed)  # the stop raised it; what else its signal means was done
     return report
 
 

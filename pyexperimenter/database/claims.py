@@ -349,8 +349,9 @@ class ClaimStore(ExperimentReader):
         with self.database.transaction() as cursor:
             if cursor.one(self._sql.lock_silent, [attempt, heartbeat]) is None:
                 return False
-            self._close(cursor, attempt, "lost", f"its worker was last heard of at {heartbeat} UTC")
-            losses = self._setbacks(cursor, experiment_id, "lost")
+            losses = self._setbacks(cursor, experiment_id, "lost") + 1
+            told = f"its worker was last heard of at {heartbeat} UTC"
+            self._close(cursor, attempt, "lost", told, concludes=losses >= max_lost)
             if losses < max_lost:
                 self._open_again(cursor, experiment_id)
             else:
@@ -371,10 +372,11 @@ class ClaimStore(ExperimentReader):
         error: str | None = None,
         usage: Usage = NOT_MEASURED,
         output: str | None = None,
+        concludes: bool = False,
     ) -> int:
-        """End an attempt; 0 if it had ended before."""
+        """End an attempt; 0 if it had ended before. If it concludes, retries and losses are counted anew after it."""
         measured = [usage.wall_seconds, usage.cpu_seconds, usage.max_rss_bytes]
-        return cursor.run(self._sql.finish_attempt, [outcome, error, *measured, output, attempt])
+        return cursor.run(self._sql.finish_attempt, [outcome, int(concludes), error, *measured, output, attempt])
 
     def _setbacks(self, cursor: Cursor, experiment_id: int, outcome: str) -> int:
         """Count the attempts that ended so since the experiment last came to an end or was reset."""

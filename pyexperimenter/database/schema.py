@@ -44,6 +44,7 @@ _ATTEMPT_COLUMNS = {
     "lease_until": _DATETIME,
     "ended": _DATETIME,
     "outcome": _VARCHAR,
+    "concludes": _BOOL,
     "error": _LONGTEXT,
     "wall_seconds": _DOUBLE,
     "cpu_seconds": _DOUBLE,

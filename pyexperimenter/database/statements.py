@@ -99,10 +99,11 @@ class Statements:
             f"SELECT a.ID FROM {attempts} a JOIN {table} t ON t.ID = a.experiment_id "
             f"WHERE a.ID = ? AND a.ended IS NULL AND t.status = 'running' AND a.heartbeat = ?{d.row_lock}"
         )
-        # experiment_id, outcome, experiment_id. Attempts with this outcome since the experiment last came to an end.
+        # experiment_id, outcome, experiment_id. Attempts with this outcome since the experiment last came to an end, or
+        # was reset.
         self.setbacks = (
             f"SELECT COUNT(*) FROM {attempts} WHERE experiment_id = ? AND outcome = ? AND number > COALESCE((SELECT "
-            f"MAX(number) FROM {attempts} WHERE experiment_id = ? AND outcome IN ('done', 'error', 'paused', 'reset'))"
+            f"MAX(number) FROM {attempts} WHERE experiment_id = ? AND concludes = 1)"
             ", 0)"
         )
 
@@ -119,10 +120,11 @@ class Statements:
         )
         # [assignments], ID. After the fence.
         self.update_row = f"UPDATE {table} SET {{}} WHERE ID = ?"
-        # outcome, error, wall_seconds, cpu_seconds, max_rss_bytes, output, ID. Changes no row if the attempt is closed.
+        # outcome, concludes, error, wall_seconds, cpu_seconds, max_rss_bytes, output, ID. Changes no row if the attempt is
+        # closed.
         self.finish_attempt = (
-            f"UPDATE {attempts} SET ended = {d.now_exact}, outcome = ?, error = ?, wall_seconds = ?, cpu_seconds = ?, "
-            "max_rss_bytes = ?, output = ? WHERE ID = ? AND ended IS NULL"
+            f"UPDATE {attempts} SET ended = {d.now_exact}, outcome = ?, concludes = ?, error = ?, wall_seconds = ?, "
+            "cpu_seconds = ?, max_rss_bytes = ?, output = ? WHERE ID = ? AND ended IS NULL"
         )
         # [assignments], status, error, ID. Changes no row if somebody gave it another status meanwhile.
         self.finish_row = (
@@ -142,9 +144,9 @@ class Statements:
             "ORDER BY ID DESC LIMIT 101"
         )
 
-        # outcome, [condition]. Closing the attempts first and in the same transaction fences their holders off.
+        # outcome, concludes, [condition]. Closing the attempts first, in the same transaction, fences their holders off.
         self.reset_attempts = (
-            f"UPDATE {attempts} SET ended = {d.now_exact}, outcome = ? WHERE ended IS NULL "
+            f"UPDATE {attempts} SET ended = {d.now_exact}, outcome = ?, concludes = ? WHERE ended IS NULL "
             f"AND experiment_id IN (SELECT ID FROM {table} WHERE {{}})"
         )
         self.reset_rows = f"UPDATE {table} SET status = 'created', {', '.join(emptied.values())} WHERE {{}}"

@@ -293,7 +293,8 @@ class ExperimentStore(ClaimStore):
         outcome, experiment_id = ending.outcome, attempt.experiment_id
         if ending.retries and outcome == "error" and self._setbacks(cursor, experiment_id, RETRIED) < ending.retries:
             outcome = RETRIED
-        held = self._close(cursor, attempt.id, outcome, ending.error, ending.usage, ending.output)
+        concludes = outcome != RETRIED
+        held = self._close(cursor, attempt.id, outcome, ending.error, ending.usage, ending.output, concludes)
         if not held and cursor.one(self._sql.outcome, [attempt.id]) in ((ending.outcome,), (RETRIED,)):
             return  # only its holder gives an attempt such an outcome: it was this one, a moment ago
         if outcome == RETRIED:
@@ -389,7 +390,10 @@ class ExperimentStore(ClaimStore):
         if dry_run:
             return self.count(condition)
         with self.database.transaction() as cursor:
-            cursor.run(self._sql.reset_attempts.format(condition.sql), (outcome, *condition.parameters))
+            cursor.run(
+                self._sql.reset_attempts.format(condition.sql),
+                (outcome, int(outcome == "reset"), *condition.parameters),
+            )
             return cursor.run(self._sql.reset_rows.format(condition.sql), condition.parameters)
 
     # Helpers
