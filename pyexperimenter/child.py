@@ -89,7 +89,8 @@ def main(supervisor: Connection) -> None:
         with suppress(AttributeError):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     faulthandler.enable(all_threads=False)
-    faulthandler.register(TRACEBACK_SIGNAL, all_threads=True)
+    faulthandler.register(TRACEBACK_SIGNAL, all_threads=True, chain=True)  # it may also be the limit of CPU time
+    os.set_inheritable(supervisor.fileno(), False)
     watch = SupervisorWatch(supervisor)
     try:
         task: WorkerTask = cloudpickle.loads(supervisor.recv_bytes())

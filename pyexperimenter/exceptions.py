@@ -51,7 +51,8 @@ A message names the place, the offending value and the remedy::
     │   ├── FunctionNotPicklableError
     │   ├── WorkerProcessError
     │   ├── TooManyErrorsError
-    │   └── ResultsInJournalError
+    │   ├── ResultsInJournalError
+    │   └── JournalError
     ├── NoExperimentsLeftException
     └── NoPausedExperimentsException
 
@@ -276,6 +277,10 @@ class TooManyErrorsError(ExecutionError):
 
 class ResultsInJournalError(ExecutionError):
     """The database stayed away; what could not be written waits in a journal file to be written later."""
+
+
+class JournalError(ExecutionError):
+    """The database was away, and the journal could not be written either."""
 
 
 class NoExperimentsLeftException(PyExperimenterError):

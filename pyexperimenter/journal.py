@@ -8,10 +8,12 @@ import logging
 import os
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime, timezone
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from pyexperimenter.database.records import Attempt, Ending, LogRows, Note, Usage
 
@@ -38,16 +40,32 @@ class JournalFile:
         The open file, locked.
     """
 
-    def __init__(self, path: Path, file: IO[str]) -> None:
+    def __init__(self, path: Path, file: FileIO) -> None:
         self.path = path
         self._file = file
 
     def add(self, entry: Entry) -> None:
-        """Append an entry; it is on the disk at the end of this call."""
+        """Append an entry; it is on the disk at the end of this call.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; nothing of it is.
+        """
         line = {"worker": entry.worker, "attempt": asdict(entry.attempt), "note": asdict(entry.note)}
-        self._file.write(json.dumps(line, default=_plain) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        end = os.fstat(self._file.fileno()).st_size
+        try:
+            torn = end and os.pread(self._file.fileno(), 1, end - 1) != b"\n"  # its writer was stopped in a line
+            self._write((b"\n" if torn else b"") + json.dumps(line, default=_plain).encode() + b"\n")
+            os.fsync(self._file.fileno())
+        except OSError:
+            with suppress(OSError):
+                self._file.truncate(end)
+            raise
+
+    def _write(self, data: bytes) -> None:
+        while data:
+            data = data[self._file.write(data) :]
 
     def entries(self, logger: logging.Logger) -> list[Entry]:
         """Return the entries in their order, each once; a line that was not written to its end is told and left out."""
@@ -68,7 +86,7 @@ class JournalFile:
         """Close the file; with `left`, keep these entries only, or delete it if there are none."""
         if left:
             rest = self.path.with_suffix(".new")
-            with rest.open("w", encoding="utf-8") as file:
+            with rest.open("wb", buffering=0) as file:
                 copy = JournalFile(rest, file)
                 for entry in left:
                     copy.add(entry)
@@ -92,7 +110,7 @@ def open_journal(path: Path, wait: bool) -> JournalFile | None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        file = path.open("a", encoding="utf-8")
+        file = path.open("a+b", buffering=0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
@@ -104,8 +122,6 @@ def open_journal(path: Path, wait: bool) -> JournalFile | None:
             pass
         file.close()  # it was written to the database and deleted before we had it
     _sync_directory(path.parent)
-    if path.stat().st_size:
-        file.write("\n")  # the line before may have no end
     return JournalFile(path, file)
 
 

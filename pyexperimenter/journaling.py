@@ -19,6 +19,7 @@ from pyexperimenter.exceptions import (
     DatabaseQueryError,
     InvalidExperimentError,
     InvalidValueError,
+    JournalError,
     MissingTableError,
     ResultsInJournalError,
     SshTunnelError,
@@ -155,11 +156,17 @@ class JournalingStore(ExperimentStore):
         return None
 
     def _note_down(self, attempt: Attempt, noted: Note) -> None:
-        with self._lock:
-            if self._journal is None:
-                self._journal = open_journal(self._path, wait=True)
-            assert self._journal is not None  # it waited
-            self._journal.add(Entry(self._worker, attempt, noted))
+        try:
+            with self._lock:
+                if self._journal is None:
+                    self._journal = open_journal(self._path, wait=True)
+                assert self._journal is not None  # it waited
+                self._journal.add(Entry(self._worker, attempt, noted))
+        except OSError as error:
+            raise JournalError(
+                f"{self._reason}; and the journal {self._path} cannot be written: {error}; results of experiment "
+                f"{attempt.experiment_id} are lost. Mend one of the two, or name another directory as journal"
+            ) from error
 
     def _wait_less(self) -> None:
         self.database.patience = min(self.database.patience, _PATIENCE_IN_VAIN)

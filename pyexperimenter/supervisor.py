@@ -116,6 +116,9 @@ class Supervisor:
                         process.wait(_EXIT)
                         return WorkerReport(self._executed, ended.stopped_by)
                     cause = self._bury(process, ended)
+                except BaseException:
+                    self._bury(process, _Fate.STOPPED)
+                    raise
                 finally:
                     self._forget()
             vain = 0 if self._executed > before else vain + 1
@@ -181,10 +184,10 @@ class Supervisor:
                 self._returned = True
                 process.read_output()
                 process.send(Answer(process.tail.text()))
-                process.begin_anew()
             case Ended(failed):
                 self._executed += 1
                 self._errors = self._errors + 1 if failed else 0
+                process.begin_anew()
                 self._forget()
             case NothingOpen():
                 process.send(Answer(self._seconds_to_wait()))

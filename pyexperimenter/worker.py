@@ -18,6 +18,7 @@ from pyexperimenter.exceptions import (
     ClaimLostError,
     InvalidResultFieldError,
     InvalidValueError,
+    PyExperimenterError,
     ResultsInJournalError,
     TooManyErrorsError,
 )
@@ -184,6 +185,7 @@ class Worker:
         try:
             while (self._task.limit is None or executed < self._task.limit) and self.run_next():
                 executed += 1
+            self.store.raise_if_journaled()
         except ResultsInJournalError as error:
             return WorkerReport(executed, error)  # it still holds what its journal tells of
         except BaseException as error:
@@ -273,8 +275,11 @@ class Worker:
         took, output = usage.usage(), self._watch.returned()
         try:
             self.store.finish(experiment.attempt, outcome, error, took, results, output, retries)
-        except (InvalidResultFieldError, InvalidValueError) as problem:
+        except Exception as problem:
             # A wrong result in what the function returned; or a table too old for the traceback's letters.
+            ours = (InvalidResultFieldError, InvalidValueError)
+            if isinstance(problem, (PyExperimenterError, OSError)) and not isinstance(problem, ours):
+                raise
             told = error or "".join(traceback.format_exception_only(problem))
             told = told.encode("ascii", "backslashreplace").decode()
             self._logger.error("experiment %s failed:\n%s", experiment.id, told)

@@ -169,11 +169,11 @@ class Database:
             Seconds to wait; the new patience.
         silence : float, optional
             Seconds after which a server that has taken a statement and says nothing counts as away; by default a
-            minute, or `outage` if that is less.
+            minute, or half of `outage` if that is less.
         """
         self.patience = outage
         self._waits_for_server = True
-        self._backend.silence = min(silence or outage, _LONGEST_SILENCE)
+        self._backend.silence = min(silence or outage / 2, _LONGEST_SILENCE)
 
     def spare_settings(self) -> None:
         """Open connections without our settings: for those who only handle numbers, times and plain words."""

@@ -283,6 +283,8 @@ MYSQL = Dialect(
         1040: _BUSY,  # too many connections
         1203: _BUSY,  # too many connections of this user
         1053: _LOST,  # server shutdown in progress
+        1317: _BUSY,  # an administrator killed the statement
+        1927: _LOST,  # or the connection
         2006: _LOST,
         2013: _LOST,
         2014: _LOST,

@@ -120,8 +120,8 @@ class Statements:
         )
         # [assignments], ID. After the fence.
         self.update_row = f"UPDATE {table} SET {{}} WHERE ID = ?"
-        # outcome, concludes, error, wall_seconds, cpu_seconds, max_rss_bytes, output, ID. Changes no row if the attempt is
-        # closed.
+        # outcome, concludes, error, wall_seconds, cpu_seconds, max_rss_bytes, output, ID. Changes no row if the attempt
+        # is closed.
         self.finish_attempt = (
             f"UPDATE {attempts} SET ended = {d.now_exact}, outcome = ?, concludes = ?, error = ?, wall_seconds = ?, "
             "cpu_seconds = ?, max_rss_bytes = ?, output = ? WHERE ID = ? AND ended IS NULL"
@@ -144,7 +144,7 @@ class Statements:
             "ORDER BY ID DESC LIMIT 101"
         )
 
-        # outcome, concludes, [condition]. Closing the attempts first, in the same transaction, fences their holders off.
+        # outcome, concludes, [condition]. To close the attempts in the same transaction fences their holders off.
         self.reset_attempts = (
             f"UPDATE {attempts} SET ended = {d.now_exact}, outcome = ?, concludes = ? WHERE ended IS NULL "
             f"AND experiment_id IN (SELECT ID FROM {table} WHERE {{}})"
