@@ -19,7 +19,7 @@ demo: $(VENV)/.demo ## Run the example study (examples/svm_study) on SQLite
 	$(BIN)/python examples/svm_study/run.py
 
 test: $(VENV)/.dev mariadb ## Run all tests on real databases; ARGS='-k fill' is handed to pytest
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal $(ARGS)
 
 check: $(VENV)/.dev ## Lint, check formatting, types and the layers of imports
 	$(BIN)/ruff check .

@@ -40,6 +40,9 @@ from pyexperimenter.worker import ExperimentFunction, WorkerTask, run_one
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+
+    from pyexperimenter.analysis import Comparison
 
 __all__ = ["ExperimentStatus", "PyExperimenter"]
 
@@ -649,6 +652,85 @@ class PyExperimenter:
     def execute_custom_query(self, sql: str) -> list[tuple[Any, ...]]:
         """Run a statement of your own and return its rows (none, if it is no query)."""
         return self._store.query(sql)[1]
+
+    # Analysis
+
+    def summarize(
+        self,
+        values: str | Sequence[str],
+        rows: str | Sequence[str],
+        columns: str | Sequence[str] | None = None,
+        over: str | Sequence[str] | None = "seed",
+        stat: str = "mean±std",
+    ) -> pd.DataFrame:
+        """Summarise results cell by cell, and warn of what is incomplete or made by different code.
+
+        Parameters, result and errors are those of `pyexperimenter.analysis.summarize`.
+        """
+        from pyexperimenter.analysis import summarize
+
+        return summarize(self.get_table(), values, rows, columns, over, stat, self.get_attempts())
+
+    def compare(
+        self,
+        value: str,
+        by: str,
+        blocks: str | Sequence[str],
+        better: str = "max",
+        over: str | Sequence[str] | None = None,
+    ) -> Comparison:
+        """Test whether the levels of a keyfield differ, as `pyexperimenter.analysis.compare` does."""
+        from pyexperimenter.analysis import compare
+
+        return compare(self.get_table(), value, by, blocks, better, over)
+
+    def plot_result(
+        self,
+        value: str,
+        x: str,
+        hue: str | Sequence[str] | None = None,
+        over: str | Sequence[str] | None = "seed",
+        stat: str = "mean±std",
+        ax: Axes | None = None,
+    ) -> Axes:
+        """Draw a resultfield over a keyfield, as `pyexperimenter.analysis.plot_result` does."""
+        from pyexperimenter.analysis import plot_result
+
+        return plot_result(self.get_table(), value, x, hue, over, stat, ax)
+
+    def plot_heatmap(
+        self,
+        value: str,
+        x: str,
+        y: str,
+        over: str | Sequence[str] | None = "seed",
+        digits: int = 3,
+        ax: Axes | None = None,
+    ) -> Axes:
+        """Draw means over two keyfields, as `pyexperimenter.analysis.plot_heatmap` does."""
+        from pyexperimenter.analysis import plot_heatmap
+
+        return plot_heatmap(self.get_table(), value, x, y, over, digits, ax)
+
+    def plot_curves(
+        self,
+        logtable_name: str,
+        value: str,
+        index: str,
+        hue: str | Sequence[str] | None = None,
+        over: str | Sequence[str] | None = "seed",
+        ax: Axes | None = None,
+    ) -> Axes:
+        """Draw what experiments logged, as `pyexperimenter.analysis.plot_curves` does."""
+        from pyexperimenter.analysis import plot_curves
+
+        return plot_curves(self.get_logtable(logtable_name), self.get_table(), value, index, hue, over, ax)
+
+    def plot_progress(self, ax: Axes | None = None) -> Axes:
+        """Draw how many experiments were finished over time, as `pyexperimenter.analysis.plot_progress` does."""
+        from pyexperimenter.analysis import plot_progress
+
+        return plot_progress(self.get_table(), ax)
 
     # Ending
 

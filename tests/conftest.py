@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -140,8 +141,17 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
     result = yield
     servers = session.config.stash[SERVERS]
     servers.close()  # after fixtures that an interrupt left to be torn down in the yield
+    if hasattr(session.config, "workeroutput"):  # one of several processes: another one tells
+        session.config.workeroutput["not_tested"] = servers.not_tested
+        return result
     terminal = session.config.pluginmanager.get_plugin("terminalreporter")
     for name, reason in servers.not_tested.items():
         if terminal is not None:
             terminal.write_line(f"NOT TESTED: {name} ({reason})", red=True, bold=True)
     return result
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Gather what the processes of pytest-xdist could not test."""
+    node.config.stash[SERVERS].not_tested.update(getattr(node, "workeroutput", {}).get("not_tested", {}))

@@ -1,4 +1,4 @@
-"""Rows -> DataFrames. The only importer of pandas."""
+"""Rows of the database -> DataFrames with the types of the configuration."""
 
 from __future__ import annotations
 

@@ -1,0 +1,322 @@
+"""Which level of a keyfield is better? Paired, rank-based tests over many problems, as Demšar (2006) recommends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import combinations
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from pyexperimenter.analysis.cells import Names, as_text, cell_name, checked, levels, listed, some_of, warn
+from pyexperimenter.analysis.rank_tests import difference, friedman, holm, iman_davenport, nemenyi, rank, wilcoxon
+from pyexperimenter.analysis.summary import incomplete, summarize_cells
+from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison:
+    """What paired tests tell of the levels of a keyfield; `compare` makes it.
+
+    Attributes
+    ----------
+    value : str
+        The resultfield compared.
+    by : str
+        The keyfield whose levels are compared.
+    blocks : tuple of str
+        Keyfields whose combinations are the blocks (the problems, the data sets).
+    better : str
+        ``"max"`` or ``"min"``.
+    scores : pandas.DataFrame
+        The N blocks × k levels that were tested.
+    test : str
+        ``"Wilcoxon signed-rank"`` of two levels, ``"Friedman"`` of more.
+    statistic, p_value : float
+        Of that test, two-sided: the least sum of signed ranks, or chi-squared with k - 1 degrees of freedom.
+    average_ranks : pandas.Series
+        Level -> its rank, averaged over the blocks; 1 is the best, ties share their ranks. The best level first.
+    pairwise : pandas.DataFrame
+        A line for each pair: ``first``, ``second``, ``difference`` (median over the blocks of first less second),
+        ``statistic`` and ``p_value`` of Wilcoxon's signed-rank test, and ``p_holm``, adjusted for the number of
+        pairs by Holm's method.
+    """
+
+    value: str
+    by: str
+    blocks: tuple[str, ...]
+    better: str
+    scores: pd.DataFrame
+    test: str
+    statistic: float
+    p_value: float
+    average_ranks: pd.Series[float]
+    pairwise: pd.DataFrame
+
+    @property
+    def iman_davenport(self) -> tuple[float, float]:
+        """F and p of Iman and Davenport's form of Friedman's test, less conservative than chi-squared.
+
+        Raises
+        ------
+        InvalidValueError
+            If there are two levels only.
+        """
+        if self.test != "Friedman":
+            raise InvalidValueError("Iman and Davenport's F is for three levels or more; two are tested by Wilcoxon's")
+        return iman_davenport(self.statistic, *self.scores.shape)
+
+    def critical_difference(self, alpha: float = 0.05) -> float:
+        """Return how far average ranks must lie apart to differ significantly by Nemenyi's test.
+
+        Parameters
+        ----------
+        alpha : float
+            Level of significance.
+
+        Raises
+        ------
+        InvalidValueError
+            If `alpha` does not lie between 0 and 1.
+        """
+        if not 0 < alpha < 1:
+            raise InvalidValueError(f"alpha: {alpha} does not lie between 0 and 1; 0.05 is usual")
+        return nemenyi(*self.scores.shape, alpha)
+
+    def cliques(self, alpha: float = 0.05) -> list[tuple[Any, ...]]:
+        """Return the largest groups of two levels or more of which no two differ significantly by Nemenyi's test.
+
+        Parameters
+        ----------
+        alpha : float
+            Level of significance.
+        """
+        return [tuple(self.average_ranks.index[part]) for part in self._cliques(alpha)]
+
+    def _cliques(self, alpha: float) -> list[slice]:
+        critical, ranks = self.critical_difference(alpha), self.average_ranks.to_numpy()
+        found: list[slice] = []
+        for first, least in enumerate(ranks):
+            end = int(np.searchsorted(ranks, least + critical))  # a difference of CD is significant
+            if end - first > 1 and not (found and end <= found[-1].stop):
+                found.append(slice(first, end))
+        return found
+
+    def critical_difference_diagram(self, ax: Axes | None = None, alpha: float = 0.05) -> Axes:
+        """Draw the average ranks, and bars over levels that do not differ significantly (Demšar, 2006, figure 1).
+
+        The best level is on the right. Bars join the `cliques` of Nemenyi's test.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; by default on a figure of its own.
+        alpha : float
+            Level of significance.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            A notebook shows it, and ``ax.figure.savefig(path)`` saves it.
+
+        Raises
+        ------
+        PyExperimenterError
+            If matplotlib is missing.
+        """
+        from pyexperimenter.analysis.diagram import draw_critical_differences
+
+        names, ranks = map(as_text, self.average_ranks.index), list(self.average_ranks)
+        cliques = [(ranks[part][0], ranks[part][-1]) for part in self._cliques(alpha)]
+        return draw_critical_differences(list(names), ranks, cliques, self.critical_difference(alpha), ax)
+
+    def __repr__(self) -> str:
+        ranks, pairs = self._tables("simple")
+        return "\n".join([*self._sentences(), "", ranks, "", pairs])
+
+    def _repr_html_(self) -> str:
+        ranks, pairs = self._tables("html")
+        return "".join([f"<p>{escape(sentence)}</p>" for sentence in self._sentences()] + [ranks, pairs])
+
+    def _sentences(self) -> list[str]:
+        n, k = self.scores.shape
+        aim = "higher" if self.better == "max" else "lower"
+        what = f"{self.value} of {k} levels of {self.by} over {n} blocks ({', '.join(self.blocks)}); {aim} is better"
+        if self.test != "Friedman":
+            return [what, f"Wilcoxon's signed-rank test: W = {self.statistic:.4g}, p = {self.p_value:.3g}"]
+        f, p = self.iman_davenport
+        return [
+            what,
+            f"Friedman's test: chi²({k - 1}) = {self.statistic:.4g}, p = {self.p_value:.3g}",
+            f"Iman and Davenport's form of it: F({k - 1}, {(k - 1) * (n - 1)}) = {f:.4g}, p = {p:.3g}",
+        ]
+
+    def _tables(self, form: str) -> list[str]:
+        from tabulate import tabulate
+
+        ranks = [[as_text(level), f"{rank:.3f}"] for level, rank in self.average_ranks.items()]
+        pairs = [
+            [as_text(first), as_text(second), f"{difference:.4g}", f"{statistic:.4g}", f"{p:.3g}", f"{holm:.3g}"]
+            for first, second, difference, statistic, p, holm in self.pairwise.itertuples(index=False, name=None)
+        ]
+        headers = ["", "", "median difference", "W", "p", "p (Holm)"]
+        return [
+            tabulate(ranks, [self.by, "average rank"], form, disable_numparse=True, colalign=["left", "right"]),
+            tabulate(pairs, headers, form, disable_numparse=True, colalign=["left"] * 2 + ["right"] * 4),
+        ]
+
+
+def compare(
+    table: pd.DataFrame,
+    value: str,
+    by: str,
+    blocks: str | Sequence[str],
+    better: str = "max",
+    over: Names = None,
+) -> Comparison:
+    """Test whether the levels of a keyfield differ, by paired tests over blocks.
+
+    Two levels are compared by Wilcoxon's signed-rank test. More are compared by Friedman's test, and their pairs by
+    Wilcoxon's with Holm's correction, or by Nemenyi's in the critical-difference diagram.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Experiments as `get_table` returns them; rows may be left out.
+    value : str
+        Resultfield to compare.
+    by : str
+        Keyfield whose levels are compared: the method, the kernel, ... NULL is a level, too.
+    blocks : str or sequence of str
+        Keyfields whose combinations are the blocks, which should be independent of each other: the data set, ... Runs
+        on one data set with several seeds are not; average over those.
+    better : {"max", "min"}
+        Whether the greatest or the least value has rank 1.
+    over : str or sequence of str, optional
+        Keyfields averaged over before anything is tested.
+
+    Returns
+    -------
+    Comparison
+        Print it, or let a notebook show it.
+
+    Raises
+    ------
+    InvalidColumnError
+        If a column is not there or has two roles, or if a keyfield that is named nowhere takes several values for one
+        level in one block; the message names it.
+    InvalidValueError
+        If the value is not numeric, `better` is not known, there are fewer than two levels, or fewer than two blocks
+        with all levels.
+    PyExperimenterError
+        If SciPy is missing.
+
+    Warns
+    -----
+    UserWarning
+        If blocks are left out because a level has no result there, or if means are taken of different numbers of runs.
+
+    Notes
+    -----
+    Wilcoxon's test is `scipy.stats.wilcoxon` with ``zero_method="zsplit"``: blocks without a difference are ranked, and
+    their ranks split between both signs, as Demšar (2006, page 7) has it; so equal results speak for equality. Its
+    p-value is exact for up to 50 blocks without ties. With fewer than six blocks it cannot be below 0.05. Friedman's
+    test is `scipy.stats.friedmanchisquare`, which corrects for ties, as Demšar's formula does not. Scores count as
+    equal if their first 12 significant digits are. The sources of all methods stand in the module `rank_tests`.
+
+    What Nemenyi's test says of two levels depends on the others; for conclusions on pairs prefer ``p_holm`` (A.
+    Benavoli, G. Corani and F. Mangili. Should we really use post-hoc tests based on mean-ranks? *Journal of Machine
+    Learning Research* 17(5):1-10, 2016).
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({
+    ...     "ID": range(1, 13),
+    ...     "kernel": ["linear", "rbf"] * 6,
+    ...     "dataset": [name for name in "abcdef" for _ in range(2)],
+    ...     "creation_date": pd.Timestamp("2026-01-01"),
+    ...     "status": "done",
+    ...     "accuracy": [0.90, 0.91, 0.80, 0.82, 0.70, 0.73, 0.60, 0.64, 0.50, 0.55, 0.40, 0.46],
+    ... })
+    >>> compare(table, "accuracy", by="kernel", blocks="dataset")
+    accuracy of 2 levels of kernel over 6 blocks (dataset); higher is better
+    Wilcoxon's signed-rank test: W = 0, p = 0.0312
+    <BLANKLINE>
+    kernel      average rank
+    --------  --------------
+    rbf                1.000
+    linear             2.000
+    <BLANKLINE>
+                   median difference    W       p    p (Holm)
+    ------  ---  -------------------  ---  ------  ----------
+    linear  rbf               -0.035    0  0.0312      0.0312
+    """
+    if better not in ("max", "min"):
+        raise InvalidValueError(f"better: {better!r} is not known; take 'max' or 'min'")
+    if not listed(blocks):
+        raise InvalidColumnError("blocks: no keyfield is named; name at least one")
+    matrix = _blocks_by_levels(table, value, by, listed(blocks), listed(over))
+    ranks = rank(matrix, better)
+    pairwise = _pairwise(matrix)
+    if len(pairwise) == 1:
+        test, statistic, p_value = "Wilcoxon signed-rank", pairwise["statistic"].iloc[0], pairwise["p_value"].iloc[0]
+    else:
+        test, (statistic, p_value) = "Friedman", friedman(ranks)
+    return Comparison(
+        value=value,
+        by=by,
+        blocks=tuple(listed(blocks)),
+        better=better,
+        scores=matrix,
+        test=test,
+        statistic=float(statistic),
+        p_value=float(p_value),
+        average_ranks=ranks.mean().sort_values(kind="stable").rename("average rank"),
+        pairwise=pairwise,
+    )
+
+
+def _blocks_by_levels(table: pd.DataFrame, value: str, by: str, blocks: list[str], over: list[str]) -> pd.DataFrame:
+    """Return the mean scores, blocks × levels, of the blocks that have all levels."""
+    remedy = "name it in blocks (or in over, to average over it first)"
+    table = checked(table, [value], [by, *blocks], over, remedy)
+    cells = summarize_cells(table, [value], [by, *blocks], "mean").drop(columns="value")
+    block_codes, block_labels = levels(cells, blocks)
+    level_codes, level_labels = levels(cells, [by])
+    matrix = cells["mean"].set_axis([block_codes, level_codes]).unstack()
+    complete = matrix.notna().all(axis="columns")
+    if len(level_labels) < 2 or complete.sum() < 2:
+        counts = zip(level_labels, matrix.notna().sum(), strict=True)
+        raise InvalidValueError(
+            f"a test needs two levels of {by} and two blocks ({', '.join(blocks)}) that have a result for each level; "
+            f"of {len(complete)} blocks {complete.sum()} have all; "
+            + some_of(f"{count} have {by}={as_text(level)}" for (level,), count in counts)
+        )
+    findings = list(incomplete(cells[block_codes.map(complete)], [by, *blocks]))
+    if not complete.all():
+        names = some_of((cell_name(blocks, block_labels[block]) for block in complete.index[~complete]), "; ")
+        number = f"{(~complete).sum()} of {len(complete)} blocks"
+        findings.insert(0, f"{number} lack a result for a level of {by} and are left out: {names}")
+    warn(findings)
+    matrix = matrix[complete]
+    matrix.index = pd.MultiIndex.from_tuples([block_labels[block] for block in matrix.index], names=blocks)
+    matrix.columns = pd.Index([level for (level,) in level_labels], name=by, dtype=object)
+    return matrix
+
+
+def _pairwise(matrix: pd.DataFrame) -> pd.DataFrame:
+    """Test each pair of columns."""
+    lines = []
+    for first, second in combinations(range(matrix.shape[1]), 2):
+        differences = list(map(difference, matrix.iloc[:, first], matrix.iloc[:, second]))
+        pair = matrix.columns[first], matrix.columns[second]
+        lines.append((*pair, median(differences), *wilcoxon(differences)))
+    pairs = pd.DataFrame(lines, columns=["first", "second", "difference", "statistic", "p_value"])
+    return pairs.assign(p_holm=holm(pairs["p_value"]))

@@ -1,0 +1,93 @@
+"""Demšar's critical-difference diagram: average ranks on a line, and bars over those that do not differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pyexperimenter.analysis.plots import axes_or_new
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Heights below the axis of ranks, in lines of text.
+_ABOVE = -1.5  # where the critical difference is drawn
+_CLIQUE = 0.4
+_NAME = 0.9
+
+
+def draw_critical_differences(
+    names: Sequence[str],
+    ranks: Sequence[float],
+    cliques: Sequence[tuple[float, float]],
+    critical_difference: float,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw average ranks as in Demšar (2006), figure 1, the best on the right.
+
+    Parameters
+    ----------
+    names : sequence of str
+        What is compared, the best first.
+    ranks : sequence of float
+        Average ranks, ascending.
+    cliques : sequence of pairs of float
+        The least and the greatest rank of each group that does not differ significantly.
+    critical_difference : float
+        How far ranks must lie apart to differ significantly.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The bars of the cliques have the gid ``"clique"``, that of the critical difference ``"critical difference"``.
+
+    Raises
+    ------
+    PyExperimenterError
+        If matplotlib is missing.
+
+    Examples
+    --------
+    >>> ax = draw_critical_differences(["a", "b", "c"], [1.2, 1.9, 2.9], [(1.2, 1.9)], 0.8)
+    >>> [line.get_xdata().tolist() for line in ax.lines if line.get_gid() == "clique"]
+    [[1.2, 1.9]]
+    """
+    axes, k = axes_or_new(ax), len(names)
+    first_name = _CLIQUE * (len(cliques) + 1) + 0.6
+    bottom = first_name + _NAME * math.ceil(k / 2)
+    _draw_axis(axes, k, bottom)
+
+    half = math.ceil(k / 2)
+    for number, (name, rank) in enumerate(zip(names, ranks, strict=True)):
+        on_the_right = number < half
+        # The outermost name is the highest on either side, so that no lines cross.
+        height = first_name + _NAME * (number if on_the_right else k - 1 - number)
+        edge = 0.9 if on_the_right else k + 0.1
+        axes.plot([rank, rank, edge], [0, height, height], color="black", linewidth=0.8)
+        side = "left" if on_the_right else "right"
+        axes.text(edge, height, f" {name} ({rank:.2f}) ", ha=side, va="center")
+    for number, (least, greatest) in enumerate(cliques):
+        height = _CLIQUE * (number + 1)
+        axes.plot([least, greatest], [height, height], color="black", linewidth=4, gid="clique")
+
+    start, end = k, k - critical_difference
+    axes.plot([start, end], [_ABOVE, _ABOVE], color="black", marker="|", gid="critical difference")
+    axes.text((start + end) / 2, _ABOVE, f"CD = {critical_difference:.2f}", ha="center", va="bottom")
+    return axes
+
+
+def _draw_axis(axes: Axes, k: int, bottom: float) -> None:
+    """Leave nothing of the axes but a line from k to 1, which lies at height 0."""
+    margin = 0.1 + 0.25 * (k - 1)  # for the names
+    axes.set_xlim(k + margin, 1 - margin)
+    axes.set_ylim(bottom, _ABOVE - 1)
+    axes.set_yticks([])
+    axes.set_xticks(range(1, k + 1))
+    axes.xaxis.tick_top()
+    for side in ("left", "right", "bottom"):
+        axes.spines[side].set_visible(False)
+    axes.spines["top"].set_position(("data", 0))
+    axes.spines["top"].set_bounds(1, k)

@@ -1,0 +1,189 @@
+"""A summary -> rows × columns of cells in no format yet: what stands where, is bold, or is incomplete."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import pandas as pd
+
+from pyexperimenter.analysis.cells import NULL, Names, as_text, cell_name, levels, listed
+from pyexperimenter.analysis.summary import COLUMNS, STATISTICS, known_statistic
+from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError
+
+# One setting for all values, or one for each by its name.
+Digits = int | Mapping[str, int]
+Best = str | Mapping[str, str] | None
+
+_DIGITS = 3
+_TITLES = {
+    "mean": "mean",
+    "median": "median",
+    "std": "standard deviation",
+    "ci95": "half the 95 % confidence interval",
+    "iqr": "interquartile range",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: its numbers as texts (`spread` is None where there is none to show)."""
+
+    center: str
+    spread: str | None
+    bold: bool
+    mark: str | None  # "3/5": the runs it has, of those that it should have; None if it is complete
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A table in no format yet; labels are not escaped.
+
+    `header` holds a line for each level, the topmost first, of one text a column. None is a cell that does not exist.
+    """
+
+    names: list[str]
+    header: list[list[str]]
+    rows: list[tuple[list[Any], list[Cell | None]]]
+    note: str
+
+    def spans(self, level: int) -> list[tuple[str, int]]:
+        """Return texts and widths of a line of the header; equal neighbours under one parent are one."""
+        columns = list(zip(*self.header[: level + 1], strict=True))
+        lowest = level == len(self.header) - 1
+        if lowest:
+            return [(column[-1], 1) for column in columns]
+        return [(column[-1], len(list(same))) for column, same in groupby(columns)]
+
+
+def lay_out(
+    summary: pd.DataFrame,
+    columns: Names,
+    stat: str | None,
+    digits: Digits,
+    best: Best,
+    best_per: str | None,
+) -> Layout:
+    """Decide what stands where; parameters and errors are those of `rendering.to_latex`."""
+    center, spread = STATISTICS[known_statistic(stat or summary.attrs.get("stat", "mean±std"))]
+    rows, columns = _axes(summary, columns, [name for name in (center, spread) if name])
+    what = " ± ".join(_TITLES[name] for name in (center, spread) if name)
+    summary = _with_value(summary, what)
+    values = list(summary["value"].unique())
+    _check_options(values, digits, best, best_per)
+
+    row_codes, row_labels = levels(summary, rows)
+    column_codes, column_labels = levels(summary, columns)
+    rivals = row_codes if (best_per or ("row" if columns else "column")) == "row" else column_codes
+    bold = _best(summary[center], summary["value"], rivals, best)
+    fullest = int(summary["n"].max())
+    places = list(zip(row_codes, summary["value"], column_codes, strict=True))
+    cells = dict(zip(places, _cells(summary, center, spread, digits, bold, fullest), strict=True))
+    if len(cells) < len(places):
+        row, value, column = next(place for place in places if places.count(place) > 1)
+        where = cell_name([*rows, *columns], [*row_labels[row], *column_labels[column]])
+        raise InvalidValueError(f"the summary has several lines for {value} at {where}; leave one")
+
+    taken = {(value, column) for _, value, column in places}
+    shown = [(value, n) for value in values for n in range(len(column_labels)) if (value, n) in taken]
+    header = [
+        [_column_label(name, column_labels[column][level]) for _, column in shown] for level, name in enumerate(columns)
+    ]
+    if len(values) > 1 or not columns:
+        header.insert(0, [as_text(value) for value, _ in shown])
+    lines = [(list(row_labels[row]), [cells.get((row, *place)) for place in shown]) for row in row_codes.unique()]
+    names = [as_text(name) for name in rows]
+    return Layout(names, header, lines, _note(what, values, fullest, any(cell.mark for cell in cells.values())))
+
+
+def _cells(
+    summary: pd.DataFrame, center: str, spread: str | None, digits: Digits, bold: list[bool], fullest: int
+) -> Iterator[Cell]:
+    """Yield the cell of each line of the summary."""
+    spreads = summary[spread] if spread else [None] * len(summary)
+    columns = (summary[name] for name in ("value", center, "n", "missing"))
+    for value, middle, n, missing, width, is_best in zip(*columns, spreads, bold, strict=True):
+        decimals = _setting(digits, value, _DIGITS)
+        yield Cell(
+            center=_number(middle, decimals),
+            spread=None if width is None or math.isnan(middle) else _number(width, decimals),
+            bold=is_best,
+            mark=f"{n}/{n + missing}" if n < fullest or missing > 0 else None,
+        )
+
+
+def _axes(summary: pd.DataFrame, columns: Names, statistics: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the keyfields of the rows and of the columns."""
+    for name in (*statistics, "n", "missing", *listed(columns)):
+        if name not in summary.columns:
+            raise InvalidColumnError(
+                f"the summary has no column {name!r}; columns are {', '.join(map(str, summary))}. "
+                "Hand in what summarize() returns, for a statistic that it was asked for"
+            )
+    if columns is None:
+        columns = [name for name in summary.attrs.get("columns", []) if name in summary.columns]
+    rows = [str(name) for name in summary if name not in COLUMNS and name not in listed(columns)]
+    if not rows:
+        raise InvalidColumnError("columns: all keyfields of the summary are named; leave one for the rows")
+    if summary.empty:
+        raise InvalidValueError("the summary has no lines; check what was filtered out")
+    return rows, listed(columns)
+
+
+def _with_value(summary: pd.DataFrame, title: str) -> pd.DataFrame:
+    """Return the summary with a column ``value`` in any case."""
+    summary = summary.reset_index(drop=True)
+    names = summary.attrs.get("values", [])
+    return summary if "value" in summary else summary.assign(value=names[0] if len(names) == 1 else title)
+
+
+def _check_options(values: Sequence[str], digits: Digits, best: Best, best_per: str | None) -> None:
+    for option, setting in (("digits", digits), ("best", best)):
+        for name in setting if isinstance(setting, Mapping) else ():
+            if name not in values:
+                raise InvalidValueError(f"{option}: {name!r} is not in the summary; it has {', '.join(values)}")
+    for value in values:
+        if _setting(best, value, None) not in ("max", "min", None):
+            raise InvalidValueError(f"best: {_setting(best, value, None)!r} is not known; take 'max', 'min' or None")
+        if _setting(digits, value, _DIGITS) < 0:
+            raise InvalidValueError(f"digits: {_setting(digits, value, _DIGITS)} is negative; take 0 or more")
+    if best_per not in ("row", "column", None):
+        raise InvalidValueError(f"best_per: {best_per!r} is not known; take 'row', 'column' or None")
+
+
+def _setting(option: Digits | Best, value: str, default: Any) -> Any:
+    return option.get(value, default) if isinstance(option, Mapping) else option
+
+
+def _best(centers: pd.Series[Any], values: pd.Series[Any], codes: pd.Series[Any], best: Any) -> list[bool]:
+    """Tell which cells are the best of their value and of their row or column, given by its number."""
+    bold = [False] * len(centers)
+    for (value, _), group in centers.groupby([values, codes]):
+        wanted = _setting(best, str(value), None)
+        if wanted is not None:
+            extreme = group.max() if wanted == "max" else group.min()
+            for position, center in group.items():
+                bold[int(str(position))] = math.isclose(center, extreme, rel_tol=1e-12)
+    return bold
+
+
+def _number(number: float, digits: int) -> str:
+    if math.isnan(number):
+        return NULL
+    text = f"{number:.{digits}f}"
+    return text.lstrip("-") if not text.strip("-0.") else text  # no -0.000
+
+
+def _column_label(name: str, value: Any) -> str:
+    """Return a column's label: a text says enough, a number needs its name."""
+    return as_text(value) if isinstance(value, str) else f"{name} = {as_text(value)}"
+
+
+def _note(what: str, values: Sequence[str], fullest: int, marked: bool) -> str:
+    title = f"{as_text(values[0])}: {what}" if len(values) == 1 and values[0] != what else what[0].upper() + what[1:]
+    runs = f"{'up to ' if marked else ''}n = {fullest} run{'' if fullest == 1 else 's'}"
+    meaning = "fewer: results / runs in the table."
+    return f"{title} over {runs}." + (f" † {meaning}" if marked else "")

@@ -1,0 +1,382 @@
+"""Figures of results. Each function draws on matplotlib axes and returns them; pyplot is not used.
+
+Without `ax` the axes are new ones on a figure of their own, which a notebook shows, and ``ax.figure.savefig(path)``
+saves. Matplotlib is imported when something is drawn; the extra ``plots`` brings it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pyexperimenter.analysis.cells import (
+    NULL,
+    Names,
+    as_text,
+    cell_name,
+    check_columns,
+    checked,
+    levels,
+    listed,
+    numbers,
+    optional_import,
+    some_of,
+    warn,
+)
+from pyexperimenter.analysis.summary import STATISTICS, incomplete, known_statistic, summarize_cells
+from pyexperimenter.exceptions import InvalidColumnError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_LONG_LABELS = 60  # letters that fit side by side under axes of the usual width
+
+
+def plot_result(
+    table: pd.DataFrame,
+    value: str,
+    x: str,
+    hue: Names = None,
+    over: Names = "seed",
+    stat: str = "mean±std",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw a resultfield over a keyfield, with error bars.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Experiments as `get_table` returns them; rows may be left out.
+    value : str
+        Resultfield.
+    x : str
+        Keyfield. Numbers are placed by their size and joined by lines; texts, and numbers among which NULL is, are
+        placed side by side.
+    hue : str or sequence of str, optional
+        Keyfields whose combinations are drawn in colours of their own.
+    over : str or sequence of str, optional
+        Keyfields averaged over.
+    stat : str
+        What is drawn, as for `summarize`.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        For example, ``ax.set_xscale("log")`` makes an axis logarithmic.
+
+    Raises
+    ------
+    InvalidColumnError, InvalidValueError
+        As by `summarize`.
+    PyExperimenterError
+        If matplotlib is missing.
+
+    Warns
+    -----
+    UserWarning
+        If points have fewer runs than others, or open or failed ones.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({
+    ...     "ID": [1, 2, 3, 4], "C": [1, 1, 10, 10], "seed": [0, 1, 0, 1],
+    ...     "creation_date": pd.Timestamp("2026-01-01"), "status": "done", "accuracy": [0.8, 0.9, 0.9, 1.0],
+    ... })
+    >>> ax = plot_result(table, "accuracy", x="C")
+    >>> ax.lines[0].get_xydata().round(2).tolist()
+    [[1.0, 0.85], [10.0, 0.95]]
+    """
+    axes = axes_or_new(ax)
+    stat = known_statistic(stat)
+    summary = _summary(table, value, [x, *listed(hue)], over, stat, "name it in x, hue or over")
+    center, spread = STATISTICS[stat]
+    places, ticks = _places(summary, x)
+    codes, hues = levels(summary, listed(hue))
+    for number, labels in enumerate(hues):
+        line = summary[codes == number]
+        # Side by side, so that error bars do not hide each other.
+        shift = 0.0 if ticks is None else (number - (len(hues) - 1) / 2) * 0.4 / len(hues)
+        axes.errorbar(
+            places[line.index] + shift,
+            line[center],
+            yerr=line[spread] if spread else None,
+            fmt="o-" if ticks is None else "o",
+            capsize=3,
+            label=", ".join(map(as_text, labels)),
+        )
+    if ticks is not None:
+        _set_ticks(axes, ticks)
+    _describe(axes, x, f"{value} ({stat})", listed(hue))
+    return axes
+
+
+def plot_heatmap(
+    table: pd.DataFrame,
+    value: str,
+    x: str,
+    y: str,
+    over: Names = "seed",
+    digits: int = 3,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the means of a resultfield over two keyfields as colours with their numbers.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Experiments as `get_table` returns them; rows may be left out.
+    value : str
+        Resultfield.
+    x, y : str
+        Keyfields, sorted, the first value of `y` at the top.
+    over : str or sequence of str, optional
+        Keyfields averaged over.
+    digits : int
+        Decimals.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Cells without a result have a dash and no colour.
+
+    Raises
+    ------
+    InvalidColumnError, InvalidValueError
+        As by `summarize`.
+    PyExperimenterError
+        If matplotlib is missing.
+
+    Warns
+    -----
+    UserWarning
+        If cells have fewer runs than others, or open or failed ones.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({
+    ...     "ID": [1, 2, 3, 4], "C": [1, 1, 10, 10], "gamma": [0.1, 0.2, 0.1, 0.2],
+    ...     "creation_date": pd.Timestamp("2026-01-01"), "status": "done", "accuracy": [0.8, 0.9, 0.9, 1.0],
+    ... })
+    >>> ax = plot_heatmap(table, "accuracy", x="C", y="gamma", over=None)
+    >>> [text.get_text() for text in ax.texts]
+    ['0.800', '0.900', '0.900', '1.000']
+    """
+    axes = axes_or_new(ax)
+    summary = _summary(table, value, [y, x], over, "mean", "name it in x, y or over")
+    rows, row_labels = levels(summary, [y])
+    columns, column_labels = levels(summary, [x])
+    means = np.full((len(row_labels), len(column_labels)), np.nan)
+    means[rows, columns] = summary["mean"]
+    image = axes.imshow(means, aspect="auto")
+    for (row, column), mean in np.ndenumerate(means):
+        red, green, blue, _ = image.cmap(image.norm(mean)) if math.isfinite(mean) else (1, 1, 1, 1)
+        light = 0.299 * red + 0.587 * green + 0.114 * blue > 0.5  # as the eye weighs them (ITU-R BT.601)
+        text = NULL if math.isnan(mean) else f"{mean:.{digits}f}"
+        axes.text(column, row, text, ha="center", va="center", color="black" if light else "white")
+    _set_ticks(axes, [as_text(name) for (name,) in column_labels])
+    axes.set_yticks(range(len(row_labels)), [as_text(name) for (name,) in row_labels])
+    axes.figure.colorbar(image, ax=axes, label=f"{value} (mean)")
+    _describe(axes, x, y, [])
+    return axes
+
+
+def plot_curves(
+    logs: pd.DataFrame,
+    table: pd.DataFrame,
+    value: str,
+    index: str,
+    hue: Names = None,
+    over: Names = "seed",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw what experiments logged on their way: lines of means, in bands of one standard deviation to either side.
+
+    Only experiments that are done count. Where an experiment logged an index value in several executions, as after a
+    pause or a loss, the last one counts.
+
+    Parameters
+    ----------
+    logs : pandas.DataFrame
+        Rows of a logtable as `get_logtable` returns them; rows may be left out.
+    table : pandas.DataFrame
+        Experiments as `get_table` returns them; rows may be left out.
+    value, index : str
+        Columns of numbers in `logs`: what is drawn, and over what (epoch, step, ...).
+    hue : str or sequence of str, optional
+        Keyfields whose combinations are lines of their own.
+    over : str or sequence of str, optional
+        Keyfields averaged over.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    InvalidColumnError
+        If a column is not there, if a keyfield that is named nowhere takes several values in a line, or if an execution
+        logged an index value several times.
+    InvalidValueError
+        If a column is not numeric, or a table empty.
+    PyExperimenterError
+        If matplotlib is missing.
+
+    Warns
+    -----
+    UserWarning
+        If lines are somewhere the means of fewer experiments than the table has for them.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"ID": [1, 2], "seed": [0, 1], "creation_date": pd.Timestamp("2026-01-01"),
+    ...                       "status": "done"})
+    >>> logs = pd.DataFrame({"ID": [1, 2, 3, 4], "experiment_id": [1, 1, 2, 2], "epoch": [1, 2, 1, 2],
+    ...                      "loss": [0.5, 0.3, 0.7, 0.5]})
+    >>> plot_curves(logs, table, "loss", index="epoch").lines[0].get_xydata().round(2).tolist()
+    [[1.0, 0.6], [2.0, 0.4]]
+    """
+    axes = axes_or_new(ax)
+    table = checked(table, [], listed(hue), listed(over), "name it in hue or over")
+    codes, hues = levels(table, listed(hue))
+    points = _points(logs, table["ID"][table["status"] == "done"], value, index)
+    points["line"] = points["experiment"].map(dict(zip(table["ID"], codes, strict=True)))
+    expected = codes.value_counts()
+    thin = []
+    for number, labels in enumerate(hues):
+        curve = points[points["line"] == number].groupby("index")["value"].agg(["mean", "std", "count"])
+        (line,) = axes.plot(curve.index, curve["mean"], label=", ".join(map(as_text, labels)))
+        low, high = curve["mean"] - curve["std"], curve["mean"] + curve["std"]
+        axes.fill_between(curve.index, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+        fewest = 0 if curve.empty else curve["count"].min()
+        if fewest < expected[number]:
+            thin.append(f"{cell_name(listed(hue), labels) or 'the line'} (at least {fewest} of {expected[number]})")
+    if thin:
+        warn([f"lines are somewhere means of fewer experiments than the table has: {some_of(thin, '; ')}"])
+    _describe(axes, index, f"{value} (mean±std)", listed(hue))
+    return axes
+
+
+def plot_progress(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw how many experiments were finished over time, done and in error.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Experiments as `get_table`, or executions as `get_attempts` returns them. Of an experiment that was reset the
+        former know the last execution only.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    InvalidColumnError
+        If it is none of these tables.
+    PyExperimenterError
+        If matplotlib is missing.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"status": ["done", "error", "done"],
+    ...                       "start_date": pd.to_datetime(["2026-01-01 10:00", "2026-01-01 10:00", None]),
+    ...                       "end_date": pd.to_datetime(["2026-01-01 10:30", "2026-01-01 10:10", "2026-01-01 11:00"])})
+    >>> ax = plot_progress(table)
+    >>> {line.get_label(): line.get_ydata().tolist() for line in ax.lines}
+    {'done (2)': [0, 1, 2, 2], 'error (1)': [0, 1, 1]}
+    """
+    axes = axes_or_new(ax)
+    executions = "outcome" in table.columns
+    columns = ("outcome", "started", "ended") if executions else ("status", "start_date", "end_date")
+    check_columns(table, columns)
+    state, start, end = (table[name].reset_index(drop=True) for name in columns)
+    finished = end[state.isin(["done", "error"])].dropna()
+    begin = min([*start[finished.index].dropna(), *finished], default=None)
+    for name, colour in (("done", "C0"), ("error", "C3")):
+        times = finished[state[finished.index] == name].sort_values()
+        # From the very beginning to the very end, so that lines that rise at other times can be compared.
+        all_times = [] if begin is None else [begin, *times, finished.max()]
+        counts = [] if begin is None else [*range(len(times) + 1), len(times)]
+        axes.step(all_times, counts, where="post", color=colour, label=f"{name} ({len(times)})")
+    dates = optional_import("matplotlib.dates", "plots")
+    if begin is not None:
+        locator = dates.AutoDateLocator()
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
+    axes.legend()
+    _describe(axes, "time (UTC)", f"{'executions' if executions else 'experiments'} finished", [])
+    return axes
+
+
+def axes_or_new(ax: Axes | None) -> Axes:
+    """Return the axes given, or new ones; it is an error if matplotlib is missing."""
+    optional_import("matplotlib", "plots")
+    from pyexperimenter.analysis.displayed import new_axes
+
+    return new_axes() if ax is None else ax
+
+
+def _summary(table: pd.DataFrame, value: str, keys: list[str], over: Names, stat: str, remedy: str) -> pd.DataFrame:
+    """Summarise, and warn of what is incomplete."""
+    table = checked(table, [value], keys, listed(over), remedy)
+    summary = summarize_cells(table, [value], keys, stat).drop(columns="value")
+    warn(incomplete(summary, keys))
+    return summary
+
+
+def _places(summary: pd.DataFrame, x: str) -> tuple[pd.Series[float], list[str] | None]:
+    """Return where on the x axis the lines of a summary belong, and names of the places if they are no numbers."""
+    column = summary[x]
+    is_number = pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype)
+    if is_number and column.notna().all():
+        return numbers(summary, x), None
+    codes, names = levels(summary, [x])
+    return codes.astype(float), [as_text(name) for (name,) in names]
+
+
+def _set_ticks(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_xticks(range(len(names)), list(names))
+    if sum(map(len, names)) > _LONG_LABELS:
+        axes.tick_params(axis="x", rotation=45)
+
+
+def _describe(axes: Axes, x: str, y: str, hue: list[str]) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    if hue:
+        axes.legend(title=", ".join(hue))
+
+
+def _points(logs: pd.DataFrame, experiments: pd.Series[int], value: str, index: str) -> pd.DataFrame:
+    """Return what some experiments logged: columns experiment, index, value; the last value for each index."""
+    check_columns(logs, ["ID", "experiment_id"])
+    points = pd.DataFrame(
+        {
+            "experiment": logs["experiment_id"],
+            "execution": logs["attempt_id"] if "attempt_id" in logs else logs["experiment_id"],
+            "index": numbers(logs, index),
+            "value": numbers(logs, value),
+            "ID": logs["ID"],
+        }
+    )
+    points = points[points["experiment"].isin(experiments)].dropna(subset=["index", "value"])
+    repeated = points.duplicated(["experiment", "execution", "index"])
+    if repeated.any():
+        example = points[repeated].iloc[0]
+        raise InvalidColumnError(
+            f"{index!r} does not identify what an execution logged: experiment {example['experiment']:.0f} has several "
+            f"rows with {index}={as_text(example['index'])}; leave one of them in the logs"
+        )
+    return points.sort_values("ID").drop_duplicates(["experiment", "index"], keep="last")

@@ -1,0 +1,272 @@
+"""A summary -> a table of a paper, as LaTeX, Markdown or HTML.
+
+What stands where, what is bold and what is incomplete is decided in `layout`, once for all formats. Here stands only
+how a text, a number and a line of cells are written.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+
+from pyexperimenter.analysis.cells import NULL, Names, as_text
+from pyexperimenter.analysis.layout import Best, Cell, Digits, lay_out
+
+_MARK = "†"
+
+
+def to_latex(
+    summary: pd.DataFrame,
+    columns: Names = None,
+    stat: str | None = None,
+    digits: Digits = 3,
+    best: Best = None,
+    best_per: str | None = None,
+    caption: str | None = None,
+    label: str | None = None,
+) -> str:
+    r"""Render a summary as a LaTeX table, which needs ``\usepackage{booktabs}`` and nothing else.
+
+    Parameters
+    ----------
+    summary : pandas.DataFrame
+        As from `summarize`; lines may be left out or sorted: rows appear in their order.
+    columns : str or sequence of str, optional
+        Keyfields whose values become columns, sorted with NULL last; by default those that `summarize` was told.
+    stat : str, optional
+        What a cell shows, as for `summarize`; by default what it was told.
+    digits : int or mapping of str to int
+        Decimals, for all values or for each by its name.
+    best : {"max", "min"} or mapping of str to these, optional
+        Whether the greatest or the least mean (or median) is bold. The numbers behind the digits shown decide. Ties,
+        up to a relative 1e-12, which is how far rounding may take apart equal means, are all bold.
+    best_per : {"row", "column"}, optional
+        Among what: the cells of one row or of one column, and of one value in both cases. By default rows, or
+        columns if a row has one cell only.
+    caption, label : str, optional
+        LaTeX, not escaped. With one of them the tabular stands in a ``table``.
+
+    Returns
+    -------
+    str
+        Names and texts are escaped; letters that are not Latin need XeLaTeX or LuaLaTeX. A dash stands for what does
+        not exist: a cell without runs, the spread of a single run. Cells with fewer runs than others or with missing
+        ones are marked, and a note under the table tells what the marks mean.
+
+    Raises
+    ------
+    InvalidColumnError
+        If it is no summary, or lacks a column that is asked for.
+    InvalidValueError
+        If an option is not known, or two lines of the summary are the same cell.
+
+    Examples
+    --------
+    >>> summary = pd.DataFrame({"kernel": ["linear", "rbf"], "mean": [0.92, 0.96], "std": [0.02, 0.01],
+    ...                         "n": [5, 5], "missing": [0, 0]})
+    >>> print(to_latex(summary, best="max"))
+    \begin{tabular}{lr}
+    \toprule
+    kernel & mean $\pm$ standard deviation \\
+    \midrule
+    linear & $0.920 \pm 0.020$ \\
+    rbf & $\mathbf{0.960 \pm 0.010}$ \\
+    \bottomrule
+    \end{tabular}
+    \par\smallskip{\footnotesize Mean $\pm$ standard deviation over n = 5 runs.\par}
+    """
+    layout = lay_out(summary, columns, stat, digits, best, best_per)
+    width = len(layout.names)
+    lines = [rf"\begin{{tabular}}{{{'l' * width}{'r' * len(layout.header[0])}}}", r"\toprule"]
+    for level in range(len(layout.header) - 1):
+        lines += _latex_spans(layout.spans(level), width)
+    lines += [" & ".join(map(_escape_latex, (*layout.names, *layout.header[-1]))) + r" \\", r"\midrule"]
+    for names, cells in layout.rows:
+        lines.append(" & ".join([*map(_latex_label, names), *map(_latex_cell, cells)]) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}", rf"\par\smallskip{{\footnotesize {_escape_latex(layout.note)}\par}}"]
+    if caption is not None or label is not None:
+        above = [rf"\caption{{{caption}}}"] * (caption is not None) + [rf"\label{{{label}}}"] * (label is not None)
+        lines = [r"\begin{table}", r"\centering", *above, *lines, r"\end{table}"]
+    return "\n".join(lines)
+
+
+def to_markdown(
+    summary: pd.DataFrame,
+    columns: Names = None,
+    stat: str | None = None,
+    digits: Digits = 3,
+    best: Best = None,
+    best_per: str | None = None,
+) -> str:
+    """Render a summary as a Markdown table (GitHub's pipe tables, which most tools read).
+
+    Parameters, result and errors are those of `to_latex`.
+
+    Examples
+    --------
+    >>> summary = pd.DataFrame({"kernel": ["linear", "rbf"], "mean": [0.92, 0.96], "std": [0.02, 0.01],
+    ...                         "n": [5, 4], "missing": [0, 1]})
+    >>> print(to_markdown(summary, digits=2, best="max"))
+    | kernel   |   mean ± standard deviation |
+    |:---------|----------------------------:|
+    | linear   |                 0.92 ± 0.02 |
+    | rbf      |        **0.96 ± 0.01** †4/5 |
+    <BLANKLINE>
+    Mean ± standard deviation over up to n = 5 runs. † fewer: results / runs in the table.
+    """
+    from tabulate import tabulate
+
+    layout = lay_out(summary, columns, stat, digits, best, best_per)
+    # Markdown knows one line of header only.
+    headers = [", ".join(column) for column in zip(*layout.header, strict=True)]
+    table = tabulate(
+        [[*map(_markdown_label, names), *map(_markdown_cell, cells)] for names, cells in layout.rows],
+        headers=[_escape_markdown(name) for name in (*layout.names, *headers)],
+        tablefmt="pipe",
+        disable_numparse=True,
+        colalign=["left"] * len(layout.names) + ["right"] * len(headers),
+    )
+    return f"{table}\n\n{_escape_markdown(layout.note)}"
+
+
+def to_html(
+    summary: pd.DataFrame,
+    columns: Names = None,
+    stat: str | None = None,
+    digits: Digits = 3,
+    best: Best = None,
+    best_per: str | None = None,
+) -> str:
+    """Render a summary as an HTML table, without styles; notebooks show it by ``IPython.display.HTML``.
+
+    Parameters, result and errors are those of `to_latex`.
+
+    Examples
+    --------
+    >>> summary = pd.DataFrame({"kernel": ["rbf"], "mean": [0.96], "std": [0.01], "n": [5], "missing": [0]})
+    >>> print(to_html(summary, stat="mean"))
+    <table>
+    <thead>
+    <tr><th>kernel</th><th>mean</th></tr>
+    </thead>
+    <tbody>
+    <tr><th>rbf</th><td>0.960</td></tr>
+    </tbody>
+    <tfoot>
+    <tr><td colspan="2">Mean over n = 5 runs.</td></tr>
+    </tfoot>
+    </table>
+    """
+    layout = lay_out(summary, columns, stat, digits, best, best_per)
+    lines = ["<table>", "<thead>"]
+    for level in range(len(layout.header)):
+        lowest = level == len(layout.header) - 1
+        names = layout.names if lowest else [""] * len(layout.names)
+        lines.append(_html_line([(name, 1) for name in names] + layout.spans(level)))
+    lines += ["</thead>", "<tbody>"]
+    for labels, cells in layout.rows:
+        heads = "".join(f"<th>{html.escape(as_text(value))}</th>" for value in labels)
+        lines.append(f"<tr>{heads}{''.join(f'<td>{_html_cell(cell)}</td>' for cell in cells)}</tr>")
+    width = len(layout.names) + len(layout.header[0])
+    note = f'<tr><td colspan="{width}">{html.escape(layout.note)}</td></tr>'
+    return "\n".join([*lines, "</tbody>", "<tfoot>", note, "</tfoot>", "</table>"])
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",  # in LaTeX's oldest, and still default, encoding these three are other letters
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "[": "{[}",  # these two would be arguments of the \\ before them
+    "*": "{*}",
+    "±": r"$\pm$",
+    "†": r"$\dagger$",
+    "–": "--",
+}
+
+
+def _escape_latex(text: str) -> str:
+    r"""Let LaTeX print a text as it is.
+
+    >>> print(_escape_latex("a_b: 50 % of {x}"))
+    a\_b: 50 \% of \{x\}
+    """
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def _latex_label(value: Any) -> str:
+    r"""Return a value in text mode, numbers with a true minus.
+
+    >>> print(_latex_label("a_b"), _latex_label(-1), _latex_label(1e-5))
+    a\_b $-1$ $1 \times 10^{-5}$
+    """
+    text = as_text(value)
+    if isinstance(value, str) or not re.fullmatch(r"-?\d+(\.\d+)?(e[+-]?\d+)?", text):
+        return _escape_latex(text)
+    number = re.sub(r"e\+?(-?)0*(\d+)", r" \\times 10^{\1\2}", text)
+    return f"${number}$"
+
+
+def _latex_spans(spans: Sequence[tuple[str, int]], offset: int) -> Iterator[str]:
+    """Yield a line of the header whose cells span columns, and the rules below them."""
+    cells = [rf"\multicolumn{{{width}}}{{c}}{{{_escape_latex(text)}}}" for text, width in spans]
+    yield " & ".join(["" for _ in range(offset)] + cells) + r" \\"
+    rules, start = [], offset + 1
+    for _, width in spans:
+        rules.append(rf"\cmidrule(lr){{{start}-{start + width - 1}}}")
+        start += width
+    yield " ".join(rules)
+
+
+def _latex_cell(cell: Cell | None) -> str:
+    if cell is None:
+        return "--"
+    numbers = [cell.center] if cell.spread is None else [cell.center, cell.spread]
+    text = r" \pm ".join(number.replace(NULL, r"\mbox{--}").replace("inf", r"\infty") for number in numbers)
+    bold = rf"\mathbf{{{text}}}" if cell.bold else text
+    mark = rf"^{{\dagger {cell.mark}}}" if cell.mark else ""
+    return f"${bold}{mark}$"
+
+
+def _escape_markdown(text: str) -> str:
+    r"""Let Markdown print a text as it is; an underscore in a word is left, as it means nothing there.
+
+    >>> print(_escape_markdown("breast_cancer | *a* _b_"))
+    breast_cancer \| \*a\* \_b\_
+    """
+    return re.sub(r"[\\`*|<\[~&$]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
+
+
+def _markdown_label(value: Any) -> str:
+    return _escape_markdown(as_text(value))
+
+
+def _markdown_cell(cell: Cell | None) -> str:
+    text = _plain(cell)
+    bold = f"**{text}**" if cell and cell.bold else text
+    return f"{bold} {_MARK}{cell.mark}" if cell and cell.mark else bold
+
+
+def _html_line(spans: Sequence[tuple[str, int]]) -> str:
+    wide = (f' colspan="{width}"' if width > 1 else "" for _, width in spans)
+    cells = (f"<th{span}>{html.escape(text)}</th>" for span, (text, _) in zip(wide, spans, strict=True))
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _html_cell(cell: Cell | None) -> str:
+    text = _plain(cell)
+    bold = f"<strong>{text}</strong>" if cell and cell.bold else text
+    return f"{bold} <sup>{_MARK}{cell.mark}</sup>" if cell and cell.mark else bold
+
+
+def _plain(cell: Cell | None) -> str:
+    if cell is None:
+        return NULL
+    return cell.center if cell.spread is None else f"{cell.center} ± {cell.spread}"

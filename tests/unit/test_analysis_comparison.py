@@ -1,0 +1,396 @@
+"""Paired tests against published examples, SciPy and statsmodels, and what is left out or refused."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+import statsmodels.formula.api
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from statsmodels.stats.anova import anova_lm
+from statsmodels.stats.multitest import multipletests
+
+from pyexperimenter.analysis import compare
+from pyexperimenter.analysis.rank_tests import difference, friedman, holm, iman_davenport, nemenyi, rank, wilcoxon
+from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError, PyExperimenterError
+
+# Demšar (2006), table 6: the AUC of four variants of C4.5 on 14 data sets, adult to wine. In the paper the third
+# variant has a better rank than the fourth on voting, the last but one, though both print as 0.975; here they differ.
+VARIANTS = ["C4.5", "C4.5+m", "C4.5+cf", "C4.5+m+cf"]
+DEMSAR = np.array(
+    [
+        [0.763, 0.768, 0.771, 0.798],
+        [0.599, 0.591, 0.590, 0.569],
+        [0.954, 0.971, 0.968, 0.967],
+        [0.628, 0.661, 0.654, 0.657],
+        [0.882, 0.888, 0.886, 0.898],
+        [0.936, 0.931, 0.916, 0.931],
+        [0.661, 0.668, 0.609, 0.685],
+        [0.583, 0.583, 0.563, 0.625],
+        [0.775, 0.838, 0.866, 0.875],
+        [1.000, 1.000, 1.000, 1.000],
+        [0.940, 0.962, 0.965, 0.962],
+        [0.619, 0.666, 0.614, 0.669],
+        [0.972, 0.981, 0.9751, 0.975],
+        [0.957, 0.978, 0.946, 0.970],
+    ]
+)
+# Table 5a: q for 2 to 10 levels.
+Q = {
+    0.05: [1.960, 2.343, 2.569, 2.728, 2.850, 2.949, 3.031, 3.102, 3.164],
+    0.10: [1.645, 2.052, 2.291, 2.459, 2.589, 2.693, 2.780, 2.855, 2.920],
+}
+
+
+def experiments(scores, levels=None, seeds=1):
+    """Make a table of N blocks x k levels (x seeds, which all have the same score)."""
+    levels = levels or [f"level {number}" for number in range(scores.shape[1])]
+    lines = [
+        (block, level, seed, scores[block, number])
+        for block in range(len(scores))
+        for number, level in enumerate(levels)
+        for seed in range(seeds)
+    ]
+    table = pd.DataFrame(lines, columns=["dataset", "method", "seed", "auc"])
+    table.insert(0, "ID", range(1, len(table) + 1))
+    table.insert(4, "creation_date", pd.Timestamp("2026-01-01"))
+    table.insert(5, "status", "done")
+    return table
+
+
+def demsar(columns=4):
+    return compare(experiments(DEMSAR[:, :columns], VARIANTS[:columns]), "auc", by="method", blocks="dataset")
+
+
+def distinct(seed, blocks, levels):
+    """Scores without ties, also among differences."""
+    return np.random.default_rng(seed).random((blocks, levels))
+
+
+# Published examples
+
+
+def test_friedman_of_demsar():
+    comparison = demsar()
+    assert (comparison.test, comparison.scores.shape) == ("Friedman", (14, 4))
+    ranks = comparison.average_ranks
+    assert [round(ranks[variant], 3) for variant in VARIANTS] == [3.143, 2.000, 2.893, 1.964]
+    assert list(ranks.index) == ["C4.5+m+cf", "C4.5+m", "C4.5+cf", "C4.5"], "the best first"
+    # The paper's 9.28 is without the correction for ties, which divides by 1 - sum(t³ - t) / (N k (k² - 1)): three
+    # pairs are tied, and four once.
+    ties = 1 - (3 * (2**3 - 2) + (4**3 - 4)) / (14 * 4 * (4**2 - 1))
+    assert comparison.statistic * ties == pytest.approx(9.28, abs=0.005)
+    assert comparison.p_value == pytest.approx(scipy.stats.chi2.sf(comparison.statistic, 3))
+    f, p = iman_davenport(comparison.statistic * ties, 14, 4)
+    assert f == pytest.approx(3.69, abs=0.005)
+    assert p == pytest.approx(scipy.stats.f.sf(3.69, 3, 39), rel=0.01)
+
+
+def test_nemenyi_of_demsar():
+    comparison = demsar()
+    assert comparison.critical_difference() == pytest.approx(1.25, abs=0.005)
+    assert comparison.critical_difference(alpha=0.10) == pytest.approx(1.12, abs=0.005)
+    # Page 14: at 0.05 no pair differs; at 0.10 C4.5 is worse than C4.5+m and C4.5+m+cf, and no other pair differs.
+    assert comparison.cliques() == [("C4.5+m+cf", "C4.5+m", "C4.5+cf", "C4.5")]
+    assert comparison.cliques(alpha=0.10) == [("C4.5+m+cf", "C4.5+m", "C4.5+cf"), ("C4.5+cf", "C4.5")]
+
+
+@pytest.mark.parametrize(("alpha", "k", "q"), [(a, k, q) for a, row in Q.items() for k, q in enumerate(row, start=2)])
+def test_quantiles_of_demsar(alpha, k, q):
+    assert nemenyi(6, k, alpha) / math.sqrt(k * (k + 1) / 36) == pytest.approx(q, abs=0.0011)  # partly cut, not rounded
+
+
+def test_wilcoxon_of_demsar():
+    # Page 7: R+ = 93 and R- = 12, with the ranks of the two data sets without a difference split.
+    comparison = demsar(columns=2)
+    assert (comparison.test, comparison.statistic) == ("Wilcoxon signed-rank", 12)
+    assert comparison.p_value < 0.05
+    assert list(comparison.average_ranks.index) == ["C4.5+m", "C4.5"]
+
+
+def test_wilcoxon_of_its_textbook():
+    # Hollander and Wolfe, Nonparametric Statistical Methods (1973), table 3.1, the example of R's wilcox.test: nine
+    # patients' depression before and after; V = 40 of 45, p = 0.019 one-sided.
+    before = [1.83, 0.50, 1.62, 2.48, 1.68, 1.88, 1.55, 3.06, 1.30]
+    after = [0.878, 0.647, 0.598, 2.05, 1.06, 1.29, 1.06, 3.14, 1.29]
+    statistic, p_value = wilcoxon([difference(b, a) for b, a in zip(before, after, strict=True)])
+    assert statistic == 45 - 40
+    assert p_value / 2 == pytest.approx(0.01953, abs=1e-5)
+
+
+def test_friedman_of_its_textbook():
+    # Hollander and Wolfe (1973), table 7.1, the example of R's friedman.test: three ways to round first base, 22
+    # players; chi² = 11.143 with 2 degrees of freedom, p = 0.003805.
+    times = """5.40 5.50 5.55 5.85 5.70 5.75 5.20 5.60 5.50 5.55 5.50 5.40 5.90 5.85 5.70 5.45 5.55 5.60 5.40 5.40 5.35
+    5.45 5.50 5.35 5.25 5.15 5.00 5.85 5.80 5.70 5.25 5.20 5.10 5.65 5.55 5.45 5.60 5.35 5.45 5.05 5.00 4.95 5.50 5.50
+    5.40 5.45 5.55 5.50 5.55 5.55 5.35 5.45 5.50 5.55 5.50 5.45 5.25 5.65 5.60 5.40 5.70 5.65 5.55 6.30 6.30 6.25"""
+    scores = np.array(times.split(), dtype=float).reshape(22, 3)
+    comparison = compare(experiments(scores), "auc", by="method", blocks="dataset", better="min")
+    assert comparison.statistic == pytest.approx(11.143, abs=0.0005)
+    assert comparison.p_value == pytest.approx(0.003805, abs=5e-7)
+
+
+def test_holm_of_a_published_example():
+    # Holm's procedure on p-values 0.01, 0.04, 0.03, 0.005, as on Wikipedia's page of it: at 0.05 the first and the last
+    # are significant.
+    adjusted = holm([0.01, 0.04, 0.03, 0.005])
+    assert adjusted == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+# Other implementations
+
+
+@settings(max_examples=25)  # statsmodels collects garbage each time
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_holm_is_that_of_statsmodels(p_values):
+    assert holm(p_values) == pytest.approx(list(multipletests(p_values, method="holm")[1]))
+
+
+@given(st.integers(0, 1000), st.integers(2, 20), st.integers(3, 6))
+def test_friedman_is_that_of_scipy(seed, blocks, levels):
+    scores = distinct(seed, blocks, levels)
+    comparison = compare(experiments(scores), "auc", by="method", blocks="dataset")
+    expected = scipy.stats.friedmanchisquare(*scores.T)
+    assert (comparison.statistic, comparison.p_value) == pytest.approx((expected.statistic, expected.pvalue))
+
+
+@settings(max_examples=30)
+@given(st.lists(st.lists(st.integers(0, 3), min_size=4, max_size=4), min_size=3, max_size=8).filter(len))
+def test_iman_and_davenport_is_an_analysis_of_variance_of_the_ranks(scores):
+    ranks = rank(pd.DataFrame(scores), "max")
+    statistic, _ = friedman(ranks)
+    f, p = iman_davenport(statistic, *ranks.shape)
+    if ranks.nunique(axis=1).eq(1).all() or not np.ptp(ranks - ranks.mean(), axis=0).any():
+        return  # nothing varies, or nothing but the levels: statsmodels would divide by zero
+    long = ranks.melt(value_name="rank", var_name="level", ignore_index=False).rename_axis("block").reset_index()
+    model = statsmodels.formula.api.ols("rank ~ C(level) + C(block)", long).fit()
+    expected = anova_lm(model).loc["C(level)"]
+    assert (f, p) == pytest.approx((expected["F"], expected["PR(>F)"]), abs=1e-9)
+
+
+@given(st.integers(0, 1000), st.integers(2, 12))
+def test_wilcoxon_is_what_all_signs_make_of_it(seed, n):
+    differences = np.random.default_rng(seed).normal(0.3, 1, n)
+    statistic, p_value = wilcoxon(list(differences))
+    ranks = scipy.stats.rankdata(abs(differences))
+    sums = [ranks @ signs for signs in itertools.product([0, 1], repeat=n)]
+    positive = ranks[differences > 0].sum()
+    assert statistic == min(positive, ranks.sum() - positive)
+    tail = np.mean([total <= statistic for total in sums])
+    assert p_value == pytest.approx(min(1, 2 * tail))
+
+
+def test_pairs_are_tested_by_wilcoxon():
+    scores = distinct(1, 12, 4)
+    pairs = compare(experiments(scores, VARIANTS), "auc", by="method", blocks="dataset").pairwise
+    assert list(pairs) == ["first", "second", "difference", "statistic", "p_value", "p_holm"]
+    assert list(zip(pairs["first"], pairs["second"], strict=True)) == list(itertools.combinations(sorted(VARIANTS), 2))
+    for line in pairs.itertuples():
+        first, second = (scores[:, VARIANTS.index(name)] for name in (line.first, line.second))
+        expected = scipy.stats.wilcoxon(first, second)
+        assert (line.statistic, line.p_value) == pytest.approx((expected.statistic, expected.pvalue))
+        assert line.difference == pytest.approx(np.median(first - second))
+    assert list(pairs["p_holm"]) == pytest.approx(list(multipletests(pairs["p_value"], method="holm")[1]))
+
+
+# Invariants
+
+SCORES = st.integers(3, 8).flatmap(
+    lambda blocks: st.integers(2, 3).flatmap(
+        lambda levels: st.lists(
+            st.lists(st.integers(0, 4), min_size=levels, max_size=levels), min_size=blocks, max_size=blocks
+        )
+    )
+)
+
+
+def numbers_of(comparison):
+    pairs = comparison.pairwise.set_index(["first", "second"])
+    return [comparison.statistic, comparison.p_value, *comparison.average_ranks.sort_index(), *pairs.to_numpy().ravel()]
+
+
+@settings(max_examples=15)  # SciPy permutes where there are ties, which takes its time
+@given(SCORES, st.integers(-50, 50), st.randoms())
+def test_what_cannot_matter_does_not(scores, shift, random):
+    scores = np.array(scores) / 10
+    table = experiments(scores)
+    comparison = compare(table, "auc", by="method", blocks="dataset")
+    expected = pytest.approx(numbers_of(comparison))
+    k = scores.shape[1]
+    assert comparison.average_ranks.sum() == pytest.approx(k * (k + 1) / 2)
+    assert 0 <= comparison.p_value <= 1
+    assert (comparison.pairwise["p_holm"] >= comparison.pairwise["p_value"]).all()
+
+    shuffled = table.iloc[random.sample(range(len(table)), len(table))]
+    assert numbers_of(compare(shuffled, "auc", by="method", blocks="dataset")) == expected
+    shifted = compare(experiments(scores + shift / 10), "auc", by="method", blocks="dataset")
+    assert numbers_of(shifted) == expected
+    reversed_ = compare(experiments(-scores), "auc", by="method", blocks="dataset", better="min")
+    assert list(reversed_.average_ranks) == list(comparison.average_ranks)
+    assert reversed_.p_value == pytest.approx(comparison.p_value)
+    averaged = compare(experiments(scores, seeds=3), "auc", by="method", blocks="dataset", over="seed")
+    assert numbers_of(averaged) == expected, "rounding errors of means do not break ties"
+
+
+def test_rounding_errors_do_not_break_ties():
+    assert rank(pd.DataFrame([[0.1 + 0.2, 0.3, 0.2]]), "max").to_numpy().tolist() == [[1.5, 1.5, 3]]
+    assert difference(0.1 + 0.2, 0.3) == 0
+    assert difference(1.3, 1.2) == difference(0.3, 0.2) == 0.1
+    assert difference(math.inf, 5.0) == math.inf
+    assert difference(math.inf, math.inf) == 0
+
+
+def test_levels_that_do_not_differ():
+    for levels in (2, 3):
+        comparison = compare(experiments(np.full((6, levels), 0.5)), "auc", by="method", blocks="dataset")
+        assert comparison.p_value == 1
+        assert list(comparison.pairwise["p_value"]) == [1] * len(comparison.pairwise)
+        assert len(set(comparison.average_ranks)) == 1
+    assert comparison.iman_davenport == (0, 1)
+
+
+def test_levels_that_always_differ():
+    comparison = compare(experiments(np.tile([0.1, 0.2, 0.3], (8, 1))), "auc", by="method", blocks="dataset")
+    assert comparison.statistic == pytest.approx(16)
+    assert comparison.iman_davenport == (math.inf, 0)
+    assert comparison.cliques() == [("level 2", "level 1"), ("level 1", "level 0")], "CD is 1.17"
+    always = experiments(np.tile([0.1, 0.2, 0.3], (11, 1)))
+    assert compare(always, "auc", by="method", blocks="dataset").cliques() == [], "CD is 0.9995"
+
+
+def test_infinite_scores_are_the_worst_runtimes():
+    scores = np.array([[1, np.inf, 2], [1, np.inf, np.inf], [3, 1, 2], [1, 2, 3]])
+    comparison = compare(experiments(scores), "auc", by="method", blocks="dataset", better="min")
+    assert list(comparison.average_ranks.sort_index()) == [1.5, 2.125, 2.375]
+    assert comparison.p_value == pytest.approx(scipy.stats.friedmanchisquare(*scores.T).pvalue)
+
+
+# Levels and blocks
+
+
+def test_null_is_a_level_and_numbers_are_levels():
+    table = experiments(distinct(0, 6, 3), [0.1, 10.0, None])
+    comparison = compare(table, "auc", by="method", blocks="dataset")
+    assert list(comparison.scores.columns[:2]) == [0.1, 10.0]
+    assert pd.isna(comparison.scores.columns[2])
+    assert "\n–  " in str(comparison)
+
+
+def test_several_keyfields_make_blocks():
+    table = experiments(distinct(0, 3, 2), seeds=2)
+    comparison = compare(table, "auc", by="method", blocks=["dataset", "seed"])
+    assert comparison.blocks == ("dataset", "seed")
+    assert list(comparison.scores.index) == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
+
+
+def test_blocks_without_all_levels_are_left_out_and_named():
+    scores = distinct(0, 10, 3)
+    table = experiments(scores)
+    table.loc[(table["dataset"] == 2) & (table["method"] == "level 1"), "status"] = "error"
+    table.loc[(table["dataset"] == 5) & (table["method"] == "level 0"), "auc"] = np.nan
+    table = table[(table["dataset"] != 7) | (table["method"] != "level 2")]
+    message = r"^3 of 10 blocks lack a result for a level of method and are left out: dataset=2; dataset=5; dataset=7$"
+    with pytest.warns(UserWarning, match=message) as caught:
+        comparison = compare(table, "auc", by="method", blocks="dataset")
+    assert (len(caught), caught[0].filename) == (1, __file__)
+    kept = scores[[0, 1, 3, 4, 6, 8, 9]]
+    assert comparison.statistic == pytest.approx(scipy.stats.friedmanchisquare(*kept.T).statistic)
+    np.testing.assert_array_equal(comparison.scores, kept)
+
+
+def test_means_of_fewer_runs_are_told():
+    table = experiments(distinct(0, 6, 2), seeds=3)
+    table.loc[0, "status"] = "running"
+    message = r"^1 of 12 cells have fewer than 3 runs.*: method=level 0, dataset=0 \(n=2, missing 1\)$"
+    with pytest.warns(UserWarning, match=message):
+        compare(table, "auc", by="method", blocks="dataset", over="seed")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (
+            {},
+            InvalidColumnError,
+            r"'seed' takes several values \(0, 1\) at method=level 0, dataset=0; "
+            r"name it in blocks \(or in over, to average over it first\)",
+        ),
+        ({"blocks": []}, InvalidColumnError, "blocks: no keyfield is named"),
+        ({"blocks": "method"}, InvalidColumnError, "'method' is named twice"),
+        ({"by": "metod"}, InvalidColumnError, "no column 'metod'"),
+        ({"value": "status", "over": "seed"}, InvalidValueError, "'status' is no column of numbers"),
+        ({"better": "higher"}, InvalidValueError, "better: 'higher' is not known; take 'max' or 'min'"),
+    ],
+)
+def test_what_is_refused_is_named(change, error, message):
+    arguments = {"value": "auc", "by": "method", "blocks": "dataset"} | change
+    with pytest.raises(error, match=message):
+        compare(experiments(distinct(0, 3, 3), seeds=2), **arguments)
+
+
+def test_a_level_without_results_is_named():
+    table = experiments(distinct(0, 4, 2))
+    table.loc[table["method"] == "level 1", "status"] = "created"
+    message = r"of 4 blocks 0 have all; 4 have method=level 0, 0 have method=level 1"
+    with pytest.raises(InvalidValueError, match=message):
+        compare(table, "auc", by="method", blocks="dataset")
+
+
+def test_one_level_is_not_enough():
+    with pytest.raises(InvalidValueError, match="needs two levels of method"):
+        compare(experiments(distinct(0, 4, 1)), "auc", by="method", blocks="dataset")
+
+
+@pytest.mark.parametrize("alpha", [0, 1, 5])
+def test_alpha_is_a_probability(alpha):
+    with pytest.raises(InvalidValueError, match=f"alpha: {alpha} does not lie between 0 and 1"):
+        demsar().critical_difference(alpha)
+
+
+def test_two_levels_have_no_f():
+    with pytest.raises(InvalidValueError, match="three levels or more"):
+        _ = demsar(columns=2).iman_davenport
+
+
+def test_scipy_is_asked_for_by_name(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    with pytest.raises(PyExperimenterError, match=r"pip install pyexperimenter\[stats\]"):
+        demsar()
+
+
+# Reading
+
+
+def test_a_comparison_is_a_text():
+    lines = str(demsar()).split("\n")
+    assert lines[0] == "auc of 4 levels of method over 14 blocks (dataset); higher is better"
+    assert lines[1].startswith("Friedman's test: chi²(3) = 10.23, p = 0.0167")
+    assert lines[2].startswith("Iman and Davenport's form of it: F(3, 39) = 4.185, p = 0.0116")
+    assert [line.split() for line in lines[4:10]][2:] == [
+        ["C4.5+m+cf", "1.964"],
+        ["C4.5+m", "2.000"],
+        ["C4.5+cf", "2.893"],
+        ["C4.5", "3.143"],
+    ]
+    assert len([line for line in lines[11:] if line.startswith("C4.5")]) == 6
+    assert repr(demsar()) == str(demsar())
+
+
+def test_a_notebook_shows_it_as_html():
+    table = experiments(distinct(0, 6, 2), ["<b>", "a & b"])
+    text = compare(table, "auc", by="method", blocks="dataset")._repr_html_()
+    assert "&lt;b&gt;" in text
+    assert "a &amp; b" in text
+    assert "<b>" not in text
+    assert text.count("<table>") == 2
+
+
+def test_a_comparison_is_not_changed():
+    with pytest.raises(AttributeError):
+        demsar().p_value = 0.0

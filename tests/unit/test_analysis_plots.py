@@ -1,0 +1,422 @@
+"""What figures show, read from what was drawn: positions, heights, labels. Never pixels."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.dates import num2date
+from matplotlib.figure import Figure
+
+from pyexperimenter.analysis import compare, plot_curves, plot_heatmap, plot_progress, plot_result
+from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError, PyExperimenterError
+
+
+def experiments(rows, keyfields, status="done"):
+    """Make a table as `get_table` returns it, with one resultfield, the last number of each row."""
+    table = pd.DataFrame(rows, columns=[*keyfields, "accuracy"])
+    table.insert(0, "ID", range(1, len(table) + 1))
+    table.insert(len(keyfields) + 1, "creation_date", pd.Timestamp("2026-01-01"))
+    table.insert(len(keyfields) + 2, "status", status)
+    return table
+
+
+def by_c():
+    """Two kernels at C = 1 and 100; means and standard deviations are easy to see."""
+    rows = [
+        (kernel, c, seed, round(mean + deviation, 3))
+        for (kernel, c), mean in {("rbf", 100): 0.9, ("rbf", 1): 0.7, ("linear", 1): 0.5, ("linear", 100): 0.6}.items()
+        for seed, deviation in enumerate((-0.1, 0.0, 0.1))
+    ]
+    return experiments(rows, ["kernel", "C", "seed"])
+
+
+def drawn(container):
+    """Return the points of an errorbar and the ends of its bars."""
+    line, _, (bars,) = container.lines
+    ends = [[round(float(y), 6) for _, y in segment] for segment in bars.get_segments()]
+    return line.get_xydata().round(6).tolist(), ends
+
+
+# Results
+
+
+def test_numbers_are_placed_by_their_size():
+    ax = plot_result(by_c(), "accuracy", x="C", hue="kernel")
+    linear, rbf = ax.containers
+    assert drawn(linear) == ([[1, 0.5], [100, 0.6]], [[0.4, 0.6], [0.5, 0.7]])
+    assert drawn(rbf) == ([[1, 0.7], [100, 0.9]], [[0.6, 0.8], [0.8, 1.0]])
+    assert linear.lines[0].get_linestyle() == "-"
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("C", "accuracy (mean±std)")
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["linear", "rbf"]
+    assert ax.get_legend().get_title().get_text() == "kernel"
+
+
+def test_texts_are_placed_side_by_side():
+    ax = plot_result(by_c(), "accuracy", x="kernel", hue="C")
+    first, second = (drawn(container)[0] for container in ax.containers)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["linear", "rbf"]
+    assert [[round(x), y] for x, y in first] == [[0, 0.5], [1, 0.7]]
+    assert [[round(x), y] for x, y in second] == [[0, 0.6], [1, 0.9]]
+    assert first[0][0] < 0 < second[0][0], "so that error bars do not hide each other"
+    assert ax.containers[0].lines[0].get_linestyle() == "None"
+
+
+def test_one_line_needs_no_legend():
+    ax = plot_result(by_c().query("kernel == 'rbf'"), "accuracy", x="C")
+    assert len(ax.containers) == 1
+    assert ax.get_legend() is None
+
+
+def test_null_has_a_place_of_its_own():
+    rows = [(None, 0, 0.5), (None, 1, 0.7), (0.1, 0, 0.8), (0.1, 1, 0.8)]
+    ax = plot_result(experiments(rows, ["gamma", "seed"]), "accuracy", x="gamma")
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0.1", "–"]
+    assert drawn(ax.containers[0])[0] == [[0, 0.8], [1, 0.6]]
+
+
+def test_booleans_are_texts():
+    ax = plot_result(experiments([(True, 0, 0.5), (False, 0, 0.7)], ["scaled", "seed"]), "accuracy", x="scaled")
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["False", "True"]
+
+
+def test_a_single_run_has_no_bar():
+    ax = plot_result(experiments([(1, 0, 0.5), (2, 0, 0.7)], ["C", "seed"]), "accuracy", x="C")
+    points, ends = drawn(ax.containers[0])
+    assert points == [[1, 0.5], [2, 0.7]]
+    assert all(np.isnan(end).all() for end in ends)
+
+
+@pytest.mark.parametrize(
+    ("stat", "spread"), [("mean±ci95", 4.302653 * 0.1 / 3**0.5), ("median±iqr", 0.1), ("mean", None)]
+)
+def test_other_statistics(stat, spread):
+    ax = plot_result(by_c(), "accuracy", x="C", hue="kernel", stat=stat)
+    assert ax.get_ylabel() == f"accuracy ({stat})"
+    bars = ax.containers[0].lines[2]
+    if spread is None:
+        assert bars == ()
+    else:
+        (low, high) = bars[0].get_segments()[0][:, 1]
+        assert (low, high) == pytest.approx((0.5 - spread, 0.5 + spread), abs=1e-6)
+
+
+def test_long_names_are_turned():
+    names = ["a rather long name of a method", "another rather long name of a method"]
+    ax = plot_result(experiments([(name, 0, 0.5) for name in names], ["method", "seed"]), "accuracy", x="method")
+    assert {label.get_rotation() for label in ax.get_xticklabels()} == {45}
+
+
+def test_what_is_missing_is_told():
+    table = by_c()
+    table.loc[0, "status"] = "error"
+    with pytest.warns(UserWarning, match=r": C=100, kernel=rbf \(n=2, missing 1\)$") as caught:
+        ax = plot_result(table, "accuracy", x="C", hue="kernel")
+    assert caught[0].filename == __file__
+    assert drawn(ax.containers[1])[0][1] == [100, 0.95]
+
+
+def test_nothing_is_averaged_over_silently():
+    with pytest.raises(InvalidColumnError, match=r"'kernel' takes several values .* name it in x, hue or over"):
+        plot_result(by_c(), "accuracy", x="C")
+    with pytest.raises(InvalidColumnError, match=r"'kernel' takes several values .* name it in x, y or over"):
+        plot_heatmap(by_c(), "accuracy", x="C", y="seed", over=None)
+
+
+# Heatmaps
+
+
+def test_a_heatmap_shows_the_means():
+    table = by_c()[:-3]  # without linear at C = 100
+    ax = plot_heatmap(table, "accuracy", x="C", y="kernel", digits=2)
+    (image,) = ax.images
+    np.testing.assert_allclose(image.get_array().filled(np.nan), [[0.5, np.nan], [0.7, 0.9]])
+    assert {text.get_position(): text.get_text() for text in ax.texts} == {
+        (0, 0): "0.50",
+        (1, 0): "–",
+        (0, 1): "0.70",
+        (1, 1): "0.90",
+    }
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "100"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["linear", "rbf"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("C", "kernel")
+    assert [axes.get_ylabel() for axes in ax.figure.axes if axes is not ax] == ["accuracy (mean)"]
+
+
+def test_numbers_stand_out_from_their_colours():
+    ax = plot_heatmap(by_c(), "accuracy", x="C", y="kernel")
+    (image,) = ax.images
+    for text in ax.texts:
+        column, row = text.get_position()
+        background = image.cmap(image.norm(image.get_array()[row, column]))
+        light = np.dot(background[:3], [0.299, 0.587, 0.114]) > 0.5
+        assert text.get_color() == ("black" if light else "white")
+    assert {text.get_color() for text in ax.texts} == {"black", "white"}
+
+
+def test_heatmaps_without_numbers():
+    table = by_c().assign(status="created")
+    with pytest.warns(UserWarning, match="4 of 4 cells"):
+        ax = plot_heatmap(table, "accuracy", x="C", y="kernel")
+    assert [text.get_text() for text in ax.texts] == ["–"] * 4
+    ax.figure.canvas.draw()
+    infinite = by_c().assign(accuracy=np.inf)
+    ax = plot_heatmap(infinite, "accuracy", x="C", y="kernel")
+    assert [text.get_text() for text in ax.texts] == ["inf"] * 4
+    ax.figure.canvas.draw()
+
+
+# Curves
+
+
+def study_with_logs():
+    table = experiments([(k, s, 0.5) for k in ("linear", "rbf") for s in (0, 1)], ["kernel", "seed"])
+    rows = [
+        (experiment, epoch, level / epoch + (0.1 if experiment % 2 else -0.1), experiment)
+        for experiment, level in ((1, 2.0), (2, 2.0), (3, 1.0), (4, 1.0))
+        for epoch in (1, 2)
+    ]
+    logs = pd.DataFrame(rows, columns=["experiment_id", "epoch", "loss", "attempt_id"])
+    logs.insert(0, "ID", range(1, len(logs) + 1))
+    return logs, table
+
+
+def band(ax, number):
+    """Return the lower and upper edge of a band at each point."""
+    (path,) = ax.collections[number].get_paths()
+    edges: dict[float, set[float]] = {}
+    for x, y in path.vertices:
+        edges.setdefault(float(x), set()).add(round(float(y), 6))
+    return {x: (min(ys), max(ys)) for x, ys in edges.items()}
+
+
+def test_curves_are_means_in_bands_of_a_standard_deviation():
+    logs, table = study_with_logs()
+    ax = plot_curves(logs.sample(frac=1, random_state=0), table, "loss", index="epoch", hue="kernel")
+    assert [line.get_xydata().round(6).tolist() for line in ax.lines] == [[[1, 2], [2, 1]], [[1, 1], [2, 0.5]]]
+    deviation = np.std([-0.1, 0.1], ddof=1)
+    assert list(band(ax, 0)) == [1, 2]
+    assert band(ax, 0)[1] == pytest.approx((2 - deviation, 2 + deviation), abs=1e-6)
+    assert band(ax, 0)[2] == pytest.approx((1 - deviation, 1 + deviation), abs=1e-6)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["linear", "rbf"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("epoch", "loss (mean±std)")
+
+
+def test_the_last_execution_counts():
+    logs, table = study_with_logs()
+    lost = logs[:1].assign(ID=0, loss=50.0, attempt_id=99)  # lost before the others were logged
+    ax = plot_curves(pd.concat([logs, lost]), table, "loss", index="epoch", hue="kernel")
+    assert ax.lines[0].get_ydata()[0] == 2
+
+
+def test_an_index_that_identifies_nothing_is_refused():
+    logs, table = study_with_logs()
+    repeated = pd.concat([logs, logs[:1].assign(ID=100)])
+    message = "'epoch' does not identify what an execution logged: experiment 1 has several rows with epoch=1"
+    with pytest.raises(InvalidColumnError, match=message):
+        plot_curves(repeated, table, "loss", index="epoch", hue="kernel")
+
+
+def test_experiments_that_are_not_done_or_logged_less_are_told():
+    logs, table = study_with_logs()
+    table.loc[0, "status"] = "running"
+    message = r"means of fewer experiments than the table has: kernel=linear \(at least 1 of 2\)$"
+    with pytest.warns(UserWarning, match=message) as caught:
+        ax = plot_curves(logs, table, "loss", index="epoch", hue="kernel")
+    assert caught[0].filename == __file__
+    assert ax.lines[0].get_ydata().tolist() == [1.9, 0.9], "those of the second seed alone"
+    with pytest.warns(UserWarning, match=r"kernel=linear \(at least 1 of 2\); kernel=rbf \(at least 1 of 2\)$"):
+        plot_curves(logs[:-1], table, "loss", index="epoch", hue="kernel")
+    with pytest.warns(UserWarning, match=r"kernel=linear \(at least 0 of 2\); kernel=rbf \(at least 0 of 2\)$"):
+        plot_curves(logs[:0], table, "loss", index="epoch", hue="kernel")
+
+
+def test_names_of_logs_and_tables_do_not_mix():
+    logs, table = study_with_logs()
+    table = table.rename(columns={"kernel": "epoch"}).assign(loss=99.0, line=1, value=2)
+    ax = plot_curves(logs, table, "loss", index="epoch", hue="epoch")
+    assert ax.lines[0].get_ydata().tolist() == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"value": "los"}, InvalidColumnError, "no column 'los'; columns are ID, experiment_id"),
+        ({"index": "step"}, InvalidColumnError, "no column 'step'"),
+        ({"hue": None}, InvalidColumnError, "'kernel' takes several values .linear, rbf.; name it in hue or over"),
+        ({"over": "sed"}, InvalidColumnError, "no column 'sed'"),
+        ({"value": "text"}, InvalidValueError, "'text' is no column of numbers"),
+    ],
+)
+def test_curves_refuse_by_name(change, error, message):
+    logs, table = study_with_logs()
+    arguments = {"value": "loss", "index": "epoch", "hue": "kernel"} | change
+    with pytest.raises(error, match=message):
+        plot_curves(logs.assign(text="a"), table, **arguments)
+
+
+def test_one_curve_over_all():
+    logs, table = study_with_logs()
+    ax = plot_curves(logs, table, "loss", index="epoch", over=["kernel", "seed"])
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[1.5, 0.75]]
+    assert ax.get_legend() is None
+    with pytest.warns(UserWarning, match=r"table has: the line \(at least 3 of 4\)"):
+        plot_curves(logs[:-2], table, "loss", index="epoch", over=["kernel", "seed"])
+
+
+# Progress
+
+
+def finished():
+    times = pd.to_datetime(["2026-01-01 10:30", "2026-01-01 10:10", "2026-01-01 11:00", None, None])
+    return pd.DataFrame(
+        {
+            "status": ["done", "error", "done", "running", "created"],
+            "start_date": pd.to_datetime(["2026-01-01 10:00", "2026-01-01 10:05", None, "2026-01-01 09:00", None]),
+            "end_date": times,
+        }
+    )
+
+
+def steps(ax):
+    return {line.get_label(): [(f"{num2date(x):%H:%M}", y) for x, y in line.get_xydata()] for line in ax.lines}
+
+
+def test_progress_counts_what_is_finished():
+    ax = plot_progress(finished().sample(frac=1, random_state=0))
+    assert steps(ax) == {
+        "done (2)": [("10:00", 0), ("10:30", 1), ("11:00", 2), ("11:00", 2)],
+        "error (1)": [("10:00", 0), ("10:10", 1), ("11:00", 1)],
+    }
+    assert {line.get_drawstyle() for line in ax.lines} == {"steps-post"}
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("time (UTC)", "experiments finished")
+
+
+def test_progress_of_executions():
+    renamed = finished().rename(columns={"status": "outcome", "start_date": "started", "end_date": "ended"})
+    lost = renamed[:1].assign(outcome="lost")
+    ax = plot_progress(pd.concat([renamed, lost]))
+    assert list(steps(ax)) == ["done (2)", "error (1)"]
+    assert ax.get_ylabel() == "executions finished"
+
+
+def test_progress_before_anything_is_finished():
+    ax = plot_progress(finished()[3:])
+    assert steps(ax) == {"done (0)": [], "error (0)": []}
+    ax.figure.canvas.draw()
+
+
+def test_progress_needs_times():
+    with pytest.raises(InvalidColumnError, match="no column 'end_date'"):
+        plot_progress(finished().drop(columns="end_date"))
+
+
+# Critical differences
+
+
+def ranked():
+    rng = np.random.default_rng(0)
+    rows = [(d, m, rng.normal() + 0.8 * i) for d in range(30) for i, m in enumerate(["a", "b", "c", "d", "e"])]
+    return compare(experiments(rows, ["dataset", "method"]), "accuracy", by="method", blocks="dataset")
+
+
+def test_a_critical_difference_diagram():
+    comparison = ranked()
+    ax = comparison.critical_difference_diagram()
+    ranks = comparison.average_ranks
+
+    names = {text.get_text().strip(): text for text in ax.texts}
+    for level, rank in ranks.items():
+        assert f"{level} ({rank:.2f})" in names
+    stems = sorted(float(line.get_xdata()[0]) for line in ax.lines if line.get_gid() is None)
+    assert stems == pytest.approx(list(ranks))
+    left, right = ax.get_xlim()
+    assert left > 5 > 1 > right, "the best is on the right"
+
+    assert 0 < len(comparison.cliques()) < 5
+    cliques = [tuple(line.get_xdata()) for line in ax.lines if line.get_gid() == "clique"]
+    assert cliques == [(ranks[clique[0]], ranks[clique[-1]]) for clique in comparison.cliques()]
+
+    (bar,) = [line for line in ax.lines if line.get_gid() == "critical difference"]
+    assert np.ptp(bar.get_xdata()) == pytest.approx(comparison.critical_difference())
+    assert f"CD = {comparison.critical_difference():.2f}" in names
+    ax.figure.canvas.draw()
+
+
+def test_lines_to_the_names_do_not_cross():
+    ax = ranked().critical_difference_diagram()
+    stems = [line.get_xydata() for line in ax.lines if line.get_gid() is None]
+    for (x, _), (_, height), (edge, _) in stems:
+        for (other_x, _), (_, other_height), _ in stems:
+            if min(x, edge) < other_x < max(x, edge):
+                assert height > other_height or other_x == x, "a stem between a name and its rank ends above the line"
+
+
+def test_the_level_of_significance_is_drawn():
+    comparison = ranked()
+    wide = comparison.critical_difference_diagram(alpha=0.01)
+    (bar,) = [line for line in wide.lines if line.get_gid() == "critical difference"]
+    assert np.ptp(bar.get_xdata()) == pytest.approx(comparison.critical_difference(0.01))
+
+
+# Axes
+
+
+def all_plots(ax=None):
+    logs, table = study_with_logs()
+    return [
+        plot_result(by_c(), "accuracy", x="C", hue="kernel", ax=ax),
+        plot_heatmap(by_c(), "accuracy", x="C", y="kernel", ax=ax),
+        plot_curves(logs, table, "loss", index="epoch", hue="kernel", ax=ax),
+        plot_progress(finished(), ax=ax),
+        ranked().critical_difference_diagram(ax=ax),
+    ]
+
+
+def test_axes_that_are_given_are_drawn_on():
+    given = Figure().add_subplot()
+    assert all(ax is given for ax in all_plots(given))
+
+
+def test_new_axes_are_shown_by_notebooks_and_can_be_pickled():
+    for ax in all_plots():
+        assert ax._repr_png_().startswith(b"\x89PNG")
+        assert pickle.loads(pickle.dumps(ax.figure)).axes
+
+
+def test_pyplot_is_left_alone():
+    program = (
+        "import sys; sys.path.insert(0, 'tests/unit')\n"
+        "import test_analysis_plots as t\n"
+        "[ax.figure.canvas.draw() for ax in t.all_plots()]\n"
+        "print('matplotlib.pyplot' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.returncode) == ("False", 0), done.stderr
+
+
+def test_matplotlib_is_asked_for_by_name(monkeypatch):
+    comparison = ranked()
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    logs, table = study_with_logs()
+    for draw in (
+        lambda: plot_result(by_c(), "accuracy", x="C", hue="kernel"),
+        lambda: plot_heatmap(by_c(), "accuracy", x="C", y="kernel"),
+        lambda: plot_curves(logs, table, "loss", index="epoch", hue="kernel"),
+        lambda: plot_progress(finished()),
+        comparison.critical_difference_diagram,
+    ):
+        with pytest.raises(PyExperimenterError, match=r"matplotlib is needed .* pip install pyexperimenter\[plots\]"):
+            draw()
+
+
+def test_drawing_warns_of_nothing():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for ax in all_plots():
+            ax.figure.canvas.draw()

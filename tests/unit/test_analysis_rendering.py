@@ -1,0 +1,472 @@
+"""Tables of papers: their layout, what is bold, what is marked, and that no name breaks the format."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyexperimenter.analysis import summarize, to_html, to_latex, to_markdown
+from pyexperimenter.analysis.summary import COLUMNS
+from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError
+
+
+def summary(cells, columns=(), **attrs):
+    """Make a summary: cells map the values of the keyfields to (mean, std, n, missing); the last key may be a value."""
+    lines = [(*key, *statistics) for key, statistics in cells.items()]
+    names = [*attrs.pop("names", ["dataset", "kernel"]), "mean", "std", "n", "missing"]
+    made = pd.DataFrame(lines, columns=names)
+    made.attrs = {"values": ["accuracy"], "columns": list(columns), "stat": "mean±std"} | attrs
+    return made
+
+
+def grid():
+    return summary(
+        {
+            ("iris", "linear"): (0.95, 0.0123, 5, 0),
+            ("iris", "rbf"): (0.9634, 0.01, 3, 2),
+            ("wine", "linear"): (0.9, np.nan, 1, 0),
+        },
+        columns=["kernel"],
+    )
+
+
+def cells_of(markdown):
+    """Return the cells of a Markdown table that has no pipes in its cells, without header and note."""
+    lines = markdown.split("\n\n")[0].split("\n")[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+# Whole tables
+
+
+def test_markdown():
+    assert to_markdown(grid(), best="max").split("\n") == [
+        "| dataset   |             linear |                    rbf |",
+        "|:----------|-------------------:|-----------------------:|",
+        "| iris      |      0.950 ± 0.012 | **0.963 ± 0.010** †3/5 |",
+        "| wine      | **0.900 ± –** †1/1 |                      – |",
+        "",
+        "accuracy: mean ± standard deviation over up to n = 5 runs. † fewer: results / runs in the table.",
+    ]
+
+
+def test_latex():
+    assert to_latex(grid(), best="max", digits=2, caption="Accuracy, $n=5$", label="tab:a").split("\n") == [
+        r"\begin{table}",
+        r"\centering",
+        r"\caption{Accuracy, $n=5$}",
+        r"\label{tab:a}",
+        r"\begin{tabular}{lrr}",
+        r"\toprule",
+        r"dataset & linear & rbf \\",
+        r"\midrule",
+        r"iris & $0.95 \pm 0.01$ & $\mathbf{0.96 \pm 0.01}^{\dagger 3/5}$ \\",
+        r"wine & $\mathbf{0.90 \pm \mbox{--}}^{\dagger 1/1}$ & -- \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\par\smallskip{\footnotesize accuracy: mean $\pm$ standard deviation over up to n = 5 runs. "
+        r"$\dagger$ fewer: results / runs in the table.\par}",
+        r"\end{table}",
+    ]
+
+
+def test_html():
+    assert to_html(grid(), best="max").split("\n") == [
+        "<table>",
+        "<thead>",
+        "<tr><th>dataset</th><th>linear</th><th>rbf</th></tr>",
+        "</thead>",
+        "<tbody>",
+        "<tr><th>iris</th><td>0.950 ± 0.012</td><td><strong>0.963 ± 0.010</strong> <sup>†3/5</sup></td></tr>",
+        "<tr><th>wine</th><td><strong>0.900 ± –</strong> <sup>†1/1</sup></td><td>–</td></tr>",
+        "</tbody>",
+        "<tfoot>",
+        '<tr><td colspan="3">accuracy: mean ± standard deviation over up to n = 5 runs. '
+        "† fewer: results / runs in the table.</td></tr>",
+        "</tfoot>",
+        "</table>",
+    ]
+
+
+def test_a_complete_table_has_no_marks_and_tells_n():
+    complete = summary({("iris", "rbf"): (0.5, 0.1, 5, 0), ("wine", "rbf"): (0.6, 0.1, 5, 0)})
+    text = to_markdown(complete)
+    assert "†" not in text
+    assert text.endswith("\n\naccuracy: mean ± standard deviation over n = 5 runs.")
+    assert "n = 1 run." in to_markdown(summary({("iris", "rbf"): (0.5, np.nan, 1, 0)}))
+
+
+@pytest.mark.parametrize(("options", "environment"), [({}, False), ({"caption": "c"}, True), ({"label": "l"}, True)])
+def test_latex_makes_a_float_where_there_is_something_to_say(options, environment):
+    text = to_latex(grid(), **options)
+    assert text.startswith(r"\begin{table}" if environment else r"\begin{tabular}")
+    assert (r"\caption{c}" in text) == ("caption" in options)
+    assert (r"\label{l}" in text) == ("label" in options)
+
+
+# Layout
+
+
+def several_values():
+    return summary(
+        {
+            ("iris", "linear", 1, "accuracy"): (0.9, 0.1, 5, 0),
+            ("iris", "linear", 2, "accuracy"): (0.8, 0.1, 5, 0),
+            ("iris", "rbf", 1, "accuracy"): (0.7, 0.1, 5, 0),
+            ("iris", "linear", 1, "seconds"): (3.25, 0.5, 5, 0),
+            ("iris", "linear", 2, "seconds"): (2.25, 0.5, 5, 0),
+            ("iris", "rbf", 1, "seconds"): (1.25, 0.5, 5, 0),
+        },
+        names=["dataset", "kernel", "C", "value"],
+        columns=["kernel", "C"],
+        values=["accuracy", "seconds"],
+    )
+
+
+def test_several_values_are_groups_of_columns():
+    lines = to_latex(several_values(), stat="mean", digits={"accuracy": 2, "seconds": 1}).split("\n")
+    assert lines[2:9] == [
+        r" & \multicolumn{3}{c}{accuracy} & \multicolumn{3}{c}{seconds} \\",
+        r"\cmidrule(lr){2-4} \cmidrule(lr){5-7}",
+        r" & \multicolumn{2}{c}{linear} & \multicolumn{1}{c}{rbf} & \multicolumn{2}{c}{linear} & "
+        r"\multicolumn{1}{c}{rbf} \\",
+        r"\cmidrule(lr){2-3} \cmidrule(lr){4-4} \cmidrule(lr){5-6} \cmidrule(lr){7-7}",
+        r"dataset & C = 1 & C = 2 & C = 1 & C = 1 & C = 2 & C = 1 \\",
+        r"\midrule",
+        r"iris & $0.90$ & $0.80$ & $0.70$ & $3.2$ & $2.2$ & $1.2$ \\",
+    ]
+    assert '<tr><th></th><th colspan="3">accuracy</th><th colspan="3">seconds</th></tr>' in to_html(several_values())
+    header = to_markdown(several_values()).split("\n")[0]
+    assert [cell.strip() for cell in header.strip("|").split("|")][1:3] == [
+        "accuracy, linear, C = 1",
+        "accuracy, linear, C = 2",
+    ]
+
+
+def test_without_columns_the_value_is_the_header():
+    table = to_markdown(grid(), columns=[])
+    assert re.split(r"\s*\|\s*", table.split("\n")[0])[1:-1] == ["dataset", "kernel", "accuracy"]
+    assert [cells[:2] for cells in cells_of(table)] == [["iris", "linear"], ["iris", "rbf"], ["wine", "linear"]]
+
+
+def test_columns_may_be_named_anew():
+    assert [cells[0] for cells in cells_of(to_markdown(grid(), columns="dataset"))] == ["linear", "rbf"]
+
+
+def test_rows_keep_the_order_of_the_summary_and_columns_are_sorted_with_null_last():
+    table = summary(
+        {
+            ("wine", np.nan): (1, 0, 5, 0),
+            ("wine", 10.0): (2, 0, 5, 0),
+            ("iris", 0.5): (3, 0, 5, 0),
+        },
+        names=["dataset", "gamma"],
+        columns=["gamma"],
+    )
+    text = to_markdown(table, stat="mean", digits=0)
+    assert re.split(r"\s*\|\s*", text.split("\n")[0])[1:-1] == ["dataset", "gamma = 0.5", "gamma = 10", "gamma = –"]
+    assert cells_of(text) == [["wine", "–", "2", "1"], ["iris", "3", "–", "–"]]
+
+
+def test_null_among_the_rows():
+    table = summary({(np.nan,): (1, 0, 5, 0), (2,): (2, 0, 5, 0)}, names=["gamma"])
+    assert cells_of(to_markdown(table, stat="mean", digits=0)) == [["–", "1"], ["2", "2"]]
+
+
+def test_a_summary_without_memory_of_its_making_will_do():
+    bare = grid()
+    bare.attrs = {}
+    assert cells_of(to_markdown(bare))[0] == ["iris", "linear", "0.950 ± 0.012"]
+    assert to_markdown(bare).endswith(
+        "\n\nMean ± standard deviation over up to n = 5 runs. † fewer: results / runs in the table."
+    )
+    assert cells_of(to_markdown(bare, columns="kernel")) == cells_of(to_markdown(grid()))
+
+
+def test_a_summary_that_lost_its_column_keyfield_will_do():
+    only = grid().query("kernel == 'linear'").drop(columns="kernel")
+    assert cells_of(to_markdown(only, stat="mean")) == [["iris", "0.950"], ["wine", "0.900 †1/1"]]
+
+
+def test_what_summarize_makes_is_shown_as_it_was_asked_for():
+    table = pd.DataFrame(
+        {
+            "ID": range(1, 9),
+            "dataset": ["iris"] * 4 + ["wine"] * 4,
+            "kernel": ["linear", "linear", "rbf", "rbf"] * 2,
+            "seed": [0, 1] * 4,
+            "creation_date": pd.Timestamp("2026-01-01"),
+            "status": "done",
+            "accuracy": [0.1, 0.3, 0.2, 0.6, 0.5, 0.7, 0.4, 0.8],
+        }
+    )
+    made = summarize(table, "accuracy", rows="dataset", columns="kernel", stat="median±iqr")
+    assert cells_of(to_markdown(made[made["dataset"] == "wine"], digits=1)) == [["wine", "0.6 ± 0.1", "0.6 ± 0.2"]]
+    assert "accuracy: median ± interquartile range over n = 2 runs." in to_markdown(made)
+    assert cells_of(to_markdown(made, stat="mean", digits=1))[0] == ["iris", "0.2", "0.4"]
+
+
+# Numbers
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "markdown", "latex"),
+    [
+        (-0.5, 0.25, "-0.50 ± 0.25", r"$-0.50 \pm 0.25$"),
+        (-0.001, 0.0, "0.00 ± 0.00", r"$0.00 \pm 0.00$"),
+        (np.inf, np.nan, "inf ± –", r"$\infty \pm \mbox{--}$"),
+        (-np.inf, np.nan, "-inf ± –", r"$-\infty \pm \mbox{--}$"),
+        (np.nan, np.nan, "–", r"$\mbox{--}$"),
+        (1234567.891, 1e-9, "1234567.89 ± 0.00", r"$1234567.89 \pm 0.00$"),
+    ],
+)
+def test_numbers(mean, std, markdown, latex):
+    table = summary({("iris", "rbf"): (mean, std, 5, 0)})
+    assert cells_of(to_markdown(table, digits=2))[0][2] == markdown
+    assert to_latex(table, digits=2).split("\n")[4] == rf"iris & rbf & {latex} \\"
+
+
+def test_a_cell_of_open_rows_is_marked():
+    table = summary({("iris", "rbf"): (np.nan, np.nan, 0, 5), ("wine", "rbf"): (0.5, 0.1, 5, 0)})
+    assert cells_of(to_markdown(table))[0][2] == "– †0/5"
+
+
+def test_a_cell_with_as_many_runs_as_others_but_open_ones_is_marked():
+    table = summary({("iris", "rbf"): (0.5, 0.1, 5, 1), ("wine", "rbf"): (0.5, 0.1, 5, 0)})
+    assert [cells[2] for cells in cells_of(to_markdown(table))] == ["0.500 ± 0.100 †5/6", "0.500 ± 0.100"]
+
+
+# The best
+
+
+def bold(table, **options):
+    """Return which cells are bold, row by row."""
+    return [
+        [cell.startswith("**") for cell in cells[1:]] for cells in cells_of(to_markdown(table, stat="mean", **options))
+    ]
+
+
+def means(*rows):
+    cells = {(f"d{i}", f"k{j}"): (mean, 0.1, 5, 0) for i, row in enumerate(rows) for j, mean in enumerate(row)}
+    return summary(cells, columns=["kernel"])
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [[False, False], [False, False]]),
+        ({"best": "max"}, [[True, False], [False, True]]),
+        ({"best": "min"}, [[False, True], [True, False]]),
+        ({"best": "max", "best_per": "column"}, [[True, False], [False, True]]),
+        ({"best": "min", "best_per": "column"}, [[False, True], [True, False]]),
+        ({"best": {"accuracy": "max"}, "best_per": "row"}, [[True, False], [False, True]]),
+    ],
+)
+def test_the_best_is_bold(options, expected):
+    assert bold(means([0.5, 0.1], [0.3, 0.4]), **options) == expected
+
+
+def test_columns_are_compared_where_rows_have_one_cell():
+    table = means([0.5, 0.1], [0.3, 0.4])
+    assert [cell[2].startswith("**") for cell in cells_of(to_markdown(table, columns=[], stat="mean", best="max"))] == [
+        True,
+        False,
+        False,
+        False,
+    ]
+
+
+def test_ties_are_all_bold_and_the_numbers_behind_the_digits_decide():
+    assert bold(means([0.96341, 0.96342, 0.96342]), best="max") == [[False, True, True]]
+    assert bold(means([0.1 + 0.2, 0.3]), best="max") == [[True, True]], "a rounding error is no difference"
+    assert bold(means([0.3, 0.3 + 1e-9]), best="max") == [[False, True]]
+    assert bold(means([0.0, 0.0, 1e-300]), best="min") == [[True, True, False]]
+
+
+def test_nan_is_never_the_best_and_infinity_may_be():
+    assert bold(means([np.nan, 0.5, np.nan]), best="max") == [[False, True, False]]
+    assert bold(means([np.nan, np.nan]), best="max") == [[False, False]]
+    assert bold(means([np.inf, 0.5]), best="max") == [[True, False]]
+    assert bold(means([np.inf, -0.5]), best="min") == [[False, True]]
+
+
+def test_each_value_has_its_own_best():
+    options = {"best": {"accuracy": "max", "seconds": "min"}}
+    assert bold(several_values(), **options) == [[True, False, False, False, False, True]]
+    assert bold(several_values(), best={"seconds": "min"}) == [[False, False, False, False, False, True]]
+    assert bold(several_values(), best="max") == [[True, False, False, True, False, False]]
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("render", [to_latex, to_markdown, to_html])
+@pytest.mark.parametrize(
+    ("table", "options", "error", "message"),
+    [
+        (grid(), {"columns": "seed"}, InvalidColumnError, "no column 'seed'; columns are dataset, kernel, mean"),
+        (grid(), {"columns": ["dataset", "kernel"]}, InvalidColumnError, "leave one for the rows"),
+        (grid(), {"stat": "median±iqr"}, InvalidColumnError, "no column 'median'.* Hand in what summarize"),
+        (grid(), {"stat": "mode"}, InvalidValueError, "'mode' is not known"),
+        (grid().drop(columns="n"), {}, InvalidColumnError, "no column 'n'"),
+        (grid()[:0], {}, InvalidValueError, "the summary has no lines"),
+        (grid(), {"best": "greatest"}, InvalidValueError, "best: 'greatest' is not known; take 'max', 'min' or None"),
+        (
+            grid(),
+            {"best": {"acuracy": "max"}},
+            InvalidValueError,
+            "best: 'acuracy' is not in the summary; it has accuracy",
+        ),
+        (grid(), {"best_per": "table"}, InvalidValueError, "best_per: 'table' is not known"),
+        (grid(), {"digits": -1}, InvalidValueError, "digits: -1 is negative"),
+        (grid(), {"digits": {"f1": 2}}, InvalidValueError, "digits: 'f1' is not in the summary"),
+        (
+            pd.concat([grid(), grid()[1:2]]),
+            {},
+            InvalidValueError,
+            "several lines for accuracy at dataset=iris, kernel=rbf",
+        ),
+    ],
+)
+def test_what_is_refused_is_named(render, table, options, error, message):
+    with pytest.raises(error, match=message):
+        render(table, **options)
+
+
+# Names
+
+NASTY = [
+    "breast_cancer",
+    "_private_ __init__",
+    "50 % & more",
+    "a|b",
+    "$x^2$",
+    "#1 {x} \\alpha ~tilde",
+    "<script>&amp;</script>",
+    "[link](x) *bold* `code`",
+    "[1] at the beginning of a row",
+    "* at the beginning of a row",
+    "line\nbreak",
+    "–†±",
+    '"quoted"',
+]
+TEXTS = st.text(
+    st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp", "Zs")) | st.just(" "), min_size=1
+)
+
+
+class Cells(HTMLParser):
+    """Collects the texts of the cells of an HTML table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        if tag in ("td", "th"):
+            self.texts.append("")
+
+    def handle_data(self, data):
+        if self.texts:
+            self.texts[-1] += data.strip("\n")
+
+
+def named(text):
+    return summary({(text, text): (0.5, 0.1, 5, 0)}, names=[text, text + "2"], columns=[text + "2"], values=[text])
+
+
+@given(TEXTS.map(str.strip).filter(lambda text: text not in ("", *COLUMNS)) | st.sampled_from(NASTY))
+def test_html_shows_names_as_they_are(text):
+    parser = Cells()
+    parser.feed(to_html(named(text)))
+    shown = " ".join(text.split())
+    assert parser.texts[:3] == [shown, shown, shown]
+    assert parser.texts[4].startswith(f"{shown}: mean")
+    assert parser.tags <= {"table", "thead", "tbody", "tfoot", "tr", "th", "td"}
+
+
+@given(st.text("ab_*|`<>[]()\\~&$#!1 ", min_size=1).map(str.strip).filter(bool) | st.sampled_from(NASTY))
+def test_markdown_shows_names_as_they_are(text):
+    markdown_it = pytest.importorskip("markdown_it")
+    shown = " ".join(text.split())
+    table = summary({(text,): (0.5, 0.1, 5, 0)}, names=["method"], values=["accuracy"])
+    parser = Cells()
+    parser.feed(markdown_it.MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(to_markdown(table)))
+    assert parser.texts[:3] == ["method", "accuracy", shown]
+    assert parser.tags <= {"table", "thead", "tbody", "tr", "th", "td", "p"}
+
+
+def read_latex(text):
+    """Return what LaTeX would print: commands for letters, and nothing that it would take for anything else."""
+    commands = {
+        r"\textbackslash{}": "\\",
+        r"\textasciitilde{}": "~",
+        r"\textasciicircum{}": "^",
+        r"\textless{}": "<",
+        r"\textgreater{}": ">",
+        r"\textbar{}": "|",
+        r"$\pm$": "±",
+        r"$\dagger$": "†",
+        "{[}": "[",
+        "{*}": "*",
+        "--": "–",
+    }
+    tokens = re.findall("|".join(map(re.escape, commands)) + r"|\\[&%$#_{}]|[^\\&%$#_{}~^<>|]", text)
+    assert "".join(tokens) == text, "something here is no letter for LaTeX"
+    return "".join(commands.get(token, token.removeprefix("\\")) for token in tokens)
+
+
+@given(st.text("ab_%&#${}\\~^<>|[]*± ", min_size=1).map(str.strip).filter(bool) | st.sampled_from(NASTY))
+def test_latex_shows_names_as_they_are(text):
+    table = summary({(text,): (0.5, 0.1, 5, 0)}, names=["method"])
+    line = to_latex(table).split("\n")[4]
+    name = line.removesuffix(r" & $0.500 \pm 0.100$ \\")
+    assert name != line
+    assert read_latex(name) == " ".join(text.split())
+    assert not name.startswith(("[", "*")), "it would be an argument of the line's end above"
+
+
+@pytest.mark.parametrize(
+    ("value", "latex"),
+    [
+        (-1, "$-1$"),
+        (0.5, "$0.5$"),
+        (10.0, "$10$"),
+        (1e-05, r"$1 \times 10^{-5}$"),
+        (2.5e20, r"$2.5 \times 10^{20}$"),
+        (True, "True"),
+        ("-1", "-1"),
+        (None, "--"),
+        (float("inf"), "inf"),
+    ],
+)
+def test_latex_writes_numbers_as_numbers(value, latex):
+    table = summary({(value,): (0.5, 0.1, 5, 0)}, names=["C"])
+    assert to_latex(table).split("\n")[4].split(" & ")[0] == latex
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here")
+def test_latex_compiles_with_booktabs_alone(tmp_path):
+    tables = [grid(), several_values(), *(named(text) for text in NASTY)]
+    body = "\n\n".join(
+        [to_latex(table, best="max", caption="A caption", label="tab:x") for table in tables]
+        + [to_latex(table) for table in tables]
+    )
+    source = tmp_path / "tables.tex"
+    source.write_text(
+        "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n" + body + "\n\\end{document}\n",
+        encoding="utf-8",
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", source.name]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
