@@ -138,11 +138,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # the outermost wrapper: what it prints comes after pytest's closing line
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
-    result = yield
     servers = session.config.stash[SERVERS]
-    servers.close()  # after fixtures that an interrupt left to be torn down in the yield
-    if hasattr(session.config, "workeroutput"):  # one of several processes: another one tells
+    one_of_several = hasattr(session.config, "workeroutput")
+    if one_of_several:  # another process tells, of what is sent to it in the yield
         session.config.workeroutput["not_tested"] = servers.not_tested
+    result = yield
+    servers.close()  # after fixtures that an interrupt left to be torn down in the yield
+    if one_of_several:
         return result
     terminal = session.config.pluginmanager.get_plugin("terminalreporter")
     for name, reason in servers.not_tested.items():
