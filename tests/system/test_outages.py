@@ -40,9 +40,6 @@ class Signs:
     def wait_for(self, sign: object) -> None:
         wait_until((self.directory / str(sign)).exists)
 
-    def count(self, pattern: str) -> int:
-        return len(list(self.directory.glob(pattern)))
-
 
 @pytest.fixture
 def signs(tmp_path: Path) -> Signs:
