@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 
 from pyexperimenter.database.records import Attempt, Ending, LogRows, Note, Usage
 
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of some network file systems: it has to do without
 SUFFIX = ".journal.jsonl"
 _BYTES = "\0base64"  # key of an object that stands for bytes; no column has such a name
 
@@ -106,13 +108,11 @@ def open_journal(path: Path, wait: bool) -> JournalFile | None:
     wait : bool
         Whether to wait for another process that has it open; without, None is returned then.
     """
-    import fcntl  # not on Windows
-
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         file = path.open("a+b", buffering=0)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            _lock(file, wait)
             if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
                 break
         except BlockingIOError:
@@ -123,6 +123,16 @@ def open_journal(path: Path, wait: bool) -> JournalFile | None:
         file.close()  # it was written to the database and deleted before we had it
     _sync_directory(path.parent)
     return JournalFile(path, file)
+
+
+def _lock(file: FileIO, wait: bool) -> None:
+    import fcntl  # not on Windows
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
 
 
 def note(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import glob
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +31,7 @@ from pyexperimenter.journal import SUFFIX, Entry, JournalFile, note, open_journa
 
 _LOGGER = logging.getLogger(__name__)
 _PATIENCE_IN_VAIN = 5.0  # seconds to wait for a database that did not come back in the time allowed
+
 
 _T = TypeVar("_T")
 
@@ -60,6 +63,7 @@ class JournalingStore(ExperimentStore):
         self._lock = threading.RLock()
         self._max_outage = config.execution.max_outage
         self._hurried = False
+        self._next_try = -math.inf  # when writing the journal to the database is worth another try
 
     def put_results(self, attempt: Attempt, values: Mapping[str, Any]) -> InvalidValueError | None:
         """Write encoded results, or note them down."""
@@ -127,19 +131,23 @@ class JournalingStore(ExperimentStore):
         """Write what is in the journal, if anything is; False if the database is still away."""
         if self._journal is None:
             return True
+        start = time.monotonic()
         try:
             _replay(self._journal, self, _LOGGER)
         except DatabaseError as error:
             if not _is_away(error):
                 raise
+            now = time.monotonic()
+            self._next_try = now + (now - start)
             return False
-        self._journal = None
+        self._journal, self._next_try = None, -math.inf
         if not self._hurried:
             self.database.patience = self._max_outage
         return True
 
     def _or_journal(self, attempt: Attempt, noted: Note, write: Callable[[], _T]) -> _T | None:
-        if self.caught_up():
+        # A function that writes often is not to spend most of its time waiting.
+        if time.monotonic() > self._next_try and self.caught_up():
             with self._lock:
                 self._writing = attempt, noted
             try:

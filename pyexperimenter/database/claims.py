@@ -177,6 +177,7 @@ class ClaimStore(ExperimentReader):
         with self.database.transaction() as cursor:
             row = cursor.one(self._sql.await_row, [experiment_id, ExperimentStatus.PAUSED.value])
             experiment = row and self._take(cursor, row, ExperimentStatus.PAUSED, worker)
+            experiment = experiment or self._taken_already(cursor, experiment_id, worker)
             if not experiment:
                 status = cursor.one(self._sql.status_of, [experiment_id])
                 raise NoPausedExperimentsException(
@@ -199,6 +200,7 @@ class ClaimStore(ExperimentReader):
             experiment_id = self._find(cursor, row)
             open_row = cursor.one(self._sql.await_row, [experiment_id, ExperimentStatus.CREATED.value])
             experiment = open_row and self._take(cursor, open_row, ExperimentStatus.CREATED, worker)
+            experiment = experiment or self._taken_already(cursor, experiment_id, worker)
             if not experiment:
                 (status,) = cursor.one(self._sql.status_of, [experiment_id]) or (None,)
                 raise ExperimentExistsError(
@@ -206,6 +208,13 @@ class ClaimStore(ExperimentReader):
                     f"reset it to run it again: reset_experiments(ids=[{experiment_id}])"
                 )
             return experiment
+
+    def _taken_already(self, cursor: Cursor, experiment_id: int, worker: WorkerInfo) -> Experiment | None:
+        """Return the experiment if this worker took it a moment ago, and the answer was lost."""
+        for held in cursor.all(self._sql.held_by, [worker.identity, f"{worker.identity}.%"]):
+            if held[1] == experiment_id and (row := cursor.one(self._sql.find.format("ID = ?"), [experiment_id])):
+                return Experiment(experiment_id, self._decode_keyfields(row), Attempt(*held))
+        return None
 
     def _find(self, cursor: Cursor, row: tuple[Any, ...]) -> int:
         """Return the ID of the row with these encoded keyfields."""
@@ -259,7 +268,8 @@ class ClaimStore(ExperimentReader):
                 raise InvalidExperimentError(f"the table {self.schema.table} has no experiment with ID {experiment_id}")
             (current,) = cursor.one(self._sql.current_attempt, [experiment_id]) or (None,)
             if current is not None:
-                return Attempt(current, experiment_id, status[0]), False
+                ours = cursor.one(self._sql.worker_of, [current, experiment_id]) == (worker.identity,)
+                return Attempt(current, experiment_id, status[0]), ours  # ours, if only the answer was lost
             # Nobody beats for it, so it has no lease that could run out.
             attempt = self._open_attempt(cursor, experiment_id, worker, True, lease=None, row_status=status[0])
             return attempt, True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from pyexperimenter import ExperimentStatus
 from pyexperimenter.config import load_config
 from pyexperimenter.database.records import NOT_MEASURED
 from pyexperimenter.database.store import ExperimentStore
+from pyexperimenter.exceptions import ClaimLostError
 from pyexperimenter.journaling import JournalingStore, replay_journals
 
 LOGGER = logging.getLogger("test")
@@ -67,6 +69,47 @@ def test_a_claim_in_doubt_costs_no_other_worker_its_experiment(
         (3, "session.1", "released"),
         (3, "session.1", None),
     ]
+
+
+def test_a_paused_experiment_is_taken_once(
+    mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore
+) -> None:
+    experiment = through_proxy.claim(worker())
+    assert experiment is not None
+    through_proxy.finish(experiment.attempt, ExperimentStatus.PAUSED, results={"accuracy": 0.5})
+    proxy.swallow_next(b"COMMIT")
+    assert through_proxy.resume(1, worker()).id == 1
+    assert proxy.swallowed.is_set()
+    assert mariadb_target.query("SELECT status, accuracy FROM study WHERE ID = 1") == [("running", 0.5)]
+    open_attempts = mariadb_target.query("SELECT COUNT(*) FROM study__attempts WHERE ended IS NULL")
+    assert open_attempts == [(1,)]
+
+
+def test_an_experiment_is_added_and_taken_once(
+    mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore
+) -> None:
+    through_proxy.counts()
+    proxy.swallow_next(b"COMMIT")
+    assert through_proxy.add_and_claim(("new", 1), worker()).keyfields == {"dataset": "new", "seed": 1}
+    assert proxy.swallowed.is_set()
+    assert mariadb_target.query("SELECT dataset, COUNT(*) FROM study WHERE status = 'running'") == [("new", 1)]
+    assert mariadb_target.query("SELECT COUNT(*) FROM study__attempts WHERE ended IS NULL") == [(1,)]
+
+
+def test_what_was_attached_is_detached(mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore) -> None:
+    experiment = through_proxy.claim(worker())
+    assert experiment is not None
+    through_proxy.finish(experiment.attempt, ExperimentStatus.DONE)
+    proxy.swallow_next(b"COMMIT")
+    attempt, opened = through_proxy.attach(1, worker("guest"))
+    assert proxy.swallowed.is_set()
+    assert opened
+    through_proxy.write_results(attempt, {"accuracy": 0.75})
+    proxy.swallow_next(b"COMMIT")
+    with suppress(ClaimLostError):  # as attach() of the facade does
+        through_proxy.detach(attempt)
+    assert mariadb_target.query("SELECT status, accuracy FROM study WHERE ID = 1") == [("done", 0.75)]
+    assert mariadb_target.query("SELECT COUNT(*) FROM study__attempts WHERE ended IS NULL") == [(0,)]
 
 
 def test_results_are_written(mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore) -> None:

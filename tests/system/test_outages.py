@@ -177,7 +177,7 @@ def test_a_silent_connection_costs_nothing(
     """If it does not go on, it is given up, and what was to be written is written through another."""
     filled(mariadb_target, signs, 11)
     target = through_port(mariadb_target, proxy.port)
-    study_ = experimenter(target, configured(target, signs, 11, isolation=isolation, max_outage=3))
+    study_ = experimenter(target, configured(target, signs, 11, isolation=isolation, max_outage=4))
     with executing(study_, measure) as execution:
         signs.wait_for("started 9")
         proxy.blackhole(for_good)
@@ -224,7 +224,7 @@ def journaled(
 ) -> tuple[PyExperimenter, ResultsInJournalError]:
     """Execute one of two rows, whose end finds the database away for too long."""
     filled(target, signs, 2)
-    config = configured(through_port(target, proxy.port), signs, 2, isolation=isolation, max_outage=1)
+    config = configured(through_port(target, proxy.port), signs, 2, isolation=isolation, max_outage=2)
     config["PY_EXPERIMENTER"]["Custom"]["death"] = death
     study_ = experimenter(through_port(target, proxy.port), config)
     with executing(study_, away_in_the_middle, **options) as execution, outage(proxy, signs):
@@ -270,7 +270,7 @@ def test_an_execution_whose_end_waits_in_a_journal_is_not_given_back(
     """Although the database is back when the worker ends."""
     filled(mariadb_target, signs, 2)
     target = through_port(mariadb_target, proxy.port)
-    study_ = experimenter(target, configured(target, signs, 2, isolation="none", max_outage=1))
+    study_ = experimenter(target, configured(target, signs, 2, isolation="none", max_outage=2))
     proxy.cut_on(b"outcome = 'done'", b"SELECT worker FROM")  # the end, and what is asked before a journal is written
     with pytest.raises(ResultsInJournalError):
         study_.execute(again)
@@ -309,7 +309,7 @@ def test_a_process_that_dies_when_the_database_is_back_has_written_what_it_repor
 ) -> None:
     filled(mariadb_target, signs, 2)
     target = through_port(mariadb_target, proxy.port)
-    config = configured(target, signs, 2, isolation="process", max_outage=1)
+    config = configured(target, signs, 2, isolation="process", max_outage=2)
     config["PY_EXPERIMENTER"]["Custom"]["death"] = "back"
     with executing(experimenter(target, config), away_in_the_middle, max_experiments=1) as execution:
         with outage(proxy, signs):
@@ -356,7 +356,7 @@ def test_a_script_whose_results_wait_in_a_journal_says_so_and_fails(
 ) -> None:
     study_ = filled(mariadb_target, signs, 2)
     target = through_port(mariadb_target, proxy.port)
-    config = configured(target, signs, 2, isolation="process", max_outage=1)
+    config = configured(target, signs, 2, isolation="process", max_outage=2)
     with script(target, config, "away_in_the_middle") as process:
         with outage(proxy, signs):
             _, told = process.communicate(timeout=120)
@@ -519,7 +519,7 @@ def test_an_outage_longer_than_the_lease_costs_no_living_worker_its_row(
     mariadb_target: Target, proxy: Proxy, signs: Signs, isolation: str
 ) -> None:
     """Although another experimenter, which the outage passes by, looks for silent workers in the middle of it."""
-    heartbeat, lease = 3, 3.5
+    heartbeat, lease = 4, 4.5
     execution = {"isolation": isolation, "heartbeat": heartbeat, "lease": lease}
     filled(mariadb_target, signs, 1)
     target = through_port(mariadb_target, proxy.port)
@@ -641,7 +641,7 @@ def on_a_full_disk(keyfields: dict[str, Any], results: ResultProcessor, custom: 
 
 
 def test_results_that_find_the_disk_full_wait_in_a_journal(sqlite_target: Target, signs: Signs) -> None:
-    config = configured(sqlite_target, signs, 2, isolation="process", max_outage=1)
+    config = configured(sqlite_target, signs, 2, isolation="process", max_outage=2)
     config["PY_EXPERIMENTER"]["Custom"]["most"] = 16 * 1024  # less than the database, more than the journal
     study_ = experimenter(sqlite_target, config)
     study_.fill_table_from_config()
@@ -660,7 +660,7 @@ def test_results_that_find_the_disk_full_wait_in_a_journal(sqlite_target: Target
 
 
 def test_a_disk_too_full_for_a_journal_is_told_of(sqlite_target: Target, signs: Signs) -> None:
-    config = configured(sqlite_target, signs, 2, isolation="process", max_outage=1)
+    config = configured(sqlite_target, signs, 2, isolation="process", max_outage=2)
     config["PY_EXPERIMENTER"]["Custom"]["most"] = 1024
     study_ = experimenter(sqlite_target, config)
     study_.fill_table_from_config()

@@ -266,6 +266,7 @@ def test_output_is_kept_however_an_attempt_ends(
 
 @pytest.mark.parametrize("end", ["interrupted", "stopped"])
 def test_output_of_what_is_released_is_kept(target: Target, tmp_path: Path, end: str) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which the processes of pytest-xdist do without
     study_ = filled(target, tmp_path, end=end, execution={"grace": 0.1})
     with pytest.raises(KeyboardInterrupt):
         study_.execute(print_and_end)
