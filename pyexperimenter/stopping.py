@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+_TICK = 0.1  # seconds between two looks while waiting
+
 
 class Stop:
     """Whether, when and how urgently a process was asked to stop.
@@ -26,19 +28,18 @@ class Stop:
     def __init__(self) -> None:
         self.signal: int | None = None
         self.urgent = False
-        self._event = threading.Event()
-        self._since = 0.0
+        self._since: float | None = None
         self._announced = threading.Lock()
 
     @property
     def requested(self) -> bool:
         """Whether somebody asked."""
-        return self._event.is_set()
+        return self._since is not None
 
     @property
     def seconds_ago(self) -> float:
         """How long ago somebody asked."""
-        return time.monotonic() - self._since if self.requested else 0.0
+        return 0.0 if self._since is None else time.monotonic() - self._since
 
     @property
     def is_notice(self) -> bool:
@@ -47,13 +48,16 @@ class Stop:
 
     def wait(self, seconds: float) -> bool:
         """Wait until somebody asks, so many seconds at most; return whether somebody did."""
-        return self._event.wait(seconds)
+        # Without an Event: setting it in a signal handler could wait for a lock of the very code that was interrupted.
+        deadline = time.monotonic() + seconds
+        while not self.requested and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, _TICK))
+        return self.requested
 
     def request(self, urgent: bool = False) -> None:
         """Ask."""
-        if not self.requested:
+        if self._since is None:
             self._since = time.monotonic()
-            self._event.set()
         self.urgent = self.urgent or urgent
 
     def announce(self) -> bool:
