@@ -4,13 +4,13 @@ ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-MARIADB := mariadb-server-core mariadb-client-core
+PACKAGES := mariadb-server-core mariadb-client-core faketime
 # Both are editable installs into one environment, so that neither shadows the other with a stale copy.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check format clean mariadb
+.PHONY: help demo test check format clean packages
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -18,7 +18,7 @@ help: ## Show this list
 demo: $(VENV)/.demo ## Run the example study (examples/svm_study) on SQLite
 	$(BIN)/python examples/svm_study/run.py
 
-test: $(VENV)/.dev mariadb ## Run all tests on real databases; ARGS='-k fill' is handed to pytest
+test: $(VENV)/.dev packages ## Run all tests on real databases; ARGS='-k fill' is handed to pytest
 	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal $(ARGS)
 
 check: $(VENV)/.dev ## Lint, check formatting, types and the layers of imports
@@ -52,14 +52,14 @@ $(VENV)/.dev: $(VENV)/.created pyproject.toml
 	@touch $@
 
 # Only a try: where it fails, the tests say at their end what was not tested. mariadb-install-db, of the server's package,
-# calls my_print_defaults, of the client's. Tests that are told where to look (see tests/servers.py) get nothing installed.
-mariadb:
+# calls my_print_defaults, of the client's; faketime gives a worker a wrong clock. Tests that are told where to look (see tests/servers.py) get nothing installed.
+packages:
 	@PATH="$$PATH:/usr/sbin"; \
 	if [ -n "$${PYEXPERIMENTER_TEST_MARIADB_PATH+set}" ]; then :; \
-	elif command -v mariadbd >/dev/null && command -v my_print_defaults >/dev/null; then :; \
+	elif command -v mariadbd >/dev/null && command -v my_print_defaults >/dev/null && command -v faketime >/dev/null; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    echo "installing $(MARIADB) for the tests"; \
+	    echo "installing $(PACKAGES) for the tests"; \
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-	      apt-get install -y -qq --no-install-recommends $(MARIADB) >/dev/null; } \
-	    || echo >&2 "$(MARIADB) could not be installed"; \
+	      apt-get install -y -qq --no-install-recommends $(PACKAGES) >/dev/null; } \
+	    || echo >&2 "$(PACKAGES) could not be installed"; \
 	fi

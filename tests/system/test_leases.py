@@ -349,8 +349,8 @@ def test_a_worker_whose_clock_is_wrong_does_no_harm(target: Target, tmp_path: Pa
     winners = {row: (str(pid), outcome) for row, number, pid, outcome in attempts if number == last[row]}
     models = dict(target.query("SELECT ID, model FROM study"))
     assert winners == {row: (model, "done") for row, model in models.items()}
-    # There were two at it, and one of them did see another time.
-    assert len(set(models.values())) == 2
+    # There were two at it (and new processes for those that lost their rows), and one did see another time.
+    assert len(set(models.values())) >= 2
     ((least, greatest),) = target.query("SELECT MIN(accuracy), MAX(accuracy) FROM study")
     assert greatest - least > 80_000
 
