@@ -135,7 +135,7 @@ class SupervisorWatch:
         with self._sending:
             if not self._is_connected():
                 # What has its number now may be anything, the database too.
-                sys.__stderr__ and print("the function closed the way to the supervisor", file=sys.__stderr__)
+                print("the function closed the way to the supervisor", file=sys.__stderr__)
                 os._exit(1)
             self._supervisor.send(message)
 

@@ -243,7 +243,7 @@ class ClaimStore(ExperimentReader):
         with self.database.query() as cursor:
             row = cursor.one(self._sql.find.format("ID = ?"), [experiment_id])
         if row is None:
-            raise InvalidExperimentError(f"the table {self.schema.table} has no experiment with ID {experiment_id}")
+            raise self._unknown(experiment_id)
         return self._decode_keyfields(row)
 
     @retried
@@ -265,7 +265,7 @@ class ClaimStore(ExperimentReader):
         with self.database.transaction() as cursor:
             status = cursor.one(self._sql.status_of, [experiment_id])
             if status is None:
-                raise InvalidExperimentError(f"the table {self.schema.table} has no experiment with ID {experiment_id}")
+                raise self._unknown(experiment_id)
             (current,) = cursor.one(self._sql.current_attempt, [experiment_id]) or (None,)
             if current is not None:
                 ours = cursor.one(self._sql.worker_of, [current, experiment_id]) == (worker.identity,)
@@ -400,6 +400,9 @@ class ClaimStore(ExperimentReader):
             raise self._lost(attempt)
         token: str | None = row[0]
         return token
+
+    def _unknown(self, experiment_id: int) -> InvalidExperimentError:
+        return InvalidExperimentError(f"the table {self.schema.table} has no experiment with ID {experiment_id}")
 
     def _lost(self, attempt: Attempt) -> ClaimLostError:
         return ClaimLostError(
