@@ -119,6 +119,7 @@ class ExecutionConfig:
     echo: bool = False
     max_outage: float = 600.0
     journal: str | None = None
+    function: str | None = None
 
 
 @dataclass(frozen=True)

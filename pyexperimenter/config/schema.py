@@ -323,6 +323,11 @@ class Execution(Section):
     echo: bool = Field(False, description="Whether what experiments print is shown while they run.")
     max_outage: Duration = Field(600.0, description="How long a worker waits for a database that is away.")
     journal: str | None = Field(None, description="Directory for what could not be written to the database.")
+    function: str | None = Field(
+        None,
+        pattern=r"^[^:]+:[^:]+$",
+        description="The experiment function for the command line, as module:function or file.py:function.",
+    )
 
 
 class Experiment(Section):

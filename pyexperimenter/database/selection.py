@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -91,9 +92,14 @@ class Selector:
             condition &= self._one_of(name, value if several else [value])
         return condition
 
-    def rows(self, states: Sequence[str], where: Where, ids: Sequence[int] | None) -> Condition:
-        """Return the condition for rows in one of several states, under `where`, with one of `ids`."""
+    def rows(
+        self, states: Sequence[str], where: Where, ids: Sequence[int] | None, error: str | None = None
+    ) -> Condition:
+        """Return the condition for rows in these states, under `where`, with these IDs, whose error has this text."""
         condition = self.condition(where)
+        if error is not None:
+            text = re.sub(r"[!%_]", r"!\g<0>", error.lower())
+            condition &= Condition(f"LOWER({self._schema.q('error')}) LIKE ? ESCAPE '!'", (f"%{text}%",))
         if ExperimentStatus.ALL not in states:
             condition &= self._one_of("status", [str(state) for state in states])
         if ids is not None:

@@ -377,7 +377,13 @@ class ExperimentStore(ClaimStore):
 
     @retried
     def reset(
-        self, states: Sequence[str], where: Where, ids: Sequence[int] | None, dry_run: bool, outcome: str = "reset"
+        self,
+        states: Sequence[str],
+        where: Where,
+        ids: Sequence[int] | None,
+        dry_run: bool,
+        error: str | None = None,
+        outcome: str = "reset",
     ) -> int:
         """Open experiments again, with the same IDs, in one transaction; attempts still open get the outcome.
 
@@ -386,7 +392,7 @@ class ExperimentStore(ClaimStore):
         int
             How many were (or, with `dry_run`, would be) opened.
         """
-        condition = self._selector.rows(states, where, ids) & Condition("status <> 'created'")
+        condition = self._selector.rows(states, where, ids, error) & Condition("status <> 'created'")
         if dry_run:
             return self.count(condition)
         with self.database.transaction() as cursor:

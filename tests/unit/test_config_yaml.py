@@ -125,12 +125,14 @@ def test_execution(load):
     execution = load(STUDY).execution
     assert execution == ExecutionConfig(time_limit=7200.0)
     more = (
-        "{retry_on: [OSError], no_retry_on: ConnectionError, signals: SIGHUP, echo: true, max_outage: 1m, journal: j}"
+        "{retry_on: [OSError], no_retry_on: ConnectionError, signals: SIGHUP, echo: true, max_outage: 1m, journal: j, "
+        "function: 'm:f'}"
     )
     execution = load(STUDY.replace(STUDY.partition("Execution: ")[2].partition("\n")[0], more)).execution
     assert (execution.retry_on, execution.no_retry_on) == (("OSError",), ("ConnectionError",))
     assert (execution.signals, execution.echo, execution.max_outage) == (("SIGHUP",), True, 60.0)
     assert execution.journal == "j"
+    assert execution.function == "m:f"
     assert (execution.heartbeat, execution.lease, execution.grace) == (60.0, 300.0, 30.0)
 
 

@@ -1,0 +1,235 @@
+"""The reading half of the facade: tables, how far a study is, tables and figures of its results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pyexperimenter.config import ExperimentConfig
+from pyexperimenter.database.selection import OrderBy, Where
+from pyexperimenter.database.store import ExperimentStore
+from pyexperimenter.exceptions import InvalidLogtableError
+from pyexperimenter.inspection import ErrorGroup, ExperimentDetails, StudyStatus, details_of, error_groups, status_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from pyexperimenter.analysis import Comparison
+
+
+class Study:
+    """What can be read of a study. Nothing here writes to the database.
+
+    Attributes
+    ----------
+    config : ExperimentConfig
+        Its configuration.
+    """
+
+    config: ExperimentConfig
+    _store: ExperimentStore
+    _codecarbon: Mapping[str, Any] | None
+
+    # Tables
+
+    def get_table(
+        self,
+        where: Where = None,
+        columns: Sequence[str] | None = None,
+        order_by: OrderBy = None,
+        limit: int | None = None,
+    ) -> pd.DataFrame:
+        """Return experiments.
+
+        Parameters
+        ----------
+        where : mapping or str, optional
+            Only experiments with these values, or under this SQL condition.
+        columns : sequence of str, optional
+            Only these columns.
+        order_by : str or sequence of str, optional
+            Columns to sort by, ``-`` before or ``DESC`` behind for descending; then by ``ID``.
+        limit : int, optional
+            Most rows.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row an experiment, ordered by ``ID``; columns ``ID``, keyfields, ``creation_date``, ``status``,
+            ``start_date``, ``name``, ``machine``, resultfields, ``end_date``, ``error``.
+
+        Raises
+        ------
+        MissingTableError
+            If there is no table yet.
+        InvalidColumnError
+            If a column is named that the table does not have.
+        """
+        return self._frame(self._store.table_rows(where, columns, order_by, limit), self._store.schema.table)
+
+    def get_logtable(
+        self, logtable_name: str, condition: str | None = None, all_attempts: bool = False
+    ) -> pd.DataFrame:
+        """Return the rows of a logtable.
+
+        Parameters
+        ----------
+        logtable_name : str
+            Its name in the configuration.
+        condition : str, optional
+            Only rows under this SQL condition; the logtable's columns are those of ``log``.
+        all_attempts : bool
+            Whether logs of executions before the last reset are wanted, too.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``ID``, ``experiment_id``, ``timestamp``, those of the configuration, ``attempt_id``.
+
+        Raises
+        ------
+        InvalidLogtableError
+            If there is no such logtable.
+        """
+        rows = self._store.log_rows(logtable_name, condition, all_attempts)
+        return self._frame(rows, self._store.schema.logtables[logtable_name])
+
+    def get_attempts(self, experiment_id: int | None = None) -> pd.DataFrame:
+        """Return all executions: who ran which experiment when, on what, how it ended and what it took.
+
+        Parameters
+        ----------
+        experiment_id : int, optional
+            Only those of this experiment.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row an attempt, ordered by ``ID``; times in UTC, durations in seconds, memory in bytes.
+        """
+        return self._frame(self._store.attempt_rows(experiment_id), self._store.schema.attempts)
+
+    def get_codecarbon_table(self) -> pd.DataFrame:
+        """Return CodeCarbon's measurements, one row an execution.
+
+        Raises
+        ------
+        InvalidLogtableError
+            If emissions are not measured.
+        """
+        if self._codecarbon is None:
+            raise InvalidLogtableError(
+                "emissions are not measured; add a section CodeCarbon to the configuration, or use_codecarbon=True"
+            )
+        return self._frame(self._store.emission_rows(), self._store.schema.codecarbon)
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of experiments by status: created, running, done, error and paused."""
+        return self._store.counts()
+
+    def status(self) -> StudyStatus:
+        """Return how far the study is: experiments by status, how fast it goes, who executes what."""
+        return status_of(self._store)
+
+    def get_experiment(self, experiment_id: int) -> ExperimentDetails:
+        """Return one experiment with all its executions.
+
+        Raises
+        ------
+        InvalidExperimentError
+            If there is no such experiment.
+        """
+        return details_of(self._store, experiment_id)
+
+    def error_groups(self) -> list[ErrorGroup]:
+        """Return the experiments in error, those together that failed alike; the largest group first."""
+        return error_groups(self._store)
+
+    def execute_custom_query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Run a statement of your own and return its rows (none, if it is no query)."""
+        return self._store.query(sql)[1]
+
+    # Analysis
+
+    def summarize(
+        self,
+        values: str | Sequence[str],
+        rows: str | Sequence[str],
+        columns: str | Sequence[str] | None = None,
+        over: str | Sequence[str] | None = "seed",
+        stat: str = "mean±std",
+    ) -> pd.DataFrame:
+        """Summarise results cell by cell, and warn of what is incomplete or made by different code.
+
+        Parameters, result and errors are those of `pyexperimenter.analysis.summarize`.
+        """
+        from pyexperimenter.analysis import summarize
+
+        return summarize(self.get_table(), values, rows, columns, over, stat, self.get_attempts())
+
+    def compare(
+        self,
+        value: str,
+        by: str,
+        blocks: str | Sequence[str],
+        better: str = "max",
+        over: str | Sequence[str] | None = None,
+    ) -> Comparison:
+        """Test whether the levels of a keyfield differ, as `pyexperimenter.analysis.compare` does."""
+        from pyexperimenter.analysis import compare
+
+        return compare(self.get_table(), value, by, blocks, better, over)
+
+    def plot_result(
+        self,
+        value: str,
+        x: str,
+        hue: str | Sequence[str] | None = None,
+        over: str | Sequence[str] | None = "seed",
+        stat: str = "mean±std",
+        ax: Axes | None = None,
+    ) -> Axes:
+        """Draw a resultfield over a keyfield, as `pyexperimenter.analysis.plot_result` does."""
+        from pyexperimenter.analysis import plot_result
+
+        return plot_result(self.get_table(), value, x, hue, over, stat, ax)
+
+    def plot_heatmap(
+        self,
+        value: str,
+        x: str,
+        y: str,
+        over: str | Sequence[str] | None = "seed",
+        digits: int = 3,
+        ax: Axes | None = None,
+    ) -> Axes:
+        """Draw means over two keyfields, as `pyexperimenter.analysis.plot_heatmap` does."""
+        from pyexperimenter.analysis import plot_heatmap
+
+        return plot_heatmap(self.get_table(), value, x, y, over, digits, ax)
+
+    def plot_curves(
+        self,
+        logtable_name: str,
+        value: str,
+        index: str,
+        hue: str | Sequence[str] | None = None,
+        over: str | Sequence[str] | None = "seed",
+        ax: Axes | None = None,
+    ) -> Axes:
+        """Draw what experiments logged, as `pyexperimenter.analysis.plot_curves` does."""
+        from pyexperimenter.analysis import plot_curves
+
+        return plot_curves(self.get_logtable(logtable_name), self.get_table(), value, index, hue, over, ax)
+
+    def plot_progress(self, ax: Axes | None = None) -> Axes:
+        """Draw how many experiments were finished over time, as `pyexperimenter.analysis.plot_progress` does."""
+        from pyexperimenter.analysis import plot_progress
+
+        return plot_progress(self.get_table(), ax)
+
+    def _frame(self, rows: tuple[list[str], list[tuple[Any, ...]]], table: str) -> pd.DataFrame:
+        from pyexperimenter.analysis import to_frame
+
+        return to_frame(*rows, self._store.schema.types_of(table))
