@@ -8,8 +8,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pyexperimenter.config.durations import duration_text
 from pyexperimenter.database.reader import ExperimentReader
+from pyexperimenter.durations import duration_text
 
 _ENOUGH = 5  # finished experiments whose median says how long one takes
 _FRESH = 30.0  # seconds for which that median is not asked again

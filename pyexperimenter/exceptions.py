@@ -48,6 +48,7 @@ A message names the place, the offending value and the remedy::
     │   └── ExperimentExistsError
     ├── ClaimLostError
     ├── ExecutionError
+    │   ├── ExperimentFunctionError
     │   ├── FunctionNotPicklableError
     │   ├── WorkerProcessError
     │   ├── TooManyErrorsError
@@ -261,6 +262,10 @@ class ClaimLostError(PyExperimenterError):
 
 class ExecutionError(PyExperimenterError):
     """A worker could not go on; experiments that failed are no such case."""
+
+
+class ExperimentFunctionError(ExecutionError):
+    """The experiment function that was named cannot be imported."""
 
 
 class FunctionNotPicklableError(ExecutionError):

@@ -15,11 +15,11 @@ from pyexperimenter import __version__
 from pyexperimenter.budget import allowance
 from pyexperimenter.combinations import Combinations
 from pyexperimenter.config import load_config
-from pyexperimenter.config.durations import seconds
 from pyexperimenter.crew import limits, number_of_workers, run_crew
 from pyexperimenter.database.records import Attempt, FillCount
 from pyexperimenter.database.selection import OrderBy, Where
 from pyexperimenter.database.store import ExperimentStore
+from pyexperimenter.durations import seconds
 from pyexperimenter.exceptions import (
     ClaimLostError,
     EmptyFillDatabaseCallError,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
 from pyexperimenter.config import ExperimentConfig
 from pyexperimenter.database.selection import OrderBy, Where
@@ -124,6 +125,52 @@ class Study:
             )
         return self._frame(self._store.emission_rows(), self._store.schema.codecarbon)
 
+    def export(
+        self,
+        target: str | Path | TextIO,
+        what: str = "experiments",
+        joined: bool = False,
+        where: Where = None,
+        kind: str | None = None,
+    ) -> int:
+        """Write a table to a file for other programs.
+
+        Parameters
+        ----------
+        target : str, Path or text file
+            The file, written whole or not at all. What is open for text takes CSV and JSON.
+        what : str
+            ``"experiments"``, ``"attempts"``, ``"codecarbon"`` or the name of a logtable.
+        joined : bool
+            Whether each row of a side table gets the keyfields of its experiment, behind ``experiment_id``.
+        where : mapping or str, optional
+            Only experiments with these values, or under this SQL condition; and what belongs to them.
+        kind : {"csv", "json", "parquet", "xlsx"}, optional
+            The format, by default what the file's name ends with.
+
+        Returns
+        -------
+        int
+            Rows written.
+
+        Raises
+        ------
+        InvalidLogtableError
+            If there is no such table.
+        InvalidValueError
+            If the format is not known, or does not hold so much.
+        """
+        from pyexperimenter.analysis import export_frame, join_keyfields
+
+        frame = table = self.get_table(where)
+        if what != "experiments":
+            frame = self._side_table(what)
+            frame = frame[frame["experiment_id"].isin(table["ID"])]
+            if joined:
+                frame = join_keyfields(frame, table)
+        export_frame(frame, target, kind)
+        return len(frame)
+
     def counts(self) -> dict[str, int]:
         """Return the number of experiments by status: created, running, done, error and paused."""
         return self._store.counts()
@@ -159,14 +206,16 @@ class Study:
         columns: str | Sequence[str] | None = None,
         over: str | Sequence[str] | None = "seed",
         stat: str = "mean±std",
+        where: Where = None,
     ) -> pd.DataFrame:
         """Summarise results cell by cell, and warn of what is incomplete or made by different code.
 
-        Parameters, result and errors are those of `pyexperimenter.analysis.summarize`.
+        Parameters, result and errors are those of `pyexperimenter.analysis.summarize`; `where` is that of `get_table`,
+        here and below.
         """
         from pyexperimenter.analysis import summarize
 
-        return summarize(self.get_table(), values, rows, columns, over, stat, self.get_attempts())
+        return summarize(self.get_table(where), values, rows, columns, over, stat, self.get_attempts())
 
     def compare(
         self,
@@ -175,11 +224,12 @@ class Study:
         blocks: str | Sequence[str],
         better: str = "max",
         over: str | Sequence[str] | None = None,
+        where: Where = None,
     ) -> Comparison:
         """Test whether the levels of a keyfield differ, as `pyexperimenter.analysis.compare` does."""
         from pyexperimenter.analysis import compare
 
-        return compare(self.get_table(), value, by, blocks, better, over)
+        return compare(self.get_table(where), value, by, blocks, better, over)
 
     def plot_result(
         self,
@@ -189,11 +239,12 @@ class Study:
         over: str | Sequence[str] | None = "seed",
         stat: str = "mean±std",
         ax: Axes | None = None,
+        where: Where = None,
     ) -> Axes:
         """Draw a resultfield over a keyfield, as `pyexperimenter.analysis.plot_result` does."""
         from pyexperimenter.analysis import plot_result
 
-        return plot_result(self.get_table(), value, x, hue, over, stat, ax)
+        return plot_result(self.get_table(where), value, x, hue, over, stat, ax)
 
     def plot_heatmap(
         self,
@@ -203,11 +254,12 @@ class Study:
         over: str | Sequence[str] | None = "seed",
         digits: int = 3,
         ax: Axes | None = None,
+        where: Where = None,
     ) -> Axes:
         """Draw means over two keyfields, as `pyexperimenter.analysis.plot_heatmap` does."""
         from pyexperimenter.analysis import plot_heatmap
 
-        return plot_heatmap(self.get_table(), value, x, y, over, digits, ax)
+        return plot_heatmap(self.get_table(where), value, x, y, over, digits, ax)
 
     def plot_curves(
         self,
@@ -217,17 +269,23 @@ class Study:
         hue: str | Sequence[str] | None = None,
         over: str | Sequence[str] | None = "seed",
         ax: Axes | None = None,
+        where: Where = None,
     ) -> Axes:
         """Draw what experiments logged, as `pyexperimenter.analysis.plot_curves` does."""
         from pyexperimenter.analysis import plot_curves
 
-        return plot_curves(self.get_logtable(logtable_name), self.get_table(), value, index, hue, over, ax)
+        return plot_curves(self.get_logtable(logtable_name), self.get_table(where), value, index, hue, over, ax)
 
-    def plot_progress(self, ax: Axes | None = None) -> Axes:
+    def plot_progress(self, ax: Axes | None = None, where: Where = None) -> Axes:
         """Draw how many experiments were finished over time, as `pyexperimenter.analysis.plot_progress` does."""
         from pyexperimenter.analysis import plot_progress
 
-        return plot_progress(self.get_table(), ax)
+        return plot_progress(self.get_table(where), ax)
+
+    def _side_table(self, name: str) -> pd.DataFrame:
+        if name == "attempts":
+            return self.get_attempts()
+        return self.get_codecarbon_table() if name == "codecarbon" else self.get_logtable(name)
 
     def _frame(self, rows: tuple[list[str], list[tuple[Any, ...]]], table: str) -> pd.DataFrame:
         from pyexperimenter.analysis import to_frame

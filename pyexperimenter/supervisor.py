@@ -12,8 +12,8 @@ import cloudpickle
 
 from pyexperimenter.child import Answer, Claimed, Ended, NothingOpen, Returned, StopRequest
 from pyexperimenter.child_process import ChildProcess
-from pyexperimenter.config.durations import duration_text
 from pyexperimenter.database.records import Attempt, Usage
+from pyexperimenter.durations import duration_text
 from pyexperimenter.exceptions import ClaimLostError, DatabaseError, FunctionNotPicklableError, WorkerProcessError
 from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.heartbeat import Heart, Pulse, heart_of

@@ -5,14 +5,17 @@ imported by the functions that use them, and come with the extras ``stats`` and 
 """
 
 from pyexperimenter.analysis.comparison import Comparison, compare
+from pyexperimenter.analysis.export import export_frame, join_keyfields
 from pyexperimenter.analysis.frame import to_frame
 from pyexperimenter.analysis.plots import plot_curves, plot_heatmap, plot_progress, plot_result
-from pyexperimenter.analysis.rendering import to_html, to_latex, to_markdown
+from pyexperimenter.analysis.rendering import to_html, to_latex, to_markdown, to_text
 from pyexperimenter.analysis.summary import summarize
 
 __all__ = [
     "Comparison",
     "compare",
+    "export_frame",
+    "join_keyfields",
     "plot_curves",
     "plot_heatmap",
     "plot_progress",
@@ -22,4 +25,5 @@ __all__ = [
     "to_html",
     "to_latex",
     "to_markdown",
+    "to_text",
 ]

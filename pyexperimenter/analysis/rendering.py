@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
 
 from pyexperimenter.analysis.cells import NULL, Names, as_text
-from pyexperimenter.analysis.layout import Best, Cell, Digits, lay_out
+from pyexperimenter.analysis.layout import Best, Cell, Digits, Layout, lay_out
 
 _MARK = "†"
 
@@ -118,19 +118,40 @@ def to_markdown(
     <BLANKLINE>
     Mean ± standard deviation over up to n = 5 runs. † fewer: results / runs in the table.
     """
-    from tabulate import tabulate
-
     layout = lay_out(summary, columns, stat, digits, best, best_per)
-    # Markdown knows one line of header only.
-    headers = [", ".join(column) for column in zip(*layout.header, strict=True)]
-    table = tabulate(
-        [[*map(_markdown_label, names), *map(_markdown_cell, cells)] for names, cells in layout.rows],
-        headers=[_escape_markdown(name) for name in (*layout.names, *headers)],
-        tablefmt="pipe",
-        disable_numparse=True,
-        colalign=["left"] * len(layout.names) + ["right"] * len(headers),
+    table = _tabulated(
+        layout, "pipe", lambda value: _escape_markdown(as_text(value)), lambda cell: _marked(cell, "**{}**")
     )
     return f"{table}\n\n{_escape_markdown(layout.note)}"
+
+
+def to_text(
+    summary: pd.DataFrame,
+    columns: Names = None,
+    stat: str | None = None,
+    digits: Digits = 3,
+    best: Best = None,
+    best_per: str | None = None,
+) -> str:
+    """Render a summary as plain text, the best with a star.
+
+    Parameters, result and errors are those of `to_latex`.
+
+    Examples
+    --------
+    >>> summary = pd.DataFrame({"kernel": ["linear", "rbf"], "mean": [0.92, 0.96], "std": [0.02, 0.01],
+    ...                         "n": [5, 4], "missing": [0, 1]})
+    >>> print(to_text(summary, digits=2, best="max"))
+    kernel      mean ± standard deviation
+    --------  ---------------------------
+    linear                    0.92 ± 0.02
+    rbf                *0.96 ± 0.01 †4/5
+    <BLANKLINE>
+    Mean ± standard deviation over up to n = 5 runs. † fewer: results / runs in the table.
+    """
+    layout = lay_out(summary, columns, stat, digits, best, best_per)
+    table = _tabulated(layout, "simple", as_text, lambda cell: _marked(cell, "*{}"))
+    return f"{table}\n\n{layout.note}"
 
 
 def to_html(
@@ -244,14 +265,27 @@ def _escape_markdown(text: str) -> str:
     return re.sub(r"[\\`*|<\[~&$]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
 
 
-def _markdown_label(value: Any) -> str:
-    return _escape_markdown(as_text(value))
+def _tabulated(
+    layout: Layout, table_format: str, write_label: Callable[[Any], str], write_cell: Callable[[Cell | None], str]
+) -> str:
+    from tabulate import tabulate
+
+    # One line of header is all that these formats know.
+    headers = [", ".join(column) for column in zip(*layout.header, strict=True)]
+    return tabulate(
+        [[*map(write_label, names), *map(write_cell, cells)] for names, cells in layout.rows],
+        headers=[write_label(name) for name in (*layout.names, *headers)],
+        tablefmt=table_format,
+        disable_numparse=True,
+        colalign=["left"] * len(layout.names) + ["right"] * len(headers),
+    )
 
 
-def _markdown_cell(cell: Cell | None) -> str:
+def _marked(cell: Cell | None, bold: str) -> str:
     text = _plain(cell)
-    bold = f"**{text}**" if cell and cell.bold else text
-    return f"{bold} {_MARK}{cell.mark}" if cell and cell.mark else bold
+    if cell and cell.bold:
+        text = bold.format(text)
+    return f"{text} {_MARK}{cell.mark}" if cell and cell.mark else text
 
 
 def _html_line(spans: Sequence[tuple[str, int]]) -> str:

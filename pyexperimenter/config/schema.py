@@ -24,8 +24,8 @@ from pydantic import (
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
 from pydantic_core import PydanticCustomError, core_schema
 
-from pyexperimenter.config.durations import seconds
 from pyexperimenter.config.messages import nearest, shown
+from pyexperimenter.durations import seconds
 from pyexperimenter.fieldtypes import TYPE_NAMES, FieldType, unwrap
 
 

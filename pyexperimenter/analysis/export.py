@@ -1,0 +1,152 @@
+"""DataFrames -> files for other programs. A file is there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from pyexperimenter.analysis.cells import keyfields_of, optional_import
+from pyexperimenter.exceptions import InvalidValueError
+from pyexperimenter.jsonable import jsonable, records
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_LONGEST_CELL = 32_767  # characters in Excel
+_MOST_ROWS = 1_048_575  # of an Excel sheet, below the header
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")  # what XML, and so Excel, does not know
+
+
+def export_frame(frame: pd.DataFrame, target: str | Path | TextIO, kind: str | None = None) -> None:
+    """Write a DataFrame to a file.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        Whatever is to be written; its index is not.
+    target : str, Path or text file
+        The file. What is open for text takes CSV and JSON.
+    kind : {"csv", "json", "parquet", "xlsx"}, optional
+        The format; by default what the file's name ends with.
+
+        - CSV: UTF-8 with a header; what is missing is empty.
+        - JSON: a list of objects, one a line; what is missing or not finite is null.
+        - Parquet: with types, needs the extra ``parquet``.
+        - Excel: needs the extra ``excel``; texts too long for a cell end in ``…``.
+
+        JSON values are JSON text in all but JSON.
+
+    Raises
+    ------
+    InvalidValueError
+        If the format is not known, or does not hold so much.
+    PyExperimenterError
+        If the extra is missing.
+    OSError
+        If the file cannot be written. One that was there before is left as it was.
+    """
+    path = Path(target) if isinstance(target, (str, Path)) else None
+    kind = kind or (path.suffix[1:].lower() if path is not None else "csv")
+    if kind not in _WRITERS or (path is None and kind not in _TEXT_FORMATS):
+        raise InvalidValueError(f"{kind or target!r} is no format to write; use {', '.join(_WRITERS)}")
+    write = _WRITERS[kind]
+    if path is None:
+        write(frame, target)
+        return
+    handle, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}-", suffix=f".{kind}")
+    try:
+        with os.fdopen(handle, "w" if kind in _TEXT_FORMATS else "wb", **_TEXT_FORMATS.get(kind, {})) as file:
+            write(frame, file)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def join_keyfields(side_table: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Put the keyfields of its experiment into each row of a side table, behind ``experiment_id``.
+
+    Parameters
+    ----------
+    side_table : pandas.DataFrame
+        Logs or attempts, with a column ``experiment_id``.
+    table : pandas.DataFrame
+        The experiments, as `get_table` returns them. Rows of others are left out.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns of the side table that have the name of a keyfield end in ``_logged``.
+    """
+    keyfields = table[["ID", *keyfields_of(table)]].rename(columns={"ID": "experiment_id"})
+    joined = side_table.merge(keyfields, on="experiment_id", suffixes=("_logged", ""))
+    first = [name for name in ("ID", "experiment_id") if name in joined] + list(keyfields.columns[1:])
+    return joined[first + [name for name in joined.columns if name not in first]]
+
+
+def _umask() -> int:
+    """Return the process's umask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _write_csv(frame: pd.DataFrame, file: Any) -> None:
+    _flat(frame).to_csv(file, index=False, lineterminator="\n")
+
+
+def _write_json(frame: pd.DataFrame, file: Any) -> None:
+    lines = (json.dumps(row, ensure_ascii=False) for row in records(frame))
+    file.write("[")
+    for number, line in enumerate(lines):
+        file.write(f"{',' if number else ''}\n{line}")
+    file.write("\n]\n")
+
+
+def _write_parquet(frame: pd.DataFrame, file: Any) -> None:
+    optional_import("pyarrow", "parquet")
+    _flat(frame).to_parquet(file, index=False)
+
+
+def _write_excel(frame: pd.DataFrame, file: Any) -> None:
+    optional_import("openpyxl", "excel")
+    if len(frame) > _MOST_ROWS:
+        raise InvalidValueError(
+            f"{len(frame)} rows are more than an Excel sheet holds ({_MOST_ROWS}); write CSV instead"
+        )
+    flat = _flat(frame)
+    for name in flat.columns:
+        flat[name] = flat[name].map(_excel_text)
+    flat.to_excel(file, index=False, engine="openpyxl")
+
+
+_WRITERS: dict[str, Callable[[Any, Any], None]] = {
+    "csv": _write_csv,
+    "json": _write_json,
+    "parquet": _write_parquet,
+    "xlsx": _write_excel,
+}
+_TEXT_FORMATS: dict[str, dict[str, Any]] = {name: {"encoding": "utf-8", "newline": ""} for name in ("csv", "json")}
+
+
+def _flat(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a copy whose lists and mappings are JSON text; a column of mixed values is text altogether."""
+    flat = frame.copy()
+    for name in flat.select_dtypes(object).columns:
+        values = flat[name].map(lambda value: json.dumps(jsonable(value)) if isinstance(value, (list, dict)) else value)
+        mixed = len({type(value) for value in values.dropna()}) > 1
+        flat[name] = values.map(str, na_action="ignore") if mixed else values
+    return flat
+
+
+def _excel_text(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    text = _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", value)
+    return text if len(text) <= _LONGEST_CELL else f"{text[: _LONGEST_CELL - 1]}…"

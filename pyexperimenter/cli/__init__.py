@@ -1,0 +1,13 @@
+"""The command line: each command parses, makes one call of the facade, and prints.
+
+Data go to stdout, messages to stderr. Nothing heavy is imported before a command needs it, so that help is instant.
+"""
+
+from pyexperimenter.cli import exporting, reading, running, starting
+from pyexperimenter.cli.app import main
+
+for module in (starting, running, reading, exporting):
+    for command in module.COMMANDS:
+        main.add_command(command)
+
+__all__ = ["main"]

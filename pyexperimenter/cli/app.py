@@ -1,0 +1,84 @@
+"""The group of all commands: what holds for each of them, and how errors leave it."""
+
+from __future__ import annotations
+
+import errno
+import warnings
+from typing import Any
+
+import click
+
+from pyexperimenter import __version__
+from pyexperimenter.exceptions import NoConfigFileError, PyExperimenterError
+
+_DEBUG = "pyexperimenter.debug"  # in the context's meta, which all contexts of a call share
+_INTERRUPTED = 130  # as shells have it
+
+
+class _Commands(click.Group):
+    """Tells our errors and those of files in one line, unless ``--debug`` asks for the traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning  # type: ignore[assignment] # takes more, as all callers give
+                return super().invoke(ctx)
+        except (PyExperimenterError, OSError) as error:
+            if ctx.meta.get(_DEBUG) or getattr(error, "errno", None) == errno.EPIPE:
+                raise
+            raise click.ClickException(_in_words(error)) from error
+        except KeyboardInterrupt:
+            click.echo("Interrupted", err=True)
+            ctx.exit(_INTERRUPTED)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands in the order in which a study needs them."""
+        return list(self.commands)
+
+
+def _in_words(error: Exception) -> str:
+    remedy = (
+        "; name one with -c, or write one with: pyexperimenter init" if isinstance(error, NoConfigFileError) else ""
+    )
+    return f"{error}{remedy}"
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    click.secho(f"Warning: {message}", fg="yellow", err=True)
+
+
+def debug_option(command: Any) -> Any:
+    """Add ``--debug``, which is taken before and after the command's name."""
+
+    def keep(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+        ctx.meta[_DEBUG] = ctx.meta.get(_DEBUG, False) or value
+
+    return click.option(
+        "--debug", is_flag=True, expose_value=False, callback=keep, help="Show the traceback of an error."
+    )(command)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__)
+@debug_option
+def main() -> None:
+    """Run large grids of experiments from one config file, kept in a database.
+
+    A study is written (init), checked (validate), filled into its table (fill) and executed (run) by as many workers as
+    there are. Commands find the config by -c, by $PYEXPERIMENTER_CONFIG, or in config/experiment_configuration.yml.
+    """
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what lets SHELL complete commands and options.
+
+    For bash, add to ~/.bashrc: eval "$(pyexperimenter completion bash)"
+    """
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(main, {}, "pyexperimenter", "_PYEXPERIMENTER_COMPLETE").source())

@@ -1,0 +1,106 @@
+"""Commands that take results out: whole tables for other programs, summaries for a paper."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from pyexperimenter.cli.printing import print_json
+from pyexperimenter.cli.study_options import (
+    NameList,
+    StudyOptions,
+    check_filled,
+    json_option,
+    study_options,
+    where_option,
+)
+from pyexperimenter.jsonable import records
+
+_FORMATS = ("csv", "json", "parquet", "xlsx")
+_RENDERINGS = {"text": "to_text", "latex": "to_latex", "markdown": "to_markdown", "html": "to_html"}
+
+
+@click.command()
+@click.argument("file")
+@click.option(
+    "--what",
+    default="experiments",
+    show_default=True,
+    metavar="NAME",
+    help="experiments, attempts, codecarbon, or a logtable.",
+)
+@click.option("--joined", is_flag=True, help="With the keyfields of the experiment in each row of a side table.")
+@where_option
+@click.option("--format", "kind", type=click.Choice(_FORMATS), help="Instead of what the name of FILE ends with.")
+@study_options
+def export(study: StudyOptions, file: str, what: str, joined: bool, where: str | None, kind: str | None) -> None:
+    """Write a table to FILE, as CSV, JSON, Parquet or Excel by its ending; - is stdout."""
+    experimenter = study.open()
+    check_filled(experimenter)
+    target: Any = sys.stdout if file == "-" else file
+    rows = experimenter.export(target, what, joined, where, kind or ("csv" if file == "-" else None))
+    click.echo(f"{rows} rows were written{'' if file == '-' else f' to {file}'}", err=True)
+
+
+@click.command()
+@click.argument("values", nargs=-1, required=True, metavar="RESULTFIELD...")
+@click.option("--rows", type=NameList(), required=True, metavar="COLUMNS", help="Keyfields whose values are the rows.")
+@click.option("--columns", type=NameList(), metavar="COLUMNS", help="Keyfields whose values are the columns.")
+@click.option(
+    "--over", type=NameList(), default="seed", show_default=True, metavar="COLUMNS", help="What is averaged over."
+)
+@click.option("--stat", default="mean±std", show_default=True, help="mean±std, median±iqr, ci95, mean or median.")
+@click.option(
+    "--format", "kind", type=click.Choice(list(_RENDERINGS)), default="text", show_default=True, help="Of the table."
+)
+@click.option("--digits", default=3, show_default=True, metavar="N", help="Decimals.")
+@click.option("--best", type=click.Choice(["max", "min"]), help="Mark the best.")
+@click.option("--best-per", type=click.Choice(["row", "column"]), help="Among what it is the best.")
+@click.option("--caption", metavar="TEXT", help="Of the LaTeX table.")
+@click.option("--label", metavar="TEXT", help="Of the LaTeX table.")
+@where_option
+@click.option("-o", "--output", metavar="FILE", help="Write the table there instead of printing it.")
+@json_option
+@study_options
+def table(
+    study: StudyOptions,
+    values: tuple[str, ...],
+    rows: list[str],
+    columns: list[str] | None,
+    over: list[str],
+    stat: str,
+    kind: str,
+    digits: int,
+    best: str | None,
+    best_per: str | None,
+    caption: str | None,
+    label: str | None,
+    where: str | None,
+    output: str | None,
+    as_json: bool,
+) -> None:
+    """Summarise RESULTFIELDs as a table of a paper: a cell for each combination of rows and columns."""
+    experimenter = study.open()
+    check_filled(experimenter)
+    summary = experimenter.summarize(list(values), rows, columns, over, stat, where)
+    if as_json:
+        print_json(records(summary))
+        return
+    from pyexperimenter import analysis
+
+    options: dict[str, Any] = {"digits": digits, "best": best, "best_per": best_per}
+    if kind == "latex":
+        options |= {"caption": caption, "label": label}
+    elif caption or label:
+        raise click.UsageError("--caption and --label are for --format latex")
+    text = getattr(analysis, _RENDERINGS[kind])(summary, **options)
+    if output is None:
+        click.echo(text)
+        return
+    with open(output, "w", encoding="utf-8") as file:
+        file.write(f"{text}\n")
+
+
+COMMANDS = (table, export)

@@ -1,0 +1,127 @@
+"""How commands print: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from numbers import Number
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pyexperimenter.durations import duration_text
+from pyexperimenter.jsonable import is_missing, jsonable
+
+if TYPE_CHECKING:
+    from pyexperimenter.inspection import StudyStatus
+
+COLOURS = {"created": "blue", "running": "cyan", "done": "green", "error": "red", "paused": "yellow"}
+_WIDEST = 60  # characters of a cell
+_BAR = 40
+
+
+def print_json(value: Any) -> None:
+    """Print as JSON: times in ISO format, what is missing or not finite as null."""
+    click.echo(json.dumps(jsonable(value), ensure_ascii=False, indent=2))
+
+
+def print_rows(rows: Iterable[Sequence[Any]], headers: Sequence[str] = ()) -> None:
+    """Print a table for people: a line a row, numbers to the right, long texts cut; without headers also no rules."""
+    from tabulate import tabulate
+
+    rows = list(rows)
+    columns = list(zip(*rows, strict=True))
+    click.echo(
+        tabulate(
+            [[cell(value) for value in row] for row in rows],
+            headers=list(headers),
+            tablefmt="simple" if headers else "plain",
+            disable_numparse=True,
+            colalign=["right" if _are_numbers(column) else "left" for column in columns] or None,
+        )
+    )
+
+
+def cell(value: Any) -> str:
+    r"""Write a value in one short line.
+
+    >>> cell(0.1 + 0.2), cell(None), cell("first\nsecond")
+    ('0.3', '', 'first second')
+    """
+    if is_missing(value):
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, datetime):
+        return value.isoformat(" ", "seconds")
+    text = " ".join(str(value).split())
+    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
+
+
+def _are_numbers(values: Iterable[Any]) -> bool:
+    given = [value for value in values if cell(value)]
+    return bool(given) and all(isinstance(value, Number) and not isinstance(value, bool) for value in given)
+
+
+def heading(text: str) -> None:
+    """Print a heading."""
+    click.echo()
+    click.secho(text, bold=True)
+
+
+def print_status(title: str, status: StudyStatus) -> None:
+    """Print how far a study is."""
+    click.secho(title, bold=True)
+    finished = status.total - status.counts["created"] - status.counts["running"]
+    click.echo(f"{_bar(status)}  {finished} of {status.total} finished{_share(finished, status.total)}")
+    counts = (
+        click.style(f"{name} {count}", fg=COLOURS.get(name), dim=not count) for name, count in status.counts.items()
+    )
+    click.echo("  ".join(counts))
+    if status.finished_per_hour is not None:
+        left = f", {short_duration(status.eta_seconds)} to go" if status.eta_seconds else ""
+        click.echo(f"{status.finished_per_hour:,.{0 if status.finished_per_hour >= 10 else 1}f} an hour{left}")
+    if status.workers:
+        click.echo()
+        print_rows(
+            (
+                (
+                    worker.experiment_id,
+                    short_duration(worker.running_seconds),
+                    f"{short_duration(worker.silent_seconds)} ago{'' if worker.alive else ', lease over'}",
+                    worker.machine,
+                    worker.pid,
+                    worker.job_id,
+                    worker.worker,
+                )
+                for worker in status.workers
+            ),
+            ["ID", "running for", "heartbeat", "machine", "pid", "job", "worker"],
+        )
+
+
+def short_duration(seconds: float) -> str:
+    """Write a duration, to the minute if it is of hours.
+
+    >>> short_duration(0), short_duration(93.2), short_duration(93784)
+    ('0s', '1m33s', '1d2h3m')
+    """
+    return duration_text(round(seconds) if seconds < 3600 else round(seconds / 60) * 60)
+
+
+def _bar(status: StudyStatus) -> str:
+    """Draw the share of each status, done first."""
+    if not status.total:
+        return "·" * _BAR
+    parts, before, drawn = [], 0, 0
+    for name, sign in (("done", "█"), ("error", "█"), ("paused", "▓"), ("running", "▒"), ("created", "·")):
+        before += status.counts.get(name, 0)
+        until = round(before / status.total * _BAR)
+        parts.append(click.style(sign * (until - drawn), fg=COLOURS[name]))
+        drawn = until
+    return "".join(parts)
+
+
+def _share(part: int, whole: int) -> str:
+    return f" ({part / whole:.0%})" if whole else ""

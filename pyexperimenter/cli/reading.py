@@ -1,0 +1,182 @@
+"""Commands that look at a study, and change nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from pyexperimenter.cli.printing import COLOURS, cell, heading, print_json, print_rows, print_status
+from pyexperimenter.cli.study_options import (
+    STATES,
+    NameList,
+    StudyOptions,
+    check_filled,
+    json_option,
+    study_options,
+    where_option,
+)
+from pyexperimenter.jsonable import records
+
+_FIRST = 50  # rows that list shows on a terminal
+_ATTEMPT_COLUMNS = ("number", "outcome", "started", "wall_seconds", "max_rss_bytes", "machine", "job_id", "git_commit")
+
+
+@click.command()
+@click.option("--watch", is_flag=True, help="Look again and again, until all is finished or Ctrl-C.")
+@click.option("--every", default=2.0, show_default=True, metavar="SECONDS", help="With --watch: how often.")
+@json_option
+@study_options
+def status(study: StudyOptions, watch: bool, every: float, as_json: bool) -> None:
+    """Tell how far the study is: counts, rate, the time it will take, and who is at work."""
+    experimenter = study.open()
+    while True:
+        now = experimenter.status()
+        if watch and sys.stdout.isatty():
+            click.echo("\033[H\033[J", nl=False)  # from the top, without the flicker of an empty screen
+        if as_json:
+            print_json({**asdict(now), "total": now.total})
+        else:
+            print_status(f"{experimenter.config.table.name} in {experimenter.config.database.database}", now)
+        if not watch or not now.counts["created"] + now.counts["running"]:
+            break
+        time.sleep(every)
+    if not now.total:
+        check_filled(experimenter)
+
+
+@click.command("list")
+@where_option
+@click.option(
+    "-s", "--state", "states", multiple=True, type=click.Choice(STATES), help="Only this state; may be repeated."
+)
+@click.option("--columns", type=NameList(), metavar="COLUMNS", help="Columns to show, with commas between them.")
+@click.option("--order-by", type=NameList(), metavar="COLUMNS", help="Columns to sort by; -COLUMN: falling.")
+@click.option("-n", "--limit", type=int, metavar="N", help=f"Most rows; on a terminal {_FIRST}.")
+@json_option
+@study_options
+def list_experiments(
+    study: StudyOptions,
+    where: str | None,
+    states: tuple[str, ...],
+    columns: list[str] | None,
+    order_by: list[str] | None,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    """List experiments."""
+    experimenter = study.open()
+    if states:
+        chosen = ", ".join(f"'{state}'" for state in states)
+        where = f"status IN ({chosen})" + (f" AND ({where}\n)" if where else "")
+    shown = _FIRST if limit is None and not as_json and sys.stdout.isatty() else limit
+    table = experimenter.get_table(where, columns, order_by, shown)
+    if as_json:
+        print_json(records(table))
+        return
+    if table.empty:
+        check_filled(experimenter)
+        click.echo("No experiment is like that", err=True)
+        return
+    if columns is None:
+        fields = [*experimenter.config.table.keyfields, "status", *experimenter.config.table.resultfields]
+        table = table[["ID", *fields, *(["error"] if table["error"].notna().any() else [])]]
+    print_rows((_coloured(row) for row in table.to_dict("records")), list(table.columns))
+    if limit is None and len(table) == shown:
+        click.echo(f"The first {shown} only; -n N shows more", err=True)
+
+
+def _coloured(row: dict[Any, Any]) -> list[Any]:
+    """Return the cells of a row: of an error its last line, which says most."""
+    if isinstance(row.get("error"), str):
+        row["error"] = row["error"].strip().rpartition("\n")[2]
+    if row.get("status") in COLOURS:
+        row["status"] = click.style(row["status"], fg=COLOURS[row["status"]])
+    return list(row.values())
+
+
+@click.command()
+@click.argument("experiment_id", metavar="ID", type=int)
+@json_option
+@study_options
+def show(study: StudyOptions, experiment_id: int, as_json: bool) -> None:
+    """Show all of one experiment: inputs, results, each attempt, and the last that it printed."""
+    experimenter = study.open()
+    details = experimenter.get_experiment(experiment_id)
+    if as_json:
+        print_json(asdict(details))
+        return
+    table, row = experimenter.config.table, details.row
+    state = str(row["status"])
+    click.echo(f"{click.style(f'Experiment {experiment_id}', bold=True)}  {click.style(state, fg=COLOURS.get(state))}")
+    for title, names in (("Inputs", table.keyfields), ("Results", table.resultfields)):
+        heading(title)
+        print_rows((f"  {name}", cell(row[name])) for name in names)
+    if details.attempts:
+        heading("Attempts")
+        print_rows(
+            [[attempt[name] for name in _ATTEMPT_COLUMNS] for attempt in details.attempts], list(_ATTEMPT_COLUMNS)
+        )
+    if row["error"]:
+        heading("Error")
+        click.echo(str(row["error"]).rstrip())
+    output = details.attempts[-1]["output"] if details.attempts else None
+    if output:
+        heading("The last that it printed")
+        click.echo(str(output).rstrip())
+
+
+@click.command()
+@click.option("-v", "--verbose", is_flag=True, help="Show a whole traceback of each group.")
+@json_option
+@study_options
+def errors(study: StudyOptions, verbose: bool, as_json: bool) -> None:
+    """Group the experiments in error by what went wrong, and tell what those of a group share."""
+    experimenter = study.open()
+    groups = experimenter.error_groups()
+    if as_json:
+        print_json([asdict(group) for group in groups])
+        return
+    if not groups:
+        check_filled(experimenter)
+        click.echo("No experiment is in error", err=True)
+    for group in groups:
+        examples = ", ".join(map(str, group.example_ids)) + (", ..." if group.count > len(group.example_ids) else "")
+        click.echo(f"{click.style(str(group.count), fg='red', bold=True)}  {click.style(group.summary, bold=True)}")
+        click.echo(f"   ID {examples}")
+        if group.shared:
+            click.echo(f"   all have {', '.join(f'{name} = {cell(value)}' for name, value in group.shared.items())}")
+        if verbose:
+            click.echo("".join(f"   | {line}\n" for line in group.error.splitlines()))
+
+
+@click.command()
+@click.argument("experiment_id", metavar="ID", type=int)
+@click.argument("logtable", required=False)
+@click.option("--all-attempts", is_flag=True, help="Logs of executions before the last reset, too.")
+@json_option
+@study_options
+def logs(study: StudyOptions, experiment_id: int, logtable: str | None, all_attempts: bool, as_json: bool) -> None:
+    """Show what an experiment logged, in LOGTABLE or in all of them."""
+    experimenter = study.open()
+    experimenter.get_experiment(experiment_id)  # tells if there is none
+    names = [logtable] if logtable else list(experimenter.config.logtables)
+    condition = f"experiment_id = {experiment_id}"
+    frames = {name: experimenter.get_logtable(name, condition, all_attempts) for name in names}
+    if as_json:
+        print_json({name: records(frame) for name, frame in frames.items()})
+        return
+    if not names:
+        click.echo("The config has no logtables", err=True)
+    for name, frame in frames.items():
+        click.secho(f"{name} ({len(frame)} rows)", bold=True)
+        if not frame.empty:
+            frame = frame.drop(columns=["ID", "experiment_id"])
+            print_rows(frame.itertuples(index=False), list(frame.columns))
+        click.echo()
+
+
+COMMANDS = (status, list_experiments, show, errors, logs)

@@ -1,0 +1,126 @@
+"""Commands that make a study: its files, its tables, its rows."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import click
+
+from pyexperimenter.cli.printing import print_json, print_rows
+from pyexperimenter.cli.study_options import StudyOptions, json_option, study_options
+
+
+@click.command()
+@click.argument("directory", default=".")
+def init(directory: str) -> None:
+    """Write a commented config and experiment function to start from, into DIRECTORY (here, without).
+
+    Nothing is overwritten.
+    """
+    from pyexperimenter.starter import write_starter
+
+    for path in write_starter(directory):
+        click.echo(path)
+    enter = "" if directory == "." else f"cd {directory}; "
+    click.echo(f"Next: {enter}pyexperimenter validate, then fill, then run", err=True)
+
+
+@click.command()
+@click.option("--head", default=5, show_default=True, metavar="N", help="How many rows of the grid are shown.")
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of configs instead, for editors.")
+@json_option
+@study_options
+def validate(study: StudyOptions, head: int, schema: bool, as_json: bool) -> None:
+    """Check the config, and show the size and the first rows of its grid. The database is not touched."""
+    if schema:
+        from pyexperimenter.config import json_schema
+
+        print_json(json_schema())
+        return
+    config = study.open().config
+    grid = config.table.grid
+    rows = [] if grid is None else list(itertools.islice(grid, head))
+    if as_json:
+        print_json({"source": config.source, "experiments": 0 if grid is None else len(grid), "first": rows})
+        return
+    click.echo(
+        f"{config.source} is valid: table {config.table.name} in {config.database.provider} {config.database.database}"
+    )
+    if grid is None:
+        click.echo("No keyfield has values, so there is no grid: fill the table with rows of your own")
+        return
+    click.echo(f"{len(grid)} experiments{', the first:' if rows else ''}")
+    if rows:
+        print_rows([list(row.values()) for row in rows], list(rows[0]))
+
+
+@click.command()
+@click.option("--create-database", is_flag=True, help="Make the server's database, too, if it is missing.")
+@study_options
+def fill(study: StudyOptions, create_database: bool) -> None:
+    """Insert the experiments of the grid that the table lacks. The table is made if it is missing."""
+    experimenter = study.open()
+    if create_database:
+        experimenter.create_table(create_database=True)
+    added, skipped = experimenter.fill_table_from_config()
+    click.echo(f"{added} experiments were added, {skipped} were there")
+
+
+class Assignment(click.ParamType):  # type: ignore[type-arg] # generic in newer click only
+    """A name and its value, read as YAML."""
+
+    name = "assignment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        """Return name and value."""
+        import yaml
+
+        if isinstance(value, tuple):
+            return value
+        name, equals, text = str(value).partition("=")
+        if not (name and equals):
+            self.fail(f"{value!r} is no assignment; write NAME=VALUE", param, ctx)
+        try:
+            return name, yaml.safe_load(text)
+        except yaml.YAMLError:
+            return name, text
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Only tell what would be done.")
+@click.option(
+    "--default",
+    "defaults",
+    type=Assignment(),
+    multiple=True,
+    metavar="KEYFIELD=VALUE",
+    help="Value of a new keyfield in the rows that exist.",
+)
+@study_options
+def migrate(study: StudyOptions, dry_run: bool, defaults: tuple[tuple[str, Any], ...]) -> None:
+    """Add to the tables what the config has gained: columns and logtables."""
+    done = study.open().migrate(dry_run, dict(defaults))
+    for line in done:
+        click.echo(f"{'would ' if dry_run else ''}{line}")
+    if not done:
+        click.echo("Nothing to do: the tables have all that the config has", err=True)
+
+
+@click.command()
+@click.option("--confirm", metavar="NAME", help="The table's name, instead of being asked for it.")
+@study_options
+def delete(study: StudyOptions, confirm: str | None) -> None:
+    """Drop the table and all its side tables, with everything in them."""
+    experimenter = study.open()
+    name, experiments = experimenter.config.table.name, sum(experimenter.counts().values())
+    if confirm is None:
+        click.echo(f"This deletes {experiments} experiments with their results, logs and attempts.", err=True)
+        confirm = click.prompt(f"Type the table's name ({name}) to do so", err=True)
+    if confirm != name:
+        raise click.ClickException(f"{confirm!r} is not the table's name, {name!r}; nothing was deleted")
+    experimenter.delete_table()
+    click.echo(f"{name} was deleted")
+
+
+COMMANDS = (init, validate, fill, migrate, delete)

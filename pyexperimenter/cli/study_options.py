@@ -1,0 +1,111 @@
+"""Options that many commands have, and the study that they name."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pyexperimenter.cli.app import debug_option
+
+if TYPE_CHECKING:
+    from pyexperimenter.experimenter import PyExperimenter
+
+Command = Callable[..., Any]
+
+STATES = ("created", "running", "done", "error", "paused")
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """Where a study is configured.
+
+    Attributes
+    ----------
+    config, credentials : str
+        Paths.
+    table : str or None
+        Name of the table, instead of the config's.
+    """
+
+    config: str
+    credentials: str
+    table: str | None
+
+    def open(self, config: str | None = None, log_level: int = logging.WARNING, **more: Any) -> PyExperimenter:
+        """Return the experimenter."""
+        from pyexperimenter.experimenter import PyExperimenter
+
+        return PyExperimenter(
+            config or self.config, self.credentials, table_name=self.table, log_level=log_level, **more
+        )
+
+
+def study_options(command: Command) -> Command:
+    """Give a command the options that name a study, as its first argument."""
+
+    @click.option(
+        "-c",
+        "--config",
+        envvar="PYEXPERIMENTER_CONFIG",
+        default="config/experiment_configuration.yml",
+        show_default=True,
+        show_envvar=True,
+        metavar="FILE",
+        help="The study's config, YAML or INI.",
+    )
+    @click.option(
+        "--credentials",
+        default="config/database_credentials.yml",
+        show_default=True,
+        metavar="FILE",
+        help="Credentials of the database server.",
+    )
+    @click.option("--table", "table_name", metavar="NAME", help="Table, instead of the config's.")
+    @debug_option
+    @functools.wraps(command)
+    def run(config: str, credentials: str, table_name: str | None, **arguments: Any) -> Any:
+        return command(StudyOptions(config, credentials, table_name), **arguments)
+
+    return run  # type: ignore[no-any-return] # click's decorators
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+where_option = click.option(
+    "-w", "--where", metavar="SQL", help="Only experiments under this condition, as in \"seed < 5 AND kernel = 'rbf'\"."
+)
+ids_option = click.option("--id", "ids", type=int, multiple=True, metavar="ID", help="Only this one; may be repeated.")
+yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+
+
+class NameList(click.ParamType):  # type: ignore[type-arg] # generic in newer click only
+    """Names with commas between them."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        """Return the names."""
+        if isinstance(value, list):
+            return value
+        names = [name.strip() for name in str(value).split(",") if name.strip()]
+        if not names:
+            self.fail("name at least one column", param, ctx)
+        return names
+
+
+def check_filled(experimenter: PyExperimenter) -> None:
+    """Tell what to do where there is nothing to work on.
+
+    Raises
+    ------
+    ClickException
+        If the table has no rows.
+    """
+    if not sum(experimenter.counts().values()):
+        raise click.ClickException(
+            f"the table {experimenter.config.table.name} has no experiments; insert them with: pyexperimenter fill"
+        )

@@ -1,0 +1,97 @@
+"""The experiment function that a command line names."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pyexperimenter.exceptions import ExperimentFunctionError
+
+
+def load_function(name: str) -> Callable[..., Any]:
+    """Import an experiment function.
+
+    Parameters
+    ----------
+    name : str
+        ``module:function``, the module being looked for in the working directory first; or ``file.py:function``.
+
+    Raises
+    ------
+    ExperimentFunctionError
+        If there is no such module or function, or the module cannot be imported; the message tells why.
+    """
+    module_name, colon, function_name = name.partition(":")
+    if not (module_name and colon and function_name):
+        raise ExperimentFunctionError(f"{name!r} names no function; write module:function or file.py:function")
+    module = _from_file(Path(module_name)) if module_name.endswith(".py") else _import(module_name, os.getcwd())
+    function: Any = module
+    for part in function_name.split("."):
+        if not hasattr(function, part):
+            raise ExperimentFunctionError(f"{_place(module)} has no {function_name!r}{_alternatives(module, part)}")
+        function = getattr(function, part)
+    if not callable(function):
+        raise ExperimentFunctionError(
+            f"{function_name} of {_place(module)} is a {type(function).__name__}, no function"
+        )
+    return function  # type: ignore[no-any-return]
+
+
+def _from_file(path: Path) -> ModuleType:
+    path = path.expanduser().absolute()
+    if not path.is_file():
+        raise ExperimentFunctionError(f"there is no file {path}")
+    module = _import(path.stem, str(path.parent))
+    found = getattr(module, "__file__", None)
+    if found is None or not os.path.samefile(found, path):
+        raise ExperimentFunctionError(
+            f"the name {path.stem} is taken by {found or 'a part of Python'}, so {path} cannot be imported; rename it"
+        )
+    return module
+
+
+def _import(name: str, directory: str) -> ModuleType:
+    """Import a module by its name, so that the workers' processes can import it, too."""
+    if directory not in sys.path:
+        sys.path.insert(0, directory)
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            searched = ", ".join(sys.path)
+            raise ExperimentFunctionError(f"there is no module {error.name!r}; searched were {searched}") from error
+        raise ExperimentFunctionError(f"{name} cannot be imported: {error}{_line(error, name)}") from error
+    except (Exception, SystemExit) as error:
+        raise ExperimentFunctionError(
+            f"{name} cannot be imported: {type(error).__name__}: {error}{_line(error, name)}"
+        ) from error
+
+
+def _line(error: BaseException, name: str) -> str:
+    """Tell which line of the module it was: the last of the traceback that is in a file of its name."""
+    places, traceback = [], error.__traceback__
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        if traceback.tb_frame.f_globals.get("__name__") == name:
+            places.append(f" ({code.co_filename}, line {traceback.tb_lineno})")
+        traceback = traceback.tb_next
+    return places[-1] if places else ""
+
+
+def _place(module: ModuleType) -> str:
+    return getattr(module, "__file__", None) or module.__name__
+
+
+def _alternatives(module: ModuleType, name: str) -> str:
+    own = [key for key, value in vars(module).items() if callable(value) and value.__module__ == module.__name__]
+    near = get_close_matches(name, own, 1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; its functions are {', '.join(own)}" if own else ""
