@@ -308,6 +308,8 @@ class PyExperimenter(Study):
             If there is no table yet.
         FunctionNotPicklableError
             If the function cannot be handed to a process of its own.
+        InvalidValueError
+            If `stop_after` is no duration.
         DatabaseError, ExecutionError
             What stopped a worker: the database, too many errors in a row, ... The others go on until they are through.
         KeyboardInterrupt
@@ -321,7 +323,7 @@ class PyExperimenter(Study):
         self._prepare_execution()
         self.sync()
         shares = limits(number_of_workers(self.config.n_jobs if n_jobs is None else n_jobs), max_experiments)
-        allowed = allowance(None if stop_after is None else seconds(stop_after), os.environ)
+        allowed = allowance(_seconds(stop_after), os.environ)
         selection = self._store.selection(where, order_by, random_order)
         session = uuid.uuid4().hex
         tasks = [
@@ -589,6 +591,13 @@ class PyExperimenter(Study):
             logging=self._log_settings,
             journal=self._journal,
         )
+
+
+def _seconds(duration: float | str | None) -> float | None:
+    try:
+        return None if duration is None else seconds(duration)
+    except ValueError as error:
+        raise InvalidValueError(f"stop_after: {error}") from None
 
 
 def _status(state: str | ExperimentStatus) -> ExperimentStatus:

@@ -44,7 +44,7 @@ def export_frame(frame: pd.DataFrame, target: str | Path | TextIO, kind: str | N
     Raises
     ------
     InvalidValueError
-        If the format is not known, or does not hold so much.
+        If the format is not known, or does not hold so much, or there is no such directory.
     PyExperimenterError
         If the extra is missing.
     OSError
@@ -58,6 +58,8 @@ def export_frame(frame: pd.DataFrame, target: str | Path | TextIO, kind: str | N
     if path is None:
         write(frame, target)
         return
+    if not path.absolute().parent.is_dir():
+        raise InvalidValueError(f"there is no directory {path.absolute().parent}; make it first")
     handle, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}-", suffix=f".{kind}")
     try:
         with os.fdopen(handle, "w" if kind in _TEXT_FORMATS else "wb", **_TEXT_FORMATS.get(kind, {})) as file:

@@ -61,19 +61,31 @@ def debug_option(command: Any) -> Any:
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__)
+@click.option(
+    "-c",
+    "--config",
+    envvar="PYEXPERIMENTER_CONFIG",
+    default="config/experiment_configuration.yml",
+    show_default=True,
+    show_envvar=True,
+    metavar="FILE",
+    help="The study's config, YAML or INI.",
+)
 @debug_option
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context, config: str) -> None:
     """Run large grids of experiments from one config file, kept in a database.
 
     A study is written (init), checked (validate), filled into its table (fill) and executed (run) by as many workers as
-    there are. Commands find the config by -c, by $PYEXPERIMENTER_CONFIG, or in config/experiment_configuration.yml.
+    there are.
     """
+    ctx.default_map = {name: {"config": config} for name in main.commands}
 
 
 @main.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print what lets SHELL complete commands and options.
+    """Print a shell's completion script.
 
     For bash, add to ~/.bashrc: eval "$(pyexperimenter completion bash)"
     """

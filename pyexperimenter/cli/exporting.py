@@ -36,7 +36,10 @@ _RENDERINGS = {"text": "to_text", "latex": "to_latex", "markdown": "to_markdown"
 @click.option("--format", "kind", type=click.Choice(_FORMATS), help="Instead of what the name of FILE ends with.")
 @study_options
 def export(study: StudyOptions, file: str, what: str, joined: bool, where: str | None, kind: str | None) -> None:
-    """Write a table to FILE, as CSV, JSON, Parquet or Excel by its ending; - is stdout."""
+    """Write a table to a file.
+
+    The ending of FILE tells the format: .csv, .json, .parquet or .xlsx. A FILE of - is stdout.
+    """
     experimenter = study.open()
     check_filled(experimenter)
     target: Any = sys.stdout if file == "-" else file
@@ -81,7 +84,11 @@ def table(
     output: str | None,
     as_json: bool,
 ) -> None:
-    """Summarise RESULTFIELDs as a table of a paper: a cell for each combination of rows and columns."""
+    """Summarise results as a table of a paper.
+
+    A cell for each combination of rows and columns has the RESULTFIELD over the other keyfields. What is incomplete is
+    marked.
+    """
     experimenter = study.open()
     check_filled(experimenter)
     summary = experimenter.summarize(list(values), rows, columns, over, stat, where)

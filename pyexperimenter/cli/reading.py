@@ -31,7 +31,10 @@ _ATTEMPT_COLUMNS = ("number", "outcome", "started", "wall_seconds", "max_rss_byt
 @json_option
 @study_options
 def status(study: StudyOptions, watch: bool, every: float, as_json: bool) -> None:
-    """Tell how far the study is: counts, rate, the time it will take, and who is at work."""
+    """Tell how far the study is.
+
+    Experiments by status, how many are finished in an hour, the time to go, and who is at work.
+    """
     experimenter = study.open()
     while True:
         now = experimenter.status()
@@ -103,7 +106,10 @@ def _coloured(row: dict[Any, Any]) -> list[Any]:
 @json_option
 @study_options
 def show(study: StudyOptions, experiment_id: int, as_json: bool) -> None:
-    """Show all of one experiment: inputs, results, each attempt, and the last that it printed."""
+    """Show all of one experiment.
+
+    Inputs, results, each attempt, its error, and the last that it printed.
+    """
     experimenter = study.open()
     details = experimenter.get_experiment(experiment_id)
     if as_json:
@@ -134,7 +140,10 @@ def show(study: StudyOptions, experiment_id: int, as_json: bool) -> None:
 @json_option
 @study_options
 def errors(study: StudyOptions, verbose: bool, as_json: bool) -> None:
-    """Group the experiments in error by what went wrong, and tell what those of a group share."""
+    """Group the experiments in error by what went wrong.
+
+    Of each group: how many there are, some of their IDs, and the keyfield values that they share and others lack.
+    """
     experimenter = study.open()
     groups = experimenter.error_groups()
     if as_json:
@@ -160,7 +169,10 @@ def errors(study: StudyOptions, verbose: bool, as_json: bool) -> None:
 @json_option
 @study_options
 def logs(study: StudyOptions, experiment_id: int, logtable: str | None, all_attempts: bool, as_json: bool) -> None:
-    """Show what an experiment logged, in LOGTABLE or in all of them."""
+    """Show what an experiment logged.
+
+    In LOGTABLE, or in all logtables.
+    """
     experimenter = study.open()
     experimenter.get_experiment(experiment_id)  # tells if there is none
     names = [logtable] if logtable else list(experimenter.config.logtables)

@@ -90,9 +90,9 @@ def _function(experimenter: PyExperimenter, name: str | None) -> Callable[..., A
 @click.option("--pdb", is_flag=True, help="Look into an exception with the debugger.")
 @study_options
 def debug(study: StudyOptions, experiment_id: int, function: str | None, pdb: bool) -> None:
-    """Execute one experiment here, and print what it reports instead of writing it.
+    """Execute one experiment here, and write nothing.
 
-    Its status does not matter and stays as it is.
+    What it reports is printed. Its status does not matter and stays as it is.
     """
     experimenter = study.open()
     loaded = _function(experimenter, function)
@@ -115,7 +115,9 @@ def reset(
     error: str | None,
     yes: bool,
 ) -> None:
-    """Make experiments open again: same IDs, no results, no error. Attempts and logs stay on record.
+    """Make experiments open again.
+
+    They keep their IDs and lose results and errors. Attempts and logs stay on record.
 
     STATE is done, error, paused, running or all; without it, those done, paused or in error that the options choose.
     """
@@ -135,9 +137,10 @@ def reset(
 @yes_option
 @study_options
 def release(study: StudyOptions, where: str | None, ids: tuple[int, ...], yes: bool) -> None:
-    """Give running experiments back whose workers are gone, instead of waiting until their leases are over.
+    """Give back what workers that are gone were running.
 
-    A worker that is alive is stopped, and its experiment executed anew.
+    Without this, that happens when their leases are over. A worker that is alive is stopped, and its experiment is
+    open again.
     """
     experimenter = study.open()
 
@@ -161,7 +164,10 @@ def _after_question(verb: str, participle: str, act: Callable[[bool], int], yes:
 @click.command()
 @study_options
 def sync(study: StudyOptions) -> None:
-    """Write the results that wait in journals because the database was away when they came."""
+    """Write results that wait in journals.
+
+    They wait there because the database was away when they came. To do it twice is fine.
+    """
     click.echo(f"{study.open(log_level=logging.INFO).sync()} executions were brought up to date")
 
 

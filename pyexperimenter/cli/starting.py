@@ -14,9 +14,10 @@ from pyexperimenter.cli.study_options import StudyOptions, json_option, study_op
 @click.command()
 @click.argument("directory", default=".")
 def init(directory: str) -> None:
-    """Write a commented config and experiment function to start from, into DIRECTORY (here, without).
+    """Write a config and a function to start from.
 
-    Nothing is overwritten.
+    Both are commented, and can be executed as they are. They are written into DIRECTORY, by default the working
+    directory. Nothing is overwritten.
     """
     from pyexperimenter.starter import write_starter
 
@@ -32,7 +33,10 @@ def init(directory: str) -> None:
 @json_option
 @study_options
 def validate(study: StudyOptions, head: int, schema: bool, as_json: bool) -> None:
-    """Check the config, and show the size and the first rows of its grid. The database is not touched."""
+    """Check the config and show its grid.
+
+    Of the grid its size and first rows are shown. The database is not touched.
+    """
     if schema:
         from pyexperimenter.config import json_schema
 
@@ -59,7 +63,10 @@ def validate(study: StudyOptions, head: int, schema: bool, as_json: bool) -> Non
 @click.option("--create-database", is_flag=True, help="Make the server's database, too, if it is missing.")
 @study_options
 def fill(study: StudyOptions, create_database: bool) -> None:
-    """Insert the experiments of the grid that the table lacks. The table is made if it is missing."""
+    """Insert the experiments of the grid that are missing.
+
+    The table is made if there is none.
+    """
     experimenter = study.open()
     if create_database:
         experimenter.create_table(create_database=True)
@@ -99,7 +106,10 @@ class Assignment(click.ParamType):  # type: ignore[type-arg] # generic in newer 
 )
 @study_options
 def migrate(study: StudyOptions, dry_run: bool, defaults: tuple[tuple[str, Any], ...]) -> None:
-    """Add to the tables what the config has gained: columns and logtables."""
+    """Add to the tables what the config has gained.
+
+    That is columns and logtables. Nothing is taken away.
+    """
     done = study.open().migrate(dry_run, dict(defaults))
     for line in done:
         click.echo(f"{'would ' if dry_run else ''}{line}")
@@ -111,7 +121,10 @@ def migrate(study: StudyOptions, dry_run: bool, defaults: tuple[tuple[str, Any],
 @click.option("--confirm", metavar="NAME", help="The table's name, instead of being asked for it.")
 @study_options
 def delete(study: StudyOptions, confirm: str | None) -> None:
-    """Drop the table and all its side tables, with everything in them."""
+    """Drop the table and its side tables.
+
+    The table's name is asked for, as everything in them is lost.
+    """
     experimenter = study.open()
     name, experiments = experimenter.config.table.name, sum(experimenter.counts().values())
     if confirm is None:

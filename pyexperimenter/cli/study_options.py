@@ -51,12 +51,8 @@ def study_options(command: Command) -> Command:
     @click.option(
         "-c",
         "--config",
-        envvar="PYEXPERIMENTER_CONFIG",
-        default="config/experiment_configuration.yml",
-        show_default=True,
-        show_envvar=True,
         metavar="FILE",
-        help="The study's config, YAML or INI.",
+        help="The study's config; may also stand before the command.",
     )
     @click.option(
         "--credentials",

@@ -72,6 +72,7 @@ def translated(error: Exception, dialect: Dialect, doing: str) -> PyExperimenter
     """Turn a driver's error into ours, naming what was being done and what can be done about it."""
     remedy = dialect.meaning_of(error)
     told = error.args[-1] if isinstance(error, pymysql.Error) and error.args else error
+    told, doing = (" ".join(str(text).split()) for text in (told, doing))  # a message is one line
     doing = doing if len(doing) <= 200 else doing[:197] + "..."
     if remedy is None:
         return DatabaseQueryError(f"{told} (while {doing})")

@@ -11,6 +11,7 @@ from pyexperimenter.exceptions import (
     AccessDeniedError,
     DatabaseConnectionError,
     DatabaseFullError,
+    DatabaseQueryError,
     InvalidValueError,
     MissingDatabaseError,
     MissingTableError,
@@ -155,6 +156,7 @@ def _with_placeholder(sql: str, placeholder: str) -> str:
 # A second worker, or the researcher's own SQL session, was at it at the same time.
 _BUSY = Remedy(TransientDatabaseError, "others use the database at the same time; try again")
 _NO_TABLE = Remedy(MissingTableError, "fill the table first, or check its name")
+_NO_COLUMN = Remedy(DatabaseQueryError, "check the names of columns; texts stand in single quotes")
 _LOST = Remedy(TransientDatabaseError, "the connection was lost; try again")
 
 
@@ -201,6 +203,7 @@ SQLITE = Dialect(
         "database table is locked": _BUSY,
         "database schema has changed": _BUSY,
         "no such table": _NO_TABLE,
+        "no such column": _NO_COLUMN,
         "attempt to write a readonly database": Remedy(
             ReadOnlyDatabaseError, "make the file and its directory writable for you"
         ),
@@ -298,6 +301,7 @@ MYSQL = Dialect(
         1698: _DENIED,
         1049: Remedy(MissingDatabaseError, "create it, or let create_table(create_database=True) do so"),
         1146: _NO_TABLE,
+        1054: _NO_COLUMN,
         1290: _READ_ONLY,
         1836: _READ_ONLY,
         1792: _READ_ONLY,
