@@ -85,7 +85,7 @@ if __name__ == "__main__":  # what `pyexperimenter fill` and `pyexperimenter run
     experimenter = PyExperimenter()
     experimenter.fill_table_from_config()
     experimenter.execute(estimate_pi)
-    print(experimenter.summarize("deviation", rows="method", columns="samples"))
+    print(experimenter.summarize("deviation", rows=["method", "strata"], columns="samples"))
 '''
 
 FILES = {"config/experiment_configuration.yml": CONFIG, "experiment.py": EXPERIMENT}

@@ -140,7 +140,7 @@ _TEXT_FORMATS: dict[str, dict[str, Any]] = {name: {"encoding": "utf-8", "newline
 def _flat(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a copy whose lists and mappings are JSON text; a column of mixed values is text altogether."""
     flat = frame.copy()
-    for name in flat.select_dtypes(object).columns:
+    for name in [name for name, dtype in flat.dtypes.items() if dtype.name == "object"]:
         values = flat[name].map(lambda value: json.dumps(jsonable(value)) if isinstance(value, (list, dict)) else value)
         mixed = len({type(value) for value in values.dropna()}) > 1
         flat[name] = values.map(str, na_action="ignore") if mixed else values

@@ -22,6 +22,7 @@ class _Commands(click.Group):
         """Run the command."""
         try:
             with warnings.catch_warnings():
+                warnings.simplefilter("always", UserWarning)
                 warnings.showwarning = _show_warning  # type: ignore[assignment] # takes more, as all callers give
                 return super().invoke(ctx)
         except (PyExperimenterError, OSError) as error:

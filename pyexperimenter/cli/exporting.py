@@ -52,7 +52,7 @@ def export(study: StudyOptions, file: str, what: str, joined: bool, where: str |
 @click.option("--rows", type=NameList(), required=True, metavar="COLUMNS", help="Keyfields whose values are the rows.")
 @click.option("--columns", type=NameList(), metavar="COLUMNS", help="Keyfields whose values are the columns.")
 @click.option(
-    "--over", type=NameList(), default="seed", show_default=True, metavar="COLUMNS", help="What is averaged over."
+    "--over", type=NameList(), metavar="COLUMNS", help="Keyfields averaged over; without: seed, where that is one."
 )
 @click.option("--stat", default="mean±std", show_default=True, help="mean±std, median±iqr, ci95, mean or median.")
 @click.option(
@@ -72,7 +72,7 @@ def table(
     values: tuple[str, ...],
     rows: list[str],
     columns: list[str] | None,
-    over: list[str],
+    over: list[str] | None,
     stat: str,
     kind: str,
     digits: int,
@@ -91,6 +91,8 @@ def table(
     """
     experimenter = study.open()
     check_filled(experimenter)
+    if over is None and "seed" in experimenter.config.table.keyfields and "seed" not in [*rows, *(columns or [])]:
+        over = ["seed"]
     summary = experimenter.summarize(list(values), rows, columns, over, stat, where)
     if as_json:
         print_json(records(summary))

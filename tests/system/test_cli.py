@@ -1,0 +1,552 @@
+"""The command line, on a study with results, logs, errors and open rows."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pandas as pd
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from servers import Target
+from study import study as study_config
+from study import wait_until
+
+from pyexperimenter import PyExperimenter
+from pyexperimenter.cli import main
+
+PROGRAM = [sys.executable, "-m", "pyexperimenter"]
+FUNCTIONS = """
+import pathlib, time
+
+def train(keyfields, results, custom):
+    print("training", keyfields["dataset"])
+    results.process_logs({"epochs": [{"epoch": epoch, "loss": 1 / (epoch + 1)} for epoch in range(2)]})
+    if keyfields["dataset"] == "wine" and keyfields["seed"]:
+        raise ValueError(f"no wine with seed {keyfields['seed']}")
+    return {"accuracy": 0.5 + keyfields["seed"] / 10, "model": "a\\nb"}
+
+def wait_for_go(keyfields, results, custom):
+    while not pathlib.Path("go").exists():
+        time.sleep(0.01)
+
+nothing = 3
+"""
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The working directory of a study of 2 data sets and 3 seeds, configured at the default path, without a table."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYEXPERIMENTER_CONFIG", raising=False)
+    write_config(tmp_path, Target("sqlite", "sqlite", "study"))
+    (tmp_path / "functions.py").write_text(FUNCTIONS)
+    path = list(sys.path)
+    yield tmp_path
+    sys.path[:] = path
+    sys.modules.pop("functions", None)
+
+
+def write_config(directory: Path, target: Target, **changes: Any) -> None:
+    (directory / "config").mkdir(exist_ok=True)
+    config = study_config(target, Execution={"function": "functions:train"}, **changes)
+    (directory / "config" / "experiment_configuration.yml").write_text(yaml.safe_dump(config, sort_keys=False))
+    if target.credentials_file is not None:
+        shutil.copy(target.credentials_file, directory / "config" / "database_credentials.yml")
+
+
+def call(*arguments: str, code: int = 0, given: str | None = None) -> Result:
+    """Run a command in this process."""
+    result = CliRunner().invoke(main, arguments, input=given, catch_exceptions=True)
+    assert result.exit_code == code, (result.output, result.exception)
+    return result
+
+
+def data(*arguments: str) -> Any:
+    return json.loads(call(*arguments, "--json").stdout)
+
+
+@pytest.fixture
+def executed(directory: Path) -> Path:
+    """Of the study 1, 2, 3 and 4 are done, 5 in error, 6 is open."""
+    call("fill")
+    call("run", "-n", "5")
+    return directory
+
+
+# The way of a study
+
+
+def test_a_starter_is_written_checked_filled_executed_and_summarised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call("init", "new").stdout.splitlines() == ["new/config/experiment_configuration.yml", "new/experiment.py"]
+    new = tmp_path / "new"
+
+    def run(*arguments: str) -> str:
+        return subprocess.run(
+            [*PROGRAM, *arguments], cwd=new, check=True, capture_output=True, encoding="utf-8", env=strict()
+        ).stdout
+
+    assert "120 experiments" in run("validate")
+    assert not (new / "my_study.db").exists()
+    assert run("fill") == "120 experiments were added, 0 were there\n"
+    assert run("run", "-j", "2").startswith("120 experiments executed\n")
+    summary = json.loads(run("table", "deviation", "--rows", "method,strata", "--columns", "samples", "--json"))
+    assert len(summary) == 4 * 3
+    assert all(line["n"] == 10 and line["missing"] == 0 for line in summary)
+    printed = subprocess.run(
+        [sys.executable, "experiment.py"], cwd=new, check=True, capture_output=True, text=True, env=strict()
+    )
+    assert "stratified" in printed.stdout  # the same through Python
+    before = (new / "experiment.py").read_text()
+    monkeypatch.chdir(new)
+    assert "exists and is not overwritten" in call("init", code=1).stderr
+    assert (new / "experiment.py").read_text() == before
+
+
+def strict() -> dict[str, str]:
+    return {**os.environ, "PYTHONWARNINGS": "error", "PYTHONIOENCODING": "utf-8"}
+
+
+def test_the_same_on_every_server(directory: Path, target: Target) -> None:
+    write_config(directory, target, name="anew")
+    call("fill")
+    assert call("run").stdout.startswith("6 experiments executed\n")
+    assert data("status")["counts"] == {"created": 0, "running": 0, "done": 4, "error": 2, "paused": 0}
+    assert [row["ID"] for row in data("list", "-w", "seed = 0", "--order-by", "-ID")] == [4, 1]
+    assert data("errors")[0]["example_ids"] == [5, 6]
+    assert call("reset", "error", "--error", "SEED 2", "-y").stdout == "1 experiments were reset\n"
+    assert data("show", "6")["row"]["status"] == "created"
+    assert len(data("logs", "1")["epochs"]) == 2
+    assert "no such column" in (message := call("list", "-w", "nix = 1", code=1).stderr) or "nix" in message
+    assert call("delete", "--confirm", "anew").stdout == "anew was deleted\n"
+
+
+def test_validate_shows_the_grid_and_touches_no_database(directory: Path) -> None:
+    shown = call("validate", "--head", "2").stdout.splitlines()
+    assert shown[0].endswith(f"is valid: table study in sqlite {directory}/study.db")
+    assert shown[1] == "6 experiments, the first:"
+    assert [line.split() for line in shown[2:]] == [
+        ["dataset", "seed"],
+        ["---------", "------"],
+        ["iris", "0"],
+        ["iris", "1"],
+    ]
+    assert data("validate", "--head", "1")["first"] == [{"dataset": "iris", "seed": 0}]
+    assert json.loads(call("validate", "--schema").stdout)["title"] == "PyExperimenter configuration"
+    assert not (directory / "study.db").exists()
+
+
+def test_run_takes_config_and_function_in_each_form(directory: Path) -> None:
+    config = "config/experiment_configuration.yml"
+    call("fill")
+    one = ("-n", "1")
+    for arguments in [(), (config,), ("functions:train",), (config, "functions:train"), (config, "functions.py:train")]:
+        assert call("run", *arguments, *one).stdout.startswith("1 experiments executed\n")
+    assert call("run", "functions:train", "-w", "seed = 99").stdout.startswith("0 experiments executed\n")
+    assert "expected" in call("run", config, "functions:train", "more", code=2).stderr
+
+
+def test_run_hands_its_options_on(directory: Path) -> None:
+    call("fill")
+    call("run", "-n", "2", "--order-by", "-seed,dataset", "--name", "me", "-j", "1")
+    assert [(row["ID"], row["name"]) for row in data("list", "-s", "done", "-s", "error")] == [(3, "me"), (6, "me")]
+    assert call("run", "--stop-after", "1ms", code=1).stderr.startswith("Error: stop_after: '1ms' is no duration")
+    assert call("run", "--random-order", "--stop-after", "1h").stdout.startswith("4 experiments executed\n")
+
+
+# Looking
+
+
+def test_status(executed: Path) -> None:
+    lines = call("status").stdout.splitlines()
+    assert lines[0] == f"study in {executed}/study.db"
+    assert lines[1].endswith("5 of 6 finished (83%)")
+    assert lines[2] == "created 1  running 0  done 4  error 1  paused 0"
+    assert data("status")["total"] == 6
+
+
+def test_list(executed: Path) -> None:
+    header, _, *rows = call("list").stdout.splitlines()
+    assert header.split() == ["ID", "dataset", "seed", "status", "accuracy", "model", "error"]
+    assert len(rows) == 6
+    assert rows[0].split() == ["1", "iris", "0", "done", "0.5", "a", "b"]  # of two lines one is made
+    assert rows[4].endswith("ValueError: no wine with seed 1")
+    assert [row["ID"] for row in data("list", "-s", "error", "-s", "created")] == [5, 6]
+    assert [row["ID"] for row in data("list", "-s", "done", "-w", "seed = 0 OR seed = 1 -- both")] == [1, 2, 4]
+    assert data("list", "--columns", "seed, accuracy", "-n", "1") == [{"seed": 0, "accuracy": 0.5}]
+    assert data("list", "-s", "created")[0]["accuracy"] is None
+    empty = call("list", "-w", "1 = 2")
+    assert (empty.stdout, empty.stderr) == ("", "No experiment is like that\n")
+
+
+def test_show(executed: Path) -> None:
+    shown = call("show", "5").stdout
+    assert re.search(r"^Experiment 5  error$", shown, re.M)
+    for words in ("dataset wine", "seed 1", "accuracy", "1 error"):
+        assert re.search(rf"^ *{words.replace(' ', ' +')}", shown, re.M), words
+    assert "Traceback (most recent call last)" in shown
+    assert shown.rstrip().endswith("The last that it printed\ntraining wine")
+    details = data("show", "1")
+    assert (details["row"]["seed"], details["row"]["model"]) == (0, "a\nb")
+    assert [attempt["outcome"] for attempt in details["attempts"]] == ["done"]
+
+
+def test_errors(executed: Path) -> None:
+    call("run")
+    first, ids, shared = call("errors").stdout.splitlines()
+    assert re.fullmatch(r"2  ValueError: no wine with seed .*", first)
+    assert ids.strip() == "ID 5, 6"
+    assert shared.strip() == "all have dataset = wine"
+    assert "   | ValueError: no wine with seed 1" in call("errors", "-v").stdout
+    call("reset", "error", "-y")
+    assert call("errors").stderr == "No experiment is in error\n"
+
+
+def test_logs(executed: Path) -> None:
+    title, header, _, *rows, _ = call("logs", "1").stdout.splitlines()
+    assert title == "epochs (2 rows)"
+    assert header.split() == ["timestamp", "epoch", "loss", "attempt_id"]
+    assert len(rows) == 2
+    call("reset", "--id", "1", "-y")
+    assert data("logs", "1", "epochs") == {"epochs": []}
+    assert len(data("logs", "1", "--all-attempts")["epochs"]) == 2
+
+
+# Changing
+
+
+def test_reset_asks_with_the_count(executed: Path) -> None:
+    asked = call("reset", "done", given="n\n", code=1)
+    assert "Reset 4 experiments? [y/N]" in asked.stderr
+    assert data("status")["counts"]["done"] == 4
+    assert call("reset", "done", "-w", "seed > 0", given="y\n").stdout == "2 experiments were reset\n"
+    assert call("reset", "--id", "4", "--id", "5", "--id", "99", "--yes").stdout == "2 experiments were reset\n"
+    assert data("status")["counts"] == {"created": 5, "running": 0, "done": 1, "error": 0, "paused": 0}
+    assert call("reset", "error").stderr == "No experiment to be reset\n"
+    assert "Name states" in call("reset", code=2).stderr
+
+
+def test_release(executed: Path) -> None:
+    experimenter = PyExperimenter(log_level="ERROR")
+    experimenter.execute_custom_query("UPDATE study SET status = 'running' WHERE ID > 4")
+    assert "Release 2 experiments?" in call("release", given="n\n", code=1).stderr
+    assert call("release", "--id", "6", "-w", "seed = 2", "-y").stdout == "1 experiments were released\n"
+    assert experimenter.counts()["running"] == 1
+
+
+def test_debug(executed: Path) -> None:
+    shown = call("debug", "1")
+    assert shown.stdout.splitlines()[0] == "training iris"
+    assert "epochs: epoch = 1, loss = 0.5" in shown.stdout
+    assert shown.stdout.splitlines()[-1].startswith("returned {'accuracy': 0.5")
+    result = CliRunner().invoke(main, ["debug", "5", "functions.py:train"])
+    assert isinstance(result.exception, ValueError)  # the researcher's own error, with its traceback
+    asked = subprocess.run(
+        [*PROGRAM, "debug", "5", "--pdb"],
+        input="p keyfields['seed'] + 1000\nq\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "1001" in asked.stdout  # the debugger stands where the error was raised
+    assert data("status")["counts"]["error"] == 1
+
+
+def test_migrate_and_sync(executed: Path) -> None:
+    more = {"dataset": "VARCHAR(50)", "seed": "INT", "depth": "INT"}
+    write_config(
+        executed,
+        Target("sqlite", "sqlite", "study"),
+        keyfields=more,
+        resultfields={"accuracy": "DOUBLE", "model": "LONGTEXT", "time": "DOUBLE"},
+    )
+    would = call("migrate", "--dry-run", "--default", "depth=3").stdout
+    assert would.startswith("would ") and "depth" in would and "time" in would
+    assert call("status", "--debug", "--table", "study").exit_code == 0
+    done = call("migrate", "--default", "depth=3").stdout
+    assert done == would.replace("would ", "")
+    assert {row["depth"] for row in data("list")} == {3}
+    assert call("migrate").stderr.startswith("Nothing to do")
+    assert "is no assignment" in call("migrate", "--default", "depth", code=2).stderr
+    assert call("sync").stdout == "0 executions were brought up to date\n"
+
+
+def test_delete_asks_for_the_name(executed: Path) -> None:
+    refused = call("delete", given="yes\n", code=1)
+    assert "This deletes 6 experiments" in refused.stderr and "nothing was deleted" in refused.stderr
+    assert call("delete", given="study\n").stdout == "study was deleted\n"
+    assert "no such table: study; fill the table first" in call("run", code=1).stderr
+
+
+# Taking out
+
+
+def test_export(executed: Path) -> None:
+    call("export", "all.csv")
+    with open("all.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["ID"] for row in rows] == list("123456")
+    assert (rows[0]["accuracy"], rows[0]["model"], rows[5]["accuracy"]) == ("0.5", "a\nb", "")
+    call("export", "logs.json", "--what", "epochs", "--joined", "-w", "seed = 1")
+    logs = json.loads(Path("logs.json").read_text())
+    assert [(row["experiment_id"], row["dataset"], row["epoch"]) for row in logs] == [
+        (2, "iris", 0), (2, "iris", 1), (5, "wine", 0), (5, "wine", 1)
+    ]  # fmt: skip
+    call("export", "attempts.parquet", "--what", "attempts")
+    assert list(pd.read_parquet("attempts.parquet")["outcome"]) == ["done"] * 4 + ["error"]
+    call("export", "all.xlsx", "-w", "status = 'done'")
+    assert list(pd.read_excel("all.xlsx")["seed"]) == [0, 1, 2, 0]
+    printed = call("export", "-", "--format", "json")
+    assert len(json.loads(printed.stdout)) == 6
+    assert printed.stderr == "6 rows were written\n"
+
+
+def test_table(executed: Path) -> None:
+    latex = call(
+        "table", "accuracy", "--rows", "dataset", "--format", "latex", "--best", "max", "--digits", "2", "--label", "t"
+    ).stdout
+    assert r"$\mathbf{0.60 \pm 0.10}$" in latex and r"\label{t}" in latex
+    by_seed = ["--columns", "seed", "-w", "status = 'done'"]
+    result = call("table", "accuracy", "--rows", "dataset", *by_seed, "-o", "t.md", "--format", "markdown")
+    assert result.stdout == ""
+    assert Path("t.md").read_text().startswith("| dataset")
+    incomplete = call("table", "accuracy", "--rows", "dataset")
+    assert re.search(r"^wine +0\.500 ± – †1/3$", incomplete.stdout, re.M)
+    assert "Warning: " in incomplete.stderr
+    (iris, wine) = data("table", "accuracy", "--rows", "dataset", "--stat", "median")
+    assert (iris["median"], iris["n"], wine["missing"]) == (0.6, 3, 2)
+    assert "--format latex" in call("table", "accuracy", "--rows", "dataset", "--caption", "x", code=2).stderr
+
+
+# What is wrong
+
+
+WRONG = [
+    (["show", "99"], 1, r"has no experiment with ID 99"),
+    (["logs", "99"], 1, r"has no experiment with ID 99"),
+    (["debug", "99"], 1, r"has no experiment with ID 99"),
+    (["logs", "1", "nix"], 1, r"'nix' is no logtable; logtables are epochs"),
+    (["list", "-w", "nix = 1"], 1, r"no such column: nix; check the names of columns"),
+    (["list", "-w", "seed ="], 1, r"syntax error"),
+    (["list", "--columns", "nix"], 1, r"the table has no column 'nix'; it has ID, dataset, seed, "),
+    (["list", "--order-by", "nix"], 1, r"the table has no column 'nix'"),
+    (["reset", "done", "-w", "nix = 1"], 1, r"no such column: nix"),
+    (["run", "-w", "nix = 1"], 1, r"no such column: nix"),
+    (["run", "--order-by", "nix"], 1, r"the table has no column 'nix'"),
+    (["table", "nix", "--rows", "dataset"], 1, r"there is no column 'nix'; columns are "),
+    (["table", "accuracy", "--rows", "nix"], 1, r"there is no column 'nix'"),
+    (["table", "accuracy", "--rows", "dataset", "--stat", "mode"], 1, r"'mode'"),
+    (["export", "a.txt"], 1, r"'txt' is no format to write; use csv, json, parquet, xlsx"),
+    (["export", "no/such/a.csv"], 1, r"there is no directory .*/no/such; make it first"),
+    (["export", "a.csv", "--what", "nix"], 1, r"'nix' is no logtable"),
+    (["export", "-", "--format", "xlsx"], 1, r"'xlsx' is no format to write"),
+    (["status", "-c", "nix.yml"], 1, r"nix.yml: there is no such configuration file; .*pyexperimenter init"),
+    (["-c", "nix.yml", "status"], 1, r"nix.yml: there is no such configuration file"),
+    (["run", "nix:train"], 1, r"there is no module 'nix'; searched were /"),
+    (["run", "nix.py:train"], 1, r"there is no file /.*/nix.py"),
+    (["run", "functions:trian"], 1, r"functions.py has no 'trian'; did you mean 'train'\?"),
+    (["run", "functions:nothing"], 1, r"nothing of .*/functions.py is a int, no function"),
+    (["run", "functions:"], 1, r"'functions:' names no function; write module:function or file.py:function"),
+    (["nix"], 2, r"No such command 'nix'"),
+    (["show", "one"], 2, r"'one' is not a valid integer"),
+    (["reset", "failed"], 2, r"'failed' is not one of "),
+    (["list", "--columns", ","], 2, r"name at least one column"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), WRONG, ids=[" ".join(arguments) for arguments, *_ in WRONG])
+def test_an_error_is_one_line_with_its_remedy(executed: Path, arguments: list[str], code: int, message: str) -> None:
+    result = call(*arguments, code=code)
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1 if code == 1 else result.stderr.startswith("Usage: ")
+    assert re.search(rf"^Error: .*{message}", result.stderr, re.M), result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["status"], ["list"], ["run"], ["errors"], ["table", "accuracy", "--rows", "seed"], ["export", "a.csv"]],
+)
+def test_an_empty_table_is_an_error_that_says_fill(directory: Path, arguments: list[str]) -> None:
+    PyExperimenter(log_level="ERROR").create_table()
+    assert call(*arguments, code=1).stderr == (
+        "Error: the table study has no experiments; insert them with: pyexperimenter fill\n"
+    )
+
+
+def test_debug_option_shows_the_traceback(executed: Path) -> None:
+    for arguments in (["--debug", "show", "99"], ["show", "99", "--debug"]):
+        result = subprocess.run([*PROGRAM, *arguments], capture_output=True, text=True, check=False)
+        assert result.returncode == 1
+        assert result.stderr.startswith("Traceback (most recent call last)")
+
+
+# Modules that cannot be imported
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import no_such_package", r"No module named 'no_such_package' \(.*broken.py, line 1\)"),
+        ("\nx = 1 / 0", r"ZeroDivisionError: division by zero \(.*broken.py, line 2\)"),
+        ("def f(:", r"SyntaxError: .*line 1"),
+        ("import sys; sys.exit(3)", r"SystemExit: 3 \(.*broken.py, line 1\)"),
+    ],
+)
+def test_why_a_module_cannot_be_imported(executed: Path, code: str, message: str) -> None:
+    (executed / "broken.py").write_text(code)
+    result = subprocess.run([*PROGRAM, "run", "broken:f"], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert re.match(rf"Error: broken cannot be imported: {message}", result.stderr), result.stderr
+
+
+def test_a_file_whose_name_is_taken_is_refused(executed: Path) -> None:
+    (executed / "json.py").write_text("def f(*_): ...")
+    assert "the name json is taken by" in call("run", "json.py:f", code=1).stderr
+
+
+# Terminals and pipes
+
+
+def test_a_broken_pipe_is_silent(executed: Path) -> None:
+    experimenter = PyExperimenter(log_level="ERROR")
+    experimenter.fill_table_with_rows({"dataset": "iris", "seed": seed} for seed in range(100, 20_000))
+    listing = subprocess.Popen([*PROGRAM, "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert listing.stdout is not None and listing.stderr is not None
+    with listing:
+        assert listing.stdout.readline()
+        listing.stdout.close()
+        assert listing.stderr.read() == b""
+
+
+def on_a_terminal(*arguments: str) -> tuple[subprocess.Popen[bytes], int]:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen([*PROGRAM, *arguments], stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL)
+    os.close(theirs)
+    return process, ours
+
+
+def read_to_end(terminal: int) -> str:
+    parts = []
+    while True:
+        try:
+            part = os.read(terminal, 65536)
+        except OSError:  # Linux: the other side is closed
+            break
+        if not part:
+            break
+        parts.append(part)
+    os.close(terminal)
+    return b"".join(parts).decode()
+
+
+def test_colours_are_for_terminals_only(executed: Path) -> None:
+    process, terminal = on_a_terminal("status")
+    assert "\033[" in read_to_end(terminal)
+    assert process.wait() == 0
+    assert b"\033" not in subprocess.run([*PROGRAM, "status"], capture_output=True, check=True).stdout
+
+
+def test_on_a_terminal_a_long_list_is_cut_and_says_so(executed: Path) -> None:
+    PyExperimenter(log_level="ERROR").fill_table_with_rows({"dataset": "iris", "seed": seed} for seed in range(9, 90))
+    process, terminal = on_a_terminal("list")
+    assert len(read_to_end(terminal).splitlines()) == 2 + 50
+    process.wait()
+    assert len(call("list").stdout.splitlines()) == 2 + 6 + 81
+
+
+def test_watch_follows_a_study_until_it_is_finished(directory: Path) -> None:
+    call("fill")
+    running = subprocess.Popen(
+        [*PROGRAM, "run", "functions:wait_for_go"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    wait_until(lambda: data("status")["counts"]["running"] == 1)
+    process, terminal = on_a_terminal("status", "--watch", "--every", "0.1")
+    seen = ""
+
+    def shows(text: str) -> bool:
+        nonlocal seen
+        if select.select([terminal], [], [], 0)[0]:
+            seen += os.read(terminal, 65536).decode()
+        return text in re.sub(r"\033\[[\d;]*m", "", seen)
+
+    wait_until(lambda: shows("running 1"))
+    wait_until(lambda: shows("heartbeat"))  # the table of workers
+    (directory / "go").touch()
+    wait_until(lambda: shows("done 6"))
+    assert process.wait(60) == 0  # without being told
+    os.close(terminal)
+    assert running.wait(60) == 0
+
+
+# Help, completion, start
+
+
+def test_every_command_and_option_has_help() -> None:
+    for name, command in main.commands.items():
+        text = call(name, "--help").stdout
+        assert command.help and len(command.get_short_help_str(100)) < 62, name
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, f"{name} {parameter.opts}"
+                assert parameter.opts[-1] in text
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str, directory: Path) -> None:
+    assert (
+        "pyexperimenter"
+        in subprocess.run([*PROGRAM, "completion", shell], capture_output=True, text=True, check=True).stdout
+    )
+
+
+def test_bash_completes_commands_and_states(directory: Path) -> None:
+    for words, expected in (("pyexperimenter sta", "plain,status"), ("pyexperimenter reset er", "plain,error")):
+        environment = {**os.environ, "_PYEXPERIMENTER_COMPLETE": "bash_complete", "COMP_WORDS": words}
+        environment["COMP_CWORD"] = str(len(words.split()) - 1)
+        code = "import sys; from pyexperimenter.cli import main; main(prog_name='pyexperimenter')"
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.split() == [expected]
+
+
+def test_help_imports_nothing_that_it_does_not_need() -> None:
+    code = (
+        "import sys\nfrom pyexperimenter.cli import main\n"
+        "try:\n    main(['--help'])\n"
+        "finally:\n    print(*(name for name in sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stderr.split()}
+    assert not loaded & {
+        "pandas",
+        "numpy",
+        "joblib",
+        "yaml",
+        "pydantic",
+        "pymysql",
+        "sqlite3",
+        "tabulate",
+        "tqdm",
+        "jinja2",
+    }
+    assert "pyexperimenter.experimenter" not in done.stderr.split()
+
+
+def test_the_program_is_installed() -> None:
+    program = Path(sys.executable).with_name("pyexperimenter")
+    version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+    assert re.fullmatch(r"pyexperimenter, version \d+\.\d+\.\d+\S*\n", version)
