@@ -474,19 +474,21 @@ def test_watch_follows_a_study_until_it_is_finished(directory: Path) -> None:
     running = subprocess.Popen(
         [*PROGRAM, "run", "functions:wait_for_go"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    wait_until(lambda: data("status")["counts"]["running"] == 1)
-    process, terminal = on_a_terminal("status", "--watch", "--every", "0.1")
-    seen = ""
+    try:
+        wait_until(lambda: data("status")["counts"]["running"] == 1)
+        process, terminal = on_a_terminal("status", "--watch", "--every", "0.1")
+        seen = ""
 
-    def shows(text: str) -> bool:
-        nonlocal seen
-        if select.select([terminal], [], [], 0)[0]:
-            seen += os.read(terminal, 65536).decode()
-        return text in re.sub(r"\033\[[\d;]*m", "", seen)
+        def shows(text: str) -> bool:
+            nonlocal seen
+            if select.select([terminal], [], [], 0)[0]:
+                seen += os.read(terminal, 65536).decode()
+            return text in re.sub(r"\033\[[\d;]*m", "", seen)
 
-    wait_until(lambda: shows("running 1"))
-    wait_until(lambda: shows("heartbeat"))  # the table of workers
-    (directory / "go").touch()
+        wait_until(lambda: shows("running 1"))
+        wait_until(lambda: shows("heartbeat"))  # the table of workers
+    finally:
+        (directory / "go").touch()
     wait_until(lambda: shows("done 6"))
     assert process.wait(60) == 0  # without being told
     os.close(terminal)
