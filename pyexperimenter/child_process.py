@@ -15,6 +15,7 @@ from typing import Any
 
 import cloudpickle
 
+from pyexperimenter import gpus
 from pyexperimenter.child import BOOTSTRAP, TRACEBACK_SIGNAL
 from pyexperimenter.output import Tail
 from pyexperimenter.worker import WorkerTask
@@ -78,7 +79,7 @@ class ChildProcess:
                 stderr=printed,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
-                env=_environment(os.environ, task.workers),
+                env=_environment(os.environ, task),
             )
         os.close(printed)
         self._sentinel = _pidfd(self._process.pid)
@@ -208,12 +209,13 @@ def _in_words(exit_code: int) -> str:
     return f"killed by {name} ({words})" if words else f"killed by {name}"
 
 
-def _environment(environment: Mapping[str, str], workers: int) -> dict[str, str]:
-    """Share the cores among the workers, where numerical libraries would give all of them to each."""
-    if any(name in environment for name in _THREADS):
-        return dict(environment)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {**environment, **dict.fromkeys(_THREADS, str(max(1, cores // workers)))}
+def _environment(environment: Mapping[str, str], task: WorkerTask) -> dict[str, str]:
+    """Share the machine among the workers: its GPUs, and its cores, all of which numerical libraries would take."""
+    changes = {} if task.gpus is None else {gpus.VARIABLE: task.gpus}
+    if not any(name in environment for name in _THREADS):
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        changes |= dict.fromkeys(_THREADS, str(max(1, cores // task.workers)))
+    return {**environment, **changes}
 
 
 def _interpreter_flags() -> list[str]:

@@ -54,6 +54,7 @@ A message names the place, the offending value and the remedy::
     │   ├── TooManyErrorsError
     │   ├── ResultsInJournalError
     │   └── JournalError
+    ├── SubmissionError
     ├── NoExperimentsLeftException
     └── NoPausedExperimentsException
 
@@ -286,6 +287,10 @@ class ResultsInJournalError(ExecutionError):
 
 class JournalError(ExecutionError):
     """The database was away, and the journal could not be written either."""
+
+
+class SubmissionError(PyExperimenterError):
+    """Workers could not be submitted to a cluster."""
 
 
 class NoExperimentsLeftException(PyExperimenterError):

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import cloudpickle
 
 from pyexperimenter import __version__
 from pyexperimenter.budget import allowance
@@ -28,6 +32,7 @@ from pyexperimenter.exceptions import (
     ParameterCombinationError,
 )
 from pyexperimenter.experiment_status import ExperimentStatus
+from pyexperimenter.gpus import hand_out, visible_gpus
 from pyexperimenter.journaling import replay_journals
 from pyexperimenter.logs import LogSettings
 from pyexperimenter.progress import execution_bar, fill_bar
@@ -39,6 +44,8 @@ from pyexperimenter.worker import ExperimentFunction, WorkerTask, run_one
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from pyexperimenter.cluster import Submission
 
 __all__ = ["ExperimentStatus", "PyExperimenter"]
 
@@ -114,6 +121,18 @@ class PyExperimenter(Study):
         log_level: int | str = logging.INFO,
         log_file: str | Path | None = None,
     ) -> None:
+        # What makes the same experimenter elsewhere: paths, nothing that is secret.
+        self._made_of = {
+            "experiment_configuration_file_path": _absolute(experiment_configuration_file_path),
+            "database_credential_file_path": _absolute(database_credential_file_path),
+            "use_ssh_tunnel": use_ssh_tunnel,
+            "table_name": table_name,
+            "use_codecarbon": use_codecarbon,
+            "name": name,
+            "logger_name": logger_name,
+            "log_level": log_level,
+            "log_file": None if log_file is None else _absolute(log_file),
+        }
         self.name = name
         self._log_settings = LogSettings(logger_name, log_level, None if log_file is None else str(log_file))
         self.logger = self._log_settings.logger()
@@ -269,6 +288,7 @@ class PyExperimenter(Study):
         where: Where = None,
         order_by: OrderBy = None,
         stop_after: float | str | None = None,
+        resources: Mapping[str, float] | None = None,
     ) -> int:
         """Execute open experiments until none is left.
 
@@ -296,6 +316,9 @@ class PyExperimenter(Study):
             Seconds, or a duration such as ``"3h50m"``. No experiment is begun when less is left than ``min_time`` of
             the configuration, or than experiments done lately took (the median of them). In a SLURM job the job's end
             is minded, too.
+        resources : Mapping of str to number, optional
+            What a worker has, as in ``{"gpus": 1}``: only experiments are executed for which the configuration's
+            ``requires`` asks no more. Without: all are.
 
         Returns
         -------
@@ -324,7 +347,9 @@ class PyExperimenter(Study):
         self.sync()
         shares = limits(number_of_workers(self.config.n_jobs if n_jobs is None else n_jobs), max_experiments)
         allowed = allowance(_seconds(stop_after), os.environ)
-        selection = self._store.selection(where, order_by, random_order)
+        selection = self._store.selection(where, order_by, random_order, resources)
+        each = self.config.execution.gpus
+        gpus = hand_out(visible_gpus(os.environ), each, len(shares)) if each else [None] * len(shares)
         session = uuid.uuid4().hex
         tasks = [
             WorkerTask(
@@ -337,6 +362,7 @@ class PyExperimenter(Study):
                 workers=len(shares),
                 allowance=allowed,
                 codecarbon=self._codecarbon,
+                gpus=gpus[index],
                 logging=self._log_settings,
                 journal=self._journal,
             )
@@ -350,6 +376,93 @@ class PyExperimenter(Study):
         executed = sum(report.executed for report in reports)
         self.logger.info("%d experiments executed", executed)
         return executed
+
+    def submit(
+        self,
+        experiment_function: ExperimentFunction,
+        workers: int = 1,
+        cluster: str = "slurm",
+        profile: str | None = None,
+        folder: str | Path = "cluster_jobs",
+        where: Where = None,
+        order_by: OrderBy = None,
+        random_order: bool = False,
+        resources: Mapping[str, float] | None = None,
+        **options: Any,
+    ) -> Submission:
+        """Start workers as jobs of a cluster. Each executes open experiments until none is left or its time is over.
+
+        Needs the extra ``slurm``. Before anything is submitted it is checked that there is a table, that another
+        process can load the function, and that the machines can share the database.
+
+        Parameters
+        ----------
+        experiment_function : callable
+            As for `execute`. What is in a module has to be there for all machines; what is not, is sent along.
+        workers : int
+            How many jobs, each with the ``n_jobs`` of the configuration.
+        cluster : {"slurm", "local"}
+            A SLURM job array, or processes on this machine.
+        profile : str, optional
+            Options from this profile of the configuration's section ``Cluster``; ``default`` is used where there is
+            one.
+        folder : str or Path
+            For logs and what is handed to the jobs; all machines have to see it.
+        where, order_by, random_order, resources
+            As for `execute`. Without `resources`, jobs have the GPUs and CPUs they ask for.
+        **options
+            ``time`` (``"4h"``), ``cpus_per_task``, ``mem`` (``"8G"``), ``gpus``, ``partition``, ``array_parallelism``,
+            and any other option of sbatch, with ``_`` for ``-``.
+
+        Returns
+        -------
+        Submission
+            The jobs: their IDs, states, logs; to wait for and to cancel.
+
+        Raises
+        ------
+        MissingTableError, DatabaseConnectionError
+            If the database cannot be reached from here or has no table.
+        ExperimentFunctionError, FunctionNotPicklableError
+            If the function cannot be loaded elsewhere.
+        InvalidValueError
+            If there is no such cluster or profile.
+        SubmissionError
+            If submitit or SLURM is missing or refuses, or the database is a file that the machines do not share.
+        """
+        from pyexperimenter import cluster as jobs
+
+        options = self._cluster_options(profile, cluster, options)
+        check_picklable(experiment_function)
+        function = cloudpickle.dumps(experiment_function)
+        jobs.check_function_elsewhere(function, sys.path)
+        if cluster == "slurm":
+            jobs.check_database_for_slurm(self.config.database)
+        self._prepare_execution()
+        selected = {
+            "where": where,
+            "order_by": order_by,
+            "random_order": random_order,
+            "resources": resources or self._resources_of(options),
+        }
+        work = partial(
+            _work, {**self._made_of, "database_name": self.config.database.database}, function, sys.path, selected
+        )
+        submission = jobs.submit(work, workers, cluster, Path(folder), options, self.config.execution.grace)
+        self.logger.info("%d workers were submitted to %s: %s", workers, cluster, ", ".join(submission.job_ids))
+        return submission
+
+    def sbatch_script(
+        self, workers: int = 1, profile: str | None = None, folder: str | Path = "cluster_jobs", **options: Any
+    ) -> str:
+        """Return the script that `submit` would hand to SLURM. Nothing is submitted or checked.
+
+        Parameters are those of `submit`.
+        """
+        from pyexperimenter import cluster as jobs
+
+        options = self._cluster_options(profile, "slurm", options)
+        return jobs.sbatch_script(workers, Path(folder).absolute(), options, self.config.execution.grace)
 
     def add_experiment_and_execute(
         self, keyfield_values: Mapping[str, Any], experiment_function: ExperimentFunction
@@ -567,6 +680,23 @@ class PyExperimenter(Study):
             )
         self._store.tables.create(codecarbon=self._codecarbon is not None, identity=False)
 
+    def _cluster_options(self, profile: str | None, cluster: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options of a profile, and over them those of the call."""
+        if cluster not in ("slurm", "local"):
+            raise InvalidValueError(f"{cluster!r} is no cluster; use 'slurm' or 'local'")
+        profiles = self.config.cluster
+        if profile is not None and profile not in profiles:
+            raise InvalidValueError(
+                f"the section Cluster has no profile {profile!r}; it has {', '.join(profiles) or 'none'}"
+            )
+        return {**profiles.get(profile or "default", {}), **options}
+
+    def _resources_of(self, options: Mapping[str, Any]) -> dict[str, float] | None:
+        """Return what a job with these options has, if experiments require anything."""
+        if not self.config.table.requires:
+            return None
+        return {"gpus": options.get("gpus") or 0, "cpus": options.get("cpus_per_task") or 1}
+
     def _is_supervised(self) -> bool:
         execution = self.config.execution
         if execution.isolation == "process":
@@ -591,6 +721,20 @@ class PyExperimenter(Study):
             logging=self._log_settings,
             journal=self._journal,
         )
+
+
+def _work(made_of: Mapping[str, Any], function: bytes, path: Sequence[str], selected: Mapping[str, Any]) -> int:
+    """Be a job: executed on another machine, by a Python that knows nothing but this."""
+    sys.path[:] = path
+    experimenter = PyExperimenter(**made_of)
+    # The jobs' engine sends SIGUSR2 before the time is over.
+    execution = replace(experimenter.config.execution, signals=(*experimenter.config.execution.signals, "SIGUSR2"))
+    experimenter.config = replace(experimenter.config, execution=execution)
+    return experimenter.execute(cloudpickle.loads(function), **selected)
+
+
+def _absolute(path: str | Path | Mapping[str, Any]) -> str | Mapping[str, Any]:
+    return path if isinstance(path, Mapping) else str(Path(path).expanduser().absolute())
 
 
 def _seconds(duration: float | str | None) -> float | None:

@@ -61,6 +61,8 @@ class WorkerTask:
         Experiments of this worker that failed in a row so far.
     codecarbon : Mapping or None
         Options of CodeCarbon; None if emissions are not measured.
+    gpus : str or None
+        What ``CUDA_VISIBLE_DEVICES`` is in its process; None to leave it.
     logging : LogSettings
         How the library's logger is set up.
     journal : str
@@ -77,6 +79,7 @@ class WorkerTask:
     allowance: Allowance | None = None
     errors: int = 0
     codecarbon: Mapping[str, Any] | None = None
+    gpus: str | None = None
     logging: LogSettings = field(default_factory=LogSettings)
     journal: str = "."
 

@@ -145,7 +145,7 @@ def to_text(
     kernel      mean ± standard deviation
     --------  ---------------------------
     linear                    0.92 ± 0.02
-    rbf                *0.96 ± 0.01 †4/5
+    rbf                 *0.96 ± 0.01 †4/5
     <BLANKLINE>
     Mean ± standard deviation over up to n = 5 runs. † fewer: results / runs in the table.
     """

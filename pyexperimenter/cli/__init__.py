@@ -3,10 +3,10 @@
 Data go to stdout, messages to stderr. Nothing heavy is imported before a command needs it, so that help is instant.
 """
 
-from pyexperimenter.cli import exporting, reading, running, starting
+from pyexperimenter.cli import exporting, reading, running, starting, submitting
 from pyexperimenter.cli.app import main
 
-for module in (starting, running, reading, exporting):
+for module in (starting, running, submitting, reading, exporting):
     for command in module.COMMANDS:
         main.add_command(command)
 

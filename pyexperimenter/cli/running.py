@@ -52,9 +52,9 @@ def run(
     FUNCTION is given as module:function or file.py:function, or as the key function of the config's section Execution.
     That experiments fail is a result, not an error of this command. Ctrl-C gives experiments in execution back.
     """
-    config, function_name = _told_apart(names)
+    config, function_name = told_apart(names)
     experimenter = study.open(config, logging.INFO, name=name)
-    function = _function(experimenter, function_name)
+    function = load_named_function(experimenter, function_name)
     check_filled(experimenter)
     executed = experimenter.execute(
         function, random_order, n_jobs, max_experiments, where=where, order_by=order_by, stop_after=stop_after
@@ -63,8 +63,14 @@ def run(
     print_status(experimenter.config.table.name, experimenter.status())
 
 
-def _told_apart(names: tuple[str, ...]) -> tuple[str | None, str | None]:
-    """Return config and function, of which each may be left out."""
+def told_apart(names: tuple[str, ...]) -> tuple[str | None, str | None]:
+    """Return config and function, of which each may be left out.
+
+    Raises
+    ------
+    UsageError
+        If there is more.
+    """
     if len(names) > 2:
         raise click.UsageError(f"config and function are expected, but got {' '.join(names)}")
     if len(names) == 2:
@@ -73,7 +79,14 @@ def _told_apart(names: tuple[str, ...]) -> tuple[str | None, str | None]:
     return (None, name) if name is None or ":" in name else (name, None)
 
 
-def _function(experimenter: PyExperimenter, name: str | None) -> Callable[..., Any]:
+def load_named_function(experimenter: PyExperimenter, name: str | None) -> Callable[..., Any]:
+    """Return the function of this name, or that of the config.
+
+    Raises
+    ------
+    UsageError
+        If neither is given.
+    """
     from pyexperimenter.functions import load_function
 
     name = name or experimenter.config.execution.function
@@ -95,7 +108,7 @@ def debug(study: StudyOptions, experiment_id: int, function: str | None, pdb: bo
     What it reports is printed. Its status does not matter and stays as it is.
     """
     experimenter = study.open()
-    loaded = _function(experimenter, function)
+    loaded = load_named_function(experimenter, function)
     returned = experimenter.debug(experiment_id, loaded, pdb)
     click.echo(f"returned {returned!r}")
 

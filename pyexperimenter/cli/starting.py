@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from pyexperimenter.cli.printing import print_json, print_rows
-from pyexperimenter.cli.study_options import StudyOptions, json_option, study_options
+from pyexperimenter.cli.study_options import Assignment, StudyOptions, json_option, study_options
 
 
 @click.command()
@@ -72,26 +72,6 @@ def fill(study: StudyOptions, create_database: bool) -> None:
         experimenter.create_table(create_database=True)
     added, skipped = experimenter.fill_table_from_config()
     click.echo(f"{added} experiments were added, {skipped} were there")
-
-
-class Assignment(click.ParamType):  # type: ignore[type-arg] # generic in newer click only
-    """A name and its value, read as YAML."""
-
-    name = "assignment"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
-        """Return name and value."""
-        import yaml
-
-        if isinstance(value, tuple):
-            return value
-        name, equals, text = str(value).partition("=")
-        if not (name and equals):
-            self.fail(f"{value!r} is no assignment; write NAME=VALUE", param, ctx)
-        try:
-            return name, yaml.safe_load(text)
-        except yaml.YAMLError:
-            return name, text
 
 
 @click.command()

@@ -93,6 +93,26 @@ class NameList(click.ParamType):  # type: ignore[type-arg] # generic in newer cl
         return names
 
 
+class Assignment(click.ParamType):  # type: ignore[type-arg] # generic in newer click only
+    """A name and its value, read as YAML."""
+
+    name = "assignment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        """Return name and value."""
+        import yaml
+
+        if isinstance(value, tuple):
+            return value
+        name, equals, text = str(value).partition("=")
+        if not (name and equals):
+            self.fail(f"{value!r} is no assignment; write NAME=VALUE", param, ctx)
+        try:
+            return name, yaml.safe_load(text)
+        except yaml.YAMLError:
+            return name, text
+
+
 def check_filled(experimenter: PyExperimenter) -> None:
     """Tell what to do where there is nothing to work on.
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pyexperimenter.config import names, schema
 from pyexperimenter.config.credentials import credentials_of
 from pyexperimenter.config.document import Document
-from pyexperimenter.config.domains import grid_of
+from pyexperimenter.config.domains import grid_of, requirements_of
 from pyexperimenter.config.interpolation import interpolate
 from pyexperimenter.config.messages import KeyPath, problems_of, within
 from pyexperimenter.config.model import (
@@ -68,6 +68,7 @@ def build_config(
         table=table,
         logtables=logtables,
         execution=execution,
+        cluster=experiment.cluster,
         custom=experiment.custom,
         codecarbon=experiment.codecarbon,
     )
@@ -106,6 +107,7 @@ def _table(table: schema.Table, name: str | None) -> TableConfig:
             resultfields=resultfields,
             result_timestamps=table.result_timestamps,
             grid=grid_of(table),
+            requires=requirements_of(table),
         )
 
 

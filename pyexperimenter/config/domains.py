@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from pyexperimenter.config.messages import unknown, within
+from pyexperimenter.config.model import Requirement
 from pyexperimenter.config.schema import Keyfield, Sampled, Spaced, Stepped, Table
 from pyexperimenter.exceptions import (
     EmptyDomainError,
@@ -52,6 +53,21 @@ def grid_of(table: Table) -> Grid | None:
     for index, names in enumerate(table.zip):
         _check_known(names, types, "zip", index)
     return Grid(domains, exclude, include, table.zip)
+
+
+def requirements_of(table: Table) -> list[Requirement]:
+    """Return what experiments need.
+
+    Raises
+    ------
+    InvalidConfigError
+        If a condition names no keyfield, or a value does not fit.
+    """
+    types = {name: table.keyfield(name).type for name in table.keyfields}
+    return [
+        Requirement(_condition(entry.when, types, "requires", index, "when"), entry.resources)
+        for index, entry in enumerate(table.requires)
+    ]
 
 
 def _domain(name: str, field: Keyfield, types: Mapping[str, FieldType]) -> Domain:

@@ -87,6 +87,14 @@ class DatabaseConfig:
 
 
 @dataclass(frozen=True)
+class Requirement:
+    """What experiments need whose keyfields have one of these values: resource -> amount."""
+
+    when: Mapping[str, Sequence[Any]]
+    resources: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class TableConfig:
     """The experiment table: columns in their order, and the grid its rows come from.
 
@@ -98,6 +106,7 @@ class TableConfig:
     resultfields: Mapping[str, FieldType] = field(default_factory=dict)
     result_timestamps: bool = False
     grid: Grid | None = None
+    requires: Sequence[Requirement] = ()
 
 
 @dataclass(frozen=True)
@@ -120,6 +129,7 @@ class ExecutionConfig:
     max_outage: float = 600.0
     journal: str | None = None
     function: str | None = None
+    gpus: int = 0
 
 
 @dataclass(frozen=True)
@@ -136,6 +146,8 @@ class ExperimentConfig:
         Number of workers of one call of ``execute``.
     logtables : Mapping of str to Mapping of str to FieldType
         Columns of each logtable, by the short name used in the configuration (without ``<table>__``).
+    cluster : Mapping of str to Mapping
+        Profiles of options for submitting workers.
     custom : Mapping
         The custom fields, passed to every run.
     codecarbon : Mapping or None
@@ -150,4 +162,5 @@ class ExperimentConfig:
     logtables: Mapping[str, Mapping[str, FieldType]] = field(default_factory=dict)
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     custom: Mapping[str, Any] = field(default_factory=dict)
+    cluster: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     codecarbon: Mapping[str, Any] | None = None

@@ -260,6 +260,17 @@ KeyfieldOrType = Annotated[
 # Sections
 
 
+class Requirement(Section):
+    """What experiments need of the machine that executes them."""
+
+    when: dict[str, Any] = Field(
+        {}, description="Which experiments: keyfield -> value or list of values; without, all."
+    )
+    resources: dict[str, Annotated[Number, Field(ge=0)]] = Field(
+        min_length=1, description="What they need: a name, such as gpus, and how much of it."
+    )
+
+
 class Table(Section):
     """The experiment table."""
 
@@ -270,6 +281,7 @@ class Table(Section):
     exclude: Mappings = Field([], description="Combinations left out: keyfield -> value or list of values.")
     include: Mappings = Field([], description="Single rows beyond the grid; keyfields left out are NULL.")
     zip: list[Names] = Field([], description="Lists of keyfields that walk together instead of crossing.")
+    requires: list[Requirement] = Field([], description="What some experiments need of a machine, as in {gpus: 1}.")
     resultfields: Columns = Field({}, description="The outputs, one column each.")
     result_timestamps: bool = Field(False, description="Whether each resultfield has a column with its time.")
 
@@ -323,6 +335,7 @@ class Execution(Section):
     echo: bool = Field(False, description="Whether what experiments print is shown while they run.")
     max_outage: Duration = Field(600.0, description="How long a worker waits for a database that is away.")
     journal: str | None = Field(None, description="Directory for what could not be written to the database.")
+    gpus: Whole = Field(0, ge=0, description="GPUs of each worker, whose IDs stand in its CUDA_VISIBLE_DEVICES.")
     function: str | None = Field(
         None,
         pattern=r"^[^:]+:[^:]+$",
@@ -339,6 +352,9 @@ class Experiment(Section):
     database: Database = Field(alias="Database")
     logtables: LogTables = Field({}, description="As in the section Database.")
     execution: Execution = Field({}, alias="Execution", validate_default=True)
+    cluster: Annotated[dict[str, dict[str, Any]], BeforeValidator(_empty_if_null)] = Field(
+        {}, alias="Cluster", description="Profiles of options for submitting workers: name -> option -> value."
+    )
     custom: Annotated[dict[Any, Any], BeforeValidator(_empty_if_null)] = Field(
         {}, alias="Custom", description="Fixed values that are passed to every run."
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from pyexperimenter.config.model import ExperimentConfig
@@ -43,19 +44,30 @@ class ClaimStore(ExperimentReader):
     def __init__(self, config: ExperimentConfig) -> None:
         super().__init__(config)
         self._lease = config.execution.lease
+        self._requires = config.table.requires
         self._in_doubt = False  # whether a claim may have been made of which the worker does not know
 
     # Claiming
 
-    def selection(self, where: Where = None, order_by: OrderBy = None, random_order: bool = False) -> Selection:
-        """Translate what a worker may claim.
+    def selection(
+        self,
+        where: Where = None,
+        order_by: OrderBy = None,
+        random_order: bool = False,
+        resources: Mapping[str, float] | None = None,
+    ) -> Selection:
+        """Translate what a worker may claim; with `resources`, only what needs no more than these.
 
         Raises
         ------
         InvalidColumnError
             If a column is named that the table does not have.
         """
-        return self._selector.selection(where, order_by, random_order)
+        selection = self._selector.selection(where, order_by, random_order)
+        if resources is None:
+            return selection
+        fitting = self._selector.fitting(self._requires, resources)
+        return replace(selection, condition=selection.condition & fitting)
 
     @retried
     def claim(self, worker: WorkerInfo, selection: Selection = Selection()) -> Experiment | None:  # noqa: B008 - frozen

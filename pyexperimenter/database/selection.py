@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pyexperimenter.config.model import Requirement
 from pyexperimenter.database.schema import Schema
 from pyexperimenter.database.values import Encoder
 from pyexperimenter.exceptions import InvalidColumnError
@@ -90,6 +91,16 @@ class Selector:
         for name, value in where.items():
             several = isinstance(value, (list, tuple, set, frozenset, range))
             condition &= self._one_of(name, value if several else [value])
+        return condition
+
+    def fitting(self, requires: Sequence[Requirement], resources: Mapping[str, float]) -> Condition:
+        """Return the condition for rows that need no more than there is; what is not named is not there."""
+        condition = Condition()
+        for requirement in requires:
+            if any(amount > resources.get(name, 0) for name, amount in requirement.resources.items()):
+                needy = self.condition(requirement.when)
+                # A comparison with NULL is neither true nor false.
+                condition &= Condition(f"({needy.sql}) IS NOT TRUE", needy.parameters)
         return condition
 
     def rows(

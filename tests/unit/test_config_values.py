@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyexperimenter.config import load_config
-from pyexperimenter.config.durations import seconds
+from pyexperimenter.durations import seconds
 from pyexperimenter.exceptions import InvalidConfigError, InvalidRangeError
 
 

@@ -1,0 +1,87 @@
+"""The command that starts workers on a cluster."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import click
+
+from pyexperimenter.cli.running import load_named_function, told_apart
+from pyexperimenter.cli.study_options import (
+    Assignment,
+    NameList,
+    StudyOptions,
+    check_filled,
+    study_options,
+    where_option,
+)
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[CONFIG] [MODULE:FUNCTION]")
+@click.option("-n", "--workers", default=1, show_default=True, metavar="N", help="Jobs of the array.")
+@click.option(
+    "--cluster", type=click.Choice(["slurm", "local"]), default="slurm", show_default=True, help="Where they run."
+)
+@click.option("--profile", metavar="NAME", help="Options from this profile of the config's section Cluster.")
+@click.option("--time", metavar="DURATION", help="Time limit of a job, as in 4h.")
+@click.option("--cpus-per-task", type=int, metavar="N", help="Cores of a job.")
+@click.option("--mem", metavar="SIZE", help="Memory of a job, as in 8G.")
+@click.option("--gpus", type=int, metavar="N", help="GPUs of a job.")
+@click.option("--partition", metavar="NAME", help="SLURM's partition.")
+@click.option("--array-parallelism", type=int, metavar="N", help="Most jobs at a time.")
+@click.option(
+    "-o",
+    "--option",
+    "more",
+    type=Assignment(),
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Another option of sbatch, as in account=me; may be repeated.",
+)
+@click.option("--folder", default="cluster_jobs", show_default=True, metavar="DIRECTORY", help="For the jobs' logs.")
+@where_option
+@click.option("--order-by", type=NameList(), metavar="COLUMNS", help="Take open experiments in this order.")
+@click.option("--random-order", is_flag=True, help="Take open experiments from random places.")
+@click.option("--dry-run", is_flag=True, help="Print the script for sbatch, and submit nothing.")
+@click.option("--wait", is_flag=True, help="Wait until all jobs have ended.")
+@study_options
+def submit(
+    study: StudyOptions,
+    names: tuple[str, ...],
+    workers: int,
+    cluster: str,
+    profile: str | None,
+    more: tuple[tuple[str, Any], ...],
+    folder: str,
+    where: str | None,
+    order_by: list[str] | None,
+    random_order: bool,
+    dry_run: bool,
+    wait: bool,
+    **options: Any,
+) -> None:
+    """Start workers as jobs of a cluster.
+
+    Each executes open experiments until none is left or its time is over. FUNCTION is given as for run.
+    """
+    config, function_name = told_apart(names)
+    experimenter = study.open(config, logging.WARNING)
+    options = {name: value for name, value in options.items() if value is not None} | dict(more)
+    if dry_run:
+        click.echo(experimenter.sbatch_script(workers, profile, folder, **options), nl=False)
+        return
+    function = load_named_function(experimenter, function_name)
+    check_filled(experimenter)
+    jobs = experimenter.submit(
+        function, workers, cluster, profile, folder, where, order_by, random_order, None, **options
+    )
+    click.echo("\n".join(jobs.job_ids))
+    click.echo(f"Logs are in {jobs.folder}; pyexperimenter status tells how far the study is", err=True)
+    if wait:
+        ended = jobs.wait()
+        click.echo(", ".join(f"{name} {state}" for name, state in ended.items()), err=True)
+
+
+COMMANDS = (submit,)

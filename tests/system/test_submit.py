@@ -1,0 +1,198 @@
+"""Workers as jobs: on this machine, and what is checked before anything is submitted."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from servers import Target
+from study import experimenter, study, wait_until
+
+from pyexperimenter import PyExperimenter, cluster
+from pyexperimenter.exceptions import (
+    DatabaseError,
+    ExecutionError,
+    ExperimentFunctionError,
+    FunctionNotPicklableError,
+    InvalidValueError,
+    SubmissionError,
+)
+
+PROCESS = {"isolation": "process", "grace": "1s"}
+
+
+def work(keyfields: dict[str, Any], results: Any, custom: dict[str, Any]) -> dict[str, float]:
+    return {"accuracy": keyfields["seed"] / 10}
+
+
+def wait_long(keyfields: dict[str, Any], results: Any, custom: dict[str, Any]) -> None:
+    Path(custom["file"]).write_text("begun")
+    threading.Event().wait(300)
+
+
+@pytest.fixture
+def fleet(target: Target) -> PyExperimenter:
+    made = experimenter(target, study(target, Execution=PROCESS))
+    made.fill_table_from_config()
+    return made
+
+
+def test_jobs_on_this_machine_execute_all(fleet: PyExperimenter, tmp_path: Path) -> None:
+    jobs = fleet.submit(work, workers=2, cluster="local", folder=tmp_path / "jobs", where="seed < 2")
+    assert len(set(jobs.job_ids)) == 2
+    assert set(jobs.wait(120).values()) == {"COMPLETED"}
+    assert fleet.counts()["done"] == 4
+    assert sorted(fleet.get_table("status = 'done'")["accuracy"]) == [0, 0, 0.1, 0.1]
+    assert "Job completed successfully" in jobs.logs(jobs.job_ids[0])
+
+
+def test_a_cancelled_job_gives_its_experiment_back(target: Target, tmp_path: Path) -> None:
+    fleet = experimenter(target, study(target, Execution=PROCESS, Custom={"file": str(tmp_path / "begun")}))
+    fleet.fill_table_from_config()
+    jobs = fleet.submit(wait_long, cluster="local", folder=tmp_path / "jobs", where={"seed": 0, "dataset": "iris"})
+    wait_until((tmp_path / "begun").exists)
+    with pytest.raises(TimeoutError):
+        jobs.wait(0)
+    jobs.cancel()
+    jobs.wait(120)
+    assert wait_until(lambda: fleet.counts()["running"] == 0)
+    assert list(fleet.get_attempts()["outcome"]) == ["released"]
+
+
+# Before
+
+
+def test_a_function_that_cannot_be_loaded_elsewhere_is_refused(
+    sqlite_target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = experimenter(sqlite_target)
+    fleet.fill_table_from_config()
+    (tmp_path / "gone.py").write_text("def f(*_): ...")
+    monkeypatch.syspath_prepend(tmp_path)
+    import gone  # type: ignore[import-not-found]
+
+    (tmp_path / "gone.py").write_text("import no_such_package")
+    with pytest.raises(ExperimentFunctionError, match=r"could not load the function: .*no_such_package"):
+        fleet.submit(gone.f, cluster="local", folder=tmp_path)
+    lock = sqlite3.connect(":memory:")
+    with pytest.raises(FunctionNotPicklableError):
+        fleet.submit(lambda *_: lock, cluster="local", folder=tmp_path)
+    lock.close()
+
+
+def test_without_a_table_nothing_is_submitted(sqlite_target: Target, tmp_path: Path) -> None:
+    with pytest.raises(DatabaseError, match="fill the table first"):
+        experimenter(sqlite_target).submit(work, cluster="local", folder=tmp_path / "jobs")
+    assert not (tmp_path / "jobs").exists()
+
+
+def test_unknown_clusters_and_profiles(sqlite_target: Target) -> None:
+    config = study(sqlite_target)
+    config["PY_EXPERIMENTER"]["Cluster"] = {"default": {"time": "1h"}, "gpu": {"gpus": 1, "time": "2h"}}
+    fleet = experimenter(sqlite_target, config)
+    with pytest.raises(InvalidValueError, match="'pbs' is no cluster; use 'slurm' or 'local'"):
+        fleet.submit(work, cluster="pbs")
+    with pytest.raises(InvalidValueError, match="no profile 'cpu'; it has default, gpu"):
+        fleet.submit(work, profile="cpu")
+    assert "--time=60\n" in fleet.sbatch_script()
+    script = fleet.sbatch_script(3, profile="gpu", time="1-00:00:00", mem="8G", qos=None, reservation="paper")
+    wanted = {"array=0-2%3", "gpus-per-node=1", "time=1440", "mem=8G", "reservation=paper", "signal=USR2@60"}
+    assert wanted <= set(re.findall(r"^#SBATCH --(\S+)$", script, re.M))
+    with pytest.raises(InvalidValueError, match="time: 'soon' is no duration"):
+        fleet.sbatch_script(time="soon")
+
+
+def test_scripts_hold_no_secret(mariadb_target: Target) -> None:
+    fleet = experimenter(mariadb_target)
+    assert mariadb_target.server is not None
+    assert mariadb_target.server.password not in fleet.sbatch_script(2) + repr(fleet._made_of)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "mounts", "refused"),
+    [
+        ("NodeName=n1 NodeHostName=elsewhere State=IDLE", "", "a file of this machine, which jobs on elsewhere do not"),
+        ("NodeName=n1 NodeHostName=here", "", None),
+        ("NodeName=n1 NodeHostName=here", "server:/home / nfs4 rw 0 0", "is on a network file system (nfs4)"),
+    ],
+)
+def test_sqlite_is_for_one_machine_only(
+    sqlite_target: Target,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    nodes: str,
+    mounts: str,
+    refused: str | None,
+) -> None:
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho '{nodes}'\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    (tmp_path / "mounts").write_text(mounts)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr("platform.node", lambda: "here.example.org")
+    monkeypatch.setattr("pyexperimenter.database.backend.network_file_system.__defaults__", (tmp_path / "mounts",))
+    database = experimenter(sqlite_target).config.database
+    if refused is None:
+        cluster.check_database_for_slurm(database)
+        return
+    with pytest.raises(SubmissionError, match=re.escape(refused)):
+        cluster.check_database_for_slurm(database)
+
+
+def test_without_slurm_it_says_so(sqlite_target: Target, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fleet = experimenter(sqlite_target)
+    fleet.fill_table_from_config()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SubmissionError, match="there is no scontrol here; submit from a machine of the SLURM cluster"):
+        fleet.submit(work, folder=tmp_path)
+
+
+# The command
+
+
+def test_the_command(target: Target, tmp_path: Path) -> None:
+    config = study(target, Execution=PROCESS | {"function": "functions:train"})
+    (tmp_path / "config.yml").write_text(yaml.safe_dump(config))
+    (tmp_path / "functions.py").write_text("def train(keyfields, *_):\n    return {'accuracy': 1}\n")
+    experimenter(target, config).fill_table_from_config()
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "pyexperimenter", "submit", "config.yml", *arguments]
+        if target.credentials_file is not None:
+            command += ["--credentials", str(target.credentials_file)]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    dry = run("--dry-run", "-n", "5", "--time", "2h", "-o", "account=me")
+    assert dry.stdout.startswith("#!/bin/bash\n") and "#SBATCH --account=me\n" in dry.stdout
+    assert not (tmp_path / "cluster_jobs").exists()
+    done = run("--cluster", "local", "-n", "2", "--wait")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) == 2 and "COMPLETED" in done.stderr
+    assert experimenter(target, config).counts()["done"] == 6
+    wrong = run("functions:nix", "--cluster", "local")
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)
+
+
+# GPUs
+
+
+def see_gpus(keyfields: dict[str, Any], results: Any, custom: dict[str, Any]) -> dict[str, str]:
+    import os
+
+    return {"model": os.environ["CUDA_VISIBLE_DEVICES"]}
+
+
+def test_each_worker_sees_its_own_gpus(sqlite_target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,7,GPU-8f")
+    fleet = experimenter(sqlite_target, study(sqlite_target, Execution=PROCESS | {"gpus": 2}, n_jobs=2))
+    fleet.fill_table_from_config()
+    assert fleet.execute(see_gpus) == 6
+    assert set(fleet.get_table()["model"]) <= {"4,5", "7,GPU-8f"}
+    with pytest.raises(ExecutionError, match="3 workers with 2 GPUs each need 6, but this process sees 4"):
+        fleet.execute(see_gpus, n_jobs=3)
