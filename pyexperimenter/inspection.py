@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from html import escape
 from typing import Any
 
 from pyexperimenter.database.reader import ExperimentReader
-from pyexperimenter.exceptions import InvalidExperimentError
+from pyexperimenter.database.values import decode
+from pyexperimenter.durations import duration_text
+from pyexperimenter.exceptions import InvalidExperimentError, UndecodableValueError
+from pyexperimenter.fieldtypes import FieldType
 
 _WINDOW = timedelta(hours=1)  # in which finished experiments tell how fast it goes
+_PAUSE = timedelta(minutes=1)  # between two experiments, in which nobody need hold one
 _EXAMPLES = 5  # IDs named of a group of errors
+_COLOURS = {"done": "#2e9e5b", "error": "#d1483f", "paused": "#e0a83c", "running": "#3f8fd1", "created": "#d8d8d8"}
 
 
 @dataclass(frozen=True)
@@ -58,9 +64,10 @@ class StudyStatus:
     counts : Mapping of str to int
         Experiments by status.
     finished_per_hour : float or None
-        How many ended lately; None if fewer than two did in the last hour.
+        How fast they end lately: in the last hour, or in twice the time that one takes, if that is longer. None if none
+        did.
     eta_seconds : float or None
-        How long what is open and running will take at that rate.
+        How long what is open and running will take at that rate: 0 if all is finished, None if nobody is at work.
     workers : sequence of WorkerState
         Who executes at the moment.
     """
@@ -74,6 +81,31 @@ class StudyStatus:
     def total(self) -> int:
         """Number of experiments."""
         return sum(self.counts.values())
+
+    def _repr_html_(self) -> str:
+        share = f" ({self.counts['done'] / self.total:.0%} done)" if self.total else ""
+        alive = sum(worker.alive for worker in self.workers)
+        facts = {f"{name} experiments": f"{count:,}" for name, count in self.counts.items()}
+        facts["all experiments"] = f"{self.total:,}{share}"
+        if self.finished_per_hour is not None:
+            facts["finished an hour"] = f"{self.finished_per_hour:,.3g}"
+        if self.eta_seconds is not None:
+            facts["time to go"] = duration_text(round(self.eta_seconds))
+        facts["workers alive"] = f"{alive:,}"
+        facts["workers silent, lease over"] = f"{len(self.workers) - alive:,}"
+        cells = "".join(
+            f'<tr><th style="text-align: left">{escape(name)}</th><td style="text-align: right">{fact}</td></tr>'
+            for name, fact in facts.items()
+        )
+        return f"{self._bar()}<table>{cells}</table>"
+
+    def _bar(self) -> str:
+        parts = "".join(
+            f'<div title="{name}" style="width: {self.counts[name] / self.total:.2%}; background: {colour}"></div>'
+            for name, colour in _COLOURS.items()
+            if self.counts[name]
+        )
+        return f'<div style="display: flex; width: 24em; height: 0.8em; background: #d8d8d8">{parts}</div>'
 
 
 @dataclass(frozen=True)
@@ -112,13 +144,30 @@ class ErrorGroup:
 def status_of(reader: ExperimentReader) -> StudyStatus:
     """Look how far a study is."""
     counts = reader.counts()
-    now, ends, running = reader.activity()
-    recent = [end for end in ends if now - end < _WINDOW]
-    rate = None
-    if len(recent) > 1 and now > recent[-1]:
-        rate = len(recent) / (now - recent[-1]).total_seconds() * 3600
+    now, ended, running = reader.activity()
+    workers = [_worker(now, *row) for row in running]
+    rate = _per_hour(now, ended)
     left = counts["created"] + counts["running"]
-    return StudyStatus(counts, rate, left / rate * 3600 if rate else None, [_worker(now, *row) for row in running])
+    eta = None
+    if not left:
+        eta = 0.0
+    elif rate and (any(worker.alive for worker in workers) or now - max(end for _, end in ended) < _PAUSE):
+        eta = left / rate * 3600
+    return StudyStatus(counts, rate, eta, workers)
+
+
+def _per_hour(now: datetime, executions: Sequence[tuple[datetime, datetime]]) -> float | None:
+    """Return how many executions, given by start and end, ended in an hour lately; None if none did."""
+    if not executions:
+        return None
+    lengths = sum((end - start for start, end in executions), timedelta())
+    since = now - max(_WINDOW, 2 * lengths / len(executions))
+    recent = [(start, end) for start, end in executions if end > since]
+    if not recent:
+        return None
+    # From the first start on, as the first end says nothing: all of several workers have theirs at about the same time.
+    since = max(since, min(start for start, _ in recent))
+    return len(recent) / max((now - since).total_seconds(), 0.001) * 3600
 
 
 def details_of(reader: ExperimentReader, experiment_id: int) -> ExperimentDetails:
@@ -131,31 +180,69 @@ def details_of(reader: ExperimentReader, experiment_id: int) -> ExperimentDetail
     """
     columns, rows = reader.table_rows(ids=[experiment_id])
     if not rows:
-        raise InvalidExperimentError(
-            f"the table {reader.schema.table} has no experiment with ID {experiment_id}; list shows those there are"
-        )
+        raise InvalidExperimentError(f"the table {reader.schema.table} has no experiment with ID {experiment_id}")
     names, attempts = reader.attempt_rows(experiment_id)
+    types = reader.schema.types_of(reader.schema.attempts)
     return ExperimentDetails(
-        dict(zip(columns, rows[0], strict=True)), [dict(zip(names, attempt, strict=True)) for attempt in attempts]
+        _decoded(columns, rows[0], reader.schema.columns), [_decoded(names, attempt, types) for attempt in attempts]
     )
+
+
+def _decoded(names: Sequence[str], values: Sequence[Any], types: Mapping[str, FieldType]) -> dict[str, Any]:
+    return {name: _shown(name, value, types) for name, value in zip(names, values, strict=True)}
+
+
+def _shown(name: str, value: Any, types: Mapping[str, FieldType]) -> Any:
+    """Return the Python value, or what a person wrote into the column instead."""
+    try:
+        return decode(name, types[name], value) if name in types else value
+    except UndecodableValueError:
+        return value
+
+
+@dataclass
+class _Group:
+    """What is kept of a group of errors while they are read."""
+
+    error: str
+    shared: dict[str, Any]
+    count: int = 0
+    ids: list[int] = field(default_factory=list)
+
+    def add(self, experiment_id: int, keyfields: Mapping[str, Any]) -> None:
+        self.count += 1
+        if len(self.ids) < _EXAMPLES:
+            self.ids.append(experiment_id)
+        self.shared = {name: value for name, value in self.shared.items() if keyfields[name] == value}
 
 
 def error_groups(reader: ExperimentReader) -> list[ErrorGroup]:
     """Put the experiments in error together that failed alike; the largest group first."""
-    keyfields = list(reader.schema.keyfields)
-    groups: dict[str, list[tuple[Any, ...]]] = {}
-    for row in reader.error_rows():
-        groups.setdefault(normalized(row[-1]), []).append(row)
-    found = []
-    for rows in sorted(groups.values(), key=len, reverse=True):
-        shared = {}
-        for position, name in enumerate(keyfields, start=1):
-            value = rows[0][position]
-            if len(rows) > 1 and all(row[position] == value for row in rows) and reader.has_other(name, value):
-                shared[name] = value
-        error = rows[0][-1] or ""
-        found.append(ErrorGroup(_summary(error), len(rows), [row[0] for row in rows[:_EXAMPLES]], shared, error))
-    return found
+    types = reader.schema.keyfields
+    groups: dict[str, _Group] = {}
+    everywhere: dict[str, Any] | None = None  # the keyfields with one value in all that is in error
+    for experiment_id, *values, error in reader.error_rows():
+        keyfields = dict(zip(types, values, strict=True))
+        everywhere = keyfields if everywhere is None else everywhere
+        everywhere = {name: value for name, value in everywhere.items() if keyfields[name] == value}
+        text = "" if error is None else str(error)
+        groups.setdefault(normalized(text), _Group(text, keyfields)).add(experiment_id, keyfields)
+    found = sorted(groups.values(), key=lambda group: group.count, reverse=True)
+    constant = {name for name in everywhere or () if not reader.has_other(name, found[0].ids[0])}
+    return [
+        ErrorGroup(
+            _summary(group.error),
+            group.count,
+            group.ids,
+            {
+                name: _shown(name, value, types)
+                for name, value in group.shared.items()
+                if group.count > 1 and name not in constant
+            },
+            group.error,
+        )
+        for group in found
+    ]
 
 
 def normalized(error: str | None) -> str:
@@ -166,24 +253,44 @@ def normalized(error: str | None) -> str:
     >>> normalized("ValueError: seed 7 of 'iris' at 0x7f3a") == normalized("ValueError: seed 12 of 'wine' at 0x81bc")
     True
     """
-    lines = (error or "").partition("\nThe last that it printed:")[0].splitlines()
+    lines = (_MARGIN.sub("", line) for line in _said(error).splitlines())
     # Of a traceback count the places and the exception, not the lines of code between them.
-    kept = [line for line in lines if line.startswith("  File ") or not line.startswith(" ")]
-    return "\n".join(_without_particulars(line) if not line.startswith("  File ") else line for line in kept)
+    return "\n".join(
+        _FOLDER.sub(r"\1", line) if _is_place(line) else _without_particulars(line)
+        for line in lines
+        if _is_place(line) or not line.startswith(" ")
+    )
+
+
+# In time linear in the line's length, which may be of megabytes.
+_MARGIN = re.compile(r"^ +[|+][-+]* ?")  # of the parts of an exception group
+_FOLDER = re.compile(r'^(  File ")[^"]*/')
+_QUOTED = re.compile(r"""(?<!\w)[bru]{0,2}(?:'[^']*'|"[^"]*")""", re.I)  # not the apostrophe of "can't"
+_WORD = re.compile(r"[^\s'\"(),:;=<>\[\]{}]+")
+_NUMBER = re.compile(r"0x[0-9a-fA-F]+|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
+
+
+def _said(error: str | None) -> str:
+    return (error or "").partition("\nThe last that it printed:")[0]
+
+
+def _is_place(line: str) -> bool:
+    return line.startswith("  File ")
 
 
 def _without_particulars(line: str) -> str:
-    line = re.sub(r"'[^']*'|\"[^\"]*\"", "'…'", line)
-    line = re.sub(r"0x[0-9a-fA-F]+", "0x…", line)
-    return re.sub(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?", "…", line)
+    line = _QUOTED.sub("'…'", line)
+    if "/" in line:
+        line = _WORD.sub(lambda word: "…" if "/" in word[0] else word[0], line)
+    return _NUMBER.sub("…", line)
 
 
 def _summary(error: str) -> str:
-    lines = [line for line in normalized(error).splitlines() if line.strip() and not line.startswith(" ")]
-    if not lines:
-        return "no error text"
-    # A death's cause is said first, an exception last.
-    return lines[-1] if lines[0].startswith("Traceback") else lines[0]
+    """Return the line that says most: of a traceback the exception's, which stands behind the last place."""
+    lines = [line for line in normalized(error).splitlines() if line.strip()]
+    places = [index for index, line in enumerate(lines) if _is_place(line)]
+    behind = lines[places[-1] + 1 :] if places else lines
+    return (behind or lines or ["no error text"])[0].strip()
 
 
 def _worker(now: datetime, *row: Any) -> WorkerState:

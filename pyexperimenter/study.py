@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pyexperimenter.config import ExperimentConfig
 from pyexperimenter.database.selection import OrderBy, Where
 from pyexperimenter.database.store import ExperimentStore
-from pyexperimenter.exceptions import InvalidLogtableError
+from pyexperimenter.exceptions import (
+    InvalidLogtableError,
+    MissingDatabaseError,
+    MissingTableError,
+    PyExperimenterError,
+)
 from pyexperimenter.inspection import ErrorGroup, ExperimentDetails, StudyStatus, details_of, error_groups, status_of
 
 if TYPE_CHECKING:
@@ -31,6 +37,15 @@ class Study:
     config: ExperimentConfig
     _store: ExperimentStore
     _codecarbon: Mapping[str, Any] | None
+
+    def _repr_html_(self) -> str:
+        try:
+            now = self.status()._repr_html_()
+        except (MissingTableError, MissingDatabaseError):
+            now = "<p>There is no table yet; fill it first.</p>"
+        except PyExperimenterError as error:  # a notebook would show its traceback
+            now = f"<p>{escape(str(error))}</p>"
+        return f"<p>{escape(repr(self))}</p>{now}"
 
     # Tables
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +18,8 @@ from pyexperimenter.fieldtypes import FieldType
 
 Rows = tuple[list[str], list[tuple[Any, ...]]]
 """Names of columns, and rows."""
+
+_ERRORS = 500  # rows with their errors that are read at a time
 
 
 class ExperimentReader:
@@ -45,6 +47,10 @@ class ExperimentReader:
     @retried
     def counts(self) -> dict[str, int]:
         """Count rows by status; every status is in it."""
+        return self.counts_at_once()
+
+    def counts_at_once(self) -> dict[str, int]:
+        """Count rows by status, or raise: passing trouble is not waited out."""
         with self.database.query() as cursor:
             found = {status: int(rows) for status, rows in cursor.all(self._sql.counts)}
         known = {status.value: 0 for status in ExperimentStatus if status is not ExperimentStatus.ALL}
@@ -95,29 +101,29 @@ class ExperimentReader:
             self.count(Condition())
             return list(self.schema.types_of(self.schema.attempts)), []
 
-    def error_rows(self) -> list[tuple[Any, ...]]:
-        """Return ID, keyfields and error of each experiment in error."""
-        return self.query(self._sql.errors)[1]
+    def error_rows(self) -> Iterator[tuple[Any, ...]]:
+        """Give ID, keyfields and error of each experiment in error, in the order of IDs; never all are in memory."""
+        last = 0
+        while rows := self.query(self._sql.errors, [last, _ERRORS])[1]:
+            yield from rows
+            last = rows[-1][0]
 
-    def has_other(self, keyfield: str, value: Any) -> bool:
-        """Tell whether a keyfield has another value somewhere in the table."""
-        column = self.schema.q(keyfield)
-        if value is None:
-            return bool(self.query(self._sql.other_than_null.format(column))[1])
-        return bool(self.query(self._sql.other_value.format(column), [value])[1])
+    def has_other(self, keyfield: str, experiment_id: int) -> bool:
+        """Tell whether a keyfield has another value somewhere in the table than in this experiment."""
+        return bool(self.query(self._sql.other_value.format(self.schema.q(keyfield)), [experiment_id])[1])
 
-    def activity(self) -> tuple[datetime, list[datetime], list[tuple[Any, ...]]]:
-        """Return the database's time, the ends of the executions that ended last, and who executes what since when.
+    def activity(self) -> tuple[datetime, list[tuple[datetime, datetime]], list[tuple[Any, ...]]]:
+        """Return the database's time, starts and ends of executions that ended lately, and who executes what.
 
         Each of the last is experiment, worker, machine, process, cluster job, start, last heartbeat and end of lease.
         """
         ((now,),) = self.query(self._sql.now_exactly)[1]
         try:
-            ends, running = self.query(self._sql.last_ends)[1], self.query(self._sql.running)[1]
+            ended, running = self.query(self._sql.last_executions)[1], self.query(self._sql.running)[1]
         except MissingTableError:
-            ends, running = [], []  # a table of the predecessor
+            ended, running = [], []  # a table of the predecessor
         workers = [(*row[:5], *(None if value is None else _moment(value) for value in row[5:])) for row in running]
-        return _moment(now), [_moment(end) for (end,) in ends], workers
+        return _moment(now), [(_moment(start), _moment(end)) for start, end in ended], workers
 
     def emission_rows(self) -> Rows:
         """Return columns and rows of CodeCarbon's table."""

@@ -159,14 +159,23 @@ class Statements:
         self.table = f"SELECT {{}} FROM {table} WHERE {{}} ORDER BY {{}}ID{{}}"
         # [condition].
         self.attempts = f"SELECT * FROM {attempts} WHERE {{}} ORDER BY ID"
-        self.errors = f"SELECT ID, {', '.join(keyfields)}, error FROM {table} WHERE status = 'error' ORDER BY ID"
-        # [column], value. Whether a column has a value besides this one (or NULL).
-        self.other_value = f"SELECT 1 FROM {table} WHERE {{0}} <> ? OR {{0}} IS NULL LIMIT 1"
-        self.other_than_null = f"SELECT 1 FROM {table} WHERE {{}} IS NOT NULL LIMIT 1"
+        # ID, number of rows. The next ones behind an ID, found by the index (status, ID).
+        self.errors = (
+            f"SELECT ID, {', '.join(keyfields)}, error FROM {table} "
+            "WHERE status = 'error' AND ID > ? ORDER BY ID LIMIT ?"
+        )
+        # [column], ID. Whether a column has another value somewhere than in this row. Columns are compared, as a native
+        # JSON column equals no text.
+        self.other_value = (
+            f"SELECT 1 FROM {table} t JOIN {table} one ON one.ID = ? "
+            "WHERE t.{0} <> one.{0} OR (t.{0} IS NULL) <> (one.{0} IS NULL) LIMIT 1"
+        )
         self.now_exactly = f"SELECT {d.now_exact}"
-        # The executions that ended last, the latest first.
-        self.last_ends = (
-            f"SELECT ended FROM {attempts} WHERE outcome IN ('done', 'error', 'paused') ORDER BY ID DESC LIMIT 1000"
+        # Executions that ended lately. Those begun last are looked at, as they are found by their IDs; only so many of
+        # them, in case that none has ended.
+        self.last_executions = (
+            f"SELECT started, ended FROM (SELECT ID, started, ended, outcome FROM {attempts} ORDER BY ID DESC LIMIT "
+            "20000) latest WHERE outcome IN ('done', 'error', 'paused') ORDER BY ID DESC LIMIT 1000"
         )
         self.running = (
             "SELECT a.experiment_id, a.worker, a.machine, a.pid, a.job_id, a.started, a.heartbeat, a.lease_until "

@@ -1,0 +1,293 @@
+"""How far a study is, one experiment in full, and errors in groups, on tables as studies and people leave them."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from servers import Target
+from study import experimenter, store, study, worker
+
+from pyexperimenter import ExperimentStatus, PyExperimenter
+from pyexperimenter.exceptions import InvalidExperimentError
+from pyexperimenter.inspection import StudyStatus
+
+HOUR = 3600.0
+
+
+def filled(target: Target, rows: int, **changes: Any) -> PyExperimenter:
+    keyfields = {"seed": {"type": "INT", "values": {"start": 0, "stop": rows}}}
+    study_ = experimenter(target, study(target, keyfields=keyfields, **changes))
+    study_.fill_table_from_config()
+    return study_
+
+
+def executed(target: Target, rows: int, ended: list[tuple[float, float]]) -> PyExperimenter:
+    """Return a study of which some experiments began and ended so many seconds ago."""
+    study_ = filled(target, rows)
+    study_.execute(lambda keyfields, results, custom: None, max_experiments=len(ended))
+    for attempt, (start, end) in enumerate(ended, start=1):
+        target.query("UPDATE study__attempts SET started = ?, ended = ? WHERE ID = ?", _ago(start), _ago(end), attempt)
+    return study_
+
+
+def _ago(seconds: float) -> str:
+    return (datetime.now(timezone.utc) - timedelta(seconds=seconds)).strftime("%Y-%m-%d %H:%M:%S.%f")
+
+
+# Status
+
+
+def test_counts_have_every_status(target: Target) -> None:
+    study_ = filled(target, 6)
+    assert study_.status() == StudyStatus(
+        {"created": 6, "running": 0, "done": 0, "error": 0, "paused": 0}, None, None, []
+    )
+    ends = [ExperimentStatus.DONE, ExperimentStatus.ERROR, ExperimentStatus.PAUSED, None]
+    study_.execute(lambda keyfields, results, custom: ends[keyfields["seed"]], max_experiments=4)
+    now = study_.status()
+    assert now.counts == {"created": 2, "running": 0, "done": 2, "error": 1, "paused": 1}
+    assert now.total == 6
+    target.query("UPDATE study SET status = 'postponed' WHERE ID = 6")  # by a person
+    assert study_.status().counts["postponed"] == 1
+
+
+def test_rate_of_one_worker_is_what_it_took(target: Target) -> None:
+    study_ = executed(target, 10, [(600, 450), (450, 300), (300, 150), (150, 0)])
+    now = study_.status()
+    assert now.finished_per_hour == pytest.approx(24, rel=0.1)
+    assert now.eta_seconds == pytest.approx(6 * 150, rel=0.1)
+
+
+def test_a_single_end_tells_a_rate(target: Target) -> None:
+    assert executed(target, 2, [(360, 0)]).status().finished_per_hour == pytest.approx(10, rel=0.1)
+
+
+def test_workers_that_end_at_the_same_time_are_not_taken_for_fast_ones(target: Target) -> None:
+    assert executed(target, 10, [(600, 0.2), (600, 0.1), (600, 0)]).status().finished_per_hour == pytest.approx(
+        18, rel=0.1
+    )
+
+
+def test_an_early_start_that_ended_last_does_not_shorten_the_time_measured(target: Target) -> None:
+    study_ = executed(target, 10, [(600, 0), (580, 400), (400, 200), (200, 100)])
+    assert study_.status().finished_per_hour == pytest.approx(24, rel=0.1)
+
+
+def test_only_the_last_hour_counts(target: Target) -> None:
+    night = [(9 * HOUR + second, 9 * HOUR) for second in range(1, 20)]
+    study_ = executed(target, 30, [*night, (1200, 600), (600, 0)])
+    assert study_.status().finished_per_hour == pytest.approx(6, rel=0.1)
+
+
+def test_experiments_longer_than_an_hour_have_a_rate_too(target: Target) -> None:
+    study_ = executed(target, 10, [(7 * HOUR, 4.5 * HOUR), (4.5 * HOUR, 2 * HOUR)])
+    assert study_.status().finished_per_hour == pytest.approx(2 / 5, rel=0.1)
+
+
+def test_without_anybody_at_work_nobody_knows_when_it_ends(target: Target) -> None:
+    study_ = executed(target, 10, [(1500, 1200), (1200, 900)])
+    now = study_.status()
+    assert now.finished_per_hour == pytest.approx(4.8, rel=0.1)
+    assert now.eta_seconds is None
+    store(target, filled=False, keyfields={"seed": {"type": "INT"}}).claim(worker())
+    assert study_.status().eta_seconds == pytest.approx(8 / 4.8 * HOUR, rel=0.1)
+
+
+def test_what_ended_long_ago_tells_nothing(target: Target) -> None:
+    study_ = executed(target, 10, [(3 * HOUR, 2.9 * HOUR), (2.9 * HOUR, 2.8 * HOUR)])
+    assert study_.status().finished_per_hour is None
+    assert study_.status().eta_seconds is None
+
+
+def test_when_all_is_finished_there_is_no_time_to_go(target: Target) -> None:
+    assert executed(target, 2, [(3 * HOUR, 2 * HOUR)] * 2).status().eta_seconds == 0
+
+
+def test_executions_that_did_not_end_their_experiments_are_no_progress(target: Target) -> None:
+    study_ = executed(target, 10, [(60, 0)] * 2)
+    target.query("UPDATE study__attempts SET outcome = 'released' WHERE ID = 1")
+    assert study_.status().finished_per_hour == pytest.approx(60, rel=0.1)
+
+
+def test_workers_are_alive_until_their_leases_run_out(target: Target) -> None:
+    study_ = filled(target, 3)
+    opened = store(target, filled=False, keyfields={"seed": {"type": "INT"}})
+    for name in ("first", "second"):
+        opened.claim(worker(name))
+    target.query(
+        "UPDATE study__attempts SET started = ?, heartbeat = ?, lease_until = ? WHERE ID = 1",
+        *map(_ago, (500, 400, 340)),
+    )
+    silent, alive = study_.status().workers
+    assert (silent.experiment_id, silent.worker, silent.alive) == (1, "first-identity", False)
+    assert silent.running_seconds == pytest.approx(500, abs=30)
+    assert silent.silent_seconds == pytest.approx(400, abs=30)
+    assert (alive.experiment_id, alive.machine, alive.pid, alive.job_id, alive.alive) == (2, "here", 1, None, True)
+    assert 0 <= alive.silent_seconds <= alive.running_seconds + 0.01 < 30
+    target.query("UPDATE study SET status = 'created' WHERE ID = 2")  # taken from it by a person
+    assert [one.experiment_id for one in study_.status().workers] == [1]
+
+
+def test_a_table_of_the_predecessor_has_a_status(target: Target) -> None:
+    study_ = filled(target, 3)
+    target.query("DROP TABLE study__epochs")
+    target.query("DROP TABLE study__attempts")
+    target.query("UPDATE study SET status = 'error', error = 'ValueError: 1' WHERE ID > 1")
+    assert study_.status() == StudyStatus(
+        {"created": 1, "running": 0, "done": 0, "error": 2, "paused": 0}, None, None, []
+    )
+    assert study_.get_experiment(2).attempts == []
+    assert [group.count for group in study_.error_groups()] == [2]
+
+
+# One experiment
+
+
+def test_details_are_python_values_and_all_attempts(target: Target) -> None:
+    keyfields = {"flag": {"type": "BOOL", "values": [True]}, "options": {"type": "JSON", "values": [{"a": [1]}]}}
+    study_ = experimenter(target, study(target, keyfields=keyfields))
+    study_.fill_table_from_config()
+    study_.execute(lambda keyfields, results, custom: {"accuracy": 1 / 0})
+    study_.reset_experiments("error")
+    study_.execute(lambda keyfields, results, custom: {"accuracy": 0.5})
+    details = study_.get_experiment(1)
+    assert list(details.row)[:3] == ["ID", "flag", "options"]
+    assert (details.row["flag"], details.row["options"], details.row["accuracy"]) == (True, {"a": [1]}, 0.5)
+    assert isinstance(details.row["end_date"], datetime)
+    assert [attempt["outcome"] for attempt in details.attempts] == ["error", "done"]
+    assert all(isinstance(attempt["ended"], datetime) for attempt in details.attempts)
+
+
+def test_details_show_what_a_person_made_of_them(sqlite_target: Target) -> None:
+    study_ = filled(sqlite_target, 1)
+    sqlite_target.query("UPDATE study SET seed = 'three'")
+    assert study_.get_experiment(1).row["seed"] == "three"
+
+
+@pytest.mark.parametrize("unknown", [0, -1, 4, 2**62])
+def test_an_unknown_experiment_is_named_in_one_line(target: Target, unknown: int) -> None:
+    with pytest.raises(InvalidExperimentError) as caught:
+        filled(target, 3).get_experiment(unknown)
+    assert str(caught.value) == f"the table study has no experiment with ID {unknown}"
+
+
+# Errors
+
+
+def raising(keyfields: dict[str, Any], results: Any, custom: Any) -> None:
+    seed, dataset = keyfields["seed"], keyfields["dataset"]
+    if dataset == "wine":
+        raise FileNotFoundError(f"no file /data/{dataset}/{seed}.csv")
+    if seed < 2:
+        raise ValueError(f"seed {seed} of '{dataset}' is at 0x{seed:x}")
+
+
+def test_errors_are_grouped_with_what_they_share(target: Target) -> None:
+    study_ = experimenter(target)
+    study_.fill_table_from_config()
+    study_.execute(raising)
+    wine, iris = study_.error_groups()
+    assert (wine.count, wine.example_ids, wine.shared) == (3, [4, 5, 6], {"dataset": "wine"})
+    assert wine.summary == "FileNotFoundError: no file …"
+    assert (iris.count, iris.example_ids, iris.shared) == (2, [1, 2], {"dataset": "iris"})
+    assert iris.summary == "ValueError: seed … of '…' is at …"
+    assert iris.error.endswith("ValueError: seed 0 of 'iris' is at 0x0\n")
+
+
+def test_without_errors_there_are_no_groups(target: Target) -> None:
+    assert filled(target, 2).error_groups() == []
+
+
+def test_shared_values_are_python_values_that_others_do_not_have(target: Target) -> None:
+    keyfields = {
+        "flag": {"type": "BOOL", "values": [True, False]},
+        "options": {"type": "JSON", "values": [{"a": 1}, {"a": 2}]},
+        "rate": {"type": "DOUBLE", "values": [0.1, None]},
+        "constant": {"type": "VARCHAR(9)", "values": ["same"]},
+        "nothing": {"type": "JSON", "values": [None]},
+        "number": {"type": "JSON", "values": [[1]]},
+    }
+    study_ = experimenter(target, study(target, keyfields=keyfields))
+    study_.fill_table_from_config()
+    target.query("UPDATE study SET status = 'error', error = 'E: 1' WHERE flag = 1 AND rate IS NULL")
+    (group,) = study_.error_groups()
+    assert (group.count, group.shared) == (2, {"flag": True, "rate": None})
+    target.query("UPDATE study SET status = 'created', error = NULL")
+    target.query("UPDATE study SET status = 'error', error = 'E: 2' WHERE ID <= 2")
+    (group,) = study_.error_groups()
+    assert group.shared == {"flag": True, "options": {"a": 1}}
+
+
+def test_one_error_alone_shares_nothing(target: Target) -> None:
+    study_ = filled(target, 3)
+    target.query("UPDATE study SET status = 'error', error = 'E: 1' WHERE ID = 2")
+    (group,) = study_.error_groups()
+    assert (group.count, group.example_ids, group.shared, group.error) == (1, [2], {}, "E: 1")
+
+
+def test_errors_that_nobody_explained_are_a_group(target: Target) -> None:
+    study_ = filled(target, 2)
+    target.query("UPDATE study SET status = 'error'")
+    (group,) = study_.error_groups()
+    assert (group.summary, group.count, group.error) == ("no error text", 2, "")
+
+
+def test_more_errors_than_are_read_at_a_time(target: Target) -> None:
+    study_ = filled(target, 1301)
+    target.query("UPDATE study SET status = 'error', error = 'ValueError: odd' WHERE seed % 2 = 1")
+    target.query("UPDATE study SET status = 'error', error = 'ValueError: even' WHERE seed % 2 = 0")
+    target.query("DELETE FROM study WHERE ID BETWEEN 490 AND 600")
+    even, odd = study_.error_groups()
+    assert (even.summary, even.count, even.example_ids) == ("ValueError: even", 596, [1, 3, 5, 7, 9])
+    assert (odd.summary, odd.count, odd.example_ids) == ("ValueError: odd", 594, [2, 4, 6, 8, 10])
+
+
+# In a notebook
+
+
+def test_a_study_shows_itself(target: Target) -> None:
+    study_ = executed(target, 4, [(1200, 600), (600, 0)])
+    store(target, filled=False, keyfields={"seed": {"type": "INT"}}).claim(worker())
+    html = study_._repr_html_()
+    assert "table study in &lt;Database" in html
+    for name, fact in {
+        "done experiments": "2",
+        "all experiments": "4 (50% done)",
+        "finished an hour": "6",
+        "workers alive": "1",
+        "workers silent, lease over": "0",
+    }.items():
+        assert f'>{name}</th><td style="text-align: right">{fact}</td>' in html
+    assert "time to go" in html
+    assert 'title="done" style="width: 50.00%' in html
+
+
+def test_what_people_write_is_escaped(target: Target) -> None:
+    study_ = filled(target, 1, name="study")
+    study_.name = "<script>"
+    target.query("UPDATE study SET status = '<b>'")
+    html = study_._repr_html_()
+    assert "<script>" not in html
+    assert "<b>" not in html
+    assert "&lt;b&gt; experiments" in html
+
+
+def test_a_study_without_a_table_says_so(target: Target) -> None:
+    html = experimenter(target)._repr_html_()
+    assert html.endswith("<p>There is no table yet; fill it first.</p>")
+    if target.server is not None:
+        assert target.server.password not in html
+
+
+def test_a_study_whose_database_refuses_says_so_without_the_password(mariadb_target: Target) -> None:
+    study_ = experimenter(mariadb_target)
+    study_.fill_table_from_config()
+    assert mariadb_target.server is not None
+    other = experimenter(mariadb_target, database_name="no_such_database")
+    mariadb_target.query("ALTER TABLE study RENAME COLUMN status TO state")
+    for shown in (study_._repr_html_(), other._repr_html_()):
+        assert shown.startswith("<p>&lt;PyExperimenter")
+        assert mariadb_target.server.password not in shown
+    assert "Unknown column" in study_._repr_html_()

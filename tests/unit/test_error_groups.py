@@ -1,0 +1,135 @@
+"""Which errors are of one kind."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyexperimenter.inspection import _summary, normalized
+
+
+def trace(function: Callable[[], Any]) -> str:
+    try:
+        function()
+    except BaseException:
+        return traceback.format_exc()
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("E: seed 1", "E: seed 234"),
+        ("E: -1.5 is low", "E: 3e-07 is low"),
+        ("E: <Model object at 0x7f3a>", "E: <Model object at 0xb4DD01>"),
+        ("KeyError: 'iris'", "KeyError: 'wine 2'"),
+        ('E: "it\'s" is no name', 'E: "a b" is no name'),
+        ("E: can't open 'first file'", "E: can't open 'the second'"),
+        ("KeyError: b'abc'", "KeyError: b'd'"),
+        ("KeyError: np.str_('a')", "KeyError: np.str_('b')"),
+        ("E: no file /tmp/tmpa8x/data.csv: gone", "E: no file /scratch/b/c.csv: gone"),
+        ("E: data/iris.csv is empty", "E: ../x/wine.csv is empty"),
+        ("E: path='/a/b'", "E: path='c'"),
+        ('Traceback:\n  File "/home/a/x.py", line 3, in f\nE: 1', 'Traceback:\n  File "/tmp/x.py", line 3, in f\nE: 2'),
+        (
+            'Traceback:\n  File "x.py", line 3, in f\n    f(1)\n    ^^^^\nE: 1',
+            'Traceback:\n  File "x.py", line 3, in f\n    f( 1 )\nE: 1',
+        ),
+        ("killed by SIGSEGV\nThe last that it printed:\nabc", "killed by SIGSEGV\nThe last that it printed:\nd\ne"),
+        ("killed by SIGSEGV\nThe last that it printed:\nabc", "killed by SIGSEGV"),
+        ("", None),
+    ],
+)
+def test_errors_of_one_kind(one: str, other: str | None) -> None:
+    assert normalized(one) == normalized(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("ValueError: 1", "TypeError: 1"),
+        ("E: too high", "E: too low"),
+        ("E: can't do it, don't try", "E: can't run, don't try"),
+        ("E: a and/or", "E: b and/or"),
+        ('Traceback:\n  File "x.py", line 3, in f\nE: 1', 'Traceback:\n  File "x.py", line 4, in f\nE: 1'),
+        ('Traceback:\n  File "x.py", line 3, in f\nE: 1', 'Traceback:\n  File "y.py", line 3, in f\nE: 1'),
+        ("killed by SIGSEGV", "killed by SIGKILL (out of memory?)"),
+    ],
+)
+def test_errors_of_two_kinds(one: str, other: str) -> None:
+    assert normalized(one) != normalized(other)
+
+
+@given(st.text())
+def test_any_text_is_normalized_and_summed_up_in_one_line(text: str) -> None:
+    normalized(text)
+    assert len(_summary(text).splitlines()) == 1
+
+
+@given(st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False)), st.integers(0, 2**64))
+def test_numbers_and_addresses_do_not_count(number: float, address: int) -> None:
+    assert normalized(f"E: {number!r} at {address:#x}!") == "E: … at …!"
+
+
+@given(st.text(st.characters(exclude_characters="'\\", categories=["L", "N", "P", "Zs"])))
+def test_what_is_quoted_does_not_count(text: str) -> None:
+    assert normalized(f"KeyError: '{text}'") == "KeyError: '…'"
+
+
+@given(st.lists(st.text("abz.0-9_ü", min_size=1), min_size=1))
+def test_paths_do_not_count(parts: list[str]) -> None:
+    assert normalized(f"E: cannot open /{'/'.join(parts)}: it is gone") == "E: cannot open …: it is gone"
+
+
+@pytest.mark.parametrize("part", ["a", "'", '"', "/", "'a", " '", "0x", "-1.", "1e", "\\'", "b'", "| ", "\n"])
+def test_long_errors_take_no_longer_than_they_must(part: str) -> None:
+    start = time.monotonic()
+    normalized(part * 300_000)
+    assert time.monotonic() - start < 20  # what is quadratic takes hours
+
+
+def test_the_summary_is_the_exception() -> None:
+    def two_lines() -> None:
+        raise ValueError("expected: 3\nfound: 4")
+
+    def with_note() -> None:
+        error = KeyError("iris")
+        error.__notes__ = ["while reading"]  # type: ignore[attr-defined]
+        raise error
+
+    def chained() -> None:
+        try:
+            two_lines()
+        except ValueError as error:
+            raise RuntimeError("no fit") from error
+
+    assert _summary(trace(two_lines)) == "ValueError: expected: …"
+    assert _summary(trace(with_note)) == "KeyError: '…'"
+    assert _summary(trace(chained)) == "RuntimeError: no fit"
+    assert _summary("killed by SIGSEGV\nThe last that it printed:\nTraceback") == "killed by SIGSEGV"
+    assert _summary("  \n") == _summary("") == "no error text"
+
+
+GROUP = """\
+  + Exception Group Traceback (most recent call last):
+  |   File "/home/me/x.py", line 1, in <module>
+  |     run()
+  | ExceptionGroup: several (2 sub-exceptions)
+  +-+---------------- 1 ----------------
+    | ValueError: seed 1
+    +---------------- 2 ----------------
+    | TypeError: 2
+    +------------------------------------
+"""
+
+
+def test_groups_of_exceptions() -> None:
+    assert _summary(GROUP) == "ExceptionGroup: several (… sub-exceptions)"
+    assert normalized(GROUP) == normalized(GROUP.replace("seed 1", "seed 17").replace("/home/me", "/tmp"))
+    assert normalized(GROUP) != normalized(GROUP.replace("seed", "rate"))
