@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pyexperimenter.config import ExperimentConfig
 from pyexperimenter.database.records import Attempt, Silent
 from pyexperimenter.database.store import ExperimentStore
-from pyexperimenter.exceptions import PyExperimenterError
+from pyexperimenter.exceptions import DatabaseError, PyExperimenterError
 
 _SOONEST, _LATEST = 0.5, 10.0  # seconds until another try after a beat that failed
 _MARGIN = 1.25  # heartbeats that a silent worker is given
@@ -88,6 +88,13 @@ class Heart:
             if ripe:
                 return 0.0  # their rows are open now
             return min((since + patience - now for since in self._silent.values()), default=None)
+
+    def look_if_possible(self) -> float | None:
+        """Look; while the database is away, tell to come again soon: the next claim waits for it."""
+        try:
+            return self.look()
+        except DatabaseError:
+            return 1.0
 
     def stop(self) -> None:
         """End the thread."""

@@ -190,15 +190,9 @@ class Supervisor:
                 process.begin_anew()
                 self._forget()
             case NothingOpen():
-                process.send(Answer(self._seconds_to_wait()))
+                process.send(Answer(self._heart.look_if_possible()))
             case logging.LogRecord():
                 self._logger.handle(message)
-
-    def _seconds_to_wait(self) -> float | None:
-        try:
-            return self._heart.look()
-        except DatabaseError:
-            return 1.0  # the next claim waits for the database
 
     def _fate(self) -> _Fate | None:
         if self._stop.requested:

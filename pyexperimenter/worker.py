@@ -355,7 +355,7 @@ class OwnWatch:
 
     def wait_for_lost(self) -> bool:
         """Wait until silent workers have had their time."""
-        seconds = self._heart.look()
+        seconds = self._heart.look_if_possible()
         return seconds is not None and not self.stop.wait(seconds)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from pyexperimenter.database.connection import Cursor, Database
+from pyexperimenter.database.connection import Cursor, Database, retried
 from pyexperimenter.database.schema import Schema
 from pyexperimenter.database.values import Encoder
 from pyexperimenter.exceptions import (
@@ -31,10 +31,11 @@ class Tables:
     """
 
     def __init__(self, database: Database, schema: Schema) -> None:
-        self._database = database
+        self.database = database
         self._schema = schema
         self._dialect = database.dialect
 
+    @retried
     def create(self, codecarbon: bool, identity: bool = True) -> None:
         """Make what is missing: the main table, the side tables, the indexes. What is there is compared.
 
@@ -68,9 +69,10 @@ class Tables:
                 self._add_identity(cursor)
             self._create_side_tables(cursor, codecarbon)
 
+    @retried
     def exist(self) -> bool:
         """Tell whether the main table is there."""
-        with self._database.query() as cursor:
+        with self.database.query() as cursor:
             return bool(self._columns(cursor, self._schema.table))
 
     def migrate(self, dry_run: bool, defaults: Mapping[str, Any], codecarbon: bool) -> list[str]:
@@ -108,6 +110,7 @@ class Tables:
             self.create(codecarbon)
         return done
 
+    @retried
     def drop(self) -> None:
         """Drop the main table and all side tables, those of logtables no longer configured included."""
         with self._exclusively() as cursor:
@@ -120,12 +123,12 @@ class Tables:
     def _exclusively(self) -> Iterator[Cursor]:
         """Let one process at a time change the tables, in one transaction where the database can do that."""
         if self._dialect.exclusive is None:
-            with self._database.transaction(create=True) as cursor:
+            with self.database.transaction(create=True) as cursor:
                 yield cursor
             return
         take, give_back = self._dialect.exclusive
-        with self._database.query() as cursor:
-            name = f"{self._database.config.database}.{self._schema.table}"
+        with self.database.query() as cursor:
+            name = f"{self.database.config.database}.{self._schema.table}"
             if cursor.one(take, [name]) != (1,):
                 raise DatabaseQueryError(
                     f"somebody else has been changing the tables of {name} for a minute; try again"
@@ -154,7 +157,7 @@ class Tables:
                 differences += self._differences(name, columns, wanted)
         if differences:
             raise TableHasWrongStructureError(
-                f"{self._schema.table} in {self._database.config.database} differs from the configuration:\n  "
+                f"{self._schema.table} in {self.database.config.database} differs from the configuration:\n  "
                 + "\n  ".join(differences)
                 + "\nChange the configuration, name another table, or call migrate() to add what is missing."
             )
