@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --ed
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check format clean packages
+.PHONY: help demo test check docs format clean packages
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -26,6 +26,9 @@ check: $(VENV)/.dev ## Lint, check formatting, types and the layers of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.dev ## Build the documentation into docs/_build/html; a warning is an error
+	$(BIN)/python -m sphinx -q -n -W --keep-going -b html docs docs/_build/html
 
 format: $(VENV)/.dev ## Format the code and apply the safe fixes of the linter
 	$(BIN)/ruff check --fix-only .

@@ -303,7 +303,7 @@ class Worker:
     def _is_over(self) -> bool:
         refusal = self._budget.refusal()
         if refusal is not None:
-            self._logger.info("this worker begins no other experiment: %s", refusal)
+            self._logger.warning("this worker begins no other experiment: %s", refusal)
         return refusal is not None
 
     def _is_worth_a_retry(self, error: BaseException) -> bool:

@@ -157,7 +157,8 @@ def errors(study: StudyOptions, verbose: bool, as_json: bool) -> None:
         click.echo(f"{click.style(str(group.count), fg='red', bold=True)}  {click.style(group.summary, bold=True)}")
         click.echo(f"   ID {examples}")
         if group.shared:
-            click.echo(f"   all have {', '.join(f'{name} = {cell(value)}' for name, value in group.shared.items())}")
+            shared = (f"{name} = {cell(value) or 'NULL'}" for name, value in group.shared.items())
+            click.echo(f"   all have {', '.join(shared)}")
         if verbose:
             click.echo("".join(f"   | {line}\n" for line in group.error.splitlines()))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from pyexperimenter.cli.study_options import (
     where_option,
     yes_option,
 )
+from pyexperimenter.exceptions import PyExperimenterError
 
 if TYPE_CHECKING:
     from pyexperimenter.experimenter import PyExperimenter
@@ -53,7 +55,7 @@ def run(
     That experiments fail is a result, not an error of this command. Ctrl-C gives experiments in execution back.
     """
     config, function_name = told_apart(names)
-    experimenter = study.open(config, logging.INFO, name=name)
+    experimenter = study.open(config, name=name)
     function = load_named_function(experimenter, function_name)
     check_filled(experimenter)
     executed = experimenter.execute(
@@ -102,15 +104,30 @@ def load_named_function(experimenter: PyExperimenter, name: str | None) -> Calla
 @click.argument("function", metavar="[MODULE:FUNCTION]", required=False)
 @click.option("--pdb", is_flag=True, help="Look into an exception with the debugger.")
 @study_options
-def debug(study: StudyOptions, experiment_id: int, function: str | None, pdb: bool) -> None:
+@click.pass_context
+def debug(ctx: click.Context, study: StudyOptions, experiment_id: int, function: str | None, pdb: bool) -> None:
     """Execute one experiment here, and write nothing.
 
     What it reports is printed. Its status does not matter and stays as it is.
     """
     experimenter = study.open()
     loaded = load_named_function(experimenter, function)
-    returned = experimenter.debug(experiment_id, loaded, pdb)
+    try:
+        returned = experimenter.debug(experiment_id, loaded, pdb)
+    except PyExperimenterError:
+        raise
+    except Exception as error:
+        click.echo(_traceback_of_user(error), nl=False, err=True)
+        ctx.exit(1)
     click.echo(f"returned {returned!r}")
+
+
+def _traceback_of_user(error: Exception) -> str:
+    """Format an exception from the researcher's function on."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith("pyexperimenter."):
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(error), error, frames))
 
 
 @click.command()

@@ -64,8 +64,8 @@ def study_options(command: Command) -> Command:
     @click.option("--table", "table_name", metavar="NAME", help="Table, instead of the config's.")
     @debug_option
     @functools.wraps(command)
-    def run(config: str, credentials: str, table_name: str | None, **arguments: Any) -> Any:
-        return command(StudyOptions(config, credentials, table_name), **arguments)
+    def run(*context: Any, config: str, credentials: str, table_name: str | None, **arguments: Any) -> Any:
+        return command(*context, StudyOptions(config, credentials, table_name), **arguments)
 
     return run  # type: ignore[no-any-return] # click's decorators
 

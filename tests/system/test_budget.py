@@ -12,6 +12,7 @@ from servers import Target
 from study import credentials, study, wait_until
 
 from pyexperimenter import PyExperimenter, ResultProcessor
+from pyexperimenter.exceptions import InvalidValueError
 
 ROWS = 12
 ENOUGH_TO_BEGIN = 6  # seconds for a worker's process on a busy machine
@@ -178,7 +179,9 @@ def test_what_is_no_time_in_the_environment_is_not_minded(
 @pytest.mark.parametrize("stop_after", [0, -1, "0s", "soon", "5 parsecs", "", float("nan"), float("inf"), True, [1]])
 def test_a_time_that_is_none_is_refused_before_anything_is_claimed(sqlite_target: Target, stop_after: Any) -> None:
     study_ = filled(sqlite_target)
-    with pytest.raises(ValueError, match=r"is no duration above 0; write 60s, 5m, 2h, 1d, 1h30m or a number of sec"):
+    with pytest.raises(
+        InvalidValueError, match=r"is no duration above 0; write 60s, 5m, 2h, 1d, 1h30m or a number of sec"
+    ):
         study_.execute(pass_by, stop_after=stop_after)
     assert done(sqlite_target) == 0
 

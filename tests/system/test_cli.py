@@ -254,8 +254,9 @@ def test_debug(executed: Path) -> None:
     assert shown.stdout.splitlines()[0] == "training iris"
     assert "epochs: epoch = 1, loss = 0.5" in shown.stdout
     assert shown.stdout.splitlines()[-1].startswith("returned {'accuracy': 0.5")
-    result = CliRunner().invoke(main, ["debug", "5", "functions.py:train"])
-    assert isinstance(result.exception, ValueError)  # the researcher's own error, with its traceback
+    failed = call("debug", "5", "functions.py:train", code=1).stderr
+    assert failed.splitlines()[1].endswith('functions.py", line 8, in train')  # where the researcher's own code begins
+    assert failed.endswith("ValueError: no wine with seed 1\n")
     asked = subprocess.run(
         [*PROGRAM, "debug", "5", "--pdb"],
         input="p keyfields['seed'] + 1000\nq\n",

@@ -1,12 +1,21 @@
 """Every code block of the README and of docs/ is put to the test; a language that this file does not know fails.
 
-python   The blocks of a page run one after the other in one process and an empty directory, every warning an error.
-text     What the Python block before it prints; a line ``...`` stands for any lines, spaces at line ends for nothing.
+python   The blocks of a page run one after the other in one process and an empty directory, every warning an error. A
+         block whose first line is a comment that names a file is written to that file instead.
+bash     Runs between them in the same directory and must succeed, if it consists of commands of RUN. Other commands
+         are checked only: a make target that exists, an install with extras that exist, options that the command
+         line has, ...
+sql      Runs between them, on the page's `experimenter`, and prints its rows as a table. Pages with such blocks run on
+         MariaDB, too, and must print the same.
+text     What the block before it prints; a line ``...`` stands for any lines, within a line it stands for
+         any text, and spaces at line ends stand for nothing.
 yaml     A configuration, a credential file, or a part of a configuration: it has to load. If the first line is a
-         comment that names a file, the Python blocks behind it find that file.
+         comment that names a file, the blocks behind it find that file.
 ini      The same, in the predecessor's form.
-bash     Only commands of a known kind: a make target that exists, an install with extras that exist, ...
 mermaid  A diagram of the states of an experiment, and of no others.
+
+A page with a file that says `provider: mysql` gets a MariaDB, whose address is in the environment. A block of sql that
+begins with CREATE DATABASE is run by the server's administrator.
 """
 
 from __future__ import annotations
@@ -17,23 +26,37 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 import yaml
+from servers import Server, Target
 
 from pyexperimenter import ExperimentStatus
+from pyexperimenter.cli import main
 from pyexperimenter.config import ExperimentConfig, load_config
+from pyexperimenter.config.schema import ConfigFile, Experiment, Table
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
+MADE = {"_build", "_generated"}
+PAGES = [
+    "README.md",
+    *sorted(
+        page.relative_to(ROOT).as_posix()
+        for page in (ROOT / "docs").rglob("*.md")
+        if not MADE & set(page.relative_to(ROOT).parts)
+    ),
+]
 
 FENCE = re.compile(r"^( *)(`{3,}|~{3,})(.*)$")
-FILE_NAME = re.compile(r"#\s+([\w.-]+\.(?:ya?ml|cfg|ini))")
+FILE_NAME = re.compile(r"#\s+([\w.-]+(?:/[\w.-]+)*\.(?:ya?ml|cfg|ini|py))")
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)(?:#[^)]*)?\)")
+RUN = {"pyexperimenter", "python"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +72,27 @@ class Block:
     @property
     def file_name(self) -> str | None:
         match = FILE_NAME.fullmatch(self.code.partition("\n")[0].strip())
-        return match[1] if match else None
+        return match[1] if match and self.language in ("python", "yaml", "ini") else None
+
+    @property
+    def commands(self) -> list[list[str]]:
+        lines = self.code.replace("\\\n", " ").splitlines()
+        return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+    @property
+    def is_administrators(self) -> bool:
+        return self.language == "sql" and self.code.startswith("CREATE DATABASE")
+
+    @property
+    def is_run(self) -> bool:
+        if self.language == "bash":
+            return all(words[0] in RUN and not needs_more(words) for words in self.commands)
+        return self.language in ("python", "sql") and not self.file_name and not self.is_administrators
+
+
+def needs_more(words: list[str]) -> bool:
+    """Tell whether a command needs a person or SLURM."""
+    return bool({"--watch", "--pdb"} & set(words)) or ("submit" in words and "--dry-run" not in words)
 
 
 def blocks_of(page: str) -> list[Block]:
@@ -75,86 +118,144 @@ def some(language: str) -> list[Block]:
 
 
 def test_pages_have_blocks_in_known_languages_only() -> None:
-    known = {"python", "text", "yaml", "ini", "bash", "mermaid"}
+    known = {"python", "text", "yaml", "ini", "bash", "mermaid", "sql"}
     unknown = [f"{b}: {b.language!r}" for page in PAGES for b in blocks_of(page) if b.language not in known]
     assert unknown == []
     assert {b.language for page in PAGES for b in blocks_of(page)} == known  # or a test below tests nothing
 
 
-# Python and what it prints
+# What is run, and what it prints
 
 RUNNER = """\
-import json, sys
+import json, subprocess, sys
 from pathlib import Path
+from tabulate import tabulate
 for step in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
-    if step["language"] == "python":
-        exec(compile("\\n" * (step["line"] - 1) + step["code"], step["page"], "exec"), globals())
-        print(step["mark"], flush=True)
-    else:
+    if step["file"]:
+        Path(step["file"]).parent.mkdir(parents=True, exist_ok=True)
         Path(step["file"]).write_text(step["code"], encoding="utf-8")
+        continue
+    if step["language"] == "bash":
+        subprocess.run(["bash", "-e", "-o", "pipefail", "-c", step["code"]], check=True)
+    elif step["language"] == "sql":
+        columns, rows = experimenter._store.query(step["code"])
+        print(tabulate(rows, columns))
+    else:
+        exec(compile("\\n" * (step["line"] - 1) + step["code"], step["page"], "exec"), globals())
+    print(step["mark"], flush=True)
 """
 MARK = "== the block at {} ends =="
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_python_blocks_print_what_stands_behind_them(page: str, tmp_path: Path) -> None:
-    steps = [
-        {
-            "language": block.language,
-            "page": page,
-            "line": block.line,
-            "code": block.code,
-            "file": block.file_name,
-            "mark": MARK.format(block),
-        }
-        for block in blocks_of(page)
-        if block.language == "python" or (block.language in ("yaml", "ini") and block.file_name)
+def pages_that(is_so: Callable[[Block], bool]) -> list[str]:
+    return [page for page in PAGES if any(map(is_so, blocks_of(page)))]
+
+
+def needs_server(block: Block) -> bool:
+    return block.file_name is not None and "provider: mysql" in block.code
+
+
+RUN_PAGES = pages_that(lambda block: block.is_run)
+SERVER_PAGES = pages_that(needs_server)
+SQL_PAGES = pages_that(lambda block: block.language == "sql" and block.is_run)
+
+
+@pytest.mark.parametrize("page", [page for page in RUN_PAGES if page not in SERVER_PAGES])
+def test_blocks_print_what_stands_behind_them(page: str, tmp_path: Path) -> None:
+    run_page(page, blocks_of(page), tmp_path)
+
+
+@pytest.mark.parametrize("page", SERVER_PAGES)
+def test_pages_about_servers_are_right(page: str, mariadb_target: Target, tmp_path: Path) -> None:
+    blocks = blocks_of(page)
+    with on_server(mariadb_target.server, blocks) as environment:
+        run_page(page, blocks, tmp_path, environment)
+
+
+@pytest.mark.parametrize("page", SQL_PAGES)
+def test_sql_does_the_same_on_mariadb(page: str, mariadb_target: Target, tmp_path: Path) -> None:
+    blocks = [
+        replace(block, code=block.code.replace("provider: sqlite", "provider: mysql")) for block in blocks_of(page)
     ]
-    if not any(step["language"] == "python" for step in steps):
-        return
-    directory = tmp_path / "empty"
+    with on_server(mariadb_target.server, blocks) as environment:
+        run_page(page, blocks, tmp_path, environment)
+
+
+@contextmanager
+def on_server(server: Server | None, blocks: list[Block]) -> Iterator[dict[str, str]]:
+    """Make the databases that a page speaks of; yield its environment."""
+    assert server is not None
+    environment = {"PYEXPERIMENTER_DB_HOST": server.host, "PYEXPERIMENTER_DB_PORT": str(server.port)}
+    statements = [line for block in blocks if block.is_administrators for line in block.code.splitlines()]
+    names = {name for block in blocks if needs_server(block) for name in re.findall(r"\n +database: (\w+)", block.code)}
+    if not statements:
+        environment |= {"PYEXPERIMENTER_DB_USER": server.user, "PYEXPERIMENTER_DB_PASSWORD": server.password}
+        statements = [f"CREATE DATABASE {name}" for name in names]
+    users = re.findall(r"CREATE USER (\S+)", "\n".join(statements))
+    with server.connect() as connection, connection.cursor() as cursor:
+        try:
+            for statement in statements:
+                cursor.execute(statement)
+            yield environment
+        finally:
+            for name in names:
+                cursor.execute(f"DROP DATABASE IF EXISTS {name}")
+            for user in users:
+                cursor.execute(f"DROP USER IF EXISTS {user}")
+
+
+def run_page(
+    page: str, blocks: list[Block], folder: Path, environment: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    steps = [
+        {**asdict(block), "file": block.file_name, "mark": MARK.format(block)}
+        for block in blocks
+        if block.is_run or block.file_name
+    ]
+    directory = folder / "empty"
     directory.mkdir()
-    (tmp_path / "runner.py").write_text(RUNNER)
-    (tmp_path / "steps.json").write_text(json.dumps(steps))
+    (folder / "steps.json").write_text(json.dumps(steps))
+    (directory / ".runner.py").write_text(RUNNER)  # where a script of the user would lie, and import what lies there
+    here = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONIOENCODING": "utf-8",
+        "PYTHONWARNINGS": "error",
+        "COLUMNS": "120",
+    }
     done = subprocess.run(
-        [sys.executable, tmp_path / "runner.py", tmp_path / "steps.json"],
+        [sys.executable, ".runner.py", folder / "steps.json"],
         cwd=directory,
-        env={**os.environ, "PYTHONWARNINGS": "error", "COLUMNS": "120"},
+        env={**os.environ, **here, **environment},
         capture_output=True,
         text=True,
+        encoding="utf-8",
         check=False,
     )
     assert done.returncode == 0, done.stderr
     printed = done.stdout
-    for block, expected in python_and_text(page):
-        output, mark, printed = printed.partition(MARK.format(block) + "\n")
-        assert mark
-        if expected is not None:
-            assert matches(output, expected.code), f"{expected}: printed was\n{output}"
-    assert "Warning" not in done.stderr
-
-
-def python_and_text(page: str) -> Iterator[tuple[Block, Block | None]]:
-    blocks = blocks_of(page)
     for block, following in zip(blocks, [*blocks[1:], None], strict=True):
-        if block.language == "python":
-            yield block, following if following is not None and following.language == "text" else None
+        if block.is_run:
+            output, mark, printed = printed.partition(MARK.format(block) + "\n")
+            assert mark
+            if following is not None and following.language == "text":
+                assert matches(output, following.code), f"{following}: printed was\n{output}"
+    assert "Warning" not in done.stderr
 
 
 def matches(output: str, expected: str) -> bool:
     patterns = [
-        r"(?:.*\n)*?" if line.strip() == "..." else re.escape(line.rstrip()) + r"[ \t]*\n"
+        r"(?:.*\n)*?" if line.strip() == "..." else re.escape(line.rstrip()).replace(r"\.\.\.", ".*") + r"[ \t]*\n"
         for line in expected.splitlines()
     ]
     return re.fullmatch("".join(patterns), output.rstrip("\n") + "\n") is not None
 
 
-def test_text_blocks_stand_behind_python_blocks() -> None:
+def test_text_blocks_stand_behind_blocks_that_are_run() -> None:
     for page in PAGES:
         blocks = blocks_of(page)
         for before, block in zip([None, *blocks], blocks, strict=False):
             if block.language == "text":
-                assert before is not None and before.language == "python", f"{block}: output of what?"
+                assert before is not None and before.is_run, f"{block}: output of what?"
 
 
 # Configurations
@@ -165,22 +266,16 @@ SERVER: dict[str, Any] = {"PY_EXPERIMENTER": {"Database": {"provider": "mysql", 
 CREDENTIALS = "CREDENTIALS: {Database: {user: me, password: secret}, Connection: {Ssh: {address: gateway}}}"
 # A part of a configuration belongs where its keys do.
 PARTS = {
-    (): {"PY_EXPERIMENTER"},
-    ("PY_EXPERIMENTER",): {"n_jobs", "Database", "logtables", "Execution", "Custom", "CodeCarbon"},
-    ("PY_EXPERIMENTER", "Database", "table"): {
-        "keyfields",
-        "exclude",
-        "include",
-        "zip",
-        "resultfields",
-        "result_timestamps",
-    },
+    (): set(ConfigFile.spellings()),
+    ("PY_EXPERIMENTER",): set(Experiment.spellings()),
+    ("PY_EXPERIMENTER", "Database", "table"): set(Table.spellings()),
 }
 
 
 @pytest.mark.parametrize("block", some("yaml") + some("ini"), ids=str)
 def test_configurations_load(block: Block, tmp_path: Path) -> None:
     file = tmp_path / (block.file_name or f"block.{'cfg' if block.language == 'ini' else 'yml'}")
+    file.parent.mkdir(exist_ok=True)
     credentials = tmp_path / "credentials.yml"
     credentials.write_text(CREDENTIALS)
     if re.search(r"^\[?CREDENTIALS\b", block.code, re.M):
@@ -215,15 +310,15 @@ def merged(base: Any, part: Any) -> Any:
 # Commands and diagrams
 
 
-@pytest.mark.parametrize("block", some("bash"), ids=str)
-def test_commands_are_of_a_known_kind(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("block", [block for block in some("bash") if not block.is_run], ids=str)
+def test_commands_that_are_not_run_are_of_a_known_kind(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+    subprocess.run(["bash", "-n", "-c", block.code], check=True)
     assignments: dict[str, str] = {}
-    for line in block.code.splitlines():
-        match shlex.split(line, comments=True):
-            case ["export", *words] if words:
-                assignments |= dict(word.split("=", 1) for word in words)
-            case words:
-                check_command(words, str(block))
+    for words in block.commands:
+        if words[0] == "export":
+            assignments |= dict(word.split("=", 1) for word in words[1:])
+        else:
+            check_command(words, str(block))
     check_environment(assignments, monkeypatch)
 
 
@@ -246,8 +341,6 @@ def check_environment(assignments: Mapping[str, str], monkeypatch: pytest.Monkey
 def check_command(words: list[str], where: str) -> None:
     project = (ROOT / "pyproject.toml").read_text()
     match words:
-        case []:
-            pass
         case ["make", *rest] if rest:
             targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M)
             unknown = [word for word in rest if word not in targets and not re.fullmatch(r"ARGS=.*", word)]
@@ -257,9 +350,15 @@ def check_command(words: list[str], where: str) -> None:
             assert package, f"{where}: {what} is not this package"
             extras = re.findall(r"^(\w+) = \[", project.partition("[project.optional-dependencies]")[2], re.M)
             assert set((package[1] or "").split(",")) <= {"", *extras}, f"{where}: no such extra"
-        case ["python", script, *options]:
-            assert (ROOT / script).is_file(), f"{where}: there is no {script}"
-            assert all(option in (ROOT / script).read_text() for option in options)
+        case ["pyexperimenter", name, *rest]:
+            command = main.commands.get(name)
+            assert command, f"{where}: there is no command {name}"
+            options = {option for parameter in command.params for option in parameter.opts}
+            assert {word for word in rest if word.startswith("-")} <= options, f"{where}: no such option"
+        case ["exec", *rest]:
+            check_command(rest, where)
+        case ["sbatch" | "squeue" | "scancel" | "source", *_]:
+            pass  # SLURM's own
         case _:
             pytest.fail(f"{where}: this test does not know the command {shlex.join(words)}")
 
@@ -286,7 +385,7 @@ def test_links_lead_somewhere(page: str) -> None:
     assert broken == []
 
 
-def test_named_blocks_do_not_overwrite_each_other() -> None:
+def test_named_configurations_do_not_overwrite_each_other() -> None:
     for page in PAGES:
         names = [block.file_name for block in blocks_of(page) if block.language in ("yaml", "ini") and block.file_name]
         assert len(names) == len(set(names)), page
