@@ -44,7 +44,7 @@ def export(study: StudyOptions, file: str, what: str, joined: bool, where: str |
     check_filled(experimenter)
     target: Any = sys.stdout if file == "-" else file
     rows = experimenter.export(target, what, joined, where, kind or ("csv" if file == "-" else None))
-    click.echo(f"{rows} rows were written{'' if file == '-' else f' to {file}'}", err=True)
+    click.echo(f"Wrote {rows} rows{'' if file == '-' else f' to {file}'}", err=True)
 
 
 @click.command()

@@ -64,6 +64,15 @@ def _are_numbers(values: Iterable[Any]) -> bool:
     return bool(given) and all(isinstance(value, Number) and not isinstance(value, bool) for value in given)
 
 
+def experiments(number: int) -> str:
+    """Write how many experiments there are.
+
+    >>> experiments(1), experiments(12_000)
+    ('1 experiment', '12000 experiments')
+    """
+    return f"{number} experiment{'s' * (number != 1)}"
+
+
 def heading(text: str) -> None:
     """Print a heading."""
     click.echo()

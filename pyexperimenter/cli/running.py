@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pyexperimenter.cli.printing import print_status
+from pyexperimenter.cli.printing import experiments, print_status
 from pyexperimenter.cli.study_options import (
     STATES,
     NameList,
@@ -61,7 +61,7 @@ def run(
     executed = experimenter.execute(
         function, random_order, n_jobs, max_experiments, where=where, order_by=order_by, stop_after=stop_after
     )
-    click.echo(f"{executed} experiments executed")
+    click.echo(f"Executed {experiments(executed)}")
     print_status(experimenter.config.table.name, experimenter.status())
 
 
@@ -187,8 +187,8 @@ def _after_question(verb: str, participle: str, act: Callable[[bool], int], yes:
         click.echo(f"No experiment to be {participle}", err=True)
         return
     if not yes:
-        click.confirm(f"{verb} {chosen} experiments?", abort=True, err=True)
-    click.echo(f"{act(False)} experiments were {participle}")
+        click.confirm(f"{verb} {experiments(chosen)}?", abort=True, err=True)
+    click.echo(f"{participle.capitalize()} {experiments(act(False))}")
 
 
 @click.command()
@@ -198,7 +198,7 @@ def sync(study: StudyOptions) -> None:
 
     They wait there because the database was away when they came. To do it twice is fine.
     """
-    click.echo(f"{study.open(log_level=logging.INFO).sync()} executions were brought up to date")
+    click.echo(f"Brought {study.open(log_level=logging.INFO).sync()} executions up to date")
 
 
 COMMANDS = (run, debug, reset, release, sync)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pyexperimenter.cli.printing import print_json, print_rows
+from pyexperimenter.cli.printing import experiments, print_json, print_rows
 from pyexperimenter.cli.study_options import Assignment, StudyOptions, json_option, study_options
 
 
@@ -54,7 +54,7 @@ def validate(study: StudyOptions, head: int, schema: bool, as_json: bool) -> Non
     if grid is None:
         click.echo("No keyfield has values, so there is no grid: fill the table with rows of your own")
         return
-    click.echo(f"{len(grid)} experiments{', the first:' if rows else ''}")
+    click.echo(f"{experiments(len(grid))}{', the first:' if rows else ''}")
     if rows:
         print_rows([list(row.values()) for row in rows], list(rows[0]))
 
@@ -71,7 +71,7 @@ def fill(study: StudyOptions, create_database: bool) -> None:
     if create_database:
         experimenter.create_table(create_database=True)
     added, skipped = experimenter.fill_table_from_config()
-    click.echo(f"{added} experiments were added, {skipped} were there")
+    click.echo(f"Added {experiments(added)}, {skipped} were there")
 
 
 @click.command()
@@ -106,9 +106,9 @@ def delete(study: StudyOptions, confirm: str | None) -> None:
     The table's name is asked for, as everything in them is lost.
     """
     experimenter = study.open()
-    name, experiments = experimenter.config.table.name, sum(experimenter.counts().values())
+    name, number = experimenter.config.table.name, sum(experimenter.counts().values())
     if confirm is None:
-        click.echo(f"This deletes {experiments} experiments with their results, logs and attempts.", err=True)
+        click.echo(f"This deletes {experiments(number)} with results, logs and attempts.", err=True)
         confirm = click.prompt(f"Type the table's name ({name}) to do so", err=True)
     if confirm != name:
         raise click.ClickException(f"{confirm!r} is not the table's name, {name!r}; nothing was deleted")

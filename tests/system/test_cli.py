@@ -103,8 +103,8 @@ def test_a_starter_is_written_checked_filled_executed_and_summarised(
 
     assert "120 experiments" in run("validate")
     assert not (new / "my_study.db").exists()
-    assert run("fill") == "120 experiments were added, 0 were there\n"
-    assert run("run", "-j", "2").startswith("120 experiments executed\n")
+    assert run("fill") == "Added 120 experiments, 0 were there\n"
+    assert run("run", "-j", "2").startswith("Executed 120 experiments\n")
     summary = json.loads(run("table", "deviation", "--rows", "method,strata", "--columns", "samples", "--json"))
     assert len(summary) == 4 * 3
     assert all(line["n"] == 10 and line["missing"] == 0 for line in summary)
@@ -125,11 +125,11 @@ def strict() -> dict[str, str]:
 def test_the_same_on_every_server(directory: Path, target: Target) -> None:
     write_config(directory, target, name="anew")
     call("fill")
-    assert call("run").stdout.startswith("6 experiments executed\n")
+    assert call("run").stdout.startswith("Executed 6 experiments\n")
     assert data("status")["counts"] == {"created": 0, "running": 0, "done": 4, "error": 2, "paused": 0}
     assert [row["ID"] for row in data("list", "-w", "seed = 0", "--order-by", "-ID")] == [4, 1]
     assert data("errors")[0]["example_ids"] == [5, 6]
-    assert call("reset", "error", "--error", "SEED 2", "-y").stdout == "1 experiments were reset\n"
+    assert call("reset", "error", "--error", "SEED 2", "-y").stdout == "Reset 1 experiment\n"
     assert data("show", "6")["row"]["status"] == "created"
     assert len(data("logs", "1")["epochs"]) == 2
     assert "no such column" in (message := call("list", "-w", "nix = 1", code=1).stderr) or "nix" in message
@@ -156,8 +156,8 @@ def test_run_takes_config_and_function_in_each_form(directory: Path) -> None:
     call("fill")
     one = ("-n", "1")
     for arguments in [(), (config,), ("functions:train",), (config, "functions:train"), (config, "functions.py:train")]:
-        assert call("run", *arguments, *one).stdout.startswith("1 experiments executed\n")
-    assert call("run", "functions:train", "-w", "seed = 99").stdout.startswith("0 experiments executed\n")
+        assert call("run", *arguments, *one).stdout.startswith("Executed 1 experiment\n")
+    assert call("run", "functions:train", "-w", "seed = 99").stdout.startswith("Executed 0 experiments\n")
     assert "expected" in call("run", config, "functions:train", "more", code=2).stderr
 
 
@@ -166,7 +166,7 @@ def test_run_hands_its_options_on(directory: Path) -> None:
     call("run", "-n", "2", "--order-by", "-seed,dataset", "--name", "me", "-j", "1")
     assert [(row["ID"], row["name"]) for row in data("list", "-s", "done", "-s", "error")] == [(3, "me"), (6, "me")]
     assert call("run", "--stop-after", "1ms", code=1).stderr.startswith("Error: stop_after: '1ms' is no duration")
-    assert call("run", "--random-order", "--stop-after", "1h").stdout.startswith("4 experiments executed\n")
+    assert call("run", "--random-order", "--stop-after", "1h").stdout.startswith("Executed 4 experiments\n")
 
 
 # Looking
@@ -234,8 +234,8 @@ def test_reset_asks_with_the_count(executed: Path) -> None:
     asked = call("reset", "done", given="n\n", code=1)
     assert "Reset 4 experiments? [y/N]" in asked.stderr
     assert data("status")["counts"]["done"] == 4
-    assert call("reset", "done", "-w", "seed > 0", given="y\n").stdout == "2 experiments were reset\n"
-    assert call("reset", "--id", "4", "--id", "5", "--id", "99", "--yes").stdout == "2 experiments were reset\n"
+    assert call("reset", "done", "-w", "seed > 0", given="y\n").stdout == "Reset 2 experiments\n"
+    assert call("reset", "--id", "4", "--id", "5", "--id", "99", "--yes").stdout == "Reset 2 experiments\n"
     assert data("status")["counts"] == {"created": 5, "running": 0, "done": 1, "error": 0, "paused": 0}
     assert call("reset", "error").stderr == "No experiment to be reset\n"
     assert "Name states" in call("reset", code=2).stderr
@@ -245,7 +245,7 @@ def test_release(executed: Path) -> None:
     experimenter = PyExperimenter(log_level="ERROR")
     experimenter.execute_custom_query("UPDATE study SET status = 'running' WHERE ID > 4")
     assert "Release 2 experiments?" in call("release", given="n\n", code=1).stderr
-    assert call("release", "--id", "6", "-w", "seed = 2", "-y").stdout == "1 experiments were released\n"
+    assert call("release", "--id", "6", "-w", "seed = 2", "-y").stdout == "Released 1 experiment\n"
     assert experimenter.counts()["running"] == 1
 
 
@@ -284,12 +284,12 @@ def test_migrate_and_sync(executed: Path) -> None:
     assert {row["depth"] for row in data("list")} == {3}
     assert call("migrate").stderr.startswith("Nothing to do")
     assert "is no assignment" in call("migrate", "--default", "depth", code=2).stderr
-    assert call("sync").stdout == "0 executions were brought up to date\n"
+    assert call("sync").stdout == "Brought 0 executions up to date\n"
 
 
 def test_delete_asks_for_the_name(executed: Path) -> None:
     refused = call("delete", given="yes\n", code=1)
-    assert "This deletes 6 experiments" in refused.stderr and "nothing was deleted" in refused.stderr
+    assert "This deletes 6 experiments with" in refused.stderr and "nothing was deleted" in refused.stderr
     assert call("delete", given="study\n").stdout == "study was deleted\n"
     assert "no such table: study; fill the table first" in call("run", code=1).stderr
 
@@ -314,7 +314,7 @@ def test_export(executed: Path) -> None:
     assert list(pd.read_excel("all.xlsx")["seed"]) == [0, 1, 2, 0]
     printed = call("export", "-", "--format", "json")
     assert len(json.loads(printed.stdout)) == 6
-    assert printed.stderr == "6 rows were written\n"
+    assert printed.stderr == "Wrote 6 rows\n"
 
 
 def test_table(executed: Path) -> None:
