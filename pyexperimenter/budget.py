@@ -70,11 +70,15 @@ class Budget:
         self._usual = 0.0
         self._asked = -math.inf
 
+    def seconds_left(self) -> float:
+        """Tell how long it may still work; infinite without an allowance, and never below 0."""
+        return max(0.0, self._end - time.monotonic())
+
     def refusal(self) -> str | None:
         """Tell why no other experiment is to be begun; None if one may be."""
         if self._end == math.inf:
             return None
-        left = self._end - time.monotonic()
+        left = self.seconds_left()
         needed = max(self._min_time, self._usual_seconds())
         if left > needed:
             return None

@@ -25,7 +25,7 @@ from pyexperimenter.database.records import Attempt
 from pyexperimenter.exceptions import ExecutionError
 from pyexperimenter.logs import LogSettings
 from pyexperimenter.stopping import Stop, listen
-from pyexperimenter.worker import Worker, WorkerReport, WorkerTask
+from pyexperimenter.worker import Worker, WorkerReport, WorkerTask, sooner
 
 TRACEBACK_SIGNAL = signal.SIGXCPU
 """What makes the process print where it is, even if user code holds Python's lock."""
@@ -165,10 +165,10 @@ class SupervisorWatch:
         """Tell that the execution's end is written."""
         self.send(Ended(failed))
 
-    def wait_for_lost(self) -> bool:
-        """Wait for as long as the supervisor says that it is worth it."""
+    def wait_for_lost(self, seconds: float | None) -> bool:
+        """Wait for as long as the supervisor says that it is worth it, or the seconds given."""
         self.send(NothingOpen())
-        seconds = self._answers.get()
+        seconds = sooner(self._answers.get(), seconds)
         return seconds is not None and not self.stop.wait(seconds)
 
     def _listen(self, worker: Worker, task: WorkerTask) -> None:

@@ -289,6 +289,7 @@ class PyExperimenter(Study):
         order_by: OrderBy = None,
         stop_after: float | str | None = None,
         resources: Mapping[str, float] | None = None,
+        wait: bool = False,
     ) -> int:
         """Execute open experiments until none is left.
 
@@ -319,6 +320,9 @@ class PyExperimenter(Study):
         resources : Mapping of str to number, optional
             What a worker has, as in ``{"gpus": 1}``: only experiments are executed for which the configuration's
             ``requires`` asks no more. Without: all are.
+        wait : bool
+            Whether workers that find nothing open stay until nothing is running either, and take over what those who
+            execute it lose or give back. They look once a `heartbeat`.
 
         Returns
         -------
@@ -360,6 +364,7 @@ class PyExperimenter(Study):
                 selection=selection,
                 limit=limit,
                 workers=len(shares),
+                wait=wait,
                 allowance=allowed,
                 codecarbon=self._codecarbon,
                 gpus=gpus[index],

@@ -55,6 +55,8 @@ class WorkerTask:
         Most experiments to execute; None for all that are open.
     workers : int
         How many workers share the machine.
+    wait : bool
+        Whether it stays as long as others execute, to take over what they lose.
     allowance : Allowance or None
         How long it may claim; None for ever.
     errors : int
@@ -76,6 +78,7 @@ class WorkerTask:
     selection: Selection = field(default_factory=Selection)
     limit: int | None = None
     workers: int = 1
+    wait: bool = False
     allowance: Allowance | None = None
     errors: int = 0
     codecarbon: Mapping[str, Any] | None = None
@@ -110,8 +113,11 @@ class Watch(Protocol):
     def ended(self, failed: bool) -> None:
         """Hear that the execution's end is written."""
 
-    def wait_for_lost(self) -> bool:
-        """When nothing is open, wait for what may be taken from silent workers; False if there is no hope of that."""
+    def wait_for_lost(self, seconds: float | None) -> bool:
+        """When nothing is open, wait for what may be taken from silent workers; False if it is time to go home.
+
+        While nobody is silent it waits the seconds given, or goes home without them.
+        """
 
 
 def run_worker(task: WorkerTask) -> WorkerReport:
@@ -212,13 +218,14 @@ class Worker:
         most = self._execution.stop_after_errors
         if most and self._errors >= most:
             raise too_many_errors(most)
-        if self._watch.stop.requested or self._is_over():
-            return False
-        while (experiment := self.store.claim(self.info, self._task.selection)) is None:
-            if not self._watch.wait_for_lost():
-                return False
-        self.run(experiment)
-        return True
+        while not self._watch.stop.requested and not self._is_over():
+            experiment = self.store.claim(self.info, self._task.selection)
+            if experiment is not None:
+                self.run(experiment)
+                return True
+            if not self._watch.wait_for_lost(self._seconds_to_next_look()):
+                break
+        return False
 
     def run(self, experiment: Experiment) -> None:
         """Execute a claimed experiment and write down how it ended.
@@ -306,6 +313,12 @@ class Worker:
             self._logger.warning("this worker begins no other experiment: %s", refusal)
         return refusal is not None
 
+    def _seconds_to_next_look(self) -> float | None:
+        """Tell how long to wait if nothing is open; None if there is nothing to wait for."""
+        if not self._task.wait or not self.store.count_unfinished(self._task.selection):
+            return None
+        return min(self._execution.heartbeat, self._budget.seconds_left())
+
     def _is_worth_a_retry(self, error: BaseException) -> bool:
         """Tell whether the class of an exception, or one that it derives from, is named in the configuration."""
         names = {name for cls in type(error).__mro__ for name in (cls.__name__, f"{cls.__module__}.{cls.__qualname__}")}
@@ -353,10 +366,15 @@ class OwnWatch:
             self._heart.forget(self._pulse)
             self._pulse = None
 
-    def wait_for_lost(self) -> bool:
-        """Wait until silent workers have had their time."""
-        seconds = self._heart.look_if_possible()
+    def wait_for_lost(self, seconds: float | None) -> bool:
+        """Wait until silent workers have had their time, or the seconds given."""
+        seconds = sooner(self._heart.look_if_possible(), seconds)
         return seconds is not None and not self.stop.wait(seconds)
+
+
+def sooner(first: float | None, second: float | None) -> float | None:
+    """Return the lesser of two times, each of which there need not be."""
+    return min((seconds for seconds in (first, second) if seconds is not None), default=None)
 
 
 def too_many_errors(count: int) -> TooManyErrorsError:

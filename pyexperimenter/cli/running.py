@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 )
 @click.option("--random-order", is_flag=True, help="Take open experiments from random places.")
 @click.option("--stop-after", metavar="DURATION", help="Begin no experiment that this time cannot hold, as in 3h50m.")
+@click.option("--wait", is_flag=True, help="Stay until none is running either, and take over what other workers lose.")
 @click.option("--name", default="PyExperimenter", metavar="NAME", help="Written into the column name.")
 @study_options
 def run(
@@ -47,6 +48,7 @@ def run(
     order_by: list[str] | None,
     random_order: bool,
     stop_after: str | None,
+    wait: bool,
     name: str,
 ) -> None:
     """Execute open experiments until none is left.
@@ -59,7 +61,14 @@ def run(
     function = load_named_function(experimenter, function_name)
     check_filled(experimenter)
     executed = experimenter.execute(
-        function, random_order, n_jobs, max_experiments, where=where, order_by=order_by, stop_after=stop_after
+        function,
+        random_order,
+        n_jobs,
+        max_experiments,
+        where=where,
+        order_by=order_by,
+        stop_after=stop_after,
+        wait=wait,
     )
     click.echo(f"Executed {experiments(executed)}")
     print_status(experimenter.config.table.name, experimenter.status())

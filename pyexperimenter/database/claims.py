@@ -352,6 +352,14 @@ class ClaimStore(ExperimentReader):
             return [Silent(*row) for row in cursor.all(self._sql.expired)]
 
     @retried
+    def count_unfinished(self, selection: Selection) -> int:
+        """Count the rows that are open, or that somebody executes: they come to an end, or the leases on them do."""
+        with self.database.query() as cursor:
+            statement = self._sql.count_unfinished.format(selection.condition.sql)
+            (rows,) = cursor.one(statement, selection.condition.parameters) or (0,)
+        return int(rows)
+
+    @retried
     def reap(self, silent: Silent, max_lost: int) -> bool:
         """Take the row from an attempt that is still silent: it is open again, or in error if it was lost too often.
 

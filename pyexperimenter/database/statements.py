@@ -88,6 +88,13 @@ class Statements:
         self.beat = (
             f"UPDATE {attempts} SET heartbeat = {d.now_exact}, lease_until = {d.later} WHERE {held} AND ID IN ({{}})"
         )
+        # [condition]. Open rows, too: one may have been given back since a claim found none. Running rows that no lease
+        # holds would stay so for ever.
+        self.count_unfinished = (
+            f"SELECT COUNT(*) FROM {table} WHERE (status = 'created' OR status = 'running' AND EXISTS (SELECT 1 "
+            f"FROM {attempts} a WHERE a.experiment_id = {table}.ID AND a.ended IS NULL AND a.lease_until IS NOT NULL)) "
+            "AND {}"
+        )
         self.holding = f"SELECT ID FROM {attempts} WHERE {held} AND ID IN ({{}})"
         # The running rows are few, and found by the index on the status. Without locks: a candidate is asked again.
         self.expired = (

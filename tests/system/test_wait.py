@@ -1,0 +1,226 @@
+"""Workers that stay as long as others execute, and take over what those lose or give back."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from servers import Target
+from study import credentials, experimenter, study, wait_until
+
+from pyexperimenter import PyExperimenter, ResultProcessor
+from pyexperimenter.cli import main
+
+ROWS = 3
+EXECUTION = {"isolation": "process", "heartbeat": 0.5, "lease": 3, "grace": 1}
+isolations = pytest.mark.parametrize("isolation", ["process", "none"])
+
+
+def hold_first(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> dict[str, Any]:
+    """Tell of the beginning of the first experiment's first execution, and end it when the test says so."""
+    directory = Path(custom["directory"])
+    if keyfields["seed"] == 0 and not (directory / "held").exists():
+        (directory / "held").touch()
+        wait_until((directory / "go").exists, seconds=600)
+        if (directory / "go").read_text() == "fail":
+            raise RuntimeError("as the test wants it")
+        return {"model": "of who held it"}
+    return {"model": "of another"}
+
+
+@contextmanager
+def executing(target: Target, config: dict[str, Any], *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Let a process of its own execute the study."""
+    options = {name: str(value) for name, value in credentials(target).items()}
+    command = [sys.executable, __file__, json.dumps(config), json.dumps(options), *arguments]
+    process = subprocess.Popen(
+        command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, start_new_session=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def configured(target: Target, directory: Path, **execution: Any) -> dict[str, Any]:
+    return study(
+        target,
+        keyfields={"seed": {"type": "INT", "values": {"start": 0, "stop": ROWS}}},
+        Custom={"directory": str(directory)},
+        Execution={**EXECUTION, "journal": str(directory), **execution},
+    )
+
+
+def filled(target: Target, config: dict[str, Any], **options: Any) -> PyExperimenter:
+    study_ = experimenter(target, config, **options)
+    study_.fill_table_from_config()
+    return study_
+
+
+def outcomes(target: Target, row: int) -> list[str | None]:
+    found = target.query("SELECT outcome FROM study__attempts WHERE experiment_id = ? ORDER BY number", row)
+    return [outcome for (outcome,) in found]
+
+
+def statuses(target: Target) -> dict[str, int]:
+    return dict(target.query("SELECT status, COUNT(*) FROM study GROUP BY status"))
+
+
+def wait_for_the_last(target: Target) -> None:
+    """Wait until all but the experiment that is held are done."""
+    wait_until(lambda: statuses(target) == {"done": ROWS - 1, "running": 1})
+
+
+@isolations
+def test_what_a_killed_worker_held_is_finished_by_one_that_waits(
+    target: Target, tmp_path: Path, isolation: str
+) -> None:
+    config = configured(target, tmp_path, isolation=isolation)
+    filled(target, config)
+    with executing(target, config) as first:
+        wait_until((tmp_path / "held").exists)
+        with executing(target, config, "wait") as second:
+            wait_for_the_last(target)
+            os.killpg(first.pid, signal.SIGSTOP)  # so that its child cannot notice its death, and give the row back
+            kill_children(first.pid)
+            first.kill()
+            assert second.wait(60) == 0
+    assert statuses(target) == {"done": ROWS}
+    assert outcomes(target, 1) == ["lost", "done"]
+
+
+@isolations
+@pytest.mark.parametrize(("how", "expected"), [("done", ["done"]), ("fail", ["retried", "done"])])
+def test_it_waits_until_the_last_has_ended_and_takes_what_is_open_again(
+    target: Target, tmp_path: Path, isolation: str, how: str, expected: list[str]
+) -> None:
+    config = configured(target, tmp_path, isolation=isolation, retries=1, lease=600)
+    filled(target, config)
+    # The first goes home after its experiment, so that a retry is the other's.
+    with executing(target, config, "once") as first:
+        wait_until((tmp_path / "held").exists)
+        with executing(target, config, "wait") as second:
+            wait_for_the_last(target)
+            seconds = EXECUTION["heartbeat"] * 3
+            with pytest.raises(subprocess.TimeoutExpired):
+                second.wait(seconds)
+            (tmp_path / "go").write_text(how)
+            assert [process.wait(60) for process in (first, second)] == [0, 0]
+    assert statuses(target) == {"done": ROWS}
+    assert outcomes(target, 1) == expected
+
+
+def test_a_signal_ends_the_waiting(target: Target, tmp_path: Path) -> None:
+    config = configured(target, tmp_path, heartbeat=60, lease=600)
+    filled(target, config)
+    with executing(target, config), executing_when_held(target, config, tmp_path) as second:
+        second.send_signal(signal.SIGTERM)
+        assert second.wait(30) == 128 + signal.SIGTERM
+        assert outcomes(target, 1) == [None]
+
+
+@isolations
+def test_so_does_the_end_of_its_time(
+    target: Target, tmp_path: Path, isolation: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = configured(target, tmp_path, isolation=isolation, heartbeat=60, lease=600)
+    filled(target, config)
+    study_ = PyExperimenter(config, **credentials(target))
+    with executing(target, config):
+        wait_until((tmp_path / "held").exists)
+        begun = time.monotonic()
+        assert study_.execute(hold_first, wait=True, stop_after=8) == ROWS - 1
+        assert 7 < time.monotonic() - begun < 50
+        assert outcomes(target, 1) == [None]
+    assert "this worker begins no other experiment: its time is over" in caplog.messages
+
+
+def test_it_waits_for_what_it_may_claim_only(target: Target, tmp_path: Path) -> None:
+    config = configured(target, tmp_path, lease=600)
+    study_ = filled(target, config)
+    with executing(target, config):
+        wait_until((tmp_path / "held").exists)
+        assert study_.execute(hold_first, wait=True, where={"seed": [1, 2]}) == ROWS - 1
+        assert (statuses(target), outcomes(target, 1)) == ({"done": ROWS - 1, "running": 1}, [None])
+
+
+def test_it_does_not_wait_for_rows_that_nobody_executes(target: Target, tmp_path: Path) -> None:
+    """Set running by hand, or by a library without leases, they would stay so for ever."""
+    study_ = filled(target, configured(target, tmp_path))
+    target.query("UPDATE study SET status = 'running' WHERE ID = 1")
+    assert study_.execute(hold_first, wait=True) == ROWS - 1
+    assert statuses(target) == {"running": 1, "done": ROWS - 1}
+
+
+def test_two_that_wait_do_not_wait_for_each_other(target: Target, tmp_path: Path) -> None:
+    study_ = filled(target, configured(target, tmp_path, lease=600))
+    (tmp_path / "held").touch()
+    assert study_.execute(hold_first, n_jobs=2, wait=True) == ROWS
+    assert statuses(target) == {"done": ROWS}
+
+
+def test_who_waits_holds_no_connection(mariadb_target: Target, tmp_path: Path) -> None:
+    config = configured(mariadb_target, tmp_path, heartbeat=60, lease=600)
+    filled(mariadb_target, config)
+
+    def connections() -> int:
+        own = "SELECT COUNT(*) FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()"
+        return int(mariadb_target.query(own)[0][0])
+
+    with executing(mariadb_target, config), executing_when_held(mariadb_target, config, tmp_path) as second:
+        wait_until(lambda: connections() == 0, seconds=20)
+        assert second.poll() is None
+        assert outcomes(mariadb_target, 1) == [None]
+
+
+def test_on_the_command_line(sqlite_target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configured(sqlite_target, tmp_path, isolation="none", lease=600)
+    filled(sqlite_target, config)
+    monkeypatch.setattr("sys.path", sys.path)
+    (tmp_path / "study.yml").write_text(json.dumps(config))  # which is YAML, too
+    command = ["run", str(tmp_path / "study.yml"), f"{__file__}:hold_first"]
+    with executing(sqlite_target, config):
+        wait_until((tmp_path / "held").exists)
+        release = threading.Thread(target=lambda: (wait_for_the_last(sqlite_target), (tmp_path / "go").touch()))
+        release.start()
+        done = CliRunner().invoke(main, [*command, "--wait"], catch_exceptions=False)
+        release.join()
+    assert done.exit_code == 0
+    assert f"{ROWS - 1} experiments executed" in done.output
+    assert statuses(sqlite_target) == {"done": ROWS}
+
+
+@contextmanager
+def executing_when_held(target: Target, config: dict[str, Any], directory: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Let a process wait for another, and enter when it has nothing else to do."""
+    wait_until((directory / "held").exists)
+    with executing(target, config, "wait") as process:
+        wait_for_the_last(target)
+        yield process
+
+
+def kill_children(pid: int) -> None:
+    import psutil
+
+    for child in psutil.Process(pid).children():
+        child.suspend()
+        child.kill()
+
+
+if __name__ == "__main__":
+    worker_config, worker_options = json.loads(sys.argv[1]), json.loads(sys.argv[2])
+    PyExperimenter(worker_config, log_level="ERROR", **worker_options).execute(
+        hold_first, wait="wait" in sys.argv, max_experiments=1 if "once" in sys.argv else -1
+    )
