@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pyexperimenter import slurm
 from pyexperimenter.database.reader import ExperimentReader
 from pyexperimenter.durations import duration_text
 
@@ -32,7 +32,7 @@ class Allowance:
 
 
 def allowance(stop_after: float | None, environment: Mapping[str, str]) -> Allowance | None:
-    """Return the shorter of what the caller gives and what SLURM says in the environment; None if neither says.
+    """Return the shorter of what the caller gives and what SLURM says; None if neither says.
 
     Examples
     --------
@@ -43,8 +43,9 @@ def allowance(stop_after: float | None, environment: Mapping[str, str]) -> Allow
     """
     now = time.time()
     ends = [] if stop_after is None else [now + stop_after]
-    if re.fullmatch(r"[0-9]+", environment.get("SLURM_JOB_END_TIME", "")):
-        ends.append(float(environment["SLURM_JOB_END_TIME"]))
+    end_of_job = slurm.end_of_job(environment, now)
+    if end_of_job is not None:
+        ends.append(end_of_job)
     return Allowance(min(ends) - now, min(ends)) if ends else None
 
 

@@ -15,6 +15,7 @@ from pyexperimenter.config import ExperimentConfig
 from pyexperimenter.database.records import Attempt, Silent
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import DatabaseError, PyExperimenterError
+from pyexperimenter.slurm import Accounting
 
 _SOONEST, _LATEST = 0.5, 10.0  # seconds until another try after a beat that failed
 _MARGIN = 1.25  # heartbeats that a silent worker is given
@@ -49,6 +50,7 @@ class Heart:
         self._store.database.spare_settings()
         self._execution = config.execution
         self._logger = logger
+        self._accounting = Accounting()
         self._pulses: dict[int, Pulse] = {}
         self._silent: dict[Silent, float] = {}  # when each was first seen so
         self._lock = threading.Lock()
@@ -83,8 +85,9 @@ class Heart:
             self._silent = {silent: self._silent.get(silent, now) for silent in found}
             patience = _MARGIN * self._execution.heartbeat
             ripe = [silent for silent, since in self._silent.items() if now - since >= patience]
+            causes = self._accounting.endings(silent.job_id for silent in ripe)
             for silent in ripe:
-                self._reap(silent)
+                self._reap(silent, causes.get(silent.job_id or ""))
             if ripe:
                 return 0.0  # their rows are open now
             return min((since + patience - now for since in self._silent.values()), default=None)
@@ -102,10 +105,10 @@ class Heart:
         self._thread.join()
         self._store.database.close()
 
-    def _reap(self, silent: Silent) -> None:
-        if self._store.reap(silent, self._execution.max_lost):
-            told = (silent.experiment_id, silent.heartbeat)
-            self._logger.warning("experiment %d was taken from its worker, last heard of at %s UTC", *told)
+    def _reap(self, silent: Silent, cause: str | None) -> None:
+        if self._store.reap(silent, self._execution.max_lost, cause):
+            told = (silent.experiment_id, silent.heartbeat, f"; {cause}" if cause else "")
+            self._logger.warning("experiment %d was taken from its worker, last heard of at %s UTC%s", *told)
 
     def _live(self) -> None:
         wait, rounds = 0.0, 0

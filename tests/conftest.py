@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 from servers import MYSQL_URL, PrivateMariaDB, Server, ServerUnavailable, Target, server_from_url, write_credentials
+from slurm import SlurmCluster
 
 # On a machine that others use too, how long an example takes says nothing.
 hypothesis.settings.register_profile("no_deadline", deadline=None)
@@ -21,14 +22,14 @@ class Servers:
     """The servers of a test run, each started when first asked for, with a note of those that cannot be had."""
 
     def __init__(self) -> None:
-        self._running: dict[str, Server] = {}
+        self._running: dict[str, Any] = {}
         self.not_tested: dict[str, str] = {}  # name -> why, and what to do
 
-    def get(self, name: str) -> Server:
+    def get(self, name: str) -> Any:
         """Return the server, or skip the test that asks; it fails where the server must be there."""
         if name not in self._running and name not in self.not_tested:  # one try is enough
             try:
-                self._running[name] = PrivateMariaDB() if name == "mariadb" else _named_mysql()
+                self._running[name] = _STARTERS[name]()
             except ServerUnavailable as error:
                 self.not_tested[name] = str(error)
         if name in self._running:
@@ -40,7 +41,7 @@ class Servers:
 
     def close(self) -> None:
         for server in self._running.values():
-            if isinstance(server, PrivateMariaDB):
+            if isinstance(server, (PrivateMariaDB, SlurmCluster)):
                 server.close()
         self._running.clear()
 
@@ -55,9 +56,16 @@ def _named_mysql() -> Server:
     return server_from_url(url)
 
 
+_STARTERS: dict[str, Callable[[], Server | SlurmCluster]] = {
+    "mariadb": PrivateMariaDB,
+    "mysql": _named_mysql,
+    "slurm": lambda: SlurmCluster(nodes=4, cpus=2),
+}
+
+
 def _is_required(name: str) -> bool:
-    """CI must test MariaDB; and a server that a person names is meant to be tested."""
-    if name == "mariadb":
+    """CI must test MariaDB and SLURM; and a server that a person names is meant to be tested."""
+    if name in ("mariadb", "slurm"):
         return os.environ.get("CI", "").lower() in ("1", "true")
     return bool(os.environ.get(MYSQL_URL))
 
@@ -98,6 +106,14 @@ def private_mariadb() -> Iterator[PrivateMariaDB]:
     server.close()
 
 
+@pytest.fixture
+def slurm(pytestconfig: pytest.Config) -> Iterator[SlurmCluster]:
+    """The SLURM that all tests of this process share: four nodes with two cores each, and no job."""
+    cluster: SlurmCluster = pytestconfig.stash[SERVERS].get("slurm")
+    yield cluster
+    cluster.recover()
+
+
 def _sqlite(directory: Path) -> Target:
     return Target("sqlite", "sqlite", str(directory / "study.db"))
 
@@ -110,12 +126,14 @@ def _on_server(name: str, config: pytest.Config, directory: Path) -> Iterator[Ta
     server.drop_database(database)
 
 
-def _needed_server(item: pytest.Item) -> str | None:
-    if {"mariadb_target", "private_mariadb"} & set(getattr(item, "fixturenames", ())):
-        return "mariadb"
+_FIXTURES = {"mariadb_target": "mariadb", "private_mariadb": "mariadb", "slurm": "slurm"}
+
+
+def _needed_servers(item: pytest.Item) -> set[str]:
+    needed = {_FIXTURES[fixture] for fixture in getattr(item, "fixturenames", ()) if fixture in _FIXTURES}
     callspec = getattr(item, "callspec", None)
     kind = callspec.params.get("target") if callspec else None
-    return kind if kind in ("mariadb", "mysql") else None
+    return needed | ({kind} & {"mariadb", "mysql"})
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -125,14 +143,13 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects by marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if _needed_server(item):
+        if _needed_servers(item):
             item.add_marker("server")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     # Skipped here, all tests for one reason are one line of the summary; skipped in a fixture, they are hundreds.
-    name = _needed_server(item)
-    if name:
+    for name in sorted(_needed_servers(item)):
         item.config.stash[SERVERS].get(name)
 
 

@@ -109,7 +109,7 @@ class PrivateMariaDB(Server):
     def __init__(self) -> None:
         self._program = _find("mariadbd")
         template = _template()
-        super().__init__("mariadb", "127.0.0.1", _free_port(), "experimenter", "p@ss'w\"ord%")
+        super().__init__("mariadb", "127.0.0.1", free_port(), "experimenter", "p@ss'w\"ord%")
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = os.getpid()
         self._directory = Path(tempfile.mkdtemp(prefix="pe-mariadb-"))
@@ -256,7 +256,7 @@ def _as_root() -> list[str]:
     return ["--user=root"] if os.geteuid() == 0 else []
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

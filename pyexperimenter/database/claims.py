@@ -360,7 +360,7 @@ class ClaimStore(ExperimentReader):
         return int(rows)
 
     @retried
-    def reap(self, silent: Silent, max_lost: int) -> bool:
+    def reap(self, silent: Silent, max_lost: int, cause: str | None = None) -> bool:
         """Take the row from an attempt that is still silent: it is open again, or in error if it was lost too often.
 
         Parameters
@@ -369,24 +369,27 @@ class ClaimStore(ExperimentReader):
             The attempt, as last heard of.
         max_lost : int
             How many losses make it an error.
+        cause : str, optional
+            What is known of the reason.
 
         Returns
         -------
         bool
             Whether the row was taken.
         """
-        attempt, experiment_id, heartbeat = silent
+        attempt, experiment_id, heartbeat, _ = silent
+        known = f"; {cause}" if cause else ""
         with self.database.transaction() as cursor:
             if cursor.one(self._sql.lock_silent, [attempt, heartbeat]) is None:
                 return False
             losses = self._setbacks(cursor, experiment_id, "lost") + 1
-            told = f"its worker was last heard of at {heartbeat} UTC"
+            told = f"its worker was last heard of at {heartbeat} UTC{known}"
             self._close(cursor, attempt, "lost", told, concludes=losses >= max_lost)
             if losses < max_lost:
                 self._open_again(cursor, experiment_id)
             else:
                 error = f"lost {losses} times: its workers died, or lost the database, without a word; see its attempts"
-                cursor.run(self._sql.finish_row.format(""), ["error", error, experiment_id])
+                cursor.run(self._sql.finish_row.format(""), ["error", error + known, experiment_id])
         return True
 
     # Helpers

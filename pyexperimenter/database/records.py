@@ -66,6 +66,7 @@ class Silent(NamedTuple):
     attempt: int
     experiment_id: int
     heartbeat: Any
+    job_id: str | None
 
 
 @dataclass(frozen=True)

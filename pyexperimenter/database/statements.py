@@ -98,7 +98,8 @@ class Statements:
         self.holding = f"SELECT ID FROM {attempts} WHERE {held} AND ID IN ({{}})"
         # The running rows are few, and found by the index on the status. Without locks: a candidate is asked again.
         self.expired = (
-            f"SELECT a.ID, a.experiment_id, a.heartbeat FROM {table} t JOIN {attempts} a ON a.experiment_id = t.ID "
+            "SELECT a.ID, a.experiment_id, a.heartbeat, a.job_id "
+            f"FROM {table} t JOIN {attempts} a ON a.experiment_id = t.ID "
             f"WHERE t.status = 'running' AND a.ended IS NULL AND a.lease_until < {d.now_exact}"
         )
         # ID, heartbeat. Locks both, and finds nothing if the worker was heard of in the meantime.

@@ -140,6 +140,19 @@ def test_a_reaped_row_is_open_and_empty_and_its_attempt_stays_on_record(target: 
     assert outcomes(target) == ["lost", None]
 
 
+@pytest.mark.parametrize(("max_lost", "status"), [(2, "created"), (1, "error")])
+def test_what_is_known_of_the_reason_is_told(target: Target, max_lost: int, status: str) -> None:
+    opened = store(target)
+    let_lease_run_out(target, claim(opened))
+    (silent,) = opened.silent()
+    assert opened.reap(silent, max_lost, "SLURM says of job 7: TIMEOUT")
+    assert rows(target) == {1: status}
+    ((told,),) = target.query("SELECT error FROM study__attempts")
+    assert told == f"its worker was last heard of at {silent.heartbeat} UTC; SLURM says of job 7: TIMEOUT"
+    ((error,),) = target.query("SELECT error FROM study WHERE ID = 1")
+    assert error is None if status == "created" else error.endswith("; see its attempts; SLURM says of job 7: TIMEOUT")
+
+
 def test_nothing_is_taken_from_a_worker_that_was_heard_of_in_between(target: Target) -> None:
     opened = store(target)
     attempt = claim(opened)

@@ -1,0 +1,304 @@
+"""A private SLURM for the tests: real daemons, several nodes on this machine, which can be lost and started again."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+from servers import Server, ServerUnavailable, free_port
+
+START_SECONDS = 60
+COMMAND_SECONDS = 60
+
+CONF = """\
+ClusterName=tests
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={port}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+CredType=cred/munge
+# A requeued job waits until the credential of its first run has expired.
+AuthInfo=socket={home}/munge/socket,cred_expire=5
+StateSaveLocation={home}/state
+SlurmdSpoolDir={home}/spool-%n
+SlurmctldPidFile={home}/slurmctld.pid
+SlurmdPidFile={home}/slurmd-%n.pid
+SlurmctldLogFile={home}/slurmctld.log
+SlurmdLogFile={home}/slurmd-%n.log
+# Without control groups, so that it needs no rights: memory limits are not enforced.
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/{accounting}
+MpiDefault=none
+MailProg=/bin/true
+SwitchType=switch/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SchedulerParameters=sched_interval=1,sched_min_interval=100000,bf_interval=1,batch_sched_delay=0
+SlurmdParameters=config_overrides
+ReturnToService=2
+KillWait=2
+MinJobAge=600
+InactiveLimit=0
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory=2000 State=UNKNOWN\n"
+ACCOUNTING = """\
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort={port}
+AccountingStoragePass={home}/munge/socket
+"""
+SLURMDBD = """\
+AuthType=auth/munge
+AuthInfo=socket={home}/munge/socket
+DbdHost={host}
+DbdAddr=127.0.0.1
+DbdPort={port}
+SlurmUser={user}
+LogFile={home}/slurmdbd.log
+PidFile={home}/slurmdbd.pid
+StorageType=accounting_storage/mysql
+StorageHost={server.host}
+StoragePort={server.port}
+StorageUser={server.user}
+StoragePass={password}
+StorageLoc={database}
+"""
+
+
+class SlurmCluster:
+    """A throw-away SLURM: own directory, own ports, every process of it ended with it, those of its jobs too.
+
+    Parameters
+    ----------
+    nodes, cpus : int
+        How many nodes, named n0, n1, ..., and how many cores each has. They need not be there.
+    accounting : tuple of Server and str, optional
+        MySQL server and database for slurmdbd, without which there is no `sacct`.
+    """
+
+    def __init__(self, nodes: int, cpus: int, accounting: tuple[Server, str] | None = None) -> None:
+        programs = ["munged", "slurmctld", "slurmd", "sbatch", *["slurmdbd", "sacct"][: 2 * bool(accounting)]]
+        self._programs = {name: _find(name) for name in programs}
+        self.nodes = [f"n{index}" for index in range(nodes)]
+        self._owner = os.getpid()
+        self._home = Path(tempfile.mkdtemp(prefix="pe-slurm-"))
+        self._daemons: dict[str, subprocess.Popen[bytes]] = {}
+        self._home.chmod(0o755)  # munged insists
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH"))},
+            "SLURM_CONF": str(self._home / "slurm.conf"),
+        }
+        atexit.register(self.close)
+        try:
+            self._configure(cpus, accounting)
+            self._start(accounting is not None)
+        except BaseException:
+            self.close()
+            raise
+
+    # What users do
+
+    def run(self, *command: str) -> str:
+        """Run a command of SLURM's; return what it prints."""
+        done = subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
+        )
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done.stdout.strip()
+
+    def submit(self, script: Path, *options: str) -> str:
+        """Submit a batch script; return the ID of its job."""
+        return self.run("sbatch", "--parsable", *options, str(script))
+
+    def states(self, job: str) -> list[str]:
+        """Return the states of a job, or of all tasks of an array that were told apart so far."""
+        return self.run("squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T").split()
+
+    def has_ended(self, job: str) -> bool:
+        """Tell whether nothing of a job runs or is to run."""
+        return not {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED"} & set(self.states(job))
+
+    def node_of(self, job: str) -> str:
+        """Return the node on which a job runs."""
+        return self.run("squeue", "--noheader", f"--jobs={job}", "--format=%N")
+
+    # What happens to machines
+
+    def lose(self, node: str) -> None:
+        """End a node as a power cut would: nothing on it has the time to notice the death of another."""
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for process in self._processes(node):
+                with suppress(psutil.Error):
+                    process.send_signal(number)
+        self._daemons.pop(node).wait()
+        self.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
+
+    def recover(self) -> None:
+        """Cancel all jobs, and start the nodes that were lost."""
+        for node in self.nodes:
+            if node not in self._daemons:
+                self._start_node(node)
+        self.run("scancel", "--quiet", f"--user={_user()}")
+        self._wait_for(self._is_idle, "come to rest")
+
+    def close(self) -> None:
+        """End everything that was started here, and by its jobs, and remove its files."""
+        if os.getpid() != self._owner:  # a forked child inherits atexit's list, but not the cluster
+            return
+        while found := self._processes():
+            for process in found:
+                with suppress(psutil.Error):
+                    process.kill()
+            for daemon in self._daemons.values():
+                daemon.wait()
+        shutil.rmtree(self._home, ignore_errors=True)
+        atexit.unregister(self.close)
+
+    # Helpers
+
+    def _configure(self, cpus: int, accounting: tuple[Server, str] | None) -> None:
+        home, host, user = self._home, socket.gethostname().partition(".")[0], _user()
+        conf = CONF.format(
+            home=home, host=host, user=user, port=free_port(), accounting="slurmdbd" if accounting else "none"
+        )
+        conf += "".join(NODE.format(name=name, host=host, port=free_port(), cpus=cpus) for name in self.nodes)
+        if accounting:
+            port, (server, database) = free_port(), accounting
+            conf += ACCOUNTING.format(port=port, home=home)
+            dbd = home / "slurmdbd.conf"
+            dbd.touch(mode=0o600)  # slurmdbd insists
+            dbd.write_text(
+                SLURMDBD.format(
+                    home=home,
+                    host=host,
+                    user=user,
+                    port=port,
+                    server=server,
+                    database=database,
+                    password=server.password.replace("#", "\\#"),
+                )
+            )
+            self._accounting_port = port
+        (home / "slurm.conf").write_text(conf)
+        (home / "cgroup.conf").write_text("CgroupPlugin=autodetect\n")
+        (home / "state").mkdir()
+        (home / "munge").mkdir(mode=0o755)
+        key = home / "munge" / "key"
+        key.touch(mode=0o600)
+        key.write_bytes(os.urandom(128))
+
+    def _start(self, with_accounting: bool) -> None:
+        munge = self._home / "munge"
+        self._launch(
+            "munged",
+            "--foreground",
+            "--num-threads=2",
+            f"--key-file={munge / 'key'}",
+            f"--socket={munge / 'socket'}",
+            f"--pid-file={munge / 'pid'}",
+            f"--log-file={self._home / 'munged.log'}",
+            f"--seed-file={munge / 'seed'}",
+        )
+        self._wait_for((munge / "socket").exists, "start munged")
+        if with_accounting:
+            self._launch("slurmdbd", "-D")
+            self._wait_for(lambda: _is_listening(self._accounting_port), "start slurmdbd")
+        self._launch("slurmctld", "-D", "-c")
+        for node in self.nodes:
+            self._start_node(node)
+        self._wait_for(self._is_idle, "come up")
+        if with_accounting:
+            self._wait_for(lambda: "127.0.0.1" in self.run("sacctmgr", "-nP", "show", "cluster"), "register")
+
+    def _start_node(self, node: str) -> None:
+        self._launch("slurmd", "-D", "-N", node, name=node)
+
+    def _launch(self, program: str, *arguments: str, name: str | None = None) -> None:
+        # setpriv: if this process is killed, so that neither a fixture nor atexit runs, the kernel kills the daemon.
+        guard = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+        name = name or program
+        with (self._home / f"{name}.out").open("wb") as out:
+            self._daemons[name] = subprocess.Popen(
+                [*guard, self._programs[program], *arguments],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+            )
+
+    def _is_idle(self) -> bool:
+        """Tell whether every node is up and does nothing."""
+        with suppress(AssertionError):  # slurmctld may not answer yet
+            found = self.run("sinfo", "--noheader", "--Node", "--format=%N %T").splitlines()
+            return sorted(found) == sorted(f"{node} idle" for node in self.nodes)
+        return False
+
+    def _wait_for(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not condition():
+            dead = [name for name, daemon in self._daemons.items() if daemon.poll() is not None]
+            if dead or time.monotonic() > deadline:
+                raise ServerUnavailable(f"SLURM did not {what}; ended: {dead}; {self._last_words()}")
+            time.sleep(0.05)
+
+    def _last_words(self) -> str:
+        lines = []
+        for log in [*self._home.glob("*.log"), *self._home.glob("*.out")]:
+            lines += [
+                line for line in log.read_text(errors="replace").splitlines() if "error" in line or "fatal" in line
+            ]
+        return " | ".join(lines[-3:]) or "they wrote no error"
+
+    def _processes(self, node: str | None = None) -> list[psutil.Process]:
+        """Return the processes of this cluster, or of one of its nodes, with all that its jobs have started."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if (
+                    process.environ().get("SLURM_CONF") == self.environment["SLURM_CONF"]
+                    and process.pid != self._owner
+                    and process.status() != psutil.STATUS_ZOMBIE
+                    and (node is None or self._node(process) == node)
+                ):
+                    found.append(process)
+        return found
+
+    def _node(self, process: psutil.Process) -> str | None:
+        """Return the node that a process is on; those of jobs say so, and so do those that start them."""
+        if node := process.environ().get("SLURMD_NODENAME"):
+            return node
+        if process.name() == "slurmstepd":
+            return next((node for child in process.children() if (node := self._node(child))), None)
+        return next((node for node, daemon in self._daemons.items() if daemon.pid == process.pid), None)
+
+
+def _find(program: str) -> str:
+    found = shutil.which(program) or shutil.which(program, path="/usr/sbin")  # where a user's PATH does not look
+    if found is None:
+        raise ServerUnavailable(
+            f"there is no {program} on PATH or in /usr/sbin; "
+            "apt-get install slurmctld slurmd slurmdbd slurm-client munge"
+        )
+    return found
+
+
+def _user() -> str:
+    return psutil.Process().username()
+
+
+def _is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
