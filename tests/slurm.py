@@ -49,7 +49,7 @@ SelectTypeParameters=CR_CPU
 SchedulerParameters=sched_interval=1,sched_min_interval=100000,bf_interval=1,batch_sched_delay=0
 SlurmdParameters=config_overrides
 ReturnToService=2
-KillWait=2
+KillWait=3
 MinJobAge=600
 InactiveLimit=0
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
@@ -127,9 +127,13 @@ class SlurmCluster:
         """Return the states of a job, or of all tasks of an array that were told apart so far."""
         return self.run("squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T").split()
 
-    def has_ended(self, job: str) -> bool:
-        """Tell whether nothing of a job runs or is to run."""
-        return not {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED"} & set(self.states(job))
+    def wait_for_end(self, job: str, seconds: float = 60) -> list[str]:
+        """Wait until nothing of a job runs or is to run; return the states of its tasks."""
+        deadline = time.monotonic() + seconds
+        while {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED"} & set(states := self.states(job)):
+            assert time.monotonic() < deadline, f"after {seconds} s job {job} is {states}"
+            time.sleep(0.2)
+        return states
 
     def node_of(self, job: str) -> str:
         """Return the node on which a job runs."""
@@ -137,14 +141,20 @@ class SlurmCluster:
 
     # What happens to machines
 
+    def lose_daemon(self, node: str) -> None:
+        """End SLURM on a node, and let SLURM know; jobs that run there go on."""
+        daemon = self._daemons.pop(node)
+        daemon.kill()
+        daemon.wait()
+        self.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
+
     def lose(self, node: str) -> None:
         """End a node as a power cut would: nothing on it has the time to notice the death of another."""
         for number in (signal.SIGSTOP, signal.SIGKILL):
             for process in self._processes(node):
                 with suppress(psutil.Error):
                     process.send_signal(number)
-        self._daemons.pop(node).wait()
-        self.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
+        self.lose_daemon(node)
 
     def recover(self) -> None:
         """Cancel all jobs, and start the nodes that were lost."""
