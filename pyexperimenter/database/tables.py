@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from pyexperimenter.database.connection import Cursor, Database, retried
@@ -55,6 +55,8 @@ class Tables:
         DuplicateExperimentsError
             If `identity` is wanted, but the table holds rows with equal keyfields.
         """
+        if self._dialect.exclusive is not None and self._are_complete(codecarbon, identity):
+            return  # thousands of workers that start at once do not queue for the lock
         with self._exclusively() as cursor:
             existing = self._columns(cursor, self._schema.table)
             if existing:
@@ -146,6 +148,22 @@ class Tables:
         return {name for (name,) in cursor.all(self._dialect.list_indexes, [self._schema.table])}
 
     # Comparing
+
+    def _are_complete(self, codecarbon: bool, identity: bool) -> bool:
+        """Tell, without a lock, whether `create` has nothing to do. Whoever finds a difference looks again with it."""
+        with suppress(TableHasWrongStructureError), self.database.query() as cursor:
+            existing = self._columns(cursor, self._schema.table)
+            self._refuse_differences(cursor, existing)
+            indexes = {self._schema.status_index, *([self._schema.identity_index] if identity else [])}
+            if not indexes <= self._indexes(cursor):
+                return False
+            for name in self._schema.create_side_tables("", codecarbon):
+                columns = self._columns(cursor, name)
+                if not columns or (name in self._schema.logtables.values() and "attempt_id" not in columns):
+                    return False
+            self._warn_of_rounding(existing)
+            return True
+        return False
 
     def _refuse_differences(self, cursor: Cursor, existing: Mapping[str, str]) -> None:
         differences = self._differences(self._schema.table, existing, self._schema.columns)
