@@ -10,7 +10,17 @@ from typing import Any
 
 import hypothesis
 import pytest
-from servers import MYSQL_URL, PrivateMariaDB, Server, ServerUnavailable, Target, server_from_url, write_credentials
+from servers import (
+    MYSQL_URL,
+    MYSQLD,
+    PrivateMariaDB,
+    PrivateMySQL,
+    Server,
+    ServerUnavailable,
+    Target,
+    server_from_url,
+    write_credentials,
+)
 from slurm import SlurmCluster
 
 # On a machine that others use too, how long an example takes says nothing.
@@ -49,16 +59,14 @@ class Servers:
 SERVERS = pytest.StashKey[Servers]()
 
 
-def _named_mysql() -> Server:
+def _mysql() -> Server:
     url = os.environ.get(MYSQL_URL)
-    if not url:
-        raise ServerUnavailable(f"optional; to test it, set {MYSQL_URL}=mysql://user:password@host:port")
-    return server_from_url(url)
+    return server_from_url(url) if url else PrivateMySQL()
 
 
 _STARTERS: dict[str, Callable[[], Server | SlurmCluster]] = {
     "mariadb": PrivateMariaDB,
-    "mysql": _named_mysql,
+    "mysql": _mysql,
     "slurm": lambda: SlurmCluster(nodes=4, cpus=2),
 }
 
@@ -67,7 +75,7 @@ def _is_required(name: str) -> bool:
     """CI must test MariaDB and SLURM; and a server that a person names is meant to be tested."""
     if name in ("mariadb", "slurm"):
         return os.environ.get("CI", "").lower() in ("1", "true")
-    return bool(os.environ.get(MYSQL_URL))
+    return bool(os.environ.get(MYSQL_URL) or os.environ.get(MYSQLD))
 
 
 @pytest.fixture(autouse=True)

@@ -21,6 +21,7 @@ import yaml
 from pymysql.connections import Connection
 
 MYSQL_URL = "PYEXPERIMENTER_TEST_MYSQL_URL"
+MYSQLD = "PYEXPERIMENTER_TEST_MYSQLD"
 MARIADB_PATH = "PYEXPERIMENTER_TEST_MARIADB_PATH"
 START_SECONDS = 60  # generous: a busy CI machine needs long, and a server that fails ends the wait at once
 STOP_SECONDS = 30
@@ -106,17 +107,30 @@ class PrivateMariaDB(Server):
     Start it in the main thread, since Linux takes the end of the thread that started a child for the parent's end.
     """
 
+    kind = "mariadb"
+    options = ("--innodb-log-file-size=8M", "--innodb-fast-shutdown=2")
+
     def __init__(self) -> None:
-        self._program = _find("mariadbd")
-        template = _template()
-        super().__init__("mariadb", "127.0.0.1", free_port(), "experimenter", "p@ss'w\"ord%")
+        self._program = self.find_program()
+        template = self.new_data()
+        super().__init__(self.kind, "127.0.0.1", free_port(), "experimenter", "p@ss'w\"ord%")
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = os.getpid()
-        self._directory = Path(tempfile.mkdtemp(prefix="pe-mariadb-"))
+        self._directory = Path(tempfile.mkdtemp(prefix=f"pe-{self.kind}-"))
         atexit.register(self.close)
         shutil.copytree(template, self._directory / "data")
         (self._directory / "user.sql").write_text(self._user_sql())
         self.start()
+
+    @staticmethod
+    def find_program() -> str:
+        """Return the path of the server's program."""
+        return _find("mariadbd")
+
+    @staticmethod
+    def new_data() -> Path:
+        """Return a data directory to copy."""
+        return _template()
 
     def start(self) -> None:
         """Start it, on the data it had before, and return when it answers."""
@@ -140,9 +154,8 @@ class PrivateMariaDB(Server):
                 f"--port={self.port}",
                 f"--bind-address={self.host}",
                 "--skip-name-resolve",
-                "--innodb-log-file-size=8M",
                 "--innodb-buffer-pool-size=64M",
-                "--innodb-fast-shutdown=2",
+                *self.options,
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -203,6 +216,50 @@ class PrivateMariaDB(Server):
         return errors[-1] if errors else "it wrote no log"
 
 
+class PrivateMySQL(PrivateMariaDB):
+    """The same of MySQL."""
+
+    kind = "mysql"
+    # Debian's default for the second is a directory that only the package's installation makes.
+    options = ("--innodb-redo-log-capacity=32M", "--secure-file-priv=NULL", "--mysqlx=OFF", "--disable-log-bin")
+
+    @staticmethod
+    def find_program() -> str:
+        """Return the path of a `mysqld`: the one named, or what is on PATH, if it is not MariaDB under another name."""
+        named = os.environ.get(MYSQLD)
+        found = named or shutil.which("mysqld") or shutil.which("mysqld", path="/usr/sbin")
+        hint = f"to test it, set {MYSQLD}=path/of/mysqld or {MYSQL_URL}=mysql://user:password@host:port"
+        if found is None:
+            raise ServerUnavailable(f"optional; {hint}")
+        try:
+            version = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise ServerUnavailable(f"{found} does not tell its version: {error}; {hint}") from error
+        if "MariaDB" in version:
+            raise ServerUnavailable(f"optional; {found} is MariaDB; {hint}")
+        return found
+
+    @staticmethod
+    def new_data() -> Path:
+        """Return a data directory to copy."""
+        return _mysql_template()
+
+
+@functools.cache
+def _mysql_template() -> Path:
+    home = Path(tempfile.mkdtemp(prefix="pe-mysql-template-"))
+    atexit.register(_remove, home, os.getpid())
+    _initialise(
+        PrivateMySQL.find_program(),
+        "--no-defaults",
+        *_as_root(),
+        "--initialize-insecure",
+        f"--datadir={home / 'data'}",
+        *PrivateMySQL.options,
+    )
+    return home / "data"
+
+
 @functools.cache
 def _template() -> Path:
     """Initialise a data directory once in this process; to copy it is several times faster than to make it anew."""
@@ -210,26 +267,25 @@ def _template() -> Path:
     home = Path(tempfile.mkdtemp(prefix="pe-mariadb-template-"))
     atexit.register(_remove, home, os.getpid())
     data = home / "data"
+    _initialise(
+        program,
+        "--no-defaults",
+        *_as_root(),
+        f"--datadir={data}",
+        "--auth-root-authentication-method=normal",
+        "--skip-test-db",
+        "--skip-name-resolve",
+        "--innodb-log-file-size=4M",
+    )
+    return data
+
+
+def _initialise(*command: str) -> None:
     done = subprocess.run(
-        [
-            program,
-            "--no-defaults",
-            *_as_root(),
-            f"--datadir={data}",
-            "--auth-root-authentication-method=normal",
-            "--skip-test-db",
-            "--skip-name-resolve",
-            "--innodb-log-file-size=4M",
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
     if done.returncode != 0:
-        raise ServerUnavailable(f"{program} failed: {' '.join(done.stdout.split())[:300]}")
-    return data
+        raise ServerUnavailable(f"{command[0]} failed: {' '.join(done.stdout.split())[:300]}")
 
 
 def _remove(directory: Path, owner: int) -> None:
