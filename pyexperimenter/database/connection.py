@@ -366,4 +366,5 @@ class _CarPark:
 _CAR_PARK = _CarPark()
 atexit.register(_CAR_PARK.clear)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_CAR_PARK.forget)
+    # SQLite keeps notes of open files that are false in a child: what is idle is closed before.
+    os.register_at_fork(before=_CAR_PARK.clear, after_in_child=_CAR_PARK.forget)

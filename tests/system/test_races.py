@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections import Counter
 from typing import Any
 
@@ -70,3 +71,21 @@ def test_several_fillers_at_once_double_no_row(target: Target) -> None:
     assert sum(added for added, _ in counts) == ROWS
     assert all(added + skipped == ROWS for added, skipped in counts)
     assert target.query("SELECT COUNT(*), COUNT(DISTINCT seed) FROM study") == [(ROWS, ROWS)]
+
+
+def nap(keyfields: dict[str, Any], results: Any, custom: Any) -> dict[str, float]:
+    time.sleep(0.3)
+    return {"accuracy": 1.0}
+
+
+# Forking beside threads is warned of since Python 3.12; the thread is the one that closes idle connections.
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_process_forked_just_after_a_fill_has_a_database_of_its_own(target: Target) -> None:
+    """SQLite's notes of the parent's open file would be wrong in the child, whose file the parent then closed."""
+    study_ = experimenter(target, study(target))
+    study_.fill_table_from_config()
+    process = multiprocessing.get_context("fork").Process(target=study_.execute, args=(nap,))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    assert target.query("SELECT status, COUNT(*) FROM study GROUP BY status") == [("done", 6)]
