@@ -64,8 +64,8 @@ class PyExperimenter(Study):
     experiment_configuration_file_path : str, Path or dict
         Configuration as YAML or INI file, or as what such a YAML file would be read to.
     database_credential_file_path : str or Path
-        Credentials for a MySQL or MariaDB server, as YAML or INI file. It need not exist for SQLite, nor where
-        the environment has ``PYEXPERIMENTER_DB_USER``, ``_PASSWORD``, ``_HOST`` and ``_PORT``.
+        Credentials for a database server, as YAML or INI file. It need not exist for SQLite, nor where the environment
+        has ``PYEXPERIMENTER_DB_USER``, ``_PASSWORD``, ``_HOST`` and ``_PORT``.
     use_ssh_tunnel : bool, optional
         Whether the server is reached through SSH; overrides the configuration.
     table_name, database_name : str, optional

@@ -15,6 +15,7 @@ from servers import (
     MYSQLD,
     PrivateMariaDB,
     PrivateMySQL,
+    PrivatePostgreSQL,
     Server,
     ServerUnavailable,
     Target,
@@ -51,7 +52,7 @@ class Servers:
 
     def close(self) -> None:
         for server in self._running.values():
-            if isinstance(server, (PrivateMariaDB, SlurmCluster)):
+            if isinstance(server, PrivateMariaDB | PrivatePostgreSQL | SlurmCluster):
                 server.close()
         self._running.clear()
 
@@ -67,13 +68,14 @@ def _mysql() -> Server:
 _STARTERS: dict[str, Callable[[], Server | SlurmCluster]] = {
     "mariadb": PrivateMariaDB,
     "mysql": _mysql,
+    "postgresql": PrivatePostgreSQL,
     "slurm": lambda: SlurmCluster(nodes=4, cpus=2),
 }
 
 
 def _is_required(name: str) -> bool:
-    """CI must test MariaDB and SLURM; and a server that a person names is meant to be tested."""
-    if name in ("mariadb", "slurm"):
+    """CI must test the servers that can be installed; and a server that a person names is meant to be tested."""
+    if name != "mysql":
         return os.environ.get("CI", "").lower() in ("1", "true")
     return bool(os.environ.get(MYSQL_URL) or os.environ.get(MYSQLD))
 
@@ -85,7 +87,7 @@ def no_credentials_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(variable)
 
 
-@pytest.fixture(params=["sqlite", "mariadb", "mysql"])
+@pytest.fixture(params=["sqlite", "mariadb", "mysql", "postgresql"])
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
     """A fresh database of each kind in turn."""
     if request.param == "sqlite":
@@ -104,6 +106,20 @@ def sqlite_target(tmp_path: Path) -> Target:
 def mariadb_target(pytestconfig: pytest.Config, tmp_path: Path) -> Iterator[Target]:
     """A fresh database on the MariaDB server that all tests share: leave it running."""
     yield from _on_server("mariadb", pytestconfig, tmp_path)
+
+
+@pytest.fixture
+def postgresql_target(pytestconfig: pytest.Config, tmp_path: Path) -> Iterator[Target]:
+    """A fresh database on the PostgreSQL server that all tests share: leave it running."""
+    yield from _on_server("postgresql", pytestconfig, tmp_path)
+
+
+@pytest.fixture
+def private_postgresql() -> Iterator[PrivatePostgreSQL]:
+    """A PostgreSQL server for this test alone, to be stopped, killed and started at will."""
+    server = PrivatePostgreSQL()
+    yield server
+    server.close()
 
 
 @pytest.fixture
@@ -130,18 +146,26 @@ def _on_server(name: str, config: pytest.Config, directory: Path) -> Iterator[Ta
     server = config.stash[SERVERS].get(name)
     database = f"pe_{uuid.uuid4().hex[:8]}"
     server.create_database(database)
-    yield Target(name, "mysql", database, server, write_credentials(directory / f"{name}_credentials.yml", server))
+    yield Target(
+        name, server.provider, database, server, write_credentials(directory / f"{name}_credentials.yml", server)
+    )
     server.drop_database(database)
 
 
-_FIXTURES = {"mariadb_target": "mariadb", "private_mariadb": "mariadb", "slurm": "slurm"}
+_FIXTURES = {
+    "mariadb_target": "mariadb",
+    "private_mariadb": "mariadb",
+    "postgresql_target": "postgresql",
+    "private_postgresql": "postgresql",
+    "slurm": "slurm",
+}
 
 
 def _needed_servers(item: pytest.Item) -> set[str]:
     needed = {_FIXTURES[fixture] for fixture in getattr(item, "fixturenames", ()) if fixture in _FIXTURES}
     callspec = getattr(item, "callspec", None)
     kind = callspec.params.get("target") if callspec else None
-    return needed | ({kind} & {"mariadb", "mysql"})
+    return needed | ({kind} & _STARTERS.keys())
 
 
 def pytest_configure(config: pytest.Config) -> None:

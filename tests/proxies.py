@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from servers import Server, Target, write_credentials
+from servers import Target, write_credentials
 from study import study, worker
 
 from pyexperimenter.config import load_config
@@ -26,7 +26,7 @@ def through_port(target: Target, port: int) -> Target:
     """Return the same database reached by another port, as a proxy's; the target's own queries take the direct way."""
     assert target.server is not None
     assert target.credentials_file is not None
-    server = Server(target.name, "127.0.0.1", port, target.server.user, target.server.password)
+    server = target.server.kind(target.name, "127.0.0.1", port, target.server.user, target.server.password)
     file = target.credentials_file.with_name(f"port_{port}_credentials.yml")
     return replace(target, credentials_file=write_credentials(file, server))
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import atexit
 import functools
 import os
+import pwd
+import re
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -16,13 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pymysql
 import yaml
+from psycopg.types.string import TextLoader
 from pymysql.connections import Connection
 
 MYSQL_URL = "PYEXPERIMENTER_TEST_MYSQL_URL"
 MYSQLD = "PYEXPERIMENTER_TEST_MYSQLD"
 MARIADB_PATH = "PYEXPERIMENTER_TEST_MARIADB_PATH"
+POSTGRESQL_PATH = "PYEXPERIMENTER_TEST_POSTGRESQL_PATH"
 START_SECONDS = 60  # generous: a busy CI machine needs long, and a server that fails ends the wait at once
 STOP_SECONDS = 30
 
@@ -33,6 +39,8 @@ class ServerUnavailable(Exception):
 
 class Server:
     """A running MySQL or MariaDB and a user of it who may do everything."""
+
+    provider = "mysql"
 
     def __init__(self, name: str, host: str, port: int, user: str, password: str) -> None:
         self.name = name
@@ -46,7 +54,12 @@ class Server:
 
     def __reduce__(self) -> tuple[type[Server], tuple[str, str, int, str, str]]:
         # Another process may use a server that this one owns.
-        return Server, (self.name, self.host, self.port, self.user, self.password)
+        return self.kind, (self.name, self.host, self.port, self.user, self.password)
+
+    @property
+    def kind(self) -> type[Server]:
+        """The class of a server that another process owns."""
+        return Server
 
     @functools.cached_property
     def version(self) -> str:
@@ -107,16 +120,16 @@ class PrivateMariaDB(Server):
     Start it in the main thread, since Linux takes the end of the thread that started a child for the parent's end.
     """
 
-    kind = "mariadb"
+    brand = "mariadb"
     options = ("--innodb-log-file-size=8M", "--innodb-fast-shutdown=2")
 
     def __init__(self) -> None:
         self._program = self.find_program()
         template = self.new_data()
-        super().__init__(self.kind, "127.0.0.1", free_port(), "experimenter", "p@ss'w\"ord%")
+        super().__init__(self.brand, "127.0.0.1", free_port(), "experimenter", "p@ss'w\"ord%")
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = os.getpid()
-        self._directory = Path(tempfile.mkdtemp(prefix=f"pe-{self.kind}-"))
+        self._directory = Path(tempfile.mkdtemp(prefix=f"pe-{self.brand}-"))
         atexit.register(self.close)
         shutil.copytree(template, self._directory / "data")
         (self._directory / "user.sql").write_text(self._user_sql())
@@ -219,7 +232,7 @@ class PrivateMariaDB(Server):
 class PrivateMySQL(PrivateMariaDB):
     """The same of MySQL."""
 
-    kind = "mysql"
+    brand = "mysql"
     # Debian's default for the second is a directory that only the package's installation makes.
     options = ("--innodb-redo-log-capacity=32M", "--secure-file-priv=NULL", "--mysqlx=OFF", "--disable-log-bin")
 
@@ -258,6 +271,192 @@ def _mysql_template() -> Path:
         *PrivateMySQL.options,
     )
     return home / "data"
+
+
+class PostgreSQLServer(Server):
+    """A running PostgreSQL and a user of it who may do everything."""
+
+    provider = "postgresql"
+
+    @property
+    def kind(self) -> type[Server]:
+        """The class of a server that another process owns."""
+        return PostgreSQLServer
+
+    def connect(self, database: str | None = None) -> Any:
+        connection = psycopg.connect(
+            host=self.host,
+            port=self.port,
+            user=self.user,
+            password=self.password,
+            dbname=database or "postgres",
+            autocommit=True,
+            connect_timeout=10,
+        )
+        connection.adapters.register_loader("json", TextLoader)
+        return connection
+
+    def create_database(self, name: str) -> None:
+        self._run(f'CREATE DATABASE "{name}"')
+
+    def drop_database(self, name: str) -> None:
+        self._run(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    def _run(self, *statements: str) -> list[tuple[Any, ...]]:
+        with self.connect() as connection, connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+            return list(cursor.fetchall()) if cursor.description else []
+
+
+class PrivatePostgreSQL(PostgreSQLServer):
+    """A throw-away PostgreSQL: own directory, free port, a child of this process, which it does not outlive.
+
+    It refuses to run as root, so root runs it as another user. Start it in the main thread, as MariaDB.
+    """
+
+    def __init__(self) -> None:
+        self._program = _find_postgresql("postgres")
+        super().__init__("postgresql", "127.0.0.1", free_port(), "experimenter", "p@ss'w\"ord%")
+        self._process: subprocess.Popen[bytes] | None = None
+        self._owner = os.getpid()
+        self._directory = Path(tempfile.mkdtemp(prefix="pe-postgresql-"))
+        atexit.register(self.close)
+        shutil.copytree(_postgresql_template(), self._directory / "data")
+        _hand_over(self._directory)
+        self.start()
+
+    def start(self) -> None:
+        """Start it, on the data it had before, and return when it answers."""
+        if self._process is not None:
+            raise RuntimeError(f"{self} is running already")
+        guard = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+        with (self._directory / "err").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *guard,
+                    self._program,
+                    *("-D", str(self._directory / "data")),
+                    *("-p", str(self.port)),
+                    *("-k", str(self._directory)),
+                    *("-c", f"listen_addresses={self.host}"),
+                    *("-c", "max_connections=200"),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                **_unprivileged(),
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self.connect().close()
+                return
+            except psycopg.Error as error:
+                exit_code = self._process.poll()
+                if exit_code is None and time.monotonic() < deadline:
+                    time.sleep(0.02)
+                    continue
+                self.kill()
+                what = f"does not answer: {error}" if exit_code is None else f"ended with exit code {exit_code}"
+                words = (self._directory / "err").read_text(errors="replace").splitlines() or ["it wrote no log"]
+                raise ServerUnavailable(f"{self._program} {what}; {words[-1]}") from error
+
+    def stop(self) -> None:
+        """Shut it down in good order, whoever is connected; nothing happens if it does not run."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would end it; ``start()`` recovers what was committed."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            # Its own processes notice, and hold the data until they have.
+            lock = self._directory / "data" / "postmaster.pid"
+            lock.unlink(missing_ok=True)
+            self._process = None
+
+    def close(self) -> None:
+        """Stop it and remove its data."""
+        if os.getpid() == self._owner:  # a forked child inherits atexit's list, but not the server
+            self.stop()
+            shutil.rmtree(self._directory, ignore_errors=True)
+            atexit.unregister(self.close)
+
+
+@functools.cache
+def _postgresql_template() -> Path:
+    """Initialise a data directory once in this process, with the tests' user and a password that is needed."""
+    program = _find_postgresql("initdb")
+    home = Path(tempfile.mkdtemp(prefix="pe-postgresql-template-"))
+    atexit.register(_remove, home, os.getpid())
+    (home / "password").write_text("p@ss'w\"ord%")
+    _hand_over(home)
+    done = subprocess.run(
+        [
+            program,
+            *("-D", str(home / "data")),
+            *("-U", "experimenter"),
+            f"--pwfile={home / 'password'}",
+            "--auth=scram-sha-256",
+            "--locale=C",
+            "--encoding=UTF8",
+            "--no-sync",
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        **_unprivileged(),
+    )
+    if done.returncode != 0:
+        raise ServerUnavailable(f"{program} failed: {' '.join(done.stdout.split())[:300]}")
+    return home / "data"
+
+
+def _find_postgresql(program: str) -> str:
+    """Look on PATH, and where Debian keeps it; the newest version counts."""
+    folders = os.environ.get(POSTGRESQL_PATH)
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name), reverse=True)
+    search = folders if folders is not None else os.pathsep.join([os.environ.get("PATH", ""), *map(str, debian)])
+    found = shutil.which(program, path=search)
+    if found is None:
+        raise ServerUnavailable(
+            f"there is no {program} on PATH or in /usr/lib/postgresql; apt-get install postgresql, "
+            f"or list the folders that have it in {POSTGRESQL_PATH}"
+        )
+    return found
+
+
+def _unprivileged() -> dict[str, Any]:
+    """Return what has root run a child as somebody else, since PostgreSQL refuses root."""
+    if os.geteuid() != 0:
+        return {}
+    user = _unprivileged_user()
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "cwd": "/"}
+
+
+def _unprivileged_user() -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam("postgres")
+    except KeyError:
+        return pwd.getpwnam("nobody")
+
+
+def _hand_over(directory: Path) -> None:
+    """Give a directory and all in it to the user that the server runs as."""
+    if os.geteuid() == 0:
+        user = _unprivileged_user()
+        for path in [directory, *directory.rglob("*")]:
+            os.chown(path, user.pw_uid, user.pw_gid)
 
 
 @functools.cache
@@ -322,8 +521,8 @@ def free_port() -> int:
 class Target:
     """One fresh database: what a config needs to name it, and a way to look into it beside the library."""
 
-    name: str  # sqlite | mariadb | mysql
-    provider: str  # as in a config: sqlite | mysql
+    name: str  # sqlite | mariadb | mysql | postgresql
+    provider: str  # as in a config: sqlite | mysql | postgresql
     database: str  # the path of the file, or the name on the server
     server: Server | None = None
     credentials_file: Path | None = None
@@ -337,14 +536,19 @@ class Target:
         return connection
 
     def query(self, sql: str, *params: Any) -> list[tuple[Any, ...]]:
-        """Run one statement on a connection of its own. Placeholders are ``?``, and no other ``?`` may be there."""
+        """Run one statement on a connection of its own. Placeholders are ``?``, and no other ``?`` may be there.
+
+        Tests write ``ID`` bare, which PostgreSQL takes for ``id``.
+        """
+        if self.provider == "postgresql":
+            sql = re.sub(r'(?<!")\bID\b(?!")', '"ID"', sql)
         if self.server is not None:
             sql = sql.replace("%", "%%").replace("?", "%s")
         connection = self.connect()
         try:
             cursor = connection.cursor()
             cursor.execute(sql, params)
-            return list(cursor.fetchall())
+            return list(cursor.fetchall()) if cursor.description else []
         finally:
             connection.close()
 

@@ -149,5 +149,6 @@ def _database(
     use_ssh_tunnel: bool,
 ) -> DatabaseConfig:
     # SQLite needs no credentials, so a file that happens to be there, broken or not, is not looked at.
-    credentials = Credentials() if section.provider == "sqlite" else credentials_of(credentials_path, use_ssh_tunnel)
+    port = schema.PORTS.get(section.provider)
+    credentials = Credentials() if port is None else credentials_of(credentials_path, use_ssh_tunnel, port)
     return DatabaseConfig(section.provider, name or section.database, credentials, use_ssh_tunnel)

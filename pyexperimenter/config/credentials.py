@@ -100,8 +100,8 @@ class CredentialsFile(Section):
     credentials: CredentialsSection = Field(alias="CREDENTIALS")
 
 
-def credentials_of(path: str | PathLike[str] | None, use_ssh_tunnel: bool) -> Credentials:
-    """Read the credential file, if there is one, and what the environment overrides.
+def credentials_of(path: str | PathLike[str] | None, use_ssh_tunnel: bool, port: int) -> Credentials:
+    """Read the credential file, if there is one, and what the environment overrides; `port` is the default.
 
     Raises
     ------
@@ -109,7 +109,9 @@ def credentials_of(path: str | PathLike[str] | None, use_ssh_tunnel: bool) -> Cr
         If both together do not tell how to reach the database; no secret is in the message.
     """
     file_exists = path is not None and Path(path).exists()
-    credentials = _from_file(Path(path), use_ssh_tunnel) if path is not None and file_exists else Credentials()
+    credentials = Credentials(port=port)
+    if path is not None and file_exists:
+        credentials = _from_file(Path(path), use_ssh_tunnel, port)
     credentials = _overridden(credentials, os.environ)
     if credentials.user is None:
         raise InvalidCredentialsError(
@@ -138,15 +140,15 @@ def _searched(path: str | PathLike[str] | None) -> str:
 # The file
 
 
-def _from_file(path: Path, use_ssh_tunnel: bool) -> Credentials:
-    outcome = _read_credentials(path, use_ssh_tunnel)
+def _from_file(path: Path, use_ssh_tunnel: bool, port: int) -> Credentials:
+    outcome = _read_credentials(path, use_ssh_tunnel, port)
     if isinstance(outcome, InvalidCredentialsError):
         # Raised here and not where it was found, so that no error with values of the file in it comes along.
         raise outcome
     return outcome
 
 
-def _read_credentials(path: Path, use_ssh_tunnel: bool) -> Credentials | InvalidCredentialsError:
+def _read_credentials(path: Path, use_ssh_tunnel: bool, port: int) -> Credentials | InvalidCredentialsError:
     try:
         document = _read(path)
     except OSError as error:
@@ -155,7 +157,7 @@ def _read_credentials(path: Path, use_ssh_tunnel: bool) -> Credentials | Invalid
         return InvalidCredentialsError(f"{path}:{problem.line}: {problem}")
     try:
         file = CredentialsFile.model_validate(document.data, context=use_ssh_tunnel)
-        return _credentials(file.credentials)
+        return _credentials(file.credentials, port)
     except ValidationError as error:
         found = document.first(problems_of(error, quote=False))
     except InvalidConfigError as error:
@@ -196,7 +198,7 @@ def _hidden(data: Any) -> Any:
     return [_hidden(item) for item in data] if isinstance(data, list) else data
 
 
-def _credentials(section: CredentialsSection) -> Credentials:
+def _credentials(section: CredentialsSection, port: int) -> Credentials:
     user, standard, ssh = section.database, section.connection.standard, section.connection.ssh
     if user.password is not None and user.password_command is not None:
         raise InvalidConfigError("there is a password, too; keep one of the two", (*_USER, "password_command"))
@@ -206,8 +208,9 @@ def _credentials(section: CredentialsSection) -> Credentials:
         password_command=user.password_command,
         unix_socket=standard.unix_socket,
         tls=None if standard.tls is None else _tls(standard.tls),
-        ssh=None if ssh is None else _ssh(ssh),
-        **_given(host=standard.server, port=standard.port),
+        ssh=None if ssh is None else _ssh(ssh, port),
+        port=standard.port or port,
+        **_given(host=standard.server),
     )
 
 
@@ -217,7 +220,7 @@ def _tls(section: Tls) -> TlsConfig:
     return TlsConfig(section.ca, section.cert, section.key, section.verify)
 
 
-def _ssh(section: Ssh) -> SshConfig:
+def _ssh(section: Ssh, port: int) -> SshConfig:
     return SshConfig(
         address=section.address,
         user=section.user,
@@ -225,11 +228,11 @@ def _ssh(section: Ssh) -> SshConfig:
         private_key=section.ssh_private_key or section.keyfile,
         private_key_password=section.ssh_private_key_password or section.passphrase,
         local_port=section.local_port,
+        remote_port=section.remote_port or port,
         **_given(
             port=section.port,
             # `server` is the database's host as the SSH server sees it.
             remote_address=section.remote_address or section.server,
-            remote_port=section.remote_port,
             local_address=section.local_address,
         ),
     )

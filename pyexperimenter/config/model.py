@@ -74,7 +74,7 @@ class Credentials:
 
 @dataclass(frozen=True)
 class DatabaseConfig:
-    """Which database to use: `provider` is ``sqlite`` or ``mysql`` (MariaDB too).
+    """Which database to use: `provider` is ``sqlite``, ``mysql`` (MariaDB too) or ``postgresql``.
 
     `database` is the server's database name, or for SQLite the path of the file as given; the suffix ``.db``
     is added where it has none.

@@ -125,7 +125,15 @@ def _parse_signals(value: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-_PROVIDERS = {"sqlite": "sqlite", "mysql": "mysql", "mariadb": "mysql"}
+_PROVIDERS = {
+    "sqlite": "sqlite",
+    "mysql": "mysql",
+    "mariadb": "mysql",
+    "postgresql": "postgresql",
+    "postgres": "postgresql",
+}
+PORTS = {"mysql": 3306, "postgresql": 5432}
+"""The port on which a provider's servers listen by default."""
 
 
 def _spell_provider(value: Any) -> Any:
@@ -306,10 +314,10 @@ class Database(Section):
     """The database and what is kept in it."""
 
     provider: Annotated[
-        Literal["sqlite", "mysql"],
+        Literal["sqlite", "mysql", "postgresql"],
         BeforeValidator(_spell_provider),
         WithJsonSchema({"enum": list(_PROVIDERS)}),
-    ] = Field(description="sqlite for one machine; mysql (MariaDB too) for many.")
+    ] = Field(description="sqlite for one machine; mysql (MariaDB too) or postgresql for many.")
     database: str = Field(min_length=1, description="The server's database; for sqlite the path of the file.")
     use_ssh_tunnel: bool | None = Field(None, description="Whether to reach the server through SSH.")
     use_ssh: bool | None = Field(None, description="Older name of use_ssh_tunnel.")

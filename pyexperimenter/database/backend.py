@@ -48,6 +48,11 @@ class Backend(Protocol):
     """Seconds after which a server that does not answer counts as away; None: never."""
     plain: bool
     """Whether connections are left as the server makes them, which spares it statements."""
+    errors: tuple[type[Exception], ...]
+    """What the driver raises."""
+
+    def told(self, error: Exception) -> str:
+        """Return what the driver's error says, on one line."""
 
     def connect(self, create: bool) -> Any:
         """Open a connection of the driver, in autocommit mode; make a SQLite file if `create` and it is missing."""
@@ -61,18 +66,19 @@ class Backend(Protocol):
 
 def backend_of(config: DatabaseConfig) -> Backend:
     """Return the backend that a configuration speaks of."""
-    return SqliteFile(config) if config.provider == "sqlite" else MySqlServer(config)
+    if config.provider == "sqlite":
+        return SqliteFile(config)
+    if config.provider == "mysql":
+        return MySqlServer(config)
+    from pyexperimenter.database.postgresql import PostgreSqlServer  # its driver is an extra
+
+    return PostgreSqlServer(config)
 
 
-DRIVER_ERRORS = (sqlite3.Error, pymysql.Error, OverflowError, RuntimeError)
-"""What the drivers raise; pymysql raises RuntimeError where a package of its own is missing."""
-
-
-def translated(error: Exception, dialect: Dialect, doing: str) -> PyExperimenterError:
+def translated(error: Exception, backend: Backend, doing: str) -> PyExperimenterError:
     """Turn a driver's error into ours, naming what was being done and what can be done about it."""
-    remedy = dialect.meaning_of(error)
-    told = error.args[-1] if isinstance(error, pymysql.Error) and error.args else error
-    told, doing = (" ".join(str(text).split()) for text in (told, doing))  # a message is one line
+    remedy = backend.dialect.meaning_of(error)
+    told, doing = (" ".join(str(text).split()) for text in (backend.told(error), doing))  # a message is one line
     doing = doing if len(doing) <= 200 else doing[:197] + "..."
     if remedy is None:
         return DatabaseQueryError(f"{told} (while {doing})")
@@ -80,15 +86,15 @@ def translated(error: Exception, dialect: Dialect, doing: str) -> PyExperimenter
 
 
 @contextmanager
-def translated_errors(dialect: Dialect, doing: str) -> Iterator[None]:
+def translated_errors(backend: Backend, doing: str) -> Iterator[None]:
     """Raise our errors where opening a connection raises the driver's.
 
     The driver's frames are cut off: the password is among their variables, which some show with a traceback.
     """
     try:
         yield
-    except DRIVER_ERRORS as error:
-        raise translated(error, dialect, doing) from error.with_traceback(None)
+    except backend.errors as error:
+        raise translated(error, backend, doing) from error.with_traceback(None)
 
 
 class SqliteFile:
@@ -97,6 +103,7 @@ class SqliteFile:
     dialect = SQLITE
     silence: float | None = None  # a file always answers
     plain = False
+    errors: tuple[type[Exception], ...] = (sqlite3.Error, OverflowError)
 
     def __init__(self, config: DatabaseConfig) -> None:
         path = Path(config.database).expanduser()
@@ -108,19 +115,23 @@ class SqliteFile:
     def __str__(self) -> str:
         return f"sqlite {self.path}"
 
+    def told(self, error: Exception) -> str:
+        """Return what the error says."""
+        return str(error)
+
     def connect(self, create: bool) -> sqlite3.Connection:
         """Open the file; make it if `create` and it is missing."""
         if not create and not self.path.exists():
             raise MissingDatabaseError(
                 f"there is no database file {self.path}; fill the table first, or check the path"
             )
-        with translated_errors(SQLITE, f"opening {self.path}"):
+        with translated_errors(self, f"opening {self.path}"):
             # Used by one thread only; but another may be the one that collects, and so closes it.
             connection = sqlite3.connect(
                 self.path, timeout=_LOCK_TIMEOUT, isolation_level=None, check_same_thread=False
             )
         try:
-            with translated_errors(SQLITE, f"opening {self.path}"):
+            with translated_errors(self, f"opening {self.path}"):
                 connection.execute("PRAGMA foreign_keys = ON")
                 connection.execute("PRAGMA synchronous = FULL")
                 if create:
@@ -166,25 +177,10 @@ def network_file_system(path: Path, mounts: Path = _MOUNTS) -> str | None:
     return kind if kind in _NETWORK_FILE_SYSTEMS else None
 
 
-_SESSION: dict[str, Any] = {
-    # Others' locks on rows that do not concern us must not hold us up.
-    "init_command": "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-    # What does not fit is an error, never cut to size.
-    "sql_mode": "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION",
-}
+class Server:
+    """A database on a server, as far as servers are alike: their address, the way there, and the password."""
 
-
-class _PlainConnection(Connection):
-    """Does without SET NAMES: the handshake tells the character set, which some servers ignore."""
-
-    def set_character_set(self, charset: str, collation: str | None = None) -> None:
-        """Leave it as it is."""
-
-
-class MySqlServer:
-    """A database on a MySQL or MariaDB server."""
-
-    dialect = MYSQL
+    dialect: Dialect
     silence: float | None = None
     plain = False
 
@@ -194,45 +190,15 @@ class MySqlServer:
 
     def __str__(self) -> str:
         credentials = self.config.credentials
-        return f"mysql {self.config.database} on {credentials.unix_socket or f'{credentials.host}:{credentials.port}'}"
+        place = credentials.unix_socket or f"{credentials.host}:{credentials.port}"
+        return f"{self.dialect.name} {self.config.database} on {place}"
 
     def connect(self, create: bool) -> Any:
         """Open a connection to the server; `create` says nothing here."""
         return self._connect(self.config.database)
 
     def _connect(self, database: str | None) -> Any:
-        credentials = self.config.credentials
-        options: dict[str, Any] = dict(zip(("host", "port"), self._address(), strict=True))
-        if credentials.unix_socket:
-            options = {"unix_socket": credentials.unix_socket}
-        with translated_errors(MYSQL, f"connecting to {self}"):
-            connect: Any = _PlainConnection if self.plain else Connection
-            connection = connect(
-                **options,
-                **self._encryption,
-                **({} if self.plain else _SESSION),
-                user=credentials.user,
-                password=self._password,
-                database=database,
-                charset="utf8mb4",
-                autocommit=True,
-                connect_timeout=_CONNECT_TIMEOUT,
-                read_timeout=self.silence,
-                write_timeout=self.silence,
-            )
-        if not self._encryption:
-            self._remember_encryption(connection)
-        return connection
-
-    def create(self) -> None:
-        """Make the database, if it is not there."""
-        name = MYSQL.quote(self.config.database)
-        try:
-            connection = self._connect(None)
-            with connection, translated_errors(MYSQL, f"creating {self}"):
-                connection.cursor().execute(f"CREATE DATABASE IF NOT EXISTS {name} CHARACTER SET utf8mb4")
-        except AccessDeniedError as error:
-            raise DatabaseCreationError(str(error)) from error
+        raise NotImplementedError
 
     def close_tunnel(self) -> None:
         """Close this process's tunnel, if there is one."""
@@ -268,6 +234,67 @@ class MySqlServer:
                 "run it by hand to see why"
             )
         return done.stdout.rstrip("\r\n")
+
+
+_SESSION: dict[str, Any] = {
+    # Others' locks on rows that do not concern us must not hold us up.
+    "init_command": "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+    # What does not fit is an error, never cut to size.
+    "sql_mode": "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION",
+}
+
+
+class _PlainConnection(Connection):
+    """Does without SET NAMES: the handshake tells the character set, which some servers ignore."""
+
+    def set_character_set(self, charset: str, collation: str | None = None) -> None:
+        """Leave it as it is."""
+
+
+class MySqlServer(Server):
+    """A database on a MySQL or MariaDB server."""
+
+    dialect = MYSQL
+    # RuntimeError is raised where a package of pymysql's own is missing.
+    errors: tuple[type[Exception], ...] = (pymysql.Error, RuntimeError)
+
+    def told(self, error: Exception) -> str:
+        """Return what the error says, without its number."""
+        return str(error.args[-1] if error.args else error)
+
+    def _connect(self, database: str | None) -> Any:
+        credentials = self.config.credentials
+        options: dict[str, Any] = dict(zip(("host", "port"), self._address(), strict=True))
+        if credentials.unix_socket:
+            options = {"unix_socket": credentials.unix_socket}
+        with translated_errors(self, f"connecting to {self}"):
+            connect: Any = _PlainConnection if self.plain else Connection
+            connection = connect(
+                **options,
+                **self._encryption,
+                **({} if self.plain else _SESSION),
+                user=credentials.user,
+                password=self._password,
+                database=database,
+                charset="utf8mb4",
+                autocommit=True,
+                connect_timeout=_CONNECT_TIMEOUT,
+                read_timeout=self.silence,
+                write_timeout=self.silence,
+            )
+        if not self._encryption:
+            self._remember_encryption(connection)
+        return connection
+
+    def create(self) -> None:
+        """Make the database, if it is not there."""
+        name = MYSQL.quote(self.config.database)
+        try:
+            connection = self._connect(None)
+            with connection, translated_errors(self, f"creating {self}"):
+                connection.cursor().execute(f"CREATE DATABASE IF NOT EXISTS {name} CHARACTER SET utf8mb4")
+        except AccessDeniedError as error:
+            raise DatabaseCreationError(str(error)) from error
 
     @cached_property
     def _encryption(self) -> dict[str, Any]:

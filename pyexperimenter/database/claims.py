@@ -154,7 +154,7 @@ class ClaimStore(ExperimentReader):
         number, run, still_open = cursor.one(self._sql.last_attempt, [experiment_id]) or (0, 1, 0)
         if still_open and row_status == "running":
             cursor.run(self._sql.close_attempts, ["superseded", experiment_id])
-        cursor.run(
+        attempt = cursor.insert(
             self._sql.open_attempt,
             [
                 experiment_id,
@@ -165,13 +165,13 @@ class ClaimStore(ExperimentReader):
                 worker.pid,
                 worker.job_id,
                 worker.git_commit,
-                worker.git_dirty if worker.git_dirty is None else int(worker.git_dirty),
+                worker.git_dirty,
                 worker.python,
                 worker.library,
                 lease,
             ],
         )
-        return Attempt(cursor.last_id, experiment_id, row_status)
+        return Attempt(attempt, experiment_id, row_status)
 
     def _decode_keyfields(self, row: tuple[Any, ...]) -> dict[str, Any]:
         named = zip(self.schema.keyfields.items(), row[1:], strict=True)
@@ -409,7 +409,7 @@ class ClaimStore(ExperimentReader):
     ) -> int:
         """End an attempt; 0 if it had ended before. If it concludes, retries and losses are counted anew after it."""
         measured = [usage.wall_seconds, usage.cpu_seconds, usage.max_rss_bytes]
-        return cursor.run(self._sql.finish_attempt, [outcome, int(concludes), error, *measured, output, attempt])
+        return cursor.run(self._sql.finish_attempt, [outcome, concludes, error, *measured, output, attempt])
 
     def _setbacks(self, cursor: Cursor, experiment_id: int, outcome: str) -> int:
         """Count the attempts that ended so since the experiment last came to an end or was reset."""

@@ -14,8 +14,7 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 from pyexperimenter.config.model import DatabaseConfig
-from pyexperimenter.database.backend import DRIVER_ERRORS, backend_of, translated
-from pyexperimenter.database.dialect import Dialect
+from pyexperimenter.database.backend import Backend, backend_of, translated
 from pyexperimenter.exceptions import (
     DatabaseError,
     InvalidValueError,
@@ -34,17 +33,18 @@ _IDLE_SECONDS = 0.5  # after which a released connection is closed
 class Cursor:
     """A database cursor that takes ``?`` for parameters on every database, and raises our errors."""
 
-    def __init__(self, cursor: Any, dialect: Dialect) -> None:
+    def __init__(self, cursor: Any, backend: Backend) -> None:
         self._cursor = cursor
-        self._dialect = dialect
+        self._backend = backend
+        self._dialect = backend.dialect
 
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run one statement and return the number of rows it changed."""
         self._refuse_too_large(parameters)
         try:
             self._cursor.execute(self._dialect.statement(sql), tuple(parameters))
-        except DRIVER_ERRORS as error:
-            raise translated(error, self._dialect, f"running: {sql}") from error
+        except self._backend.errors as error:
+            raise translated(error, self._backend, f"running: {sql}") from error
         return int(self._cursor.rowcount)
 
     def _refuse_too_large(self, parameters: Sequence[Any]) -> None:
@@ -68,8 +68,8 @@ class Cursor:
             self._refuse_too_large(row)
         try:
             self._cursor.executemany(self._dialect.statement(sql), rows)
-        except DRIVER_ERRORS as error:
-            raise translated(error, self._dialect, f"running: {sql}") from error
+        except self._backend.errors as error:
+            raise translated(error, self._backend, f"running: {sql}") from error
         return int(self._cursor.rowcount)
 
     def one(self, sql: str, parameters: Sequence[Any] = ()) -> tuple[Any, ...] | None:
@@ -88,10 +88,24 @@ class Cursor:
         """Names of the columns that the last query gave; empty if it was no query."""
         return [column[0] for column in self._cursor.description or ()]
 
-    @property
-    def last_id(self) -> int:
-        """ID of the row inserted last."""
-        return int(self._cursor.lastrowid)
+    def insert(self, sql: str, parameters: Sequence[Any]) -> int:
+        """Run an INSERT of one row and return its ID."""
+        self.run(f"{sql}{self._dialect.returning_id}", parameters)
+        return int(self._dialect.inserted_id(self._cursor))
+
+    @contextmanager
+    def undone_alone(self) -> Iterator[None]:
+        """Let the transaction go on after an error in the block, which is undone; once a transaction."""
+        if self._dialect.savepoint is None:
+            yield
+            return
+        save, go_back = self._dialect.savepoint
+        self.run(save)
+        try:
+            yield
+        except InvalidValueError:
+            self.run(go_back)
+            raise
 
 
 def _is_large(value: Any) -> bool:
@@ -208,7 +222,7 @@ class Database:
     def _cursor(self, create: bool) -> Iterator[Cursor]:
         with self._local.connection(lambda: self._backend.connect(create)) as connection:
             try:
-                yield Cursor(connection.cursor(), self.dialect)
+                yield Cursor(connection.cursor(), self._backend)
             except PyExperimenterError as error:
                 if isinstance(error, TransientDatabaseError):
                     self._local.drop()  # whatever state it is in, a new one is clean

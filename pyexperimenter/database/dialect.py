@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import attrgetter
+from typing import Any
 
 from pyexperimenter.exceptions import (
     AccessDeniedError,
@@ -20,7 +22,7 @@ from pyexperimenter.exceptions import (
     ServerUnreachableError,
     TransientDatabaseError,
 )
-from pyexperimenter.fieldtypes import FieldType
+from pyexperimenter.fieldtypes import FieldType, Kind
 
 IDENTITY = "pyexperimenter_identity"
 """Name of the invisible column that holds a row's identity, where a database needs one."""
@@ -34,7 +36,7 @@ class Remedy:
     advice: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is itself, and so has a hash
 class Dialect:
     """One database's way to say what every database can do.
 
@@ -46,6 +48,8 @@ class Dialect:
         What identifiers are put in.
     placeholder : str
         What the driver replaces by a parameter. Statements are written with ``?`` everywhere.
+    opaque : str
+        Regular expression of quoted texts and comments, in which a ``?`` is no parameter.
     begin : str
         Starts a transaction that may write, with whatever lock keeps two of them apart.
     now, now_exact : str
@@ -62,9 +66,11 @@ class Dialect:
         Declared types that are stored as another type here.
     table_options : str
         Suffix of a CREATE TABLE.
+    whole_seconds : str
+        Type of a time to the second.
     identity : Callable
-        Quoted keyfields -> expressions that are equal for two rows exactly if all their keyfields are, NULL being
-        equal to NULL.
+        Quoted keyfields with their types -> expressions that are equal for two rows exactly if all their keyfields are,
+        NULL being equal to NULL.
     add_identity, drop_identity : str
         Statement that makes the database refuse a second row with equal ``{identity}``, and the one that undoes it.
     add_after : str
@@ -73,22 +79,32 @@ class Dialect:
         Queries for (name, declared type) of a table's columns, the names of its indexes, and the tables whose
         foreign keys refer to it.
     exclusive : tuple of str or None
-        Statements that take and give back a named lock, where DDL is not part of a transaction.
+        Statements that take and give back a named lock under which tables are changed. None for the first: starting a
+        transaction is enough. None for the second: the lock ends with the transaction that DDL is part of.
+    savepoint : tuple of str or None
+        Statements that set a savepoint and go back to it, where an error spoils its transaction.
+    returning_id, inserted_id : str, Callable
+        Suffix of an INSERT that makes it tell the new ID, if it needs one; the driver's cursor -> that ID.
+    folded : frozenset of str
+        The library's own names that mean something else unless they are quoted.
     largest_packet : str or None
         Query for the most bytes of a statement with its values, where exceeding it costs the connection.
     longest_name : int or None
         Most characters of an identifier.
     lengths_matter : bool
         Whether the database itself refuses what is longer than declared.
+    comparable : Mapping of Kind to str
+        Kinds of columns ``{}`` that cannot be compared -> an expression for them that can.
     keeps_infinity : bool
         Whether a DOUBLE can be infinite.
     remedies : Mapping
-        Driver's error code, or part of its message, -> what it means.
+        Driver's error code, SQLSTATE or its class, or part of its message, -> what it means.
     """
 
     name: str
     quote_mark: str
     placeholder: str
+    opaque: str
     begin: str
     now: str
     now_exact: str
@@ -99,17 +115,23 @@ class Dialect:
     id_column: str
     column_types: Mapping[str, str]
     table_options: str
-    identity: Callable[[Sequence[str]], str]
+    whole_seconds: str
+    identity: Callable[[Mapping[str, FieldType]], str]
     add_identity: str
     drop_identity: str
     add_after: str
     list_columns: str
     list_indexes: str
     list_references: str
-    exclusive: tuple[str, str] | None
+    exclusive: tuple[str | None, str | None]
+    savepoint: tuple[str, str] | None
+    returning_id: str
+    inserted_id: Callable[[Any], Any]
+    folded: frozenset[str]
     largest_packet: str | None
     longest_name: int | None
     lengths_matter: bool
+    comparable: Mapping[Kind, str]
     keeps_infinity: bool
     remedies: Mapping[int | str, Remedy]
 
@@ -124,10 +146,13 @@ class Dialect:
 
     def statement(self, sql: str) -> str:
         """Translate a statement written with ``?`` into the driver's form."""
-        return sql if self.placeholder == "?" else _with_placeholder(sql, self.placeholder)
+        return sql if self.placeholder == "?" else _translated(sql, self)
 
     def meaning_of(self, error: Exception) -> Remedy | None:
         """Return what a driver's error means, or None where it has no special meaning."""
+        state = getattr(error, "sqlstate", None)
+        if state:
+            return self.remedies.get(state) or self.remedies.get(state[:2])
         message = str(error)
         for part, remedy in self.remedies.items():
             if isinstance(part, str) and part in message:
@@ -136,21 +161,19 @@ class Dialect:
         return self.remedies.get(code) if isinstance(code, int) else None
 
 
-_QUOTED_OR_MARK = re.compile(
-    r"""'(?:[^'\\]|''|\\.)*'|"(?:[^"\\]|""|\\.)*"|`(?:[^`]|``)*`"""
-    r"""|--(?=\s|\Z)[^\n]*|\#[^\n]*|/\*.*?(?:\*/|\Z)|\?|%""",
-    re.S,
-)
-
-
 @lru_cache(maxsize=512)
-def _with_placeholder(sql: str, placeholder: str) -> str:
-    """Replace each ``?`` that stands for a parameter, none inside quotes or comments; double each ``%``."""
+def _translated(sql: str, dialect: Dialect) -> str:
+    """Replace each ``?`` that stands for a parameter, and quote what is folded, none inside quotes or comments.
+
+    Each ``%`` is doubled.
+    """
 
     def replace(match: re.Match[str]) -> str:
-        return placeholder if match[0] == "?" else match[0].replace("%", "%%")
+        if match[0] in dialect.folded:
+            return dialect.quote(match[0])
+        return dialect.placeholder if match[0] == "?" else match[0].replace("%", "%%")
 
-    return _QUOTED_OR_MARK.sub(replace, sql)
+    return re.sub(rf"{dialect.opaque}|\?|%|\b[A-Z]+\b", replace, sql, flags=re.S)
 
 
 # A second worker, or the researcher's own SQL session, was at it at the same time.
@@ -160,7 +183,7 @@ _NO_COLUMN = Remedy(DatabaseQueryError, "check the names of columns; texts stand
 _LOST = Remedy(TransientDatabaseError, "the connection was lost; try again")
 
 
-def _sqlite_identity(columns: Sequence[str]) -> str:
+def _sqlite_identity(columns: Mapping[str, FieldType]) -> str:
     # In a unique index each NULL differs from every other. So NULL is indexed as 0, and a mask that says which
     # columns are NULL keeps that 0 apart from a real one. Collations of hand-made columns are overruled.
     values = ", ".join(f"ifnull({column}, 0) COLLATE BINARY" for column in columns)
@@ -172,6 +195,7 @@ SQLITE = Dialect(
     name="sqlite",
     quote_mark='"',
     placeholder="?",
+    opaque="",  # the driver sees to it
     begin="BEGIN IMMEDIATE",
     now="datetime('now')",
     now_exact="strftime('%Y-%m-%d %H:%M:%f', 'now')",
@@ -183,6 +207,7 @@ SQLITE = Dialect(
     # A column's affinity follows from its type's name: TEXT keeps JSON from being read as a number.
     column_types={"JSON": "JSON TEXT", "FLOAT": "DOUBLE", "NUMERIC": "DOUBLE", "DECIMAL": "DOUBLE"},
     table_options="",
+    whole_seconds="DATETIME",
     identity=_sqlite_identity,
     add_identity="CREATE UNIQUE INDEX {index} ON {table} ({identity})",
     drop_identity="DROP INDEX {index}",
@@ -193,10 +218,15 @@ SQLITE = Dialect(
         "SELECT DISTINCT m.name FROM sqlite_master m JOIN pragma_foreign_key_list(m.name) f "
         "WHERE m.type = 'table' AND lower(f.\"table\") = lower(?) ORDER BY m.name"
     ),
-    exclusive=None,
+    exclusive=(None, None),
+    savepoint=None,
+    returning_id="",
+    inserted_id=attrgetter("lastrowid"),
+    folded=frozenset(),
     largest_packet=None,
     longest_name=None,
     lengths_matter=False,
+    comparable={},
     keeps_infinity=True,
     remedies={
         "database is locked": _BUSY,
@@ -219,7 +249,7 @@ SQLITE = Dialect(
 )
 
 
-def _mysql_identity(columns: Sequence[str]) -> str:
+def _mysql_identity(columns: Mapping[str, FieldType]) -> str:
     # A hash of the columns' bytes is blind to collations, takes texts of any length, and tells NULL from all.
     parts = ", ".join(f"IFNULL(SHA2({column}, 256), 'NULL')" for column in columns)
     return f"UNHEX(SHA2(CONCAT_WS('-', {parts}), 256))"
@@ -229,12 +259,19 @@ _UNREACHABLE = Remedy(ServerUnreachableError, "check host, port and that the ser
 _DENIED = Remedy(AccessDeniedError, "check user, password and the user's grants")
 _NO_ROOM = Remedy(DatabaseFullError, "free some space on the server; nothing committed was lost")
 _MISFIT = Remedy(InvalidValueError, "the column of the table is narrower than the configuration declares")
+_BAD_CERTIFICATE = Remedy(
+    DatabaseConnectionError, "the server's certificate is not of the given ca, or another host's; check 'tls'"
+)
 _READ_ONLY = Remedy(ReadOnlyDatabaseError, "connect to a server that may be written to")
 
 MYSQL = Dialect(
     name="mysql",
     quote_mark="`",
     placeholder="%s",
+    opaque=(
+        r"""'(?:[^'\\]|''|\\.)*'|"(?:[^"\\]|""|\\.)*"|`(?:[^`]|``)*`"""
+        r"""|--(?=\s|\Z)[^\n]*|\#[^\n]*|/\*.*?(?:\*/|\Z)"""
+    ),
     begin="START TRANSACTION",
     now="UTC_TIMESTAMP()",
     now_exact="UTC_TIMESTAMP(6)",
@@ -254,6 +291,7 @@ MYSQL = Dialect(
         "TIMESTAMP": "DATETIME(6)",
     },
     table_options=" ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    whole_seconds="DATETIME",
     identity=_mysql_identity,
     add_identity=(
         f"ALTER TABLE {{table}} ADD COLUMN `{IDENTITY}` BINARY(32) GENERATED ALWAYS AS ({{identity}}) STORED "
@@ -275,9 +313,14 @@ MYSQL = Dialect(
         "ORDER BY table_name"
     ),
     exclusive=("SELECT GET_LOCK(SHA2(?, 256), 60)", "SELECT RELEASE_LOCK(SHA2(?, 256))"),
+    savepoint=None,
+    returning_id="",
+    inserted_id=attrgetter("lastrowid"),
+    folded=frozenset(),
     largest_packet="SELECT @@max_allowed_packet",
     longest_name=64,
     lengths_matter=True,
+    comparable={},
     keeps_infinity=False,
     remedies={
         1020: _BUSY,  # the row changed since the snapshot (MariaDB's innodb_snapshot_isolation)
@@ -314,11 +357,157 @@ MYSQL = Dialect(
         1153: Remedy(InvalidValueError, "the value is larger than the server's max_allowed_packet"),
         1062: Remedy(InvalidValueError, "a row with these values exists already"),
         3159: Remedy(AccessDeniedError, "the server wants TLS; give 'tls' in the credentials"),
-        "certificate verify failed": Remedy(
-            DatabaseConnectionError, "the server's certificate is not of the given ca, or another host's; check 'tls'"
-        ),
+        "certificate verify failed": _BAD_CERTIFICATE,
         "cryptography": Remedy(
             AccessDeniedError, "this server's passwords need the package cryptography (pip install cryptography) or TLS"
         ),
+    },
+)
+
+
+def _postgresql_identity(columns: Mapping[str, FieldType]) -> str:
+    # A hash takes texts of any length and any number of keyfields, and is blind to collations. What it is made of has
+    # to be the same in every session, so that no date is written in that session's style.
+    parts = " || ' ' || ".join(
+        f"coalesce({_POSTGRESQL_FORMS.get(kind.kind, '{}::text').format(column)}, 'NULL')"
+        for column, kind in columns.items()
+    )
+    return f"sha256(({parts})::bytea)"
+
+
+# The text's own bytes: in a bytea's notation only a backslash means something else. (convert_to may not be indexed.)
+_HASHED = "encode(sha256(replace({}::text, chr(92), repeat(chr(92), 2))::bytea), 'hex')"
+_POSTGRESQL_FORMS = {
+    Kind.TEXT: _HASHED,
+    Kind.JSON: _HASHED,
+    Kind.BINARY: "encode(sha256({}), 'hex')",
+    Kind.REAL: "({} + 0.0)::text",  # -0.0 and 0.0 are one value
+    Kind.DATETIME: "encode(timestamp_send({}), 'hex')",
+    Kind.DATE: "encode(date_send({}), 'hex')",
+}
+
+_POSTGRESQL_UTC = "(clock_timestamp() AT TIME ZONE 'UTC')"
+
+POSTGRESQL = Dialect(
+    name="postgresql",
+    quote_mark='"',
+    placeholder="%s",
+    # A backslash means something only after E; some operators begin with #.
+    opaque=(
+        r"""\b[eE]'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*'|"(?:[^"]|"")*\""""
+        r"""|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|--[^\n]*|/\*.*?(?:\*/|\Z)"""
+    ),
+    # Others' locks on rows that do not concern us must not hold us up, nor fail us.
+    begin="BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+    now=f"date_trunc('second', {_POSTGRESQL_UTC})",
+    now_exact=_POSTGRESQL_UTC,
+    later=f"({_POSTGRESQL_UTC} + make_interval(secs => ?))",
+    row_lock=" FOR UPDATE",
+    skip_locked=" FOR UPDATE SKIP LOCKED",
+    insert_missing=" ON CONFLICT DO NOTHING",
+    # ALWAYS: an ID given by hand would not be counted, and collide with a later row's.
+    id_column="BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+    column_types={
+        "TINYINT": "SMALLINT",
+        "MEDIUMINT": "INTEGER",
+        "INT": "INTEGER",
+        "TINYINT UNSIGNED": "SMALLINT",
+        "SMALLINT UNSIGNED": "INTEGER",
+        "MEDIUMINT UNSIGNED": "INTEGER",
+        "INT UNSIGNED": "BIGINT",
+        "INTEGER UNSIGNED": "BIGINT",
+        "BIGINT UNSIGNED": "NUMERIC(20,0)",
+        "DOUBLE": "DOUBLE PRECISION",
+        "FLOAT": "DOUBLE PRECISION",
+        "REAL": "DOUBLE PRECISION",
+        "NUMERIC": "DOUBLE PRECISION",
+        "DECIMAL": "DOUBLE PRECISION",
+        "BOOL": "BOOLEAN",
+        **dict.fromkeys(("TINYTEXT", "MEDIUMTEXT", "LONGTEXT"), "TEXT"),
+        **dict.fromkeys(("TINYBLOB", "BLOB", "MEDIUMBLOB", "LONGBLOB"), "BYTEA"),
+        "DATETIME": "TIMESTAMP",
+    },
+    table_options="",
+    whole_seconds="TIMESTAMP(0)",
+    identity=_postgresql_identity,
+    add_identity="CREATE UNIQUE INDEX {index} ON {table} ({identity})",
+    drop_identity="DROP INDEX {index}",
+    add_after="",
+    # Types in words of ours: a TEXT is as long as a LONGTEXT here, and a REAL has 7 digits.
+    list_columns=(
+        "SELECT attname, CASE format_type(atttypid, atttypmod) "
+        "WHEN 'text' THEN 'LONGTEXT' WHEN 'bytea' THEN 'LONGBLOB' "
+        "WHEN 'real' THEN 'FLOAT' WHEN 'character varying' THEN 'LONGTEXT' ELSE upper(replace(replace("
+        "format_type(atttypid, atttypmod), 'character varying', 'varchar'), ' without time zone', '')) END "
+        "FROM pg_attribute WHERE attrelid = to_regclass(quote_ident(?)) AND attnum > 0 AND NOT attisdropped "
+        "ORDER BY attnum"
+    ),
+    list_indexes=(
+        "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
+        "WHERE i.indrelid = to_regclass(quote_ident(?))"
+    ),
+    list_references=(
+        "SELECT DISTINCT c.relname FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid "
+        "WHERE f.contype = 'f' AND f.confrelid = to_regclass(quote_ident(?)) ORDER BY c.relname"
+    ),
+    exclusive=("SELECT 1 FROM pg_advisory_xact_lock(hashtextextended(?, 0))", None),
+    savepoint=("SAVEPOINT before", "ROLLBACK TO SAVEPOINT before"),
+    returning_id=' RETURNING "ID"',
+    inserted_id=lambda cursor: cursor.fetchone()[0],
+    folded=frozenset({"ID"}),
+    largest_packet=None,
+    longest_name=63,
+    lengths_matter=True,
+    comparable={Kind.JSON: "{}::text"},
+    keeps_infinity=True,
+    remedies={
+        "40001": _BUSY,  # serialization failure
+        "40P01": _BUSY,  # deadlock
+        "55P03": _BUSY,  # lock timeout
+        "55006": _BUSY,  # the database is in use
+        "57014": _BUSY,  # an administrator cancelled the statement
+        "53300": _BUSY,  # too many connections
+        "0A000": _BUSY,  # a plan made before the table was changed
+        "57": _LOST,  # shutdown, crash, or an administrator ended the connection
+        "08": _LOST,
+        "25P03": _LOST,  # idle in a transaction for too long
+        "28": _DENIED,
+        "42501": _DENIED,
+        "3D000": Remedy(MissingDatabaseError, "create it, or let create_table(create_database=True) do so"),
+        "42P01": _NO_TABLE,
+        "25006": _READ_ONLY,
+        "53": _NO_ROOM,
+        "58030": _NO_ROOM,  # I/O error
+        "22": _MISFIT,
+        "23505": Remedy(InvalidValueError, "a row with these values exists already"),
+        # While connecting there are no codes.
+        "password authentication failed": _DENIED,
+        "no password supplied": _DENIED,
+        "no pg_hba.conf entry": _DENIED,
+        "authentication failed": _DENIED,
+        "permission denied for database": _DENIED,
+        "is not permitted to log in": _DENIED,
+        "certificate verify failed": _BAD_CERTIFICATE,
+        "server certificate for": _BAD_CERTIFICATE,
+        "server does not support SSL": Remedy(
+            DatabaseConnectionError, "the server has no TLS; leave 'tls' out of the credentials"
+        ),
+        "too many clients": _BUSY,
+        "too many connections": _BUSY,
+        "remaining connection slots": _BUSY,
+        "does not exist": Remedy(MissingDatabaseError, "create it, or let create_table(create_database=True) do so"),
+        "the database system is": _UNREACHABLE,  # starting up, shutting down, in recovery
+        "connection to server": _UNREACHABLE,
+        "failed to resolve host": _UNREACHABLE,
+        "connection timeout expired": _UNREACHABLE,
+        "could not translate host name": _UNREACHABLE,
+        "server closed the connection": _LOST,
+        "the connection is closed": _LOST,
+        "the connection is lost": _LOST,
+        "connection has been closed": _LOST,
+        "consuming input failed": _LOST,
+        "sending query": _LOST,
+        "flushing failed": _LOST,
+        "no answer": _LOST,
     },
 )

@@ -110,7 +110,9 @@ class ExperimentReader:
 
     def has_other(self, keyfield: str, experiment_id: int) -> bool:
         """Tell whether a keyfield has another value somewhere in the table than in this experiment."""
-        return bool(self.query(self._sql.other_value.format(self.schema.q(keyfield)), [experiment_id])[1])
+        comparable = self.database.dialect.comparable.get(self.schema.columns[keyfield].kind, "{}")
+        columns = [comparable.format(f"{row}.{self.schema.q(keyfield)}") for row in ("t", "one")]
+        return bool(self.query(self._sql.other_value.format(*columns), [experiment_id])[1])
 
     def activity(self) -> tuple[datetime, list[tuple[datetime, datetime]], list[tuple[Any, ...]]]:
         """Return the database's time, starts and ends of executions that ended lately, and who executes what.

@@ -198,7 +198,7 @@ class Schema:
 
     @property
     def _identity(self) -> str:
-        return self.dialect.identity([self.q(name) for name in self.keyfields])
+        return self.dialect.identity({self.q(name): field for name, field in self.keyfields.items()})
 
     def add_column(self, table: str, name: str, field: FieldType, after: str | None = None) -> str:
         """Return the ALTER TABLE that adds a column, behind another where the database can do that."""
@@ -226,7 +226,7 @@ class Schema:
 
     def declaration(self, name: str, field: FieldType) -> str:
         """Return a column's name and type as in a CREATE TABLE."""
-        kind = "DATETIME" if name in _WHOLE_SECONDS else self.dialect.column_type(field)
+        kind = self.dialect.whole_seconds if name in _WHOLE_SECONDS else self.dialect.column_type(field)
         return f"{self.q(name)} {kind}"
 
     def _create_side(self, table: str, columns: Mapping[str, FieldType], id_type: str) -> list[str]:

@@ -111,7 +111,7 @@ class Statements:
         # was reset.
         self.setbacks = (
             f"SELECT COUNT(*) FROM {attempts} WHERE experiment_id = ? AND outcome = ? AND number > COALESCE((SELECT "
-            f"MAX(number) FROM {attempts} WHERE experiment_id = ? AND concludes = 1)"
+            f"MAX(number) FROM {attempts} WHERE experiment_id = ? AND concludes)"
             ", 0)"
         )
 
@@ -172,11 +172,11 @@ class Statements:
             f"SELECT ID, {', '.join(keyfields)}, error FROM {table} "
             "WHERE status = 'error' AND ID > ? ORDER BY ID LIMIT ?"
         )
-        # [column], ID. Whether a column has another value somewhere than in this row. Columns are compared, as a native
-        # JSON column equals no text.
+        # [column of t, column of one], ID. Whether a column has another value somewhere than in this row. Columns are
+        # compared, as a native JSON column equals no text.
         self.other_value = (
             f"SELECT 1 FROM {table} t JOIN {table} one ON one.ID = ? "
-            "WHERE t.{0} <> one.{0} OR (t.{0} IS NULL) <> (one.{0} IS NULL) LIMIT 1"
+            "WHERE {0} <> {1} OR ({0} IS NULL) <> ({1} IS NULL) LIMIT 1"
         )
         self.now_exactly = f"SELECT {d.now_exact}"
         # Executions that ended lately. Those begun last are looked at, as they are found by their IDs; only so many of

@@ -258,7 +258,8 @@ class ExperimentStore(ClaimStore):
     def _update_row(self, cursor: Cursor, attempt: Attempt, values: Mapping[str, Any]) -> InvalidValueError | None:
         def update(values: Mapping[str, Any]) -> None:
             assignments, parameters = self._assignments(cursor, values)
-            cursor.run(self._sql.update_row.format(assignments), [*parameters, attempt.experiment_id])
+            with cursor.undone_alone():
+                cursor.run(self._sql.update_row.format(assignments), [*parameters, attempt.experiment_id])
 
         problem = None
         try:
@@ -398,7 +399,7 @@ class ExperimentStore(ClaimStore):
         with self.database.transaction() as cursor:
             cursor.run(
                 self._sql.reset_attempts.format(condition.sql),
-                (outcome, int(outcome == "reset"), *condition.parameters),
+                (outcome, outcome == "reset", *condition.parameters),
             )
             return cursor.run(self._sql.reset_rows.format(condition.sql), condition.parameters)
 

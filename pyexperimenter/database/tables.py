@@ -55,7 +55,7 @@ class Tables:
         DuplicateExperimentsError
             If `identity` is wanted, but the table holds rows with equal keyfields.
         """
-        if self._dialect.exclusive is not None and self._are_complete(codecarbon, identity):
+        if self._dialect.exclusive[0] is not None and self._are_complete(codecarbon, identity):
             return  # thousands of workers that start at once do not queue for the lock
         with self._exclusively() as cursor:
             existing = self._columns(cursor, self._schema.table)
@@ -124,21 +124,18 @@ class Tables:
     @contextmanager
     def _exclusively(self) -> Iterator[Cursor]:
         """Let one process at a time change the tables, in one transaction where the database can do that."""
-        if self._dialect.exclusive is None:
-            with self.database.transaction(create=True) as cursor:
-                yield cursor
-            return
         take, give_back = self._dialect.exclusive
-        with self.database.query() as cursor:
+        with self.database.query() if give_back else self.database.transaction(create=True) as cursor:
             name = f"{self.database.config.database}.{self._schema.table}"
-            if cursor.one(take, [name]) != (1,):
+            if take and cursor.one(take, [name]) != (1,):
                 raise DatabaseQueryError(
                     f"somebody else has been changing the tables of {name} for a minute; try again"
                 )
             try:
                 yield cursor
             finally:
-                cursor.all(give_back, [name])
+                if give_back:
+                    cursor.all(give_back, [name])
 
     def _columns(self, cursor: Cursor, table: str) -> dict[str, str]:
         """Return a table's columns and declared types; empty if there is no such table."""
@@ -206,6 +203,8 @@ class Tables:
                 )
 
     def _holds(self, declared: str, field: FieldType) -> bool:
+        if declared.upper() == self._dialect.column_type(field):
+            return True
         existing = _parsed(declared)
         if existing is None:
             return False

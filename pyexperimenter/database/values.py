@@ -89,7 +89,6 @@ def _datetime_text(value: datetime) -> str:
 
 # Numbers, texts and bytes go to the driver as they are.
 _ENCODERS: dict[Kind, Callable[[Any], Any]] = {
-    Kind.BOOLEAN: int,
     Kind.JSON: to_json,
     Kind.DATETIME: _datetime_text,
     Kind.DATE: date.isoformat,

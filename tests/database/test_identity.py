@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
+import psycopg
 import pymysql
 import pytest
 from servers import Target
@@ -20,7 +21,7 @@ KEYFIELDS = {
     "options": "JSON",
     "day": "DATETIME",
 }
-REFUSED = (sqlite3.IntegrityError, pymysql.err.IntegrityError)
+REFUSED = (sqlite3.IntegrityError, pymysql.err.IntegrityError, psycopg.IntegrityError)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 
+import psycopg
 import pymysql
 import pytest
 import yaml
@@ -26,7 +27,7 @@ def test_each_test_gets_a_fresh_database(target: Target, time: str) -> None:
 def test_foreign_keys_are_enforced(target: Target) -> None:
     target.query("CREATE TABLE parent (ID INTEGER PRIMARY KEY)")
     target.query("CREATE TABLE child (parent_id INTEGER, FOREIGN KEY (parent_id) REFERENCES parent (ID))")
-    with pytest.raises((sqlite3.IntegrityError, pymysql.IntegrityError)):
+    with pytest.raises((sqlite3.IntegrityError, pymysql.IntegrityError, psycopg.IntegrityError)):
         target.query("INSERT INTO child VALUES (1)")
 
 
@@ -36,9 +37,10 @@ def test_credentials_file_opens_the_database(target: Target) -> None:
         return
     credentials = yaml.safe_load(target.credentials_file.read_text())["CREDENTIALS"]
     login, address = credentials["Database"], credentials["Connection"]["Standard"]
-    server = Server("again", address["server"], address["port"], login["user"], login["password"])
+    assert target.server is not None
+    server = target.server.kind("again", address["server"], address["port"], login["user"], login["password"])
     with server.connect(target.database) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT DATABASE()")
+        cursor.execute("SELECT current_database()" if target.name == "postgresql" else "SELECT DATABASE()")
         assert cursor.fetchone() == (target.database,)
     assert stat.S_IMODE(target.credentials_file.stat().st_mode) == 0o600
 
