@@ -88,7 +88,7 @@ class JournalFile:
         """Close the file; with `left`, keep these entries only, or delete it if there are none."""
         if left:
             rest = self.path.with_suffix(".new")
-            with rest.open("wb", buffering=0) as file:
+            with rest.open("w+b", buffering=0) as file:
                 copy = JournalFile(rest, file)
                 for entry in left:
                     copy.add(entry)
