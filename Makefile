@@ -4,7 +4,7 @@ ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := mariadb-server-core mariadb-client-core faketime
+PACKAGES := mariadb-server-core mariadb-client-core postgresql faketime
 # Both are editable installs into one environment, so that neither shadows the other with a stale copy.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 
@@ -55,13 +55,16 @@ $(VENV)/.dev: $(VENV)/.created pyproject.toml
 	@touch $@
 
 # Only a try: where it fails, the tests say at their end what was not tested. mariadb-install-db, of the server's package,
-# calls my_print_defaults, of the client's; faketime gives a worker a wrong clock. Tests that are told where to look (see tests/servers.py) get nothing installed.
+# calls my_print_defaults, of the client's; faketime gives a worker a wrong clock. PostgreSQL is told beforehand to start no server of its own. Tests that are told where to look (see tests/servers.py) get nothing installed.
 packages:
 	@PATH="$$PATH:/usr/sbin"; \
 	if [ -n "$${PYEXPERIMENTER_TEST_MARIADB_PATH+set}" ]; then :; \
-	elif command -v mariadbd >/dev/null && command -v my_print_defaults >/dev/null && command -v faketime >/dev/null; then :; \
+	elif command -v mariadbd >/dev/null && command -v my_print_defaults >/dev/null && command -v faketime >/dev/null \
+	    && { command -v postgres || ls /usr/lib/postgresql/*/bin/postgres; } >/dev/null 2>&1; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "installing $(PACKAGES) for the tests"; \
+	    mkdir -p /etc/postgresql-common && { [ -e /etc/postgresql-common/createcluster.conf ] || \
+	      echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf; }; \
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	      apt-get install -y -qq --no-install-recommends $(PACKAGES) >/dev/null; } \
 	    || echo >&2 "$(PACKAGES) could not be installed"; \

@@ -81,7 +81,7 @@ class Cursor:
     def all(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run a query and return all its rows."""
         self.run(sql, parameters)
-        return list(self._cursor.fetchall())
+        return list(self._cursor.fetchall()) if self._cursor.description else []
 
     @property
     def columns(self) -> list[str]:

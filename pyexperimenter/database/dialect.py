@@ -150,14 +150,13 @@ class Dialect:
 
     def meaning_of(self, error: Exception) -> Remedy | None:
         """Return what a driver's error means, or None where it has no special meaning."""
-        state = getattr(error, "sqlstate", None)
-        if state:
+        code, state = error.args[0] if error.args else None, getattr(error, "sqlstate", None)
+        if state and not isinstance(code, int):  # its text may hold anything
             return self.remedies.get(state) or self.remedies.get(state[:2])
         message = str(error)
         for part, remedy in self.remedies.items():
             if isinstance(part, str) and part in message:
                 return remedy
-        code = error.args[0] if error.args else None
         return self.remedies.get(code) if isinstance(code, int) else None
 
 
@@ -436,9 +435,9 @@ POSTGRESQL = Dialect(
     # Types in words of ours: a TEXT is as long as a LONGTEXT here, and a REAL has 7 digits.
     list_columns=(
         "SELECT attname, CASE format_type(atttypid, atttypmod) "
-        "WHEN 'text' THEN 'LONGTEXT' WHEN 'bytea' THEN 'LONGBLOB' "
-        "WHEN 'real' THEN 'FLOAT' WHEN 'character varying' THEN 'LONGTEXT' ELSE upper(replace(replace("
-        "format_type(atttypid, atttypmod), 'character varying', 'varchar'), ' without time zone', '')) END "
+        "WHEN 'text' THEN 'longtext' WHEN 'bytea' THEN 'longblob' "
+        "WHEN 'real' THEN 'float' WHEN 'character varying' THEN 'longtext' ELSE replace(replace("
+        "format_type(atttypid, atttypmod), 'character varying', 'varchar'), ' without time zone', '') END "
         "FROM pg_attribute WHERE attrelid = to_regclass(quote_ident(?)) AND attnum > 0 AND NOT attisdropped "
         "ORDER BY attnum"
     ),

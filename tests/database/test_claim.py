@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import threading
 
+import psycopg
 import pytest
 from servers import Target
 from study import experimenter, store, wait_until, worker
@@ -148,11 +149,11 @@ def test_a_row_that_cannot_be_read_becomes_an_error_and_the_queue_goes_on(sqlite
 
 def test_release_opens_the_row_as_if_never_claimed(target: Target) -> None:
     opened = store(target)
-    before = target.query("SELECT * FROM study")
+    before = target.query("SELECT * FROM study ORDER BY ID")
     experiment = claim(opened)
     opened.write_results(experiment.attempt, {"accuracy": 0.5})
     opened.release(experiment.attempt)
-    assert target.query("SELECT * FROM study") == before
+    assert target.query("SELECT * FROM study ORDER BY ID") == before
     assert target.query("SELECT outcome FROM study__attempts WHERE ended IS NOT NULL") == [("released",)]
 
 
@@ -180,6 +181,13 @@ def test_add_and_claim_takes_an_open_row_and_tells_of_others(target: Target) -> 
     with pytest.raises(Exception, match=rf"exists with ID {added} and is done; reset it"):
         study_.add_experiment_and_execute({"dataset": "Wine", "seed": 1}, function)
     assert len(ran) == 2
+
+
+def test_an_id_is_given_by_the_database_alone(postgresql_target: Target) -> None:
+    """One given by hand would not be counted, and a fill would take a later row with that ID for one that exists."""
+    store(postgresql_target)
+    with pytest.raises(psycopg.Error, match="GENERATED ALWAYS"):
+        postgresql_target.query("INSERT INTO study (ID, dataset, seed) VALUES (7, 'by hand', 5)")
 
 
 def test_rows_that_others_have_locked_do_not_look_like_an_empty_table(mariadb_target: Target) -> None:

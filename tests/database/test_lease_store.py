@@ -120,7 +120,7 @@ def test_silent_is_only_who_holds_a_row_and_has_let_the_lease_run_out(target: Ta
 
 def test_a_reaped_row_is_open_and_empty_and_its_attempt_stays_on_record(target: Target) -> None:
     opened = store(target)
-    before = target.query("SELECT * FROM study")
+    before = target.query("SELECT * FROM study ORDER BY ID")
     attempt = claim(opened)
     opened.write_results(attempt, {"accuracy": 0.5})
     opened.write_logs(attempt, {"epochs": {"epoch": 1}})
@@ -128,7 +128,7 @@ def test_a_reaped_row_is_open_and_empty_and_its_attempt_stays_on_record(target: 
     let_lease_run_out(target, attempt)
     (silent,) = opened.silent()
     assert opened.reap(silent, 3)
-    assert target.query("SELECT * FROM study") == before
+    assert target.query("SELECT * FROM study ORDER BY ID") == before
     ((number, outcome, ended, error, heartbeat),) = target.query(
         "SELECT number, outcome, ended, error, heartbeat FROM study__attempts"
     )
@@ -187,9 +187,12 @@ def test_nothing_is_reaped_that_has_come_to_another_end_in_between(target: Targe
     else:
         target.query("UPDATE study SET status = 'created' WHERE ID = 1")
     following = claim(opened, where={"ID": 1}) if what in ("released", "reset", "lost", "by hand") else None
-    before = target.query("SELECT * FROM study"), target.query("SELECT * FROM study__attempts")
+    before = target.query("SELECT * FROM study ORDER BY ID"), target.query("SELECT * FROM study__attempts ORDER BY ID")
     assert not opened.reap(silent, 3)
-    assert (target.query("SELECT * FROM study"), target.query("SELECT * FROM study__attempts")) == before
+    assert (
+        target.query("SELECT * FROM study ORDER BY ID"),
+        target.query("SELECT * FROM study__attempts ORDER BY ID"),
+    ) == before
     if following is not None:
         assert opened.beat([following.id]) == set()
 
@@ -297,7 +300,7 @@ def test_what_a_reaped_attempt_writes_later_is_kept_and_leaves_the_row_alone(tar
     if again:
         holder = claim(opened, worker("other"))
         opened.write_results(holder, {"accuracy": 0.9})
-    before = target.query("SELECT * FROM study")
+    before = target.query("SELECT * FROM study ORDER BY ID")
     for write in (
         lambda: opened.write_results(lost, {"accuracy": 0.1}),
         lambda: opened.write_logs(lost, {"epochs": {"loss": 1}}),
@@ -307,7 +310,7 @@ def test_what_a_reaped_attempt_writes_later_is_kept_and_leaves_the_row_alone(tar
     ):
         with pytest.raises(ClaimLostError, match=f"attempt {lost.id} does not hold experiment 1 any more"):
             write()
-    assert target.query("SELECT * FROM study") == before
+    assert target.query("SELECT * FROM study ORDER BY ID") == before
     assert target.query("SELECT COUNT(*) FROM study__epochs") == [(0,)]
     ((outcome, late, output),) = target.query(
         "SELECT outcome, late_results, output FROM study__attempts WHERE ID = ?", lost.id

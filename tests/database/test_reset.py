@@ -61,7 +61,7 @@ def test_reset_opens_the_rows_asked_for_and_only_these(
 def test_reset_empties_what_an_execution_left_and_keeps_its_record(target: Target, mixed: PyExperimenter) -> None:
     fresh = target.query("SELECT * FROM study WHERE ID = 6")[0]
     assert mixed.reset_experiments("all") == 5
-    for row in target.query("SELECT * FROM study WHERE ID < 6"):
+    for row in target.query("SELECT * FROM study WHERE ID < 6 ORDER BY ID"):
         assert row[3:] == fresh[3:]
     outcomes = target.query("SELECT outcome FROM study__attempts ORDER BY ID")
     assert outcomes == [("done",), ("error",), ("paused",), ("done",), ("error",)]

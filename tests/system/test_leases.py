@@ -174,7 +174,7 @@ def test_a_worker_that_wakes_up_after_its_lease_does_no_harm(target: Target, tmp
 
         wait_until(others_are_through)
         assert outcomes(target) == {"done": 3, "lost": 1}
-        before = target.query("SELECT * FROM study")
+        before = target.query("SELECT * FROM study ORDER BY ID")
         (tmp_path / "go").touch()
         if first == "the child":
             worker.signal_children(signal.SIGCONT)
@@ -184,7 +184,7 @@ def test_a_worker_that_wakes_up_after_its_lease_does_no_harm(target: Target, tmp
             worker.process.send_signal(signal.SIGCONT)  # which kills a child that is stopped, too
         assert worker.wait() == 0
         wait_until(lambda: is_gone(pid))
-    assert target.query("SELECT * FROM study") == before
+    assert target.query("SELECT * FROM study ORDER BY ID") == before
     assert outcomes(target) == {"done": 3, "lost": 1}
     assert target.query("SELECT DISTINCT accuracy, model FROM study") == [(0.9, "of who came second")]
     late = dict(target.query("SELECT outcome, late_results FROM study__attempts WHERE experiment_id = 1"))

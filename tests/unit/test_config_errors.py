@@ -78,7 +78,7 @@ CASES = {
     "fraction for a whole number": ("n_jobs: 1", "n_jobs: 1.5", "InvalidTypeError", 2, "PY_EXPERIMENTER.n_jobs", ["1.5"]),
     "no worker": ("n_jobs: 1", "n_jobs: 0", "InvalidTypeError", 2, "PY_EXPERIMENTER.n_jobs", ["0 is", "-1"]),
     "fewer than all": ("n_jobs: 1", "n_jobs: -2", "InvalidTypeError", 2, "PY_EXPERIMENTER.n_jobs", ["-2 is", "-1"]),
-    "unknown provider": ("sqlite", "sqlight", "InvalidTypeError", 4, f"{DATABASE}.provider", ["'sqlight'", "'sqlite' or 'mysql'"]),
+    "unknown provider": ("sqlite", "sqlight", "InvalidTypeError", 4, f"{DATABASE}.provider", ["'sqlight'", "'sqlite', 'mysql' or 'postgresql'"]),
     "number for a text": ("study", "5", "InvalidTypeError", 5, f"{DATABASE}.database", ["5 is not a text", "quote it"]),
     "text for a boolean": ("timestamps: true", "timestamps: maybe", "InvalidTypeError", 15, f"{TABLE}.result_timestamps", ["'maybe'", "true or false"]),
     "value for a section": ("{}", "5", "InvalidTypeError", 18, EXECUTION, ["5 is not a section"]),

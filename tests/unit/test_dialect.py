@@ -6,12 +6,13 @@ import re
 import sqlite3
 from contextlib import closing
 
+import psycopg
 import pymysql
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyexperimenter.database.dialect import MYSQL, SQLITE, Dialect
+from pyexperimenter.database.dialect import MYSQL, POSTGRESQL, SQLITE, Dialect
 from pyexperimenter.exceptions import (
     AccessDeniedError,
     DatabaseConnectionError,
@@ -26,7 +27,7 @@ from pyexperimenter.exceptions import (
 )
 from pyexperimenter.fieldtypes import TYPE_NAMES, FieldType
 
-DIALECTS = [SQLITE, MYSQL]
+DIALECTS = [SQLITE, MYSQL, POSTGRESQL]
 
 
 # Parameters
@@ -61,6 +62,22 @@ DIALECTS = [SQLITE, MYSQL]
 def test_question_marks_are_parameters_but_not_inside_quotes_and_comments(sql, translated):
     assert MYSQL.statement(sql) == translated
     assert SQLITE.statement(sql) == sql
+
+
+@pytest.mark.parametrize(
+    "sql, translated",
+    [
+        ("a = ? AND b LIKE 'x%?'", "a = %s AND b LIKE 'x%%?'"),
+        ("SELECT ID, t.ID, \"ID\", 'ID', IDS FROM t -- ID?", 'SELECT "ID", t."ID", "ID", \'ID\', IDS FROM t -- ID?'),
+        (r"a = 'C:\' AND b = ?", r"a = 'C:\' AND b = %s"),
+        (r"a = E'it\'s ?' AND b = ?", r"a = E'it\'s ?' AND b = %s"),
+        ("a #>> '{b}' = ?", "a #>> '{b}' = %s"),
+        ("a = $$ID ?$$ AND b = $x$it's $$?$x$ AND c = ?", "a = $$ID ?$$ AND b = $x$it's $$?$x$ AND c = %s"),
+        ("a = ? --ID ?\nAND b = ?", "a = %s --ID ?\nAND b = %s"),
+    ],
+)
+def test_postgresql_has_rules_of_its_own_for_quotes_and_comments_and_folds_names(sql, translated):
+    assert POSTGRESQL.statement(sql) == translated
 
 
 @st.composite
@@ -198,6 +215,37 @@ def test_mysql_errors_have_a_meaning(error, meaning, advice):
 def test_errors_without_a_special_meaning_have_none(error):
     assert MYSQL.meaning_of(error) is None
     assert SQLITE.meaning_of(error) is None
+
+
+@pytest.mark.parametrize(
+    "error, meaning",
+    [
+        (psycopg.errors.DeadlockDetected("deadlock detected"), TransientDatabaseError),
+        (psycopg.errors.LockNotAvailable("canceling statement due to lock timeout"), TransientDatabaseError),
+        (psycopg.errors.AdminShutdown("terminating connection"), TransientDatabaseError),
+        (psycopg.errors.TooManyConnections("too many"), TransientDatabaseError),
+        (psycopg.OperationalError("server closed the connection unexpectedly"), TransientDatabaseError),
+        (psycopg.OperationalError('connection to server at "::1" failed: refused'), ServerUnreachableError),
+        (
+            psycopg.OperationalError('connection to server at "::1" failed: FATAL:  database "d" does not exist'),
+            MissingDatabaseError,
+        ),
+        (psycopg.errors.InsufficientPrivilege("permission denied for table study"), AccessDeniedError),
+        (psycopg.errors.UndefinedTable("relation does not exist"), MissingTableError),
+        (psycopg.errors.ReadOnlySqlTransaction("cannot execute UPDATE"), ReadOnlyDatabaseError),
+        (psycopg.errors.DiskFull("could not extend file"), DatabaseFullError),
+        (psycopg.errors.StringDataRightTruncation("value too long"), InvalidValueError),
+        (psycopg.errors.UniqueViolation("duplicate key"), InvalidValueError),
+    ],
+)
+def test_postgresql_errors_have_a_meaning(error, meaning):
+    remedy = POSTGRESQL.meaning_of(error)
+    assert remedy is not None
+    assert remedy.error is meaning
+
+
+def test_what_a_postgresql_error_quotes_does_not_give_it_a_meaning():
+    assert POSTGRESQL.meaning_of(psycopg.errors.SyntaxError("near 'password authentication failed'")) is None
 
 
 def no_table(connection, directory):

@@ -89,8 +89,8 @@ def test_nothing_is_null_and_null_is_nothing(type_):
 @pytest.mark.parametrize(
     "type_, value, expected",
     [
-        ("BOOL", True, 1),
-        ("BOOL", "false", 0),
+        ("BOOL", True, True),
+        ("BOOL", "false", False),
         ("INT", np.int64(5), 5),
         ("DOUBLE", "1e-3", 0.001),
         ("JSON", {"b": (1, math.nan), "a": None}, '{"a":null,"b":[1,null]}'),
