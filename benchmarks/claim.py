@@ -4,7 +4,7 @@ The bare loop makes the same minimum of durable transactions: one that takes a r
 the function reports it by `process_results`, and one that finishes. A function that returns its results needs no
 transaction for them.
 
-Run:  python benchmarks/claim.py [--rows 2000] [--mysql mysql://user:password@host:port]
+Run:  python benchmarks/claim.py [--rows 2000] [--mysql mysql://user:password@host:port] [--postgresql URL]
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import mysql_config, print_table, raw_mysql, sqlite_config
+from common import mysql_config, postgresql_config, print_table, raw_mysql, raw_postgresql, sqlite_config
 
 from pyexperimenter import PyExperimenter
 
@@ -64,13 +64,14 @@ def bare_sqlite(path: Path, rows: int, separate_result: bool) -> float:
     return rows / (time.perf_counter() - start)
 
 
-def bare_mysql(connection: Any, rows: int, separate_result: bool) -> float:
+def bare_server(connection: Any, rows: int, separate_result: bool, id_column: str) -> float:
     cursor = connection.cursor()
     cursor.execute("DROP TABLE IF EXISTS bare")
     cursor.execute(
-        "CREATE TABLE bare (ID BIGINT PRIMARY KEY AUTO_INCREMENT, seed INT, status VARCHAR(20), accuracy DOUBLE, "
-        "KEY bare_status (status, ID))"
+        f"CREATE TABLE bare (ID BIGINT PRIMARY KEY {id_column}, seed INT, status VARCHAR(20), "
+        "accuracy DOUBLE PRECISION)"
     )
+    cursor.execute("CREATE INDEX bare_status ON bare (status, ID)")
     cursor.executemany("INSERT INTO bare (seed, status) VALUES (%s, 'created')", [(seed,) for seed in range(rows)])
 
     def run(sql: str, parameters: Any = None) -> Any:
@@ -97,6 +98,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--mysql", help="server to measure, too")
+    parser.add_argument("--postgresql", help="server to measure, too")
     arguments = parser.parse_args()
     rows = arguments.rows
     keyfields = {"seed": {"type": "INT", "values": {"start": 0, "stop": rows}}}
@@ -108,12 +110,16 @@ def main() -> None:
                 bare = bare_sqlite(Path(directory) / "bare.db", rows, separate)
                 rate = ours(sqlite_config(directory, keyfields), rows, function)
                 table.append(["SQLite", function.__name__, bare, rate, rate / bare])
-            if arguments.mysql:
-                with raw_mysql(arguments.mysql) as (connection, database, credentials):
-                    bare = bare_mysql(connection, rows, separate)
-                    config = mysql_config(database, keyfields)
-                    rate = ours(config, rows, function, database_credential_file_path=credentials)
-                    table.append(["MySQL/MariaDB", function.__name__, bare, rate, rate / bare])
+            for name, url, raw, id_column, config_of in (
+                ("MySQL/MariaDB", arguments.mysql, raw_mysql, "AUTO_INCREMENT", mysql_config),
+                ("PostgreSQL", arguments.postgresql, raw_postgresql, "GENERATED ALWAYS AS IDENTITY", postgresql_config),
+            ):
+                if url:
+                    with raw(url) as (connection, database, credentials):
+                        bare = bare_server(connection, rows, separate, id_column)
+                        config = config_of(database, keyfields)
+                        rate = ours(config, rows, function, database_credential_file_path=credentials)
+                        table.append([name, function.__name__, bare, rate, rate / bare])
     print_table(["database", "result is", "bare rows/s", "ours rows/s", "ratio"], sorted(table))
 
 

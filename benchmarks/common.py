@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pymysql
 import yaml
 from tabulate import tabulate
@@ -21,6 +22,10 @@ def sqlite_config(directory: str, keyfields: dict[str, Any]) -> dict[str, Any]:
 
 def mysql_config(database: str, keyfields: dict[str, Any]) -> dict[str, Any]:
     return _config("mysql", database, keyfields)
+
+
+def postgresql_config(database: str, keyfields: dict[str, Any]) -> dict[str, Any]:
+    return _config("postgresql", database, keyfields)
 
 
 def _config(provider: str, database: str, keyfields: dict[str, Any]) -> dict[str, Any]:
@@ -50,19 +55,44 @@ def raw_mysql(url: str) -> Iterator[tuple[Any, str, str]]:
     cursor = connection.cursor()
     cursor.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
     cursor.execute(f"USE {name}")
+    with _credentials(parts.hostname or "localhost", parts.port or 3306, user, password) as credentials:
+        try:
+            yield connection, name, credentials
+        finally:
+            cursor.execute(f"DROP DATABASE {name}")
+            connection.close()
+
+
+@contextmanager
+def raw_postgresql(url: str) -> Iterator[tuple[Any, str, str]]:
+    """The same for PostgreSQL."""
+    parts = urllib.parse.urlsplit(url)
+    user, password = urllib.parse.unquote(parts.username or ""), urllib.parse.unquote(parts.password or "")
+    address = {"host": parts.hostname or "localhost", "port": parts.port or 5432, "user": user, "password": password}
+    name = f"benchmark_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(**address, dbname="postgres", autocommit=True) as server:
+        server.execute(f"CREATE DATABASE {name}")
+        try:
+            with (
+                psycopg.connect(**address, dbname=name, autocommit=True, prepare_threshold=None) as connection,
+                _credentials(address["host"], address["port"], user, password) as credentials,
+            ):
+                yield connection, name, credentials
+        finally:
+            server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextmanager
+def _credentials(host: str, port: int, user: str, password: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as directory:
         credentials = Path(directory) / "credentials.yml"
         credentials.touch(mode=0o600)
-        standard = {"server": parts.hostname, "port": parts.port or 3306}
+        standard = {"server": host, "port": port}
         content = {
             "CREDENTIALS": {"Database": {"user": user, "password": password}, "Connection": {"Standard": standard}}
         }
         credentials.write_text(yaml.safe_dump(content))
-        try:
-            yield connection, name, str(credentials)
-        finally:
-            cursor.execute(f"DROP DATABASE {name}")
-            connection.close()
+        yield str(credentials)
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -1,6 +1,6 @@
 """Filling a table, beside the bare driver inserting the same rows into an equal table, in one run.
 
-Run:  python benchmarks/fill.py [--rows 1000000] [--mysql mysql://user:password@host:port]
+Run:  python benchmarks/fill.py [--rows 1000000] [--mysql mysql://user:password@host:port] [--postgresql URL]
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from common import mysql_config, print_table, raw_mysql, sqlite_config
+from common import mysql_config, postgresql_config, print_table, raw_mysql, raw_postgresql, sqlite_config
 
 from pyexperimenter import PyExperimenter
 
 DATASETS = [f"dataset-{index}" for index in range(10)]
 RATES = [index / 10 for index in range(10)]
-BARE_TABLE = """CREATE TABLE bare (ID {id}, dataset VARCHAR(50), seed INT, rate DOUBLE, creation_date DATETIME,
-status VARCHAR(255), start_date DATETIME, name LONGTEXT, machine VARCHAR(255), accuracy DOUBLE, end_date DATETIME,
-error LONGTEXT)"""
+BARE_TABLE = """CREATE TABLE bare (ID {id}, dataset VARCHAR(50), seed INT, rate DOUBLE PRECISION,
+creation_date TIMESTAMP NULL, status VARCHAR(255), start_date TIMESTAMP NULL, name TEXT, machine VARCHAR(255),
+accuracy DOUBLE PRECISION, end_date TIMESTAMP NULL, error TEXT)"""
 BARE_INSERT = "INSERT INTO bare (dataset, seed, rate, creation_date, status) VALUES ({0}, {0}, {0}, {0}, {0})"
 
 
@@ -63,9 +63,9 @@ def bare_sqlite(path: Path, rows: int) -> float:
     return timed(insert)
 
 
-def bare_mysql(connection: Any, rows: int) -> float:
+def bare_server(connection: Any, rows: int, id_column: str) -> float:
     cursor = connection.cursor()
-    cursor.execute(BARE_TABLE.format(id="BIGINT PRIMARY KEY AUTO_INCREMENT"))
+    cursor.execute(BARE_TABLE.format(id=f"BIGINT PRIMARY KEY {id_column}"))
     cursor.execute("CREATE UNIQUE INDEX bare_unique ON bare (dataset, seed, rate)")
 
     def insert() -> None:
@@ -101,6 +101,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--mysql", help="server for the second half, with a tenth of the rows")
+    parser.add_argument("--postgresql", help="the same")
     arguments = parser.parse_args()
     table = []
     for _ in range(arguments.rounds):
@@ -109,13 +110,17 @@ def main() -> None:
             config = sqlite_config(directory, keyfields(arguments.rows))
             first, again = ours(config)
             table.append(["SQLite", arguments.rows, bare, first, bare / first, again / first])
-        if arguments.mysql:
-            rows = arguments.rows // 10
-            with raw_mysql(arguments.mysql) as (connection, database, credentials):
-                bare = bare_mysql(connection, rows)
-                config = mysql_config(database, keyfields(rows))
-                first, again = ours(config, database_credential_file_path=credentials)
-                table.append(["MySQL/MariaDB", rows, bare, first, bare / first, again / first])
+        for name, url, raw, id_column, config_of in (
+            ("MySQL/MariaDB", arguments.mysql, raw_mysql, "AUTO_INCREMENT", mysql_config),
+            ("PostgreSQL", arguments.postgresql, raw_postgresql, "GENERATED ALWAYS AS IDENTITY", postgresql_config),
+        ):
+            if url:
+                rows = arguments.rows // 10
+                with raw(url) as (connection, database, credentials):
+                    bare = bare_server(connection, rows, id_column)
+                    config = config_of(database, keyfields(rows))
+                    first, again = ours(config, database_credential_file_path=credentials)
+                    table.append([name, rows, bare, first, bare / first, again / first])
     print_table(["database", "rows", "bare s", "ours s", "ours/bare rows/s", "refill/fill time"], table)
     with tempfile.TemporaryDirectory() as directory:
         peak = peak_megabytes(sqlite_config(directory, keyfields(arguments.rows)))

@@ -97,8 +97,10 @@ class Dialect:
         Kinds of columns ``{}`` that cannot be compared -> an expression for them that can.
     keeps_infinity : bool
         Whether a DOUBLE can be infinite.
+    states : Mapping
+        SQLSTATE of an error, or its first two letters, -> what it means.
     remedies : Mapping
-        Driver's error code, SQLSTATE or its class, or part of its message, -> what it means.
+        Driver's error code, or part of its message, -> what it means.
     """
 
     name: str
@@ -133,6 +135,7 @@ class Dialect:
     lengths_matter: bool
     comparable: Mapping[Kind, str]
     keeps_infinity: bool
+    states: Mapping[str, Remedy]
     remedies: Mapping[int | str, Remedy]
 
     def quote(self, name: str) -> str:
@@ -150,13 +153,14 @@ class Dialect:
 
     def meaning_of(self, error: Exception) -> Remedy | None:
         """Return what a driver's error means, or None where it has no special meaning."""
-        code, state = error.args[0] if error.args else None, getattr(error, "sqlstate", None)
-        if state and not isinstance(code, int):  # its text may hold anything
-            return self.remedies.get(state) or self.remedies.get(state[:2])
+        state = getattr(error, "sqlstate", None)
+        if self.states and state:  # then its text may hold anything
+            return self.states.get(state) or self.states.get(state[:2])
         message = str(error)
         for part, remedy in self.remedies.items():
             if isinstance(part, str) and part in message:
                 return remedy
+        code = error.args[0] if error.args else None
         return self.remedies.get(code) if isinstance(code, int) else None
 
 
@@ -227,6 +231,7 @@ SQLITE = Dialect(
     lengths_matter=False,
     comparable={},
     keeps_infinity=True,
+    states={},
     remedies={
         "database is locked": _BUSY,
         "database table is locked": _BUSY,
@@ -321,6 +326,7 @@ MYSQL = Dialect(
     lengths_matter=True,
     comparable={},
     keeps_infinity=False,
+    states={},
     remedies={
         1020: _BUSY,  # the row changed since the snapshot (MariaDB's innodb_snapshot_isolation)
         1205: _BUSY,  # lock wait timeout
@@ -459,7 +465,7 @@ POSTGRESQL = Dialect(
     lengths_matter=True,
     comparable={Kind.JSON: "{}::text"},
     keeps_infinity=True,
-    remedies={
+    states={
         "40001": _BUSY,  # serialization failure
         "40P01": _BUSY,  # deadlock
         "55P03": _BUSY,  # lock timeout
@@ -479,7 +485,9 @@ POSTGRESQL = Dialect(
         "58030": _NO_ROOM,  # I/O error
         "22": _MISFIT,
         "23505": Remedy(InvalidValueError, "a row with these values exists already"),
-        # While connecting there are no codes.
+    },
+    # While connecting there are no codes.
+    remedies={
         "password authentication failed": _DENIED,
         "no password supplied": _DENIED,
         "no pg_hba.conf entry": _DENIED,

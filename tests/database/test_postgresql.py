@@ -24,6 +24,8 @@ from pyexperimenter.exceptions import (
     TransientDatabaseError,
 )
 
+SECRET = "s3cret-p@ss"
+
 
 def changed(target: Target, path: Path, section: str, **changes: object) -> Target:
     """Return the target with other credentials."""
@@ -41,10 +43,10 @@ def one_line(error: pytest.ExceptionInfo[Exception], secret: str) -> None:
 
 
 def test_a_wrong_password(postgresql_target: Target, tmp_path: Path) -> None:
-    target = changed(postgresql_target, tmp_path / "c.yml", "user", password="s3cret-p@ss")
-    with pytest.raises(AccessDeniedError, match="password authentication failed.* check user, password") as error:
+    target = changed(postgresql_target, tmp_path / "c.yml", "user", password=SECRET)
+    with pytest.raises(AccessDeniedError, match=r"password authentication failed.* check user, password") as error:
         experimenter(target).create_table()
-    one_line(error, "s3cret-p@ss")
+    one_line(error, SECRET)
 
 
 def test_a_server_that_is_not_there(postgresql_target: Target, tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def test_a_column_made_for_a_type_holds_it(name):
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
 def test_every_remedy_is_an_error_of_ours_and_says_what_to_do(dialect):
-    for remedy in dialect.remedies.values():
+    for remedy in (*dialect.remedies.values(), *dialect.states.values()):
         assert issubclass(remedy.error, DatabaseError | InvalidValueError)
         assert len(remedy.advice.split()) > 3
 
