@@ -4,7 +4,9 @@ ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := mariadb-server-core mariadb-client-core postgresql faketime
+PACKAGES := mariadb-server-core mariadb-client-core postgresql slurmctld slurmd slurmdbd slurm-client munge \
+    openssh-server faketime
+PROGRAMS := mariadbd my_print_defaults postgres slurmctld slurmd slurmdbd sbatch munged sshd faketime
 # Both are editable installs into one environment, so that neither shadows the other with a stale copy.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 
@@ -55,12 +57,12 @@ $(VENV)/.dev: $(VENV)/.created pyproject.toml
 	@touch $@
 
 # Only a try: where it fails, the tests say at their end what was not tested. mariadb-install-db, of the server's package,
-# calls my_print_defaults, of the client's; faketime gives a worker a wrong clock. PostgreSQL is told beforehand to start no server of its own. Tests that are told where to look (see tests/servers.py) get nothing installed.
+# calls my_print_defaults, of the client's; faketime gives a worker a wrong clock. PostgreSQL is told beforehand to start
+# no server of its own. Tests that are told where to look (see tests/servers.py) get nothing installed.
 packages:
-	@PATH="$$PATH:/usr/sbin"; \
+	@PATH="$$PATH:/usr/sbin:$$(echo /usr/lib/postgresql/*/bin)"; \
 	if [ -n "$${PYEXPERIMENTER_TEST_MARIADB_PATH+set}" ]; then :; \
-	elif command -v mariadbd >/dev/null && command -v my_print_defaults >/dev/null && command -v faketime >/dev/null \
-	    && { command -v postgres || ls /usr/lib/postgresql/*/bin/postgres; } >/dev/null 2>&1; then :; \
+	elif ! for program in $(PROGRAMS); do command -v $$program || echo missing; done | grep -q missing; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "installing $(PACKAGES) for the tests"; \
 	    mkdir -p /etc/postgresql-common && { [ -e /etc/postgresql-common/createcluster.conf ] || \

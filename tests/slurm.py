@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 from servers import Server, ServerUnavailable, free_port
 
+_NODE = "SLURMD_NODENAME"  # SLURM gives it to jobs; here the daemons of a node have it, too
 START_SECONDS = 60
 COMMAND_SECONDS = 60
 
@@ -234,16 +235,16 @@ class SlurmCluster:
             self._wait_for(lambda: "127.0.0.1" in self.run("sacctmgr", "-nP", "show", "cluster"), "register")
 
     def _start_node(self, node: str) -> None:
-        self._launch("slurmd", "-D", "-N", node, name=node)
+        self._launch("slurmd", "-D", "-N", node, node=node)
 
-    def _launch(self, program: str, *arguments: str, name: str | None = None) -> None:
+    def _launch(self, program: str, *arguments: str, node: str | None = None) -> None:
         # setpriv: if this process is killed, so that neither a fixture nor atexit runs, the kernel kills the daemon.
         guard = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
-        name = name or program
+        name = node or program
         with (self._home / f"{name}.out").open("wb") as out:
             self._daemons[name] = subprocess.Popen(
                 [*guard, self._programs[program], *arguments],
-                env=self.environment,
+                env={**self.environment, **({_NODE: node} if node else {})},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -277,22 +278,20 @@ class SlurmCluster:
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                if (
-                    process.environ().get("SLURM_CONF") == self.environment["SLURM_CONF"]
-                    and process.pid != self._owner
-                    and process.status() != psutil.STATUS_ZOMBIE
-                    and (node is None or self._node(process) == node)
-                ):
+                place = self._place(process)
+                if place is not None and node in (None, place) and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
         return found
 
-    def _node(self, process: psutil.Process) -> str | None:
-        """Return the node that a process is on; those of jobs say so, and so do those that start them."""
-        if node := process.environ().get("SLURMD_NODENAME"):
-            return node
-        if process.name() == "slurmstepd":
-            return next((node for child in process.children() if (node := self._node(child))), None)
-        return next((node for node, daemon in self._daemons.items() if daemon.pid == process.pid), None)
+    def _place(self, process: psutil.Process) -> str | None:
+        """Return the node that a process of this cluster is on, or "" for none; None for any other process."""
+        environment = process.environ()
+        if environment.get("SLURM_CONF") == self.environment["SLURM_CONF"] and process.pid != self._owner:
+            return environment.get(_NODE, "")
+        if process.name() == "slurmstepd":  # it writes its title over its environment
+            logs = {str(self._home / f"slurmd-{node}.log"): node for node in self.nodes}
+            return next((logs[file.path] for file in process.open_files() if file.path in logs), None)
+        return None
 
 
 def _find(program: str) -> str:

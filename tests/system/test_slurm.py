@@ -72,13 +72,13 @@ class Study:
         self.target = target
         self.here = here
         self._cluster = cluster
-        custom = {"held": changes.pop("held", []), "last": changes.pop("last", []), "seconds": 0.01}
+        custom = {name: changes.pop(name, default) for name, default in (("held", []), ("last", []), ("seconds", 0.01))}
         self.config = study(
             target,
             keyfields={"seed": {"type": "INT", "values": {"start": 0, "stop": rows}}},
             resultfields={"token": "VARCHAR(100)"},
             logtables={"tokens": {"token": "VARCHAR(100)"}},
-            Custom={**custom, "seconds": changes.pop("seconds", 0.01)},
+            Custom=custom,
             Execution={**EXECUTION, "journal": str(here), **changes},
         )
         self.experimenter: PyExperimenter = experimenter(target, self.config)
@@ -99,11 +99,11 @@ class Study:
         found: dict[str, Any] = json.loads(path.read_text())
         return found
 
-    def finish_here(self) -> int:
-        """Execute the rest in this process, and what it takes over; return how many executions there were."""
+    def execute_here(self, **arguments: Any) -> int:
+        """Execute what is open from this process; return how many executions there were."""
         namespace: dict[str, Any] = {"__file__": str(self.here / "work.py"), "__name__": "work"}
         exec(WORK, namespace)
-        return self.experimenter.execute(namespace["work"], wait=True)
+        return self.experimenter.execute(namespace["work"], **arguments)
 
     def statuses(self) -> dict[str, int]:
         return dict(self.target.query("SELECT status, COUNT(*) FROM study GROUP BY status"))
@@ -169,12 +169,13 @@ def test_the_signal_before_the_end_gives_the_row_back(
     slurm: SlurmCluster, mariadb_target: Target, workplace: Path
 ) -> None:
     study_ = Study(mariadb_target, slurm, workplace, held=[3])
-    job = study_.submit("--time=2", "--signal=B:TERM@120", "--no-requeue")  # it comes at SLURM's next look
+    job = study_.submit("--signal=B:TERM@60", "--no-requeue")
     study_.held(3)
+    slurm.run("scontrol", "update", f"JobId={job}", "EndTime=now+80")  # SLURM looks twice a minute, and is early
     assert slurm.wait_for_end(job, 100) == ["FAILED"], study_.log()  # by the exit code of SIGTERM
     assert study_.outcomes(3) == [("released", job)]
     assert study_.statuses() == {"done": 3, "created": ROWS - 3}
-    assert study_.finish_here() == ROWS - 3
+    assert study_.execute_here(wait=True) == ROWS - 3
     assert study_.outcomes(3) == [("released", job), ("done", None)]
     assert study_.statuses() == {"done": ROWS}
 
@@ -245,7 +246,7 @@ def test_what_a_dead_job_held_is_open_again_or_an_error_that_tells_why(
     job = study_.submit("--no-requeue")
     die(slurm, study_.held(3))
     assert slurm.wait_for_end(job, 150) == [state], study_.log()
-    study_.finish_here()
+    study_.execute_here(wait=True)
     ((outcome, _), *following) = study_.outcomes(3)
     assert outcome in outcomes
     if outcome == "error":
@@ -267,7 +268,10 @@ def test_what_slurm_believes_does_not_take_a_row_from_a_worker_that_lives(
     study_.held(3)
     slurm.lose_daemon(slurm.node_of(job))
     assert slurm.wait_for_end(job) == ["NODE_FAIL"]
-    assert study_.experimenter.execute(print) == 0 if study_.statuses() == {"done": 3, "running": 1} else True
+    silence = "SELECT TIMESTAMPDIFF(SECOND, started, heartbeat) FROM study__attempts WHERE ended IS NULL"
+    wait_until(lambda: mariadb_target.query(silence)[0][0] > 2 * EXECUTION["lease"])
+    assert study_.execute_here() == ROWS - 4
+    assert study_.statuses() == {"done": ROWS - 1, "running": 1}
     (workplace / "go").touch()
     wait_until(lambda: study_.statuses() == {"done": ROWS})
     assert study_.outcomes(3) == [("done", job)]
@@ -285,7 +289,7 @@ def test_the_accounting_tells_why_a_worker_fell_silent(
         study_.held(3)
         lose_node(cluster, study_.held(3))
         assert cluster.states(job) == ["PENDING"]  # it is to run again, and the accounting knows of its first run
-        assert study_.finish_here() == ROWS - 3
+        assert study_.execute_here(wait=True) == ROWS - 3
         assert study_.outcomes(3) == [("lost", f"{job}_5"), ("done", None)]
         assert study_.error(3).endswith(f" UTC; SLURM says of job {job}_5: NODE_FAIL")
     finally:
