@@ -502,6 +502,7 @@ POSTGRESQL = Dialect(
         "too many clients": _BUSY,
         "too many connections": _BUSY,
         "remaining connection slots": _BUSY,
+        'FATAL:  role "': _DENIED,
         "does not exist": Remedy(MissingDatabaseError, "create it, or let create_table(create_database=True) do so"),
         "the database system is": _UNREACHABLE,  # starting up, shutting down, in recovery
         "connection to server": _UNREACHABLE,
