@@ -509,6 +509,7 @@ POSTGRESQL = Dialect(
         "failed to resolve host": _UNREACHABLE,
         "connection timeout expired": _UNREACHABLE,
         "could not translate host name": _UNREACHABLE,
+        "connection failed": _UNREACHABLE,
         "server closed the connection": _LOST,
         "the connection is closed": _LOST,
         "the connection is lost": _LOST,
