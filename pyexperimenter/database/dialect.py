@@ -372,11 +372,12 @@ MYSQL = Dialect(
 
 def _postgresql_identity(columns: Mapping[str, FieldType]) -> str:
     # A hash takes texts of any length and any number of keyfields, and is blind to collations. What it is made of has
-    # to be the same in every session, so that no date is written in that session's style.
-    parts = " || ' ' || ".join(
-        f"coalesce({_POSTGRESQL_FORMS.get(kind.kind, '{}::text').format(column)}, 'NULL')"
-        for column, kind in columns.items()
-    )
+    # to be the same in every session, so that no number or date is written in that session's style.
+    def form(column: str, field: FieldType) -> str:
+        exact = field.kind is Kind.REAL and field.length is not None  # NUMERIC, whose text depends on nothing
+        return f"{column}::text" if exact else _POSTGRESQL_FORMS.get(field.kind, "{}::text").format(column)
+
+    parts = " || ' ' || ".join(f"coalesce({form(*column)}, 'NULL')" for column in columns.items())
     return f"sha256(({parts})::bytea)"
 
 
@@ -386,7 +387,7 @@ _POSTGRESQL_FORMS = {
     Kind.TEXT: _HASHED,
     Kind.JSON: _HASHED,
     Kind.BINARY: "encode(sha256({}), 'hex')",
-    Kind.REAL: "({} + 0.0)::text",  # -0.0 and 0.0 are one value
+    Kind.REAL: "encode(float8send({} + 0.0), 'hex')",  # -0.0 and 0.0 are one value
     Kind.DATETIME: "encode(timestamp_send({}), 'hex')",
     Kind.DATE: "encode(date_send({}), 'hex')",
 }

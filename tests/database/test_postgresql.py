@@ -125,6 +125,19 @@ def test_names_with_capitals_are_kept(postgresql_target: Target) -> None:
         postgresql_target.query('UPDATE "My Study" SET "C" = 1')
 
 
+def test_the_identity_depends_on_no_setting_of_a_session(postgresql_target: Target) -> None:
+    keyfields = {"x": "DOUBLE", "price": "DECIMAL(20,2)", "day": "DATE", "time": "DATETIME"}
+    study_ = experimenter(postgresql_target, study(postgresql_target, keyfields=keyfields))
+    time = "2026-01-02 00:00:00"
+    study_.fill_table_with_rows([{"x": 0.1 + 0.2, "price": 1.5, "day": "2026-01-02", "time": time}])
+    with postgresql_target.connect() as connection:
+        connection.execute("SET extra_float_digits = 0; SET datestyle = 'German'; SET timezone = 'Asia/Tokyo'")
+        add = "INSERT INTO study (x, price, day, time) VALUES (%s, 1.5, '2026-01-02', '2026-01-02')"
+        connection.execute(add, [0.3])
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            connection.execute(add, [0.1 + 0.2])
+
+
 def test_psycopg_is_imported_only_where_it_is_used(sqlite_target: Target) -> None:
     code = (
         f"import sys; sys.path.insert(0, {os.getcwd()!r}); sys.modules['psycopg'] = None\n"
