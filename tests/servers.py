@@ -341,6 +341,7 @@ class PrivatePostgreSQL(PostgreSQLServer):
                     *("-k", str(self._directory)),
                     *("-c", f"listen_addresses={self.host}"),
                     *("-c", "max_connections=200"),
+                    *("-c", "fsync=off"),  # a process that is killed loses nothing by it, only a machine would
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
