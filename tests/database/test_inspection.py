@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -254,12 +255,12 @@ def test_a_study_shows_itself(target: Target) -> None:
     assert "table study in &lt;Database" in html
     for name, fact in {
         "done experiments": "2",
-        "all experiments": "4 (50% done)",
-        "finished an hour": "6",
+        "all experiments": r"4 \(50% done\)",
+        "finished an hour": r"(6|5\.\d\d)",  # this takes a moment, too
         "workers alive": "1",
         "workers silent, lease over": "0",
     }.items():
-        assert f'>{name}</th><td style="text-align: right">{fact}</td>' in html
+        assert re.search(f'>{name}</th><td style="text-align: right">{fact}</td>', html)
     assert "time to go" in html
     assert 'title="done" style="width: 50.00%' in html
 
