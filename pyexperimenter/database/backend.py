@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import ssl
 import subprocess
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import pymysql
 from pymysql.connections import Connection
@@ -29,9 +28,6 @@ from pyexperimenter.exceptions import (
     MissingDatabaseError,
     PyExperimenterError,
 )
-
-if TYPE_CHECKING:
-    from pyexperimenter.database.tunnel import Tunnel
 
 _LOCK_TIMEOUT = 60.0  # seconds SQLite waits for another writer
 _CONNECT_TIMEOUT = 10  # seconds
@@ -186,7 +182,6 @@ class Server:
 
     def __init__(self, config: DatabaseConfig) -> None:
         self.config = config
-        self._tunnel: tuple[int, Tunnel] | None = None
 
     def __str__(self) -> str:
         credentials = self.config.credentials
@@ -202,25 +197,23 @@ class Server:
 
     def close_tunnel(self) -> None:
         """Close this process's tunnel, if there is one."""
-        if self._tunnel is not None and self._tunnel[0] == os.getpid():
-            self._tunnel[1].close()
-        self._tunnel = None
+        if self.config.use_ssh_tunnel and self.config.credentials.ssh is not None:
+            from pyexperimenter.database.shared_tunnel import close_tunnel
+
+            close_tunnel(self.config.credentials.ssh)
 
     def _address(self) -> tuple[str, int]:
-        """Return where to connect to: the server, or this process's tunnel to it."""
+        """Return where to connect to: the server, or this machine's tunnel to it."""
         credentials = self.config.credentials
         if not self.config.use_ssh_tunnel:
             return credentials.host, credentials.port
-        if self._tunnel is None or self._tunnel[0] != os.getpid():
-            if credentials.ssh is None:
-                raise InvalidCredentialsError(
-                    "use_ssh_tunnel is on, but the credentials have no section Connection: Ssh; add one with 'address'"
-                )
-            from pyexperimenter.database.tunnel import open_tunnel
+        if credentials.ssh is None:
+            raise InvalidCredentialsError(
+                "use_ssh_tunnel is on, but the credentials have no section Connection: Ssh; add one with 'address'"
+            )
+        from pyexperimenter.database.shared_tunnel import tunnel_address
 
-            self._tunnel = (os.getpid(), open_tunnel(credentials.ssh, credentials.host, credentials.port))
-        tunnel = self._tunnel[1]
-        return tunnel.host, tunnel.port
+        return tunnel_address(credentials.ssh, credentials.host, credentials.port)
 
     @cached_property
     def _password(self) -> str:

@@ -168,7 +168,7 @@ def test_close_ends_it_and_what_runs_through_it(sshd: SshServer, mariadb_target:
 
     def threads() -> list[threading.Thread]:
         new = set(threading.enumerate()) - before
-        return [thread for thread in new if isinstance(thread, paramiko.Transport) or thread.name.startswith("Srv")]
+        return [thread for thread in new if isinstance(thread, paramiko.Transport) or thread.name.startswith("SSH")]
 
     tunnel = open_tunnel(sshd.config(remote_port=database(mariadb_target).port), "localhost", 3306)
     with through(tunnel, mariadb_target) as connection, connection.cursor() as cursor:
@@ -251,19 +251,19 @@ def test_key_of_the_home_is_not_tried_if_another_is_named(sshd: SshServer, empty
 
 
 def test_key_that_cannot_be_used(sshd: SshServer) -> None:
-    assert "its passphrase is wrong" in failure(sshd.config("locked", private_key_password=Secret(WRONG)))
-    assert "it needs a passphrase" in failure(sshd.config("locked"))
-    assert "or it is no private key" in failure(sshd.config("config"))
+    assert "has another passphrase" in failure(sshd.config("locked", private_key_password=Secret(WRONG)))
+    assert "needs a passphrase" in failure(sshd.config("locked"))
+    assert "or is no private key" in failure(sshd.config("config"))
     assert f"cannot read the key file {sshd.home}/missing: [Errno 2]" in failure(sshd.config("missing"))
-    assert "No password or public key available! Name user and ssh_private_key" in failure(sshd.config(None))
+    assert "there is no key to log in with, and no password; name user" in failure(sshd.config(None))
 
 
 def test_locked_default_key_is_named(sshd: SshServer, empty_home: Path) -> None:
     """One that needs a passphrase is skipped; whoever gets no further should learn of it."""
     shutil.copy(sshd.home / "locked", empty_home / ".ssh" / "id_rsa")
-    assert "Password is required for key" in failure(sshd.config(None))
+    assert "id_rsa needs a passphrase" in failure(sshd.config(None))
     shutil.copy(sshd.home / "stranger", empty_home / ".ssh" / "id_ed25519")
-    assert "was refused (Password is required for key" in failure(sshd.config(None))
+    assert f"was refused (the key {empty_home}/.ssh/id_rsa needs a passphrase" in failure(sshd.config(None))
 
 
 def test_unreachable_server(sshd: SshServer) -> None:
@@ -287,12 +287,12 @@ def test_database_that_the_server_cannot_reach_is_told(sshd: SshServer, caplog: 
 
 
 def test_missing_package(sshd: SshServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sshtunnel", None)
+    monkeypatch.setitem(sys.modules, "paramiko", None)
     assert "pip install pyexperimenter[ssh]" in failure(sshd.config())
 
 
 def test_import_is_lazy() -> None:
-    code = "import sys, pyexperimenter.database.tunnel; sys.exit(bool({'sshtunnel', 'paramiko'} & set(sys.modules)))"
+    code = "import sys, pyexperimenter.database.tunnel; sys.exit('paramiko' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, env=_environment())
 
 
