@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import logging
 import os
@@ -14,7 +13,6 @@ import textwrap
 import threading
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ import pymysql
 import pytest
 import yaml
 from servers import Server, Target
+from sshd import PASSPHRASE, SshServer, answers, make_key, running
 from study import experimenter, study, wait_until
 
 from pyexperimenter.config.model import Secret, SshConfig
@@ -32,67 +31,13 @@ from pyexperimenter.exceptions import SshTunnelError
 # A connection that fails in paramiko is closed only by the garbage collector, which says so.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
-PASSPHRASE = "open sesame"
 WRONG = "hunter2"
-
-
-@dataclass(frozen=True)
-class SshServer:
-    """A private sshd on loopback, and key files: `key` and `locked` are let in, `stranger` is not."""
-
-    home: Path
-    port: int
-
-    def config(self, key: str | None = "key", **changes: Any) -> SshConfig:
-        named = {} if key is None else {"private_key": str(self.home / key)}
-        return SshConfig(**{"address": "127.0.0.1", "port": self.port, **named, **changes})
 
 
 @pytest.fixture(scope="module")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
-    program = _sshd_program()
-    home = tmp_path_factory.mktemp("sshd")
-    for name, passphrase in (("host", ""), ("key", ""), ("locked", PASSPHRASE), ("stranger", "")):
-        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-f", str(home / name)]
-        subprocess.run(command, check=True)
-    (home / "authorized").write_text("".join((home / f"{name}.pub").read_text() for name in ("key", "locked")))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    (home / "config").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {home}/host\nAuthorizedKeysFile {home}/authorized\n"
-        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPidFile none\n"
-    )
-    if os.geteuid() == 0:
-        os.makedirs("/run/sshd", exist_ok=True)  # it refuses to start as root without
-    with (home / "log").open("w") as log:
-        guard = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []  # it must not outlive the tests
-        process = subprocess.Popen([*guard, program, "-D", "-e", "-f", str(home / "config")], stderr=log)
-    try:
-        wait_until(lambda: process.poll() is not None or _answers(port))
-        assert process.poll() is None, (home / "log").read_text()
-        yield SshServer(home, port)
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-@functools.cache
-def _sshd_program() -> str:
-    def find() -> str | None:
-        return shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin")
-
-    if find() is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        for command in (["update"], ["install", "-y", "--no-install-recommends", "openssh-server"]):
-            quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-            subprocess.run(["apt-get", "-qq", *command], env=quiet, stdout=subprocess.DEVNULL, check=False)
-    program = find()
-    if program is None:
-        reason = "NOT TESTED: SSH tunnels, as there is no sshd here; apt-get install openssh-server"
-        if os.environ.get("CI", "").lower() in ("1", "true"):
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
-    return program
+    with running(tmp_path_factory.mktemp("sshd")) as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)
@@ -100,17 +45,10 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     """A home of the test's own: a person's keys, agent and ~/.ssh/config stay out of the tests."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))  # tunnels of others, too
     (tmp_path / ".ssh").mkdir()
     yield tmp_path
     gc.collect()  # here, where the filter above holds
-
-
-def _answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
-    except OSError:
-        return False
-    return True
 
 
 def database(target: Target) -> Server:
@@ -176,7 +114,7 @@ def test_close_ends_it_and_what_runs_through_it(sshd: SshServer, mariadb_target:
         tunnel.close()
         with pytest.raises(pymysql.Error):
             cursor.execute("SELECT 1")
-    assert not _answers(tunnel.port)
+    assert not answers(tunnel.port)
     wait_until(lambda: not threads())
     tunnel.close()
 
@@ -237,6 +175,71 @@ def test_alias_of_the_ssh_config(sshd: SshServer, mariadb_target: Target, empty_
     tunnel = open_tunnel(ssh, "localhost", 3306)
     check_query(tunnel, mariadb_target)
     tunnel.close()
+
+
+def known(sshd: SshServer, home: Path, key: str, hashed: bool = False, names: str = "") -> None:
+    """Write down that the server has this key."""
+    kind, base64 = (sshd.home / f"{key}.pub").read_text().split()[:2]
+    file = home / ".ssh" / "known_hosts"
+    with file.open("a") as lines:
+        lines.write(f"{names or f'[127.0.0.1]:{sshd.port}'} {kind} {base64}\n")
+    if hashed:
+        subprocess.run(["ssh-keygen", "-q", "-H", "-f", str(file)], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("hashed", [False, True])
+def test_key_of_a_known_server(
+    sshd: SshServer, mariadb_target: Target, empty_home: Path, caplog: pytest.LogCaptureFixture, hashed: bool
+) -> None:
+    known(sshd, empty_home, "stranger")  # a server of that name may have one key of several
+    known(sshd, empty_home, "host", hashed)
+    tunnel = open_tunnel(sshd.config(remote_port=database(mariadb_target).port), "localhost", 3306)
+    check_query(tunnel, mariadb_target)
+    tunnel.close()
+    assert "known_hosts" not in caplog.text
+
+
+@pytest.mark.parametrize("hashed", [False, True])
+def test_known_server_with_another_key_is_refused(sshd: SshServer, empty_home: Path, hashed: bool) -> None:
+    known(sshd, empty_home, "stranger", hashed)
+    logins = sshd.logins
+    message = failure(sshd.config(password=Secret(WRONG)))
+    assert f"[127.0.0.1]:{sshd.port} shows a key (ssh-ed25519 SHA256:" in message
+    assert f"run: ssh-keygen -R '[127.0.0.1]:{sshd.port}'" in message
+    assert "\n" not in message
+    assert sshd.logins == logins
+
+
+def test_revoked_key_is_refused(sshd: SshServer, empty_home: Path) -> None:
+    known(sshd, empty_home, "host")
+    known(sshd, empty_home, "host", names="@revoked *")
+    assert "is marked as revoked" in failure(sshd.config())
+
+
+def test_server_of_several_keys_shows_the_one_that_is_known(
+    sshd: SshServer, empty_home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with running(tmp_path_factory.mktemp("several")) as server:
+        make_key(server.home / "rsa", kind="rsa")
+        server.stop()
+        server.start(f"HostKey {server.home}/rsa")
+        known(server, empty_home, "rsa")
+        open_tunnel(server.config(), "localhost", 3306).close()
+        make_key(server.home / "other", kind="rsa")
+        (empty_home / ".ssh" / "known_hosts").unlink()
+        known(server, empty_home, "other")
+        assert "shows a key (ssh-rsa" in failure(server.config())
+
+
+def test_unknown_server_is_told_once(
+    sshd: SshServer, empty_home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("pyexperimenter.database.tunnel._TOLD", set())
+    known(sshd, empty_home, "stranger", names="other.example.org,127.0.0.1")  # at another port, another server
+    for _ in range(2):
+        open_tunnel(sshd.config(), "localhost", 3306).close()
+    (told,) = [record.getMessage() for record in caplog.records if "known_hosts" in record.getMessage()]
+    assert f"the SSH server [127.0.0.1]:{sshd.port} is in no known_hosts file" in told
 
 
 def test_refused_key(sshd: SshServer) -> None:
@@ -336,7 +339,7 @@ def test_forked_child_leaves_it_open_and_the_end_closes_it(sshd: SshServer, mari
     assert done.returncode == 0, done.stderr
     # A connection that is on its way when all ends may be told of, but nothing breaks.
     assert "Traceback" not in done.stderr
-    assert not _answers(int(done.stdout))
+    assert not answers(int(done.stdout))
 
 
 def _environment() -> dict[str, str]:
