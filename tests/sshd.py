@@ -58,6 +58,11 @@ class SshServer:
         wait_until(lambda: process.poll() is not None or answers(self.port))
         assert process.poll() is None, (home / "log").read_text()
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def stop(self) -> None:
         """Stop it with all the connections it has."""
         if self._process is None:
@@ -69,8 +74,7 @@ class SshServer:
 
     def cut(self) -> None:
         """End the connections it has."""
-        assert self._process is not None
-        for session in _children(self._process.pid):
+        for session in _children(self.pid):
             for process in [*_children(session), session]:
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
