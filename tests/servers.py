@@ -118,12 +118,14 @@ class PrivateMariaDB(Server):
     """A throw-away MariaDB: own directory, free port, a child of this process, which it does not outlive.
 
     Start it in the main thread, since Linux takes the end of the thread that started a child for the parent's end.
+    `options` are the server's own.
     """
 
     brand = "mariadb"
     options = ("--innodb-log-file-size=8M", "--innodb-fast-shutdown=2")
 
-    def __init__(self) -> None:
+    def __init__(self, *options: str) -> None:
+        self.options = (*self.options, *options)
         self._program = self.find_program()
         template = self.new_data()
         super().__init__(self.brand, "127.0.0.1", free_port(), "experimenter", "p@ss'w\"ord%")

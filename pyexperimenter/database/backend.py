@@ -16,7 +16,7 @@ import pymysql
 from pymysql.connections import Connection
 from pymysql.constants import CLIENT
 
-from pyexperimenter.config.model import DatabaseConfig, TlsConfig
+from pyexperimenter.config.model import Credentials, DatabaseConfig, TlsConfig
 from pyexperimenter.database.dialect import MYSQL, SQLITE, Dialect
 from pyexperimenter.exceptions import (
     AccessDeniedError,
@@ -291,8 +291,15 @@ class MySqlServer(Server):
 
     @cached_property
     def _encryption(self) -> dict[str, Any]:
-        tls = self.config.credentials.tls
-        return {} if tls is None else {"ssl": tls_context(tls)}
+        credentials = self.config.credentials
+        if credentials.tls is None:
+            return {}
+        name = None
+        if (
+            self.config.use_ssh_tunnel and credentials.ssh is not None
+        ):  # the certificate is not of this end of the tunnel
+            name = credentials.ssh.remote_address if credentials.host == Credentials.host else credentials.host
+        return {"ssl": tls_context(credentials.tls, name)}
 
     def _remember_encryption(self, connection: Any) -> None:
         """After a first connection that let the server decide, spare the others the costly finding out."""
@@ -302,19 +309,41 @@ class MySqlServer(Server):
             self._encryption.update(ssl_disabled=True)
 
 
-def tls_context(tls: TlsConfig) -> Any:
+class _TlsContext(ssl.SSLContext):
+    """Checks certificates for a name other than that of the host to which the connection is, if it has one."""
+
+    name: str | None = None
+
+    def wrap_socket(self, sock: Any, **options: Any) -> ssl.SSLSocket:  # type: ignore[override] # as the driver calls it
+        """Encrypt a connection."""
+        return super().wrap_socket(sock, **options | ({"server_hostname": self.name} if self.name else {}))
+
+
+def tls_context(tls: TlsConfig, name: str | None = None) -> Any:
     """Make what the driver needs to encrypt.
+
+    Parameters
+    ----------
+    tls : TlsConfig
+        How.
+    name : str, optional
+        Whom the certificate must name; by default the host to which the connection is.
 
     Raises
     ------
     DatabaseConnectionError
         If a certificate or key cannot be read.
     """
+    context = _TlsContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.name = name
     try:
-        context = ssl.create_default_context(cafile=tls.ca) if tls.verify else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if not tls.verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
+        elif tls.ca:
+            context.load_verify_locations(tls.ca)
+        else:
+            context.load_default_certs()
         if tls.cert:
             context.load_cert_chain(tls.cert, tls.key)
     except (OSError, ssl.SSLError) as error:

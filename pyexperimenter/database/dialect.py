@@ -260,7 +260,7 @@ def _mysql_identity(columns: Mapping[str, FieldType]) -> str:
 
 
 _UNREACHABLE = Remedy(ServerUnreachableError, "check host, port and that the server runs")
-_DENIED = Remedy(AccessDeniedError, "check user, password and the user's grants")
+_DENIED = Remedy(AccessDeniedError, "check user, password, the user's grants, and whether the server wants TLS")
 _NO_ROOM = Remedy(DatabaseFullError, "free some space on the server; nothing committed was lost")
 _MISFIT = Remedy(InvalidValueError, "the column of the table is narrower than the configuration declares")
 _BAD_CERTIFICATE = Remedy(
@@ -363,6 +363,9 @@ MYSQL = Dialect(
         1062: Remedy(InvalidValueError, "a row with these values exists already"),
         3159: Remedy(AccessDeniedError, "the server wants TLS; give 'tls' in the credentials"),
         "certificate verify failed": _BAD_CERTIFICATE,
+        "SSL is required": Remedy(
+            DatabaseConnectionError, "let the server encrypt, or take 'tls' out of the credentials"
+        ),
         "cryptography": Remedy(
             AccessDeniedError, "this server's passwords need the package cryptography (pip install cryptography) or TLS"
         ),
