@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pyexperimenter.config import names, schema
 from pyexperimenter.config.credentials import credentials_of
 from pyexperimenter.config.document import Document
 from pyexperimenter.config.domains import grid_of, requirements_of
-from pyexperimenter.config.interpolation import interpolate
+from pyexperimenter.config.interpolation import ENVIRONMENT, interpolate
 from pyexperimenter.config.messages import KeyPath, problems_of, within
 from pyexperimenter.config.model import (
     Credentials,
@@ -85,7 +84,7 @@ def _located(document: Document) -> Iterator[None]:
 def _validated(document: Document) -> schema.Experiment:
     if document.data is None:
         raise MissingKeyError(f"the file is empty; start with the key {_ROOT}")
-    data = interpolate(document.data, os.environ)
+    data = interpolate(document.data, ENVIRONMENT)
     try:
         return schema.ConfigFile.model_validate(data).experiment
     except ValidationError as error:

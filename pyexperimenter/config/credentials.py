@@ -5,7 +5,10 @@ No message here shows a value or an unknown key of the file: either may be (part
 
 from __future__ import annotations
 
+import logging
 import os
+import shlex
+import stat
 from collections.abc import Mapping
 from dataclasses import replace
 from os import PathLike
@@ -15,12 +18,14 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, InstanceOf, ValidationError, ValidationInfo
 
 from pyexperimenter.config.document import Document, FileProblem, parsed
-from pyexperimenter.config.interpolation import interpolate
+from pyexperimenter.config.interpolation import ENVIRONMENT, interpolate
 from pyexperimenter.config.messages import KeyPath, problems_of
 from pyexperimenter.config.model import Credentials, Secret, SshConfig, TlsConfig
 from pyexperimenter.config.schema import Section, Whole
 from pyexperimenter.exceptions import DuplicateKeyError, InvalidConfigError, InvalidCredentialsError, UnknownKeyError
 
+_LOGGER = logging.getLogger("py-experimenter")
+_warned_of: set[str] = set()
 _PREFIX = "PYEXPERIMENTER_DB_"
 _SECRET_KEYS = ("password", "ssh_private_key_password", "passphrase")
 
@@ -112,7 +117,7 @@ def credentials_of(path: str | PathLike[str] | None, use_ssh_tunnel: bool, port:
     credentials = Credentials(port=port)
     if path is not None and file_exists:
         credentials = _from_file(Path(path), use_ssh_tunnel, port)
-    credentials = _overridden(credentials, os.environ)
+    credentials = _overridden(credentials, _from_environment())
     if credentials.user is None:
         raise InvalidCredentialsError(
             f"no user for the database server: {_searched(path)}. Either write there\n"
@@ -167,6 +172,7 @@ def _read_credentials(path: Path, use_ssh_tunnel: bool, port: int) -> Credential
 
 def _read(path: Path) -> Document:
     """Return the file's content with its passwords hidden; `text` stays empty for the same reason."""
+    _warn_if_others_may_read(path)
     try:
         document = parsed(path.read_bytes(), path, credentials=True)
     except FileProblem as problem:
@@ -179,13 +185,26 @@ def _read(path: Path) -> Document:
             problem.line,
         ) from None
     try:
-        data = interpolate(document.data, os.environ)
+        data = interpolate(document.data, ENVIRONMENT)
     except InvalidConfigError as error:
         raise FileProblem(
             "a '${...}' cannot be resolved; set the environment variable, or write \\${ where a literal ${ is meant",
             document.lines.of(error.path) or 1,
         ) from None
     return Document(document.source, "", _hidden(data), document.lines)
+
+
+def _warn_if_others_may_read(path: Path) -> None:
+    mode = path.stat().st_mode
+    where = str(path.absolute())
+    if os.name == "posix" and mode & 0o077 and where not in _warned_of:
+        _warned_of.add(where)
+        _LOGGER.warning(
+            "%s: other users of this machine may read your passwords (%s); run: chmod 600 %s",
+            path,
+            stat.filemode(mode),
+            shlex.quote(str(path)),
+        )
 
 
 def _hidden(data: Any) -> Any:
@@ -246,23 +265,27 @@ def _given(**values: Any) -> dict[str, Any]:
 # The environment
 
 
-def _overridden(credentials: Credentials, environment: Mapping[str, str]) -> Credentials:
-    """Return the credentials with what ``PYEXPERIMENTER_DB_...`` says instead; an empty variable says nothing."""
-    user, password, host = (environment.get(f"{_PREFIX}{name}") or None for name in ("USER", "PASSWORD", "HOST"))
-    changes = _given(user=user, host=host, port=_port(environment.get(f"{_PREFIX}PORT")))
-    if password is not None:
-        changes |= {"password": Secret(password), "password_command": None}
+def _from_environment() -> dict[str, Any]:
+    """Return what ``PYEXPERIMENTER_DB_...`` says; an empty variable says nothing."""
+    names = ("user", "password", "host", "port")
+    settings = _given(**_hidden({name: os.environ.get(f"{_PREFIX}{name.upper()}") or None for name in names}))
+    return settings | ({"port": _port(settings["port"])} if "port" in settings else {})
+
+
+def _overridden(credentials: Credentials, settings: Mapping[str, Any]) -> Credentials:
+    """Return the credentials with these settings instead."""
+    changes = dict(settings)
+    if "password" in settings:
+        changes["password_command"] = None
     if credentials.ssh is not None:
-        address = _given(remote_address=changes.get("host"), remote_port=changes.get("port"))
+        address = _given(remote_address=settings.get("host"), remote_port=settings.get("port"))
         changes["ssh"] = replace(credentials.ssh, **address)
-    if host is not None:
+    if "host" in settings:
         changes["unix_socket"] = None  # the socket of the file leads to another server
     return replace(credentials, **changes)
 
 
-def _port(text: str | None) -> int | None:
-    if not text:
-        return None
+def _port(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
         raise InvalidCredentialsError(f"the environment variable {_PREFIX}PORT is no port; give a number up to 65535")
     return int(text)

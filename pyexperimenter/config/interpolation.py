@@ -12,8 +12,9 @@ r"""``${...}`` in the texts of a configuration.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pyexperimenter.config.messages import KeyPath, dotted, nearest
@@ -39,6 +40,25 @@ def interpolate(data: Any, environment: Mapping[str, str]) -> Any:
     {'home': '/home/me/data', 'copy': '/home/me/data', 'cost': '${5}'}
     """
     return _Interpolation(data, environment).value(data, ())
+
+
+class _Environment(Mapping[str, str]):
+    """The environment, which may hold passwords, without its values where variables are shown with a traceback."""
+
+    def __getitem__(self, name: str) -> str:
+        return os.environ[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(os.environ)
+
+    def __len__(self) -> int:
+        return len(os.environ)
+
+    def __repr__(self) -> str:
+        return "<environment>"
+
+
+ENVIRONMENT = _Environment()
 
 
 class _Interpolation:

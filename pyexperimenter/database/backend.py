@@ -222,10 +222,9 @@ class Server:
             return credentials.password.reveal() if credentials.password is not None else ""
         done = subprocess.run(credentials.password_command, shell=True, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise AccessDeniedError(
-                f"password_command exited with {done.returncode}: {done.stderr.strip()[:200]}; "
-                "run it by hand to see why"
-            )
+            told, code = done.stderr.strip()[:200], done.returncode
+            del done  # what it printed may be shown with a traceback
+            raise AccessDeniedError(f"password_command exited with {code}: {told}; run it by hand to see why")
         return done.stdout.rstrip("\r\n")
 
 

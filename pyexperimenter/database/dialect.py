@@ -260,7 +260,7 @@ def _mysql_identity(columns: Mapping[str, FieldType]) -> str:
 
 
 _UNREACHABLE = Remedy(ServerUnreachableError, "check host, port and that the server runs")
-_DENIED = Remedy(AccessDeniedError, "check user, password, the user's grants, and whether the server wants TLS")
+_DENIED = Remedy(AccessDeniedError, "check user, password and the user's grants")
 _NO_ROOM = Remedy(DatabaseFullError, "free some space on the server; nothing committed was lost")
 _MISFIT = Remedy(InvalidValueError, "the column of the table is narrower than the configuration declares")
 _BAD_CERTIFICATE = Remedy(

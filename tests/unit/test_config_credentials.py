@@ -271,3 +271,15 @@ def test_a_secret_is_never_shown():
     assert secret.reveal() == copy.deepcopy(secret).reveal() == pickle.loads(pickle.dumps(secret)).reveal() == "geheim"
     assert secret == Secret("geheim") != Secret("other")
     assert secret != "geheim"
+
+
+@pytest.mark.parametrize(("mode", "told"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True)])
+def test_a_file_that_others_may_read_is_told_once(credentials, tmp_path, caplog, mode, told):
+    file = tmp_path / "credentials.yml"
+    file.write_text(with_password("geheim"))
+    file.chmod(mode)
+    for _ in range(2):
+        credentials(None)
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == told
+    assert all(message.endswith("run: chmod 600 credentials.yml") for message in messages)
