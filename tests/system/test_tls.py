@@ -117,7 +117,7 @@ def refusal(opened: PyExperimenter, kind: type[DatabaseError] = DatabaseConnecti
 
 def test_unencrypted_connections_are_refused(server: PrivateMariaDB) -> None:
     """What the other tests stand on."""
-    with pytest.raises(pymysql.Error, match="insecure transport|Access denied"):
+    with pytest.raises(pymysql.Error, match=r"insecure transport|Access denied"):
         pymysql.connect(
             host=server.host, port=server.port, user=server.user, password=server.password, ssl_disabled=True
         )
