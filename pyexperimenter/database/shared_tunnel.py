@@ -18,6 +18,7 @@ import stat
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,16 +126,21 @@ def _file(way: SshConfig) -> Path | None:
 
 def _runtime_directory() -> Path | None:
     """Return a directory of this machine in which nobody but the user may write."""
+    own = Path(tempfile.gettempdir(), f"pyexperimenter-{os.getuid()}")
     given = os.environ.get("XDG_RUNTIME_DIR")
-    directory = Path(given or Path(tempfile.gettempdir(), f"pyexperimenter-{os.getuid()}"))
+    if given and _is_ours(Path(given)):  # jobs and `su` inherit it where it is not there, or another user's
+        return Path(given)
+    with suppress(OSError):
+        own.mkdir(mode=0o700, exist_ok=True)
+    return own if _is_ours(own) else None
+
+
+def _is_ours(directory: Path) -> bool:
     try:
-        if not given:
-            directory.mkdir(mode=0o700, exist_ok=True)
         found = directory.lstat()
-        ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
-        return directory if ours and os.access(directory, os.W_OK) else None
     except OSError:
-        return None
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
 
 
 def _without_secrets(ssh: SshConfig) -> SshConfig:

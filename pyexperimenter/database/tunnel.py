@@ -56,6 +56,7 @@ class Tunnel:
         self._login: _Login | None = None
         self._opening = threading.Lock()
         self._failed: tuple[float, str] | None = None  # when and why
+        self._told: str | None = None  # the failure that was logged last
         self._closed = threading.Event()
         self.check()
         try:
@@ -96,7 +97,7 @@ class Tunnel:
     def _abandon(self) -> None:
         """In the child of a fork: leave all to the parent, whose port would else be open for as long as the child."""
         self._listener.close()
-        if self._login is not None:
+        if self._login is not None and isinstance(self._login.sock, socket.socket):  # a ProxyCommand would be killed
             self._login.sock.close()
 
     def _transport(self) -> Any:
@@ -137,9 +138,11 @@ class Tunnel:
             try:
                 channel = self._channel(origin[:2])
             except Exception as error:
-                if not self._closed.is_set():
+                if not self._closed.is_set() and self._told != str(error):  # once, however many try
+                    self._told = str(error)
                     _LOGGER.error("%s", error)
                 return
+            self._told = None
             with channel:
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 back = threading.Thread(target=_copy, args=[channel, client], name="SSH back", daemon=True)
@@ -159,9 +162,8 @@ class Tunnel:
             raise SshTunnelError(f"{self._route}: {why}; check remote_address and remote_port") from error
         except Exception as error:
             transport.close()  # whatever is wrong with it, a new one is not
-            raise SshTunnelError(
-                f"{self._route}: the SSH server is away ({str(error) or type(error).__name__})"
-            ) from error
+            why = str(error) or type(error).__name__
+            raise SshTunnelError(f"{self._route}: the SSH server is away: {why}") from error
 
 
 def open_tunnel(ssh: SshConfig, host: str, port: int) -> Tunnel:
@@ -232,7 +234,9 @@ class _Login:
         if self.sock is not None:
             with suppress(OSError):
                 self.sock.close()
-            if hasattr(self.sock, "process"):
+            if hasattr(self.sock, "process"):  # a ProxyCommand, which the transport's thread signals at its end
+                if self.transport is not None and self.transport.is_alive():
+                    self.transport.join(_TIMEOUT)
                 self.sock.process.communicate()
 
     def _connect(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ import joblib
 import psutil
 import pytest
 import yaml
+from joblib.externals.loky import get_reusable_executor
 from servers import Target
 from sshd import SshServer, answers, running
 from study import experimenter, study, wait_until
@@ -36,6 +36,7 @@ def sshd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshServer]
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     with running(tmp_path / "sshd") as server:
+        get_reusable_executor().shutdown(wait=True)  # joblib's processes of other tests have another environment
         yield server
 
 
@@ -221,30 +222,41 @@ def test_a_fork_does_not_keep_it(sshd: SshServer, far: Target, tmp_path: Path) -
     opened = far_study(far, 2, tmp_path)
     ssh = opened.config.database.credentials.ssh
     assert ssh is not None
-    _, port = shared_tunnel.tunnel_address(ssh, "", 0)
+    (own,) = shared_tunnel._own.values()
+    listener, login = own.tunnel._listener, own.tunnel._login
+    assert login is not None
     held, release = os.pipe()
     child = os.fork()
     if not child:
         os.close(release)
         os.read(held, 1)
-        os._exit(0)
+        os._exit(0 if listener.fileno() == login.sock.fileno() == -1 else 1)
     try:
         opened.close_ssh()
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
         shared_tunnel.tunnel_address(ssh, "", 0)
         assert ssh in shared_tunnel._own  # not somebody else's, whose port would be waited for
         opened.close_ssh()
     finally:
         os.close(release)
-        os.waitpid(child, 0)
+        _, status = os.waitpid(child, 0)
+    assert status == 0
 
 
-def test_a_directory_that_others_may_write_to_is_not_trusted(sshd: SshServer, far: Target, tmp_path: Path) -> None:
+def test_a_directory_that_others_may_write_to_is_not_trusted(
+    sshd: SshServer, far: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # of the workers
+    ours = tmp_path / f"pyexperimenter-{os.getuid()}"
     (tmp_path / "run").chmod(0o777)
     opened = far_study(far, 2, tmp_path)
+    assert [path.stat().st_mode & 0o077 for path in (ours, *ours.iterdir())] == [0, 0]  # that of TMPDIR serves
+    assert opened.execute(lambda *_: None, n_jobs=1) == 2
+    assert sshd.logins == 1
+    opened.close_ssh()
+    ours.chmod(0o777)
+    opened.reset_experiments("done")
     assert opened.execute(lambda *_: None, n_jobs=1) == 2
     assert list((tmp_path / "run").iterdir()) == []
-    assert sshd.logins == 2  # the worker has its own
+    assert sshd.logins == 3  # the worker has its own
     opened.close_ssh()

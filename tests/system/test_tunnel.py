@@ -13,10 +13,12 @@ import textwrap
 import threading
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import paramiko
+import psutil
 import pymysql
 import pytest
 import yaml
@@ -175,6 +177,58 @@ def test_alias_of_the_ssh_config(sshd: SshServer, mariadb_target: Target, empty_
     tunnel = open_tunnel(ssh, "localhost", 3306)
     check_query(tunnel, mariadb_target)
     tunnel.close()
+
+
+def test_proxy_command_of_the_ssh_config(sshd: SshServer, mariadb_target: Target, empty_home: Path) -> None:
+    jump = f"ssh -F none -i {sshd.home}/key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -p {sshd.port}"
+    (empty_home / ".ssh" / "config").write_text(
+        f"Host behind\n HostName 127.0.0.1\n Port {sshd.port}\n ProxyCommand {jump} -W %h:%p 127.0.0.1\n"
+    )
+    logins, before = sshd.logins, set(psutil.Process().children())
+    tunnel = open_tunnel(sshd.config(address="behind", port=22, remote_port=database(mariadb_target).port), "db", 3306)
+    check_query(tunnel, mariadb_target)
+    assert sshd.logins == logins + 2
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+    check_query(tunnel, mariadb_target)  # the fork did not end the command
+    (command,) = set(psutil.Process().children()) - before
+    tunnel.close()
+    assert not command.is_running()
+
+
+class PasswordOnly(paramiko.ServerInterface):
+    """An SSH server that takes a password: sshd takes those of the machine's users only."""
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "password"
+
+    def check_auth_password(self, username: str, password: str) -> int:
+        right = (username, password) == ("somebody", PASSPHRASE)
+        return paramiko.AUTH_SUCCESSFUL if right else paramiko.AUTH_FAILED
+
+
+def test_password(sshd: SshServer) -> None:
+    transports = []
+
+    def serve() -> None:
+        for _ in range(2):
+            transport = paramiko.Transport(listener.accept()[0])
+            transports.append(transport)
+            transport.add_server_key(paramiko.Ed25519Key.from_private_key_file(str(sshd.home / "host")))
+            transport.start_server(server=PasswordOnly())
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        ssh = sshd.config(None, port=listener.getsockname()[1], user="somebody")
+        open_tunnel(replace(ssh, password=Secret(PASSPHRASE)), "localhost", 3306).close()
+        message = failure(replace(ssh, password=Secret(WRONG)))
+        thread.join(30)
+    assert "'somebody' with the keys of the agent and of ~/.ssh and the password was refused" in message
+    for transport in transports:
+        transport.close()
 
 
 def known(sshd: SshServer, home: Path, key: str, hashed: bool = False, names: str = "") -> None:
@@ -372,3 +426,34 @@ def test_an_experimenter_reaches_its_server_through_ssh(
     study_.close_ssh_tunnel()
     assert study_.counts()["done"] == 6  # opened anew when needed
     study_.close_ssh()
+
+
+def test_the_predecessors_credentials(
+    sshd: SshServer, mariadb_target: Target, tmp_path: Path, empty_home: Path
+) -> None:
+    server = database(mariadb_target)
+    shutil.copy(sshd.home / "locked", empty_home / ".ssh" / "id_ed25519")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        free = int(probe.getsockname()[1])
+    ssh = {
+        "server": "127.0.0.1",
+        "address": "127.0.0.1",
+        "port": sshd.port,
+        "ssh_private_key_password": PASSPHRASE,
+        "remote_address": "127.0.0.1",
+        "remote_port": server.port,
+        "local_address": "127.0.0.1",
+        "local_port": free,
+    }
+    file = tmp_path / "credentials.yml"
+    file.touch(0o600)
+    user = {"user": server.user, "password": server.password}
+    connection = {"Standard": {"server": "not.reached.directly"}, "Ssh": ssh}
+    file.write_text(yaml.safe_dump({"CREDENTIALS": {"Database": user, "Connection": connection}}))
+    target = Target("mariadb", "mysql", mariadb_target.database, server, file)
+    study_ = experimenter(target, study(target), use_ssh_tunnel=True)
+    assert study_.fill_table_from_config() == (6, 0)
+    assert answers(free)
+    study_.close_ssh_tunnel()
+    assert not answers(free)
