@@ -289,6 +289,7 @@ def test_unknown_server_is_told_once(
     sshd: SshServer, empty_home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("pyexperimenter.database.tunnel._TOLD", set())
+    caplog.set_level("WARNING", "py-experimenter")
     known(sshd, empty_home, "stranger", names="other.example.org,127.0.0.1")  # at another port, another server
     for _ in range(2):
         open_tunnel(sshd.config(), "localhost", 3306).close()

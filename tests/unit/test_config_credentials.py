@@ -278,6 +278,7 @@ def test_a_file_that_others_may_read_is_told_once(credentials, tmp_path, caplog,
     file = tmp_path / "credentials.yml"
     file.write_text(with_password("geheim"))
     file.chmod(mode)
+    caplog.set_level("WARNING", "py-experimenter")
     for _ in range(2):
         credentials(None)
     messages = [record.getMessage() for record in caplog.records]
