@@ -212,7 +212,7 @@ def test_shared_values_are_python_values_that_others_do_not_have(target: Target)
     }
     study_ = experimenter(target, study(target, keyfields=keyfields))
     study_.fill_table_from_config()
-    target.query("UPDATE study SET status = 'error', error = 'E: 1' WHERE flag = 1 AND rate IS NULL")
+    target.query("UPDATE study SET status = 'error', error = 'E: 1' WHERE flag IS TRUE AND rate IS NULL")
     (group,) = study_.error_groups()
     assert (group.count, group.shared) == (2, {"flag": True, "rate": None})
     target.query("UPDATE study SET status = 'created', error = NULL")
