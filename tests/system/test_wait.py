@@ -123,7 +123,7 @@ def test_it_waits_until_the_last_has_ended_and_takes_what_is_open_again(
 
 
 def test_a_signal_ends_the_waiting(target: Target, tmp_path: Path) -> None:
-    config = configured(target, tmp_path, heartbeat=60, lease=600)
+    config = configured(target, tmp_path, heartbeat=60, lease=600, grace=600)
     filled(target, config)
     with executing(target, config), executing_when_held(target, config, tmp_path) as second:
         second.send_signal(signal.SIGTERM)
