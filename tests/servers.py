@@ -474,6 +474,7 @@ def _template() -> Path:
         "--no-defaults",
         *_as_root(),
         f"--datadir={data}",
+        f"--tmpdir={home}",  # a server that starts removes all temporary tables there, those of others, too
         "--auth-root-authentication-method=normal",
         "--skip-test-db",
         "--skip-name-resolve",
