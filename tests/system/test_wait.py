@@ -198,7 +198,7 @@ def test_on_the_command_line(sqlite_target: Target, tmp_path: Path, monkeypatch:
         done = CliRunner().invoke(main, [*command, "--wait"], catch_exceptions=False)
         release.join()
     assert done.exit_code == 0
-    assert f"{ROWS - 1} experiments executed" in done.output
+    assert f"Executed {ROWS - 1} experiments" in done.output
     assert statuses(sqlite_target) == {"done": ROWS}
 
 
