@@ -18,6 +18,7 @@ from sklearn.svm import SVC
 from tabulate import tabulate
 
 from pyexperimenter import PyExperimenter, ResultProcessor
+from pyexperimenter.analysis import summarize, to_latex, to_markdown
 
 LOADERS = {
     "iris": datasets.load_iris,
@@ -69,16 +70,6 @@ def best_settings(table: pd.DataFrame) -> pd.DataFrame:
     return done.merge(best[setting], on=setting)
 
 
-def accuracy_table(rows: pd.DataFrame, sign: str, bold: str = "{}") -> pd.DataFrame:
-    """Mean ± standard deviation over the seeds: a line for each data set, a column for each kernel."""
-    means = rows.pivot_table(index="dataset", columns="kernel", values="accuracy", aggfunc="mean")
-    deviations = rows.pivot_table(index="dataset", columns="kernel", values="accuracy", aggfunc="std")
-    cells = means.map("{:.3f}".format) + f" {sign} " + deviations.map("{:.3f}".format)
-    cells = cells.where(means.lt(means.max(axis=1), axis=0), cells.map(bold.format))
-    cells.index = cells.index.str.replace("_", " ")  # LaTeX would stumble over it
-    return cells.rename_axis(columns=None).reset_index()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--continue", dest="keep", action="store_true", help="keep the table of an earlier run")
@@ -95,17 +86,18 @@ def main() -> None:
     print(tabulate(experimenter.counts().items(), headers=["status", "experiments"]))
 
     best = best_settings(table)
-    print("\nTest accuracy, mean ± std over the seeds, of the setting with the best cross-validated accuracy")
-    print(tabulate(accuracy_table(best, "±"), headers="keys", showindex=False))
+    summary = summarize(best, "accuracy", rows="dataset", columns="kernel", attempts=experimenter.get_attempts())
+    print("\nTest accuracy of the setting with the best cross-validated accuracy, the best of each line in bold")
+    print(to_markdown(summary, best="max"))
 
     print("\nThe classes that these models recognise worst")
     classes = experimenter.get_logtable("classes").merge(best, left_on="experiment_id", right_on="ID")
     recalls = classes.groupby(["dataset", "kernel", "label"], as_index=False)["recall"].mean().nsmallest(3, "recall")
     print(tabulate(recalls, headers="keys", showindex=False, floatfmt=".3f"))
 
-    print("\nThe table as LaTeX (needs the package booktabs), the best of each line in bold")
-    print(accuracy_table(best, r"$\pm$", bold=r"\textbf{{{}}}").to_latex(index=False))
-    print(f"All rows are in {experimenter.config.database.database}")
+    print("\nThe table as LaTeX")
+    print(to_latex(summary, best="max"))
+    print(f"\nAll rows are in {experimenter.config.database.database}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,69 @@
+"""Search C and gamma of an SVM from coarse to fine: each round looks around the best experiments of those before it.
+
+The database is adaptive.db in the working directory. Run it again, and it goes the same way and executes nothing.
+"""
+
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn import datasets
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from pyexperimenter import PyExperimenter, ResultProcessor
+
+LOADERS = {"breast_cancer": datasets.load_breast_cancer, "iris": datasets.load_iris, "wine": datasets.load_wine}
+STEPS = [4, 2, 1, 0.5]  # of the exponents, one a round
+
+
+def cross_validate(keyfields: dict, result_processor: ResultProcessor, custom_fields: dict) -> dict:
+    """One experiment: the accuracy of an SVM with this C and gamma."""
+    x, y = LOADERS[keyfields["dataset"]](return_X_y=True)
+    svm = SVC(C=2 ** keyfields["log2_C"], gamma=2 ** keyfields["log2_gamma"])
+    return {"accuracy": cross_val_score(make_pipeline(StandardScaler(), svm), x, y, cv=custom_fields["folds"]).mean()}
+
+
+def coarse_grid(step: float) -> list[dict]:
+    """Return the first round: the whole range."""
+    grid = product(LOADERS, np.arange(-5, 15.1, step), np.arange(-15, 3.1, step))
+    return [{"dataset": dataset, "log2_C": c, "log2_gamma": gamma} for dataset, c, gamma in grid]
+
+
+def best_of(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the best experiment on each data set; of equal ones the smoothest."""
+    ranked = table.sort_values(["accuracy", "log2_C", "log2_gamma"], ascending=[False, True, True])
+    return ranked.drop_duplicates("dataset").sort_values("dataset")
+
+
+def around(best: pd.DataFrame, step: float) -> list[dict]:
+    """Return the neighbours of the best experiments, these included: a fill skips what is there."""
+    return [
+        {"dataset": row.dataset, "log2_C": row.log2_C + right, "log2_gamma": row.log2_gamma + up}
+        for row in best.itertuples()
+        for right, up in product([-step, 0, step], repeat=2)
+    ]
+
+
+def main() -> None:
+    experimenter = PyExperimenter(Path(__file__).with_name("config.yml"), log_level="WARNING")
+    rows: list[dict] = []
+    best = None
+    for step in STEPS:
+        rows += coarse_grid(step) if best is None else around(best, step)
+        added, skipped = experimenter.fill_table_with_rows(rows)
+        print(f"step {step}: {added} experiments added, {skipped} known")
+        experimenter.execute(cross_validate)
+        # Of these rows only, so that the way is the same if rounds to come are there already.
+        best = best_of(experimenter.get_table().merge(pd.DataFrame(rows)))
+
+    columns = ["dataset", "log2_C", "log2_gamma", "accuracy"]
+    print(f"\nThe best of {sum(experimenter.counts().values())} experiments")
+    print(best[columns].to_string(index=False, float_format="{:.4g}".format))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""Execute notebooks and store their outputs: python execute.py general_usage.ipynb ...
+
+Nothing that differs from run to run is stored with them: no times, no versions, no progress bars.
+"""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+# ipykernel 7 warns of itself when it is shut down.
+WARNINGS = "error,ignore::PendingDeprecationWarning:ipykernel.kernelbase"
+
+
+def execute(path: Path) -> nbformat.NotebookNode:
+    """Return a notebook with new outputs, executed in a temporary directory with every warning an error."""
+    notebook = nbformat.read(path, as_version=4)
+    with tempfile.TemporaryDirectory() as directory:
+        client = NotebookClient(notebook, timeout=300, record_timing=False, resources={"metadata": {"path": directory}})
+        client.execute(env={**os.environ, "PYTHONWARNINGS": WARNINGS, "TMPDIR": directory})
+    notebook.metadata.language_info = {"name": "python"}
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    return notebook
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        nbformat.write(execute(Path(name)), name)
