@@ -36,3 +36,22 @@ def test_a_beat_is_one_statement_and_every_second_one_looks_for_the_silent(maria
     connection.close()
     assert sum(statements.values()) <= 1.5 * statements["Com_update"] + 2, statements
     assert statements["Com_select"] > 0
+
+
+def test_looking_for_the_silent_does_not_read_all_that_run(mariadb_target: Target) -> None:
+    """Each of N hearts looks: if a look read N rows, ten thousand workers would keep a server busy with that alone."""
+    running = 500
+    opened = store(mariadb_target, keyfields={"seed": {"type": "INT", "values": {"start": 0, "stop": running}}})
+    mariadb_target.query("UPDATE study SET status = 'running'")
+    mariadb_target.query(
+        "INSERT INTO study__attempts (experiment_id, number, run, worker, heartbeat, lease_until) "
+        "SELECT ID, 1, 1, 'w', UTC_TIMESTAMP(), UTC_TIMESTAMP() + INTERVAL IF(seed = 7, -1, 1) HOUR FROM study"
+    )
+
+    def read() -> int:
+        return sum(int(count) for _, count in mariadb_target.query("SHOW GLOBAL STATUS LIKE 'Handler_read%'"))
+
+    opened.silent()  # opens the connection
+    before = read()
+    assert len(opened.silent()) == 1
+    assert read() - before < running / 5
