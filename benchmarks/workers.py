@@ -1,0 +1,81 @@
+"""How many experiments a second a database gives to 1 to 64 workers that claim from it at once.
+
+Each worker is a process that executes an empty function, which returns a result, with `isolation: none`. What is
+measured begins when each has claimed its first experiment, so that starting processes is left out, and ends with the
+last experiment, by the database's own record of attempts.
+
+Run:  python benchmarks/workers.py [--rows 3000] [--mysql mysql://user:password@host:port]
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import tempfile
+from typing import Any
+
+from common import mysql_config, print_table, raw_mysql, sqlite_config
+
+from pyexperimenter import PyExperimenter
+
+WORKERS = [1, 2, 4, 8, 16, 32, 64]
+
+
+def work(config: dict[str, Any], all_have_one: Any, options: dict[str, Any]) -> None:
+    waited = False
+
+    def function(keyfields: dict[str, Any], results: Any, custom: dict[str, Any]) -> dict[str, float]:
+        nonlocal waited
+        if not waited:
+            all_have_one.wait()
+            waited = True
+        return {"accuracy": 0.5}
+
+    PyExperimenter(config, log_level="ERROR", **options).execute(function)
+
+
+def rows_a_second(config: dict[str, Any], workers: int, **options: Any) -> float:
+    experimenter = PyExperimenter(config, log_level="ERROR", **options)
+    experimenter.fill_table_from_config()
+    context = multiprocessing.get_context("fork")  # the library is loaded only once
+    all_have_one = context.Barrier(workers)
+    processes = [context.Process(target=work, args=(config, all_have_one, options)) for _ in range(workers)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * workers
+    attempts = experimenter.get_attempts()
+    assert set(attempts["outcome"]) == {"done"} and attempts["experiment_id"].is_unique
+    seconds = (attempts["ended"].max() - attempts["ended"].min()).total_seconds()
+    experimenter.delete_table()
+    return (len(attempts) - workers) / seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=3000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, nargs="+", default=WORKERS)
+    parser.add_argument("--mysql", help="server to measure, too")
+    arguments = parser.parse_args()
+    keyfields = {"seed": {"type": "INT", "values": {"start": 0, "stop": arguments.rows}}}
+    table = []
+
+    def measure(name: str, config: dict[str, Any], **options: Any) -> None:
+        for _ in range(arguments.rounds):
+            rates = [rows_a_second(config, workers, **options) for workers in arguments.workers]
+            load = os.getloadavg()[0]
+            table.append([name, *rates, rates[-1] / max(rates), load])
+
+    with tempfile.TemporaryDirectory() as directory:
+        measure("SQLite", sqlite_config(directory, keyfields))
+    if arguments.mysql:
+        with raw_mysql(arguments.mysql) as (_, database, credentials):
+            measure("MySQL/MariaDB", mysql_config(database, keyfields), database_credential_file_path=credentials)
+    print_table(["database", *arguments.workers, "last/best", "load"], table)
+
+
+if __name__ == "__main__":
+    main()
