@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -249,7 +250,7 @@ class PyExperimenter(Study):
             If there are no rows.
         """
         mappings = rows if not hasattr(rows, "to_dict") else rows.to_dict("records")
-        encoded = [self._store.encode_row(row, f"row {index}") for index, row in enumerate(mappings)]
+        encoded = [self._store.encode_row(row, f"row {number}") for number, row in enumerate(mappings)]
         return self._fill(encoded, len(encoded))
 
     def migrate(self, dry_run: bool = False, defaults: Mapping[str, Any] | None = None) -> list[str]:
@@ -360,18 +361,18 @@ class PyExperimenter(Study):
                 config=self.config,
                 function=experiment_function,
                 name=self.name,
-                identity=f"{session}.{index}",
+                identity=f"{session}.{number}",
                 selection=selection,
                 limit=limit,
                 workers=len(shares),
                 wait=wait,
                 allowance=allowed,
                 codecarbon=self._codecarbon,
-                gpus=gpus[index],
+                gpus=gpus[number],
                 logging=self._log_settings,
                 journal=self._journal,
             )
-            for index, limit in enumerate(shares)
+            for number, limit in enumerate(shares)
         ]
         with execution_bar(self._store):
             reports = run_crew(tasks, session, self._store, supervised)
@@ -501,7 +502,7 @@ class PyExperimenter(Study):
         """
         self._prepare_execution()
         task = self._task(experiment_function)
-        run_one(task, lambda worker: worker.store.resume(experiment_id, worker.info))
+        run_one(task, lambda worker: worker.store.resume(index(experiment_id), worker.info))
 
     def attach(self, experiment_function: Callable[[ResultProcessor], _R], experiment_id: int) -> _R:
         """Let a function write results and logs of an experiment that is in execution elsewhere, or finished.
@@ -524,7 +525,7 @@ class PyExperimenter(Study):
             If there is no such experiment.
         """
         self._prepare_execution()
-        attempt, opened = self._store.attach(experiment_id, worker_info(self.name, uuid.uuid4().hex))
+        attempt, opened = self._store.attach(index(experiment_id), worker_info(self.name, uuid.uuid4().hex))
         try:
             return experiment_function(ResultProcessor(self._store, attempt, self._log_settings))
         finally:
@@ -556,8 +557,9 @@ class PyExperimenter(Study):
         InvalidExperimentError
             If there is no such experiment.
         """
-        keyfields = self._store.keyfields_of(experiment_id)
-        processor = PrintingResultProcessor(self._store, Attempt(0, experiment_id), self._log_settings)
+        attempt = Attempt(0, index(experiment_id))
+        keyfields = self._store.keyfields_of(attempt.experiment_id)
+        processor = PrintingResultProcessor(self._store, attempt, self._log_settings)
         try:
             return experiment_function(keyfields, processor, dict(self.config.custom))
         except Exception as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from html import escape
@@ -123,7 +123,7 @@ class ErrorGroup:
     Attributes
     ----------
     summary : str
-        The last line of the traceback, without what differs from one to the other.
+        The exception of the traceback, without particulars in which they differ.
     count : int
         How many there are.
     example_ids : sequence of int
@@ -205,12 +205,15 @@ class _Group:
     """What is kept of a group of errors while they are read."""
 
     error: str
+    summary: str
     shared: dict[str, Any]
     count: int = 0
     ids: list[int] = field(default_factory=list)
 
-    def add(self, experiment_id: int, keyfields: Mapping[str, Any]) -> None:
+    def add(self, experiment_id: int, keyfields: Mapping[str, Any], summary: str) -> None:
         self.count += 1
+        if summary != self.summary:
+            self.summary = _without_particulars(self.summary)
         if len(self.ids) < _EXAMPLES:
             self.ids.append(experiment_id)
         self.shared = {name: value for name, value in self.shared.items() if keyfields[name] == value}
@@ -226,12 +229,13 @@ def error_groups(reader: ExperimentReader) -> list[ErrorGroup]:
         everywhere = keyfields if everywhere is None else everywhere
         everywhere = {name: value for name, value in everywhere.items() if keyfields[name] == value}
         text = "" if error is None else str(error)
-        groups.setdefault(normalized(text), _Group(text, keyfields)).add(experiment_id, keyfields)
+        summary = _summary(text)
+        groups.setdefault(normalized(text), _Group(text, summary, keyfields)).add(experiment_id, keyfields, summary)
     found = sorted(groups.values(), key=lambda group: group.count, reverse=True)
     constant = {name for name in everywhere or () if not reader.has_other(name, found[0].ids[0])}
     return [
         ErrorGroup(
-            _summary(group.error),
+            group.summary,
             group.count,
             group.ids,
             {
@@ -253,13 +257,17 @@ def normalized(error: str | None) -> str:
     >>> normalized("ValueError: seed 7 of 'iris' at 0x7f3a") == normalized("ValueError: seed 12 of 'wine' at 0x81bc")
     True
     """
-    lines = (_MARGIN.sub("", line) for line in _said(error).splitlines())
-    # Of a traceback count the places and the exception, not the lines of code between them.
     return "\n".join(
-        _FOLDER.sub(r"\1", line) if _is_place(line) else _without_particulars(line)
-        for line in lines
-        if _is_place(line) or not line.startswith(" ")
+        _FOLDER.sub(r"\1", line) if _is_place(line) else _without_particulars(line) for line in _telling_lines(error)
     )
+
+
+def _telling_lines(error: str | None) -> Iterator[str]:
+    """Yield the lines that count: of a traceback the places and the exception, not the code between them."""
+    for line in (error or "").partition("\nThe last that it printed:")[0].splitlines():
+        line = _MARGIN.sub("", line)
+        if _is_place(line) or not line.startswith(" "):
+            yield line
 
 
 # In time linear in the line's length, which may be of megabytes.
@@ -268,10 +276,6 @@ _FOLDER = re.compile(r'^(  File ")[^"]*/')
 _QUOTED = re.compile(r"""(?<!\w)[bru]{0,2}(?:'[^']*'|"[^"]*")""", re.I)  # not the apostrophe of "can't"
 _WORD = re.compile(r"[^\s'\"(),:;=<>\[\]{}]+")
 _NUMBER = re.compile(r"0x[0-9a-fA-F]+|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
-
-
-def _said(error: str | None) -> str:
-    return (error or "").partition("\nThe last that it printed:")[0]
 
 
 def _is_place(line: str) -> bool:
@@ -287,7 +291,7 @@ def _without_particulars(line: str) -> str:
 
 def _summary(error: str) -> str:
     """Return the line that says most: of a traceback the exception's, which stands behind the last place."""
-    lines = [line for line in normalized(error).splitlines() if line.strip()]
+    lines = [line for line in _telling_lines(error) if line.strip()]
     places = [index for index, line in enumerate(lines) if _is_place(line)]
     behind = lines[places[-1] + 1 :] if places else lines
     return (behind or lines or ["no error text"])[0].strip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -124,7 +125,10 @@ class Study:
         pandas.DataFrame
             One row an attempt, ordered by ``ID``; times in UTC, durations in seconds, memory in bytes.
         """
-        return self._frame(self._store.attempt_rows(experiment_id), self._store.schema.attempts)
+        return self._frame(
+            self._store.attempt_rows(None if experiment_id is None else index(experiment_id)),
+            self._store.schema.attempts,
+        )
 
     def get_codecarbon_table(self) -> pd.DataFrame:
         """Return CodeCarbon's measurements, one row an execution.
@@ -202,7 +206,7 @@ class Study:
         InvalidExperimentError
             If there is no such experiment.
         """
-        return details_of(self._store, experiment_id)
+        return details_of(self._store, index(experiment_id))
 
     def error_groups(self) -> list[ErrorGroup]:
         """Return the experiments in error, those together that failed alike; the largest group first."""

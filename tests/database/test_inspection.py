@@ -174,6 +174,17 @@ def test_an_unknown_experiment_is_named_in_one_line(target: Target, unknown: int
     assert str(caught.value) == f"the table study has no experiment with ID {unknown}"
 
 
+def test_ids_may_be_those_of_a_dataframe(target: Target) -> None:
+    study_ = filled(target, 3)
+    first = study_.get_table()["ID"].iloc[0]  # numpy's integer, which not every driver takes
+    assert study_.get_experiment(first).row["ID"] == 1
+    assert study_.attach(lambda processor: processor.experiment_id, first) == 1
+    assert study_.debug(first, lambda keyfields, results, custom: results.experiment_id) == 1
+    assert len(study_.get_attempts(first)) == 1  # that of attach
+    with pytest.raises(TypeError):
+        study_.get_experiment("1")  # type: ignore[arg-type]
+
+
 # Errors
 
 
@@ -195,6 +206,14 @@ def test_errors_are_grouped_with_what_they_share(target: Target) -> None:
     assert (iris.count, iris.example_ids, iris.shared) == (2, [1, 2], {"dataset": "iris"})
     assert iris.summary == "ValueError: seed … of '…' is at …"
     assert iris.error.endswith("ValueError: seed 0 of 'iris' is at 0x0\n")
+
+
+def test_what_all_errors_of_a_group_say_is_not_hidden(target: Target) -> None:
+    study_ = experimenter(target)
+    study_.fill_table_from_config()
+    study_.execute(lambda keyfields, results, custom: {}["tree"])  # type: ignore[misc]
+    (group,) = study_.error_groups()
+    assert (group.summary, group.count) == ("KeyError: 'tree'", 6)
 
 
 def test_without_errors_there_are_no_groups(target: Target) -> None:

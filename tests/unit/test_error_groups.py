@@ -109,8 +109,8 @@ def test_the_summary_is_the_exception() -> None:
         except ValueError as error:
             raise RuntimeError("no fit") from error
 
-    assert _summary(trace(two_lines)) == "ValueError: expected: …"
-    assert _summary(trace(with_note)) == "KeyError: '…'"
+    assert _summary(trace(two_lines)) == "ValueError: expected: 3"
+    assert _summary(trace(with_note)) == "KeyError: 'iris'"
     assert _summary(trace(chained)) == "RuntimeError: no fit"
     assert _summary("killed by SIGSEGV\nThe last that it printed:\nTraceback") == "killed by SIGSEGV"
     assert _summary("  \n") == _summary("") == "no error text"
@@ -130,6 +130,6 @@ GROUP = """\
 
 
 def test_groups_of_exceptions() -> None:
-    assert _summary(GROUP) == "ExceptionGroup: several (… sub-exceptions)"
+    assert _summary(GROUP) == "ExceptionGroup: several (2 sub-exceptions)"
     assert normalized(GROUP) == normalized(GROUP.replace("seed 1", "seed 17").replace("/home/me", "/tmp"))
     assert normalized(GROUP) != normalized(GROUP.replace("seed", "rate"))
