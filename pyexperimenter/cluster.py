@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +89,25 @@ class Submission:
     def cancel(self) -> None:
         """Stop all jobs. Experiments in execution are given back."""
         for job in self._jobs.values():
-            job.cancel(check=False)
+            if self.cluster == "slurm":
+                job.cancel(check=False)
+            else:
+                _terminate(job)
 
     def logs(self, job_id: str) -> str:
         """Return what a job has printed so far, its messages last."""
         paths = self._jobs[job_id].paths
         return "".join(path.read_text(errors="replace") for path in (paths.stdout, paths.stderr) if path.exists())
+
+
+def _terminate(job: Any) -> None:
+    """Ask a job of this machine to end. The engine's SIGINT would be ignored by what a shell runs in the background."""
+    import psutil
+
+    with suppress(psutil.NoSuchProcess):
+        for task in psutil.Process(int(job.job_id)).children():
+            with suppress(psutil.NoSuchProcess):
+                task.terminate()
 
 
 def submit(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,7 +34,7 @@ from pyexperimenter.exceptions import (
     ParameterCombinationError,
 )
 from pyexperimenter.experiment_status import ExperimentStatus
-from pyexperimenter.gpus import hand_out, visible_gpus
+from pyexperimenter.gpus import VARIABLE, hand_out, visible_gpus
 from pyexperimenter.journaling import replay_journals
 from pyexperimenter.logs import LogSettings
 from pyexperimenter.progress import execution_bar, fill_bar
@@ -452,7 +453,12 @@ class PyExperimenter(Study):
             "resources": resources or self._resources_of(options),
         }
         work = partial(
-            _work, {**self._made_of, "database_name": self.config.database.database}, function, sys.path, selected
+            _work,
+            {**self._made_of, "database_name": self.config.database.database},
+            function,
+            list(sys.path),
+            selected,
+            {VARIABLE: os.environ.get(VARIABLE)} if cluster == "local" else {},
         )
         submission = jobs.submit(work, workers, cluster, Path(folder), options, self.config.execution.grace)
         self.logger.info("%d workers were submitted to %s: %s", workers, cluster, ", ".join(submission.job_ids))
@@ -730,9 +736,20 @@ class PyExperimenter(Study):
         )
 
 
-def _work(made_of: Mapping[str, Any], function: bytes, path: Sequence[str], selected: Mapping[str, Any]) -> int:
+def _work(
+    made_of: Mapping[str, Any],
+    function: bytes,
+    path: Sequence[str],
+    selected: Mapping[str, Any],
+    environment: Mapping[str, str | None],
+) -> int:
     """Be a job: executed on another machine, by a Python that knows nothing but this."""
     sys.path[:] = path
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which the jobs' engine ignores
+    for name, value in environment.items():  # it hides the GPUs of this machine, too
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
     experimenter = PyExperimenter(**made_of)
     # The jobs' engine sends SIGUSR2 before the time is over.
     execution = replace(experimenter.config.execution, signals=(*experimenter.config.execution.signals, "SIGUSR2"))

@@ -40,6 +40,7 @@ class _Own:
     def close(self) -> None:
         self.tunnel.close()
         if self.lock is not None:
+            fcntl.flock(self.lock, fcntl.LOCK_UN)  # to close it is not enough while a fork still has it
             os.close(self.lock)
 
 

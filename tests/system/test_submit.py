@@ -196,3 +196,13 @@ def test_each_worker_sees_its_own_gpus(sqlite_target: Target, monkeypatch: pytes
     assert set(fleet.get_table()["model"]) <= {"4,5", "7,GPU-8f"}
     with pytest.raises(ExecutionError, match="3 workers with 2 GPUs each need 6, but this process sees 4"):
         fleet.execute(see_gpus, n_jobs=3)
+
+
+def test_local_jobs_see_the_gpus_of_this_machine(
+    sqlite_target: Target, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    fleet = experimenter(sqlite_target, study(sqlite_target, Execution=PROCESS | {"gpus": 1}))
+    fleet.fill_table_from_config()
+    fleet.submit(see_gpus, cluster="local", folder=tmp_path / "jobs").wait(120)
+    assert set(fleet.get_table()["model"]) == {"4"}
