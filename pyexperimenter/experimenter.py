@@ -745,13 +745,15 @@ def _work(
 ) -> int:
     """Be a job: executed on another machine, by a Python that knows nothing but this."""
     sys.path[:] = path
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which the jobs' engine ignores
+    # The jobs' engine ignores the one, and takes the other for the end of what cannot be continued.
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_DFL)
     for name, value in environment.items():  # it hides the GPUs of this machine, too
         os.environ.pop(name, None)
         if value is not None:
             os.environ[name] = value
     experimenter = PyExperimenter(**made_of)
-    # The jobs' engine sends SIGUSR2 before the time is over.
+    # SIGUSR2 comes before the time is over.
     execution = replace(experimenter.config.execution, signals=(*experimenter.config.execution.signals, "SIGUSR2"))
     experimenter.config = replace(experimenter.config, execution=execution)
     return experimenter.execute(cloudpickle.loads(function), **selected)

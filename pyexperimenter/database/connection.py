@@ -6,6 +6,7 @@ import atexit
 import itertools
 import os
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -277,7 +278,9 @@ class _Held:
         with suppress(Exception):
             connection.close()
 
-    __del__ = close
+    def __del__(self) -> None:
+        if not sys.is_finalizing():  # another thread may be in the middle of using it, for ever; the system closes it
+            self.close()
 
     @property
     def inherited(self) -> bool:

@@ -118,7 +118,9 @@ def test_workers_of_a_joblib_cluster_use_it(sshd: SshServer, far: Target, tmp_pa
 def start(far: Target, tmp_path: Path) -> subprocess.Popen[str]:
     """Start a process that executes the study with two workers."""
     code = (
-        "import sys; from pathlib import Path; from servers import Target; from test_shared_tunnel import *\n"
+        "import signal, sys; from pathlib import Path; from servers import Target; from test_shared_tunnel import *\n"
+        # Processes of pytest-xdist, and a shell's in the background, are started without it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "target = Target('mariadb', 'mysql', sys.argv[1], None, Path(sys.argv[2]))\n"
         "print(far_study(target, 6, Path(sys.argv[3]), grace=0.5).execute(wait_for_sign, n_jobs=2))"
     )
