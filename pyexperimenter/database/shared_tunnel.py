@@ -4,27 +4,24 @@ Whoever needs it first opens it, writes its port to a file in the user's runtime
 file until it ends. The others connect to that port; when the lock is free, the next who needs the tunnel opens it. So a
 call of execute() has one, its workers use it, and so do other calls on the machine, wherever joblib places them.
 
-This is safe, since the lock cannot outlive its holder however that dies (a pid may by then be somebody else's), since
-nobody else may write in the directory, and since a user of a tunnel that goes is a worker whose server was away for a
-moment. What is shared is the way only: each connection logs in to the database by itself.
+This is safe, since the lock cannot outlive its holder, since nobody else may write in the directory, and since a user
+of a tunnel that goes is a worker whose server was away for a moment. What is shared is the way only: each connection
+logs in to the database by itself.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
-import stat
-import tempfile
 import threading
 import time
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from pyexperimenter.config.model import SshConfig
 from pyexperimenter.database.tunnel import Tunnel, open_tunnel
 from pyexperimenter.exceptions import SshTunnelError
+from pyexperimenter.machine_locks import FileLock, lock_file, runtime_directory
 
 _LONGEST_WAIT = 60.0  # seconds for another process to open the tunnel
 _TICK = 0.05  # seconds between two looks
@@ -33,15 +30,14 @@ _TICK = 0.05  # seconds between two looks
 class _Own:
     """A tunnel of this process, and the lock that says so."""
 
-    def __init__(self, tunnel: Tunnel, lock: int | None) -> None:
+    def __init__(self, tunnel: Tunnel, lock: FileLock | None) -> None:
         self.tunnel = tunnel
         self.lock = lock
 
     def close(self) -> None:
         self.tunnel.close()
         if self.lock is not None:
-            fcntl.flock(self.lock, fcntl.LOCK_UN)  # to close it is not enough while a fork still has it
-            os.close(self.lock)
+            self.lock.release()
 
 
 _own: dict[SshConfig, _Own] = {}
@@ -71,7 +67,7 @@ def tunnel_address(ssh: SshConfig, host: str, port: int) -> tuple[str, int]:
         file = _file(way)
         deadline = time.monotonic() + _LONGEST_WAIT
         while time.monotonic() < deadline:
-            lock = None if file is None else _locked(file)
+            lock = None if file is None else lock_file(file)
             if file is None or lock is not None:
                 return _opened(way, ssh, host, port, lock)
             known = file.read_text()
@@ -89,29 +85,17 @@ def close_tunnel(ssh: SshConfig) -> None:
         own.close()
 
 
-def _opened(way: SshConfig, ssh: SshConfig, host: str, port: int, lock: int | None) -> tuple[str, int]:
+def _opened(way: SshConfig, ssh: SshConfig, host: str, port: int, lock: FileLock | None) -> tuple[str, int]:
     try:
         tunnel = open_tunnel(ssh, host, port)
     except BaseException:
         if lock is not None:
-            os.close(lock)
+            lock.release()
         raise
     _own[way] = _Own(tunnel, lock)
     if lock is not None:
-        os.write(lock, f"{tunnel.port}\n".encode())
+        lock.write(f"{tunnel.port}\n")
     return tunnel.host, tunnel.port
-
-
-def _locked(file: Path) -> int | None:
-    """Lock a file and empty it; None if another process has it."""
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    os.truncate(descriptor, 0)
-    return descriptor
 
 
 def _file(way: SshConfig) -> Path | None:
@@ -121,27 +105,8 @@ def _file(way: SshConfig) -> Path | None:
     except OSError:
         network = ""
     name = hashlib.sha256(f"{way} {network} {Path.home()}".encode()).hexdigest()[:16]
-    directory = _runtime_directory()
+    directory = runtime_directory()
     return None if directory is None else directory / f"pyexperimenter-tunnel-{name}"
-
-
-def _runtime_directory() -> Path | None:
-    """Return a directory of this machine in which nobody but the user may write."""
-    own = Path(tempfile.gettempdir(), f"pyexperimenter-{os.getuid()}")
-    given = os.environ.get("XDG_RUNTIME_DIR")
-    if given and _is_ours(Path(given)):  # jobs and `su` inherit it where it is not there, or another user's
-        return Path(given)
-    with suppress(OSError):
-        own.mkdir(mode=0o700, exist_ok=True)
-    return own if _is_ours(own) else None
-
-
-def _is_ours(directory: Path) -> bool:
-    try:
-        found = directory.lstat()
-    except OSError:
-        return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
 
 
 def _without_secrets(ssh: SshConfig) -> SshConfig:
@@ -149,12 +114,9 @@ def _without_secrets(ssh: SshConfig) -> SshConfig:
 
 
 def _forget() -> None:
-    """In the child of a fork: leave all to the parent, whose lock would else be held for as long as the child lives."""
+    """In the child of a fork: leave all to the parent."""
     global _lock  # noqa: PLW0603 - another thread of the parent may hold it
     _lock = threading.Lock()
-    for own in _own.values():
-        if own.lock is not None:
-            os.close(own.lock)
     _own.clear()
 
 

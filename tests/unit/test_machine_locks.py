@@ -1,0 +1,44 @@
+"""A lock ends with its holder, whatever that has started meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+from pyexperimenter.machine_locks import lock_file
+
+
+def test_a_fork_does_not_keep_the_lock_of_a_killed_process(tmp_path: Path) -> None:
+    file = tmp_path / "lock"
+    told, tell = os.pipe()
+    held, release = os.pipe()
+    holder = os.fork()
+    if not holder:
+        os.close(release)
+        lock_file(file)
+        if os.fork():
+            os.write(tell, b".")
+        os.read(held, 1)
+        os._exit(0)
+    os.read(told, 1)
+    assert lock_file(file) is None
+    os.kill(holder, signal.SIGKILL)
+    os.waitpid(holder, 0)
+    lock = lock_file(file)
+    assert lock is not None
+    lock.release()
+    for descriptor in (told, tell, held, release):
+        os.close(descriptor)
+
+
+def test_a_process_that_has_its_descriptor_does_not_keep_it(tmp_path: Path) -> None:
+    """As every process has that another thread starts, for a moment."""
+    lock = lock_file(tmp_path / "lock")
+    assert lock is not None
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[lock._descriptor]):
+        lock.release()
+        again = lock_file(tmp_path / "lock")
+        assert again is not None
+        again.release()
