@@ -15,8 +15,8 @@ from typing import Any
 
 import cloudpickle
 
-from pyexperimenter import gpus
 from pyexperimenter.child import BOOTSTRAP, TRACEBACK_SIGNAL
+from pyexperimenter.gpus import given
 from pyexperimenter.output import Tail
 from pyexperimenter.worker import WorkerTask
 
@@ -211,7 +211,7 @@ def _in_words(exit_code: int) -> str:
 
 def _environment(environment: Mapping[str, str], task: WorkerTask) -> dict[str, str]:
     """Share the machine among the workers: its GPUs, and its cores, all of which numerical libraries would take."""
-    changes = {} if task.gpus is None else {gpus.VARIABLE: task.gpus}
+    changes = given(task.gpus, task.identity)
     if not any(name in environment for name in _THREADS):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         changes |= dict.fromkeys(_THREADS, str(max(1, cores // task.workers)))

@@ -34,7 +34,7 @@ from pyexperimenter.exceptions import (
     ParameterCombinationError,
 )
 from pyexperimenter.experiment_status import ExperimentStatus
-from pyexperimenter.gpus import VARIABLE, hand_out, visible_gpus
+from pyexperimenter.gpus import VARIABLE, given, hand_out
 from pyexperimenter.journaling import replay_journals
 from pyexperimenter.logs import LogSettings
 from pyexperimenter.progress import execution_bar, fill_bar
@@ -341,6 +341,7 @@ class PyExperimenter(Study):
             If `stop_after` is no duration.
         DatabaseError, ExecutionError
             What stopped a worker: the database, too many errors in a row, ... The others go on until they are through.
+            Or there are too few GPUs, and nothing was claimed.
         KeyboardInterrupt
             After SIGINT; experiments in execution were released.
         SystemExit
@@ -354,8 +355,6 @@ class PyExperimenter(Study):
         shares = limits(number_of_workers(self.config.n_jobs if n_jobs is None else n_jobs), max_experiments)
         allowed = allowance(_seconds(stop_after), os.environ)
         selection = self._store.selection(where, order_by, random_order, resources)
-        each = self.config.execution.gpus
-        gpus = hand_out(visible_gpus(os.environ), each, len(shares)) if each else [None] * len(shares)
         session = uuid.uuid4().hex
         tasks = [
             WorkerTask(
@@ -369,13 +368,13 @@ class PyExperimenter(Study):
                 wait=wait,
                 allowance=allowed,
                 codecarbon=self._codecarbon,
-                gpus=gpus[number],
                 logging=self._log_settings,
                 journal=self._journal,
             )
             for number, limit in enumerate(shares)
         ]
-        with execution_bar(self._store):
+        with hand_out(os.environ, self.config.execution.gpus, len(shares)) as gpus, execution_bar(self._store):
+            tasks = [replace(task, gpus=own) for task, own in zip(tasks, gpus, strict=True)]
             reports = run_crew(tasks, session, self._store, supervised)
         for report in reports:
             if report.stopped_by is not None:
@@ -419,7 +418,7 @@ class PyExperimenter(Study):
             As for `execute`. Without `resources`, jobs have the GPUs and CPUs they ask for.
         **options
             ``time`` (``"4h"``), ``cpus_per_task``, ``mem`` (``"8G"``), ``gpus``, ``partition``, ``array_parallelism``,
-            and any other option of sbatch, with ``_`` for ``-``.
+            and any other option of sbatch, with ``_`` for ``-``. Local jobs mind ``time`` and ``gpus``.
 
         Returns
         -------
@@ -436,6 +435,8 @@ class PyExperimenter(Study):
             If there is no such cluster or profile.
         SubmissionError
             If submitit or SLURM is missing or refuses, or the database is a file that the machines do not share.
+        ExecutionError
+            If fewer GPUs of this machine are free than local jobs need.
         """
         from pyexperimenter import cluster as jobs
 
@@ -446,6 +447,9 @@ class PyExperimenter(Study):
         if cluster == "slurm":
             jobs.check_database_for_slurm(self.config.database)
         self._prepare_execution()
+        gpus = self._gpus_of_local_job(options) if cluster == "local" else 0
+        with hand_out(os.environ, gpus, workers):
+            pass  # that there are too few is told here, rather than in the logs of jobs
         selected = {
             "where": where,
             "order_by": order_by,
@@ -459,6 +463,7 @@ class PyExperimenter(Study):
             list(sys.path),
             selected,
             {VARIABLE: os.environ.get(VARIABLE)} if cluster == "local" else {},
+            gpus,
         )
         submission = jobs.submit(work, workers, cluster, Path(folder), options, self.config.execution.grace)
         self.logger.info("%d workers were submitted to %s: %s", workers, cluster, ", ".join(submission.job_ids))
@@ -710,6 +715,13 @@ class PyExperimenter(Study):
             return None
         return {"gpus": options.get("gpus") or 0, "cpus": options.get("cpus_per_task") or 1}
 
+    def _gpus_of_local_job(self, options: Mapping[str, Any]) -> int:
+        """Return how many GPUs it takes: as many as it asks for (``"a100:2"`` is SLURM's way), or its workers need."""
+        if options.get("gpus"):
+            count = str(options["gpus"]).rpartition(":")[2]
+            return int(count) if count.isdecimal() else 1
+        return self.config.execution.gpus * number_of_workers(self.config.n_jobs)
+
     def _is_supervised(self) -> bool:
         execution = self.config.execution
         if execution.isolation == "process":
@@ -742,6 +754,7 @@ def _work(
     path: Sequence[str],
     selected: Mapping[str, Any],
     environment: Mapping[str, str | None],
+    gpus: int,
 ) -> int:
     """Be a job: executed on another machine, by a Python that knows nothing but this."""
     sys.path[:] = path
@@ -756,7 +769,9 @@ def _work(
     # SIGUSR2 comes before the time is over.
     execution = replace(experimenter.config.execution, signals=(*experimenter.config.execution.signals, "SIGUSR2"))
     experimenter.config = replace(experimenter.config, execution=execution)
-    return experimenter.execute(cloudpickle.loads(function), **selected)
+    with hand_out(os.environ, gpus, 1) as (own,):
+        os.environ.update(given(own, uuid.uuid4().hex))
+        return experimenter.execute(cloudpickle.loads(function), **selected)
 
 
 def _absolute(path: str | Path | Mapping[str, Any]) -> str | Mapping[str, Any]:

@@ -18,7 +18,6 @@ from study import experimenter, study, wait_until
 from pyexperimenter import PyExperimenter, cluster
 from pyexperimenter.exceptions import (
     DatabaseError,
-    ExecutionError,
     ExperimentFunctionError,
     FunctionNotPicklableError,
     InvalidValueError,
@@ -177,32 +176,3 @@ def test_the_command(target: Target, tmp_path: Path) -> None:
     assert experimenter(target, config).counts()["done"] == 6
     wrong = run("functions:nix", "--cluster", "local")
     assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)
-
-
-# GPUs
-
-
-def see_gpus(keyfields: dict[str, Any], results: Any, custom: dict[str, Any]) -> dict[str, str]:
-    import os
-
-    return {"model": os.environ["CUDA_VISIBLE_DEVICES"]}
-
-
-def test_each_worker_sees_its_own_gpus(sqlite_target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,7,GPU-8f")
-    fleet = experimenter(sqlite_target, study(sqlite_target, Execution=PROCESS | {"gpus": 2}, n_jobs=2))
-    fleet.fill_table_from_config()
-    assert fleet.execute(see_gpus) == 6
-    assert set(fleet.get_table()["model"]) <= {"4,5", "7,GPU-8f"}
-    with pytest.raises(ExecutionError, match="3 workers with 2 GPUs each need 6, but this process sees 4"):
-        fleet.execute(see_gpus, n_jobs=3)
-
-
-def test_local_jobs_see_the_gpus_of_this_machine(
-    sqlite_target: Target, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
-    fleet = experimenter(sqlite_target, study(sqlite_target, Execution=PROCESS | {"gpus": 1}))
-    fleet.fill_table_from_config()
-    fleet.submit(see_gpus, cluster="local", folder=tmp_path / "jobs").wait(120)
-    assert set(fleet.get_table()["model"]) == {"4"}
