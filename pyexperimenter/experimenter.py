@@ -713,14 +713,12 @@ class PyExperimenter(Study):
         """Return what a job with these options has, if experiments require anything."""
         if not self.config.table.requires:
             return None
-        return {"gpus": options.get("gpus") or 0, "cpus": options.get("cpus_per_task") or 1}
+        return {"gpus": _number_of_gpus(options), "cpus": options.get("cpus_per_task") or 1}
 
     def _gpus_of_local_job(self, options: Mapping[str, Any]) -> int:
-        """Return how many GPUs it takes: as many as it asks for (``"a100:2"`` is SLURM's way), or its workers need."""
-        if options.get("gpus"):
-            count = str(options["gpus"]).rpartition(":")[2]
-            return int(count) if count.isdecimal() else 1
-        return self.config.execution.gpus * number_of_workers(self.config.n_jobs)
+        """Return how many GPUs it takes: as many as it asks for, or its workers need."""
+        needed = self.config.execution.gpus * number_of_workers(self.config.n_jobs)
+        return _number_of_gpus(options) or needed
 
     def _is_supervised(self) -> bool:
         execution = self.config.execution
@@ -746,6 +744,12 @@ class PyExperimenter(Study):
             logging=self._log_settings,
             journal=self._journal,
         )
+
+
+def _number_of_gpus(options: Mapping[str, Any]) -> int:
+    """Return how many GPUs a job asks for, also where it says of which kind, in SLURM's way: ``"a100:2"``."""
+    count = str(options.get("gpus") or 0).rpartition(":")[2]
+    return int(count) if count.isdecimal() else 1
 
 
 def _work(
