@@ -164,8 +164,8 @@ _FIXTURES = {
 def _needed_servers(item: pytest.Item) -> set[str]:
     needed = {_FIXTURES[fixture] for fixture in getattr(item, "fixturenames", ()) if fixture in _FIXTURES}
     callspec = getattr(item, "callspec", None)
-    kind = callspec.params.get("target") if callspec else None
-    return needed | ({kind} & _STARTERS.keys())
+    kinds = {callspec.params.get(fixture) for fixture in ("target", "server")} if callspec else set()
+    return needed | (kinds & _STARTERS.keys())
 
 
 def pytest_configure(config: pytest.Config) -> None:

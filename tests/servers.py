@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import time
 import urllib.parse
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -314,17 +315,22 @@ class PostgreSQLServer(Server):
 class PrivatePostgreSQL(PostgreSQLServer):
     """A throw-away PostgreSQL: own directory, free port, a child of this process, which it does not outlive.
 
-    It refuses to run as root, so root runs it as another user. Start it in the main thread, as MariaDB.
+    It refuses to run as root, so root runs it as another user. Start it in the main thread, as MariaDB. `options` are
+    the server's own (``name=value``), `files` texts of files in its data directory.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *options: str, files: Mapping[str, str] | None = None) -> None:
+        self._options = options
         self._program = _find_postgresql("postgres")
         super().__init__("postgresql", "127.0.0.1", free_port(), "experimenter", "p@ss'w\"ord%")
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = os.getpid()
         self._directory = Path(tempfile.mkdtemp(prefix="pe-postgresql-"))
         atexit.register(self.close)
-        shutil.copytree(_postgresql_template(), self._directory / "data")
+        data = shutil.copytree(_postgresql_template(), self._directory / "data")
+        for name, text in (files or {}).items():
+            (data / name).touch(0o600)
+            (data / name).write_text(text)
         _hand_over(self._directory)
         self.start()
 
@@ -344,6 +350,7 @@ class PrivatePostgreSQL(PostgreSQLServer):
                     *("-c", f"listen_addresses={self.host}"),
                     *("-c", "max_connections=200"),
                     *("-c", "fsync=off"),  # a process that is killed loses nothing by it, only a machine would
+                    *(part for option in self._options for part in ("-c", option)),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

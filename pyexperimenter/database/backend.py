@@ -215,6 +215,15 @@ class Server:
 
         return tunnel_address(credentials.ssh, credentials.host, credentials.port)
 
+    @property
+    def _certified_name(self) -> str | None:
+        """Whom the server's certificate must name, where that is not the host to which the connection is."""
+        credentials = self.config.credentials
+        if not self.config.use_ssh_tunnel or credentials.ssh is None:
+            return None
+        # It is not of this end of the tunnel.
+        return credentials.ssh.remote_address if credentials.host == Credentials.host else credentials.host
+
     @cached_property
     def _password(self) -> str:
         credentials = self.config.credentials
@@ -290,15 +299,8 @@ class MySqlServer(Server):
 
     @cached_property
     def _encryption(self) -> dict[str, Any]:
-        credentials = self.config.credentials
-        if credentials.tls is None:
-            return {}
-        name = None
-        if (
-            self.config.use_ssh_tunnel and credentials.ssh is not None
-        ):  # the certificate is not of this end of the tunnel
-            name = credentials.ssh.remote_address if credentials.host == Credentials.host else credentials.host
-        return {"ssl": tls_context(credentials.tls, name)}
+        tls = self.config.credentials.tls
+        return {} if tls is None else {"ssl": tls_context(tls, self._certified_name)}
 
     def _remember_encryption(self, connection: Any) -> None:
         """After a first connection that let the server decide, spare the others the costly finding out."""

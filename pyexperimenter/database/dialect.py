@@ -266,6 +266,7 @@ _MISFIT = Remedy(InvalidValueError, "the column of the table is narrower than th
 _BAD_CERTIFICATE = Remedy(
     DatabaseConnectionError, "the server's certificate is not of the given ca, or another host's; check 'tls'"
 )
+_NO_TLS = Remedy(DatabaseConnectionError, "let the server encrypt, or take 'tls' out of the credentials")
 _READ_ONLY = Remedy(ReadOnlyDatabaseError, "connect to a server that may be written to")
 
 MYSQL = Dialect(
@@ -363,9 +364,7 @@ MYSQL = Dialect(
         1062: Remedy(InvalidValueError, "a row with these values exists already"),
         3159: Remedy(AccessDeniedError, "the server wants TLS; give 'tls' in the credentials"),
         "certificate verify failed": _BAD_CERTIFICATE,
-        "SSL is required": Remedy(
-            DatabaseConnectionError, "let the server encrypt, or take 'tls' out of the credentials"
-        ),
+        "SSL is required": _NO_TLS,
         "cryptography": Remedy(
             AccessDeniedError, "this server's passwords need the package cryptography (pip install cryptography) or TLS"
         ),
@@ -500,9 +499,15 @@ POSTGRESQL = Dialect(
         "is not permitted to log in": _DENIED,
         "certificate verify failed": _BAD_CERTIFICATE,
         "server certificate for": _BAD_CERTIFICATE,
-        "server does not support SSL": Remedy(
-            DatabaseConnectionError, "the server has no TLS; leave 'tls' out of the credentials"
+        "server does not support SSL": _NO_TLS,
+        "root certificate file": Remedy(
+            DatabaseConnectionError, "this system's authorities are not found; name a file of them by 'ca' in 'tls'"
         ),
+        "private key file": Remedy(DatabaseConnectionError, "make the 'key' of 'tls' yours and chmod 600 it"),
+        "requires a valid client certificate": Remedy(
+            AccessDeniedError, "the server wants a certificate of yours; give 'cert' and 'key' in 'tls'"
+        ),
+        "alert unknown ca": Remedy(AccessDeniedError, "the server does not trust who signed 'cert'; check 'tls'"),
         "too many clients": _BUSY,
         "too many connections": _BUSY,
         "remaining connection slots": _BUSY,

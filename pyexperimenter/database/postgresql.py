@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import select
+import socket
+import ssl
 from collections.abc import Generator
 from contextlib import closing
 from functools import cached_property
@@ -23,6 +26,7 @@ except ImportError as missing:
 _CONNECT_TIMEOUT = 10  # seconds
 _LOCK_TIMEOUT = 50  # seconds; as others have it by default
 _ANY_DATABASE = "postgres"  # the one that is always there
+_NO_FILE = f"{os.devnull}/none"  # cannot be there
 
 
 class _Connection(psycopg.Connection[Any]):
@@ -69,7 +73,10 @@ class PostgreSqlServer(Server):
 
     def _connect(self, database: str | None) -> Any:
         credentials = self.config.credentials
-        address: dict[str, Any] = dict(zip(("host", "port"), self._address(), strict=True))
+        host, port = self._address()
+        address: dict[str, Any] = {"host": host, "port": port}
+        if self._certified_name:
+            address |= {"host": self._certified_name, "hostaddr": socket.gethostbyname(host)}
         if credentials.unix_socket:
             address = _socket(credentials.unix_socket)
         with translated_errors(self, f"connecting to {self}"):
@@ -113,11 +120,14 @@ class PostgreSqlServer(Server):
         if tls is None:
             return {}
         tls_context(tls)  # tells what is wrong with the files
-        files = {"sslrootcert": tls.ca or "system", "sslcert": tls.cert, "sslkey": tls.key}
-        if not tls.verify:
-            del files["sslrootcert"]
+        files = {"sslcert": tls.cert, "sslkey": tls.key}
         given = {name: file for name, file in files.items() if file}
-        return {"sslmode": "verify-full" if tls.verify else "require", **given}
+        if not tls.verify:
+            # Without a name, one in ~/.postgresql would be taken, and checked with.
+            return {"sslmode": "require", "sslrootcert": _NO_FILE, **given}
+        # The driver may bring an OpenSSL of its own, which does not know where this system has its authorities.
+        trusted = tls.ca or ssl.get_default_verify_paths().cafile or "system"
+        return {"sslmode": "verify-full", "sslrootcert": trusted, **given}
 
 
 def _socket(path: str) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from study import experimenter, store, study, wait_until, worker
 
 from pyexperimenter.exceptions import (
     AccessDeniedError,
-    DatabaseConnectionError,
     MissingDatabaseError,
     ServerUnreachableError,
     TransientDatabaseError,
@@ -62,12 +61,6 @@ def test_a_server_that_is_not_there(postgresql_target: Target, tmp_path: Path) -
 def test_a_database_that_the_server_does_not_have(postgresql_target: Target) -> None:
     with pytest.raises(MissingDatabaseError, match=r"no_such_db.*; create it, or let create_table"):
         experimenter(replace(postgresql_target, database="no_such_db")).fill_table_from_config()
-
-
-def test_a_server_without_tls(postgresql_target: Target, tmp_path: Path) -> None:
-    target = changed(postgresql_target, tmp_path / "c.yml", "connection", tls={"verify": False})
-    with pytest.raises(DatabaseConnectionError, match="the server has no TLS; leave 'tls' out"):
-        experimenter(target).create_table()
 
 
 def test_a_socket(private_postgresql: PrivatePostgreSQL, tmp_path: Path) -> None:

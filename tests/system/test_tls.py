@@ -1,68 +1,35 @@
-"""Encrypted connections to a real server, whose certificates come from an authority made here."""
+"""Encrypted connections to real servers, whose certificates come from an authority made here."""
 
 from __future__ import annotations
 
-import datetime
+import os
+import re
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pymysql
 import pytest
 import yaml
+from authority import Authority
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-from servers import PrivateMariaDB, Target
+from servers import PrivateMariaDB, PrivatePostgreSQL, Server, Target
 from sshd import running
 from study import study
 
 from pyexperimenter import PyExperimenter
 from pyexperimenter.exceptions import AccessDeniedError, DatabaseConnectionError, DatabaseError
 
+MISFIT = "the server's certificate is not of the given ca, or another host's; check 'tls'"
+ANOTHER_HOST = r"""(?:not valid for|does not match host name) ['"]{}['"]"""
+CIPHER = {
+    "mysql": "SHOW STATUS LIKE 'Ssl_cipher'",
+    "postgresql": "SELECT cipher FROM pg_stat_ssl WHERE pid = pg_backend_pid()",
+}
 
-class Authority:
-    """Signs certificates, which it writes as PEM files."""
-
-    def __init__(self, directory: Path, name: str) -> None:
-        self._directory = directory
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = _name(name)
-        self.certificate = self._write(name, self._signed(self._name, self._key, authority=True), self._key)[0]
-
-    def issue(self, name: str, *names: x509.GeneralName) -> tuple[str, str]:
-        """Return the files of a certificate and its key."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        return self._write(name, self._signed(_name(name), key, names=names), key)
-
-    def _signed(self, subject: x509.Name, key: Any, names: Any = (), authority: bool = False) -> x509.Certificate:
-        now = datetime.datetime.now(datetime.timezone.utc)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self._name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-        )
-        if names:
-            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        return builder.sign(self._key, hashes.SHA256())
-
-    def _write(self, name: str, certificate: x509.Certificate, key: Any) -> tuple[str, str]:
-        pem = serialization.Encoding.PEM
-        files = self._directory / f"{name}.pem", self._directory / f"{name}.key"
-        files[0].write_bytes(certificate.public_bytes(pem))
-        plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        files[1].write_bytes(key.private_bytes(pem, *plain))
-        return str(files[0]), str(files[1])
-
-
-def _name(text: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+only_postgresql = pytest.mark.parametrize("server", ["postgresql"], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -70,23 +37,45 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("authority"), "authority")
 
 
-@pytest.fixture(scope="module")
-def server(authority: Authority) -> Iterator[PrivateMariaDB]:
-    """A server that takes encrypted connections only; its certificate is for localhost, not for 127.0.0.1."""
-    cert, key = authority.issue("server", x509.DNSName("localhost"), x509.DNSName("db.example.org"))
-    server = PrivateMariaDB(f"--ssl-ca={authority.certificate}", f"--ssl-cert={cert}", f"--ssl-key={key}")
-    with server.connect() as connection, connection.cursor() as cursor:
-        cursor.execute("CREATE DATABASE pe")
-        cursor.execute("SET GLOBAL require_secure_transport = ON")
-        cursor.execute("CREATE USER certified@localhost IDENTIFIED BY 'x' REQUIRE X509")
-        cursor.execute("CREATE USER certified@'127.0.0.1' IDENTIFIED BY 'x' REQUIRE X509")
-        cursor.execute("GRANT ALL ON pe.* TO certified@localhost, certified@'127.0.0.1'")
+@pytest.fixture(scope="module", params=["mariadb", "postgresql"])
+def server(request: pytest.FixtureRequest, authority: Authority) -> Iterator[Server]:
+    """A server that takes encrypted connections only; its certificate is for localhost, not for 127.0.0.1.
+
+    Its user `certified` needs a certificate, too.
+    """
+    files = authority.issue(request.param, x509.DNSName("localhost"), x509.DNSName("db.example.org"))
+    server = {"mariadb": _mariadb, "postgresql": _postgresql}[request.param](authority, *files)
     yield server
     server.close()
 
 
+def _mariadb(authority: Authority, cert: str, key: str) -> PrivateMariaDB:
+    server = PrivateMariaDB(f"--ssl-ca={authority.certificate}", f"--ssl-cert={cert}", f"--ssl-key={key}")
+    server.create_database("pe")
+    with server.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("SET GLOBAL require_secure_transport = ON")
+        cursor.execute("CREATE USER certified@localhost IDENTIFIED BY 'x' REQUIRE X509")
+        cursor.execute("CREATE USER certified@'127.0.0.1' IDENTIFIED BY 'x' REQUIRE X509")
+        cursor.execute("GRANT ALL ON pe.* TO certified@localhost, certified@'127.0.0.1'")
+    return server
+
+
+def _postgresql(authority: Authority, cert: str, key: str) -> PrivatePostgreSQL:
+    names = {"ssl_ca_file": authority.certificate, "ssl_cert_file": cert, "ssl_key_file": key}
+    # In its own directory, since it may run as a user who may not look into others'.
+    files = {name: Path(file).read_text() for name, file in names.items()}
+    files["pg_hba.conf"] = (
+        "hostssl all certified all scram-sha-256 clientcert=verify-ca\nhostssl all all all scram-sha-256\n"
+    )
+    server = PrivatePostgreSQL("ssl=on", *(f"{name}={name}" for name in names), files=files)
+    server.create_database("pe")
+    with server.connect() as connection:
+        connection.execute("CREATE USER certified PASSWORD 'x'")
+    return server
+
+
 @pytest.fixture
-def connect(server: PrivateMariaDB, tmp_path: Path) -> Any:
+def connect(server: Server, tmp_path: Path) -> Any:
     def opened(tls: Any = None, host: str = "localhost", ssh: Any = None, **user: str) -> PyExperimenter:
         standard = {"server": host, "port": server.port} | ({} if tls is None else {"tls": tls})
         login = user or {"user": server.user, "password": server.password}
@@ -94,7 +83,7 @@ def connect(server: PrivateMariaDB, tmp_path: Path) -> Any:
         file = tmp_path / "credentials.yml"
         file.touch(0o600)
         file.write_text(yaml.safe_dump({"CREDENTIALS": {"Database": login, "Connection": connection}}))
-        target = Target("mariadb", "mysql", "pe", server, file)
+        target = Target(server.name, server.provider, "pe", server, file)
         return PyExperimenter(study(target), file, use_ssh_tunnel=ssh is not None, log_level="ERROR")
 
     return opened
@@ -102,8 +91,8 @@ def connect(server: PrivateMariaDB, tmp_path: Path) -> Any:
 
 def cipher(opened: PyExperimenter) -> str:
     """Return how the connection is encrypted; empty if it is not."""
-    ((_, name),) = opened.execute_custom_query("SHOW STATUS LIKE 'Ssl_cipher'")
-    return str(name)
+    (row,) = opened.execute_custom_query(CIPHER[opened.config.database.provider])
+    return row[-1] or ""
 
 
 def refusal(opened: PyExperimenter, kind: type[DatabaseError] = DatabaseConnectionError) -> str:
@@ -115,12 +104,15 @@ def refusal(opened: PyExperimenter, kind: type[DatabaseError] = DatabaseConnecti
     return message
 
 
-def test_unencrypted_connections_are_refused(server: PrivateMariaDB) -> None:
+def test_unencrypted_connections_are_refused(server: Server) -> None:
     """What the other tests stand on."""
-    with pytest.raises(pymysql.Error, match=r"insecure transport|Access denied"):
-        pymysql.connect(
-            host=server.host, port=server.port, user=server.user, password=server.password, ssl_disabled=True
-        )
+    login = {"host": server.host, "port": server.port, "user": server.user, "password": server.password}
+    if server.provider == "mysql":
+        with pytest.raises(pymysql.Error, match=r"insecure transport|Access denied"):
+            pymysql.connect(**login, ssl_disabled=True)
+    else:
+        with pytest.raises(psycopg.Error, match="no encryption"):
+            psycopg.connect(**login, sslmode="disable")
 
 
 def test_right_authority(connect: Any, authority: Authority) -> None:
@@ -134,15 +126,29 @@ def test_right_authority(connect: Any, authority: Authority) -> None:
 def test_wrong_authority(connect: Any, tmp_path: Path) -> None:
     message = refusal(connect({"ca": Authority(tmp_path, "stranger").certificate}))
     assert "certificate verify failed" in message
-    assert "the server's certificate is not of the given ca, or another host's; check 'tls'" in message
+    assert MISFIT in message
     assert "certificate verify failed" in refusal(connect({"verify": True}))  # of the system's
 
 
+@only_postgresql
+def test_authority_of_the_system(connect: Any, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Python knows it: psycopg may bring an OpenSSL of its own, which looks where there is none."""
+    paths = ssl.get_default_verify_paths()._replace(cafile=authority.certificate)
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
+    assert cipher(connect({"verify": True}))
+
+
 def test_another_host(connect: Any, authority: Authority) -> None:
-    assert "not valid for '127.0.0.1'" in refusal(connect({"ca": authority.certificate}, host="127.0.0.1"))
+    message = refusal(connect({"ca": authority.certificate}, host="127.0.0.1"))
+    assert re.search(ANOTHER_HOST.format("127.0.0.1"), message)
+    assert MISFIT in message
 
 
-def test_not_verified(connect: Any) -> None:
+def test_not_verified(connect: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor with an authority in the place where PostgreSQL's own programs look for one."""
+    (tmp_path / ".postgresql").mkdir()
+    os.rename(Authority(tmp_path, "stranger").certificate, tmp_path / ".postgresql" / "root.crt")
+    monkeypatch.setenv("HOME", str(tmp_path))
     assert cipher(connect({"verify": False}, host="127.0.0.1"))
 
 
@@ -158,11 +164,19 @@ def test_client_certificate(connect: Any, authority: Authority, tmp_path: Path) 
     user = {"user": "certified", "password": "x"}
     cert, key = authority.issue("client")
     assert cipher(connect({"ca": authority.certificate, "cert": cert, "key": key}, **user))
-    assert "Access denied" in refusal(connect({"ca": authority.certificate}, **user), AccessDeniedError)
+    message = refusal(connect({"ca": authority.certificate}, **user), AccessDeniedError)
+    assert re.search(r"Access denied|requires a valid client certificate; .* give 'cert' and 'key'", message)
     wrong, key = Authority(tmp_path, "stranger").issue("wrong")
     stranger = connect({"ca": authority.certificate, "cert": wrong, "key": key}, **user)
     with pytest.raises(DatabaseError):
-        stranger._store.database._backend.connect(False)  # without trying again: the server hangs up without a word
+        stranger._store.database._backend.connect(False)  # without trying again: MariaDB hangs up without a word
+
+
+@only_postgresql
+def test_key_that_others_may_read(connect: Any, authority: Authority) -> None:
+    cert, key = authority.issue("careless")
+    os.chmod(key, 0o644)
+    assert "chmod 600" in refusal(connect({"ca": authority.certificate, "cert": cert, "key": key}))
 
 
 @pytest.mark.parametrize("tls", [{"ca": "missing.pem"}, {"ca": __file__}, {"cert": __file__, "key": __file__}])
@@ -170,24 +184,22 @@ def test_files_that_cannot_be_used(connect: Any, tls: dict[str, str]) -> None:
     assert "give PEM files that exist" in refusal(connect(tls))
 
 
-def test_plain_server(connect: Any, mariadb_target: Target, authority: Authority, tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["mariadb", "postgresql"], indirect=True)
+def test_plain_server(target: Target, authority: Authority) -> None:
     """A server without TLS is refused if TLS was asked for."""
-    plain = mariadb_target.server
-    assert plain is not None
-    with plain.connect() as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT @@have_ssl")
-        if cursor.fetchone() == ("YES",):
-            pytest.skip("this MariaDB makes itself a certificate")
-    opened = connect({"ca": authority.certificate}, user=plain.user, password=plain.password)
-    file = tmp_path / "credentials.yml"
-    file.write_text(file.read_text().replace(str(opened.config.database.credentials.port), str(plain.port)))
-    opened = PyExperimenter(study(mariadb_target), file, log_level="ERROR")
-    assert "SSL is required but the server doesn't support it; let the server encrypt" in refusal(opened)
+    file = target.credentials_file
+    assert file is not None
+    if target.name == "mariadb" and target.query("SELECT @@have_ssl") == [("YES",)]:
+        pytest.skip("this MariaDB makes itself a certificate")
+    for tls in ({"ca": authority.certificate}, {"verify": False}):
+        content = yaml.safe_load(file.read_text())
+        content["CREDENTIALS"]["Connection"]["Standard"]["tls"] = tls
+        file.write_text(yaml.safe_dump(content))
+        message = refusal(PyExperimenter(study(target), file, log_level="ERROR"))
+        assert re.search(r"SSL .*; let the server encrypt, or take 'tls' out", message)
 
 
-def test_through_ssh(
-    connect: Any, server: PrivateMariaDB, authority: Authority, tmp_path: Path, monkeypatch: Any
-) -> None:
+def test_through_ssh(connect: Any, server: Server, authority: Authority, tmp_path: Path, monkeypatch: Any) -> None:
     """The certificate is of the server, not of this end of the tunnel."""
     for name in ("sshd", "home"):
         (tmp_path / name).mkdir()
@@ -206,5 +218,5 @@ def test_through_ssh(
             assert cipher(opened)
             opened.close_ssh()
         other = connect(tls, host="other.example.org", ssh=ssh | {"remote_address": "127.0.0.1"})
-        assert "not valid for 'other.example.org'" in refusal(other)
+        assert re.search(ANOTHER_HOST.format("other.example.org"), refusal(other))
         other.close_ssh()

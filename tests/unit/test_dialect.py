@@ -230,6 +230,16 @@ def test_errors_without_a_special_meaning_have_none(error):
             psycopg.OperationalError('connection to server at "::1" failed: FATAL:  database "d" does not exist'),
             MissingDatabaseError,
         ),
+        (
+            psycopg.OperationalError('connection to server at "::1" failed: SSL error: tlsv1 alert unknown ca'),
+            AccessDeniedError,
+        ),
+        (
+            psycopg.OperationalError(
+                'connection to server at "::1" failed: root certificate file "system" does not exist'
+            ),
+            DatabaseConnectionError,
+        ),
         (psycopg.errors.InsufficientPrivilege("permission denied for table study"), AccessDeniedError),
         (psycopg.errors.UndefinedTable("relation does not exist"), MissingTableError),
         (psycopg.errors.ReadOnlySqlTransaction("cannot execute UPDATE"), ReadOnlyDatabaseError),
