@@ -78,7 +78,7 @@ class PostgreSqlServer(Server):
         if self._certified_name:
             address |= {"host": self._certified_name, "hostaddr": socket.gethostbyname(host)}
         if credentials.unix_socket:
-            address = _socket(credentials.unix_socket)
+            address = {"port": credentials.port} | _socket(credentials.unix_socket)
         with translated_errors(self, f"connecting to {self}"):
             connection = _Connection.connect(
                 **address,

@@ -68,8 +68,11 @@ def test_a_socket(private_postgresql: PrivatePostgreSQL, tmp_path: Path) -> None
     file = write_credentials(tmp_path / "c.yml", private_postgresql)
     target = Target("postgresql", "postgresql", "pe", private_postgresql, file)
     socket = private_postgresql._directory / f".s.PGSQL.{private_postgresql.port}"
-    through = changed(target, tmp_path / "s.yml", "connection", unix_socket=str(socket), server="not.reached")
+    through = changed(target, tmp_path / "s.yml", "connection", unix_socket=str(socket), server="not.reached", port=1)
     assert experimenter(through).fill_table_from_config() == (6, 0)
+    port, directory = private_postgresql.port, str(private_postgresql._directory)
+    through = changed(target, tmp_path / "s.yml", "connection", unix_socket=directory, server="not.reached", port=port)
+    assert experimenter(through).fill_table_from_config() == (0, 6)
 
 
 def test_a_cut_connection_is_opened_anew(postgresql_target: Target) -> None:
