@@ -401,11 +401,12 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONWARNINGS": "ignore"}
 
 
+@pytest.mark.parametrize("target", ["mariadb", "postgresql"], indirect=True)
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_an_experimenter_reaches_its_server_through_ssh(
-    sshd: SshServer, mariadb_target: Target, tmp_path: Path, n_jobs: int
+    sshd: SshServer, target: Target, tmp_path: Path, n_jobs: int
 ) -> None:
-    server = database(mariadb_target)
+    server = database(target)
     ssh = {
         "server": "127.0.0.1",  # as seen from the SSH server
         "address": "127.0.0.1",
@@ -419,11 +420,11 @@ def test_an_experimenter_reaches_its_server_through_ssh(
     (tmp_path / "credentials.yml").write_text(
         yaml.safe_dump({"CREDENTIALS": {"Database": user, "Connection": connection}})
     )
-    target = Target("mariadb", "mysql", mariadb_target.database, server, tmp_path / "credentials.yml")
-    study_ = experimenter(target, study(target, n_jobs=n_jobs), use_ssh_tunnel=True)
+    tunnelled = replace(target, credentials_file=tmp_path / "credentials.yml")
+    study_ = experimenter(tunnelled, study(target, n_jobs=n_jobs), use_ssh_tunnel=True)
     assert study_.fill_table_from_config() == (6, 0)
     assert study_.execute(lambda *_: {"accuracy": 1}) == 6
-    assert mariadb_target.query("SELECT status, COUNT(*) FROM study GROUP BY status") == [("done", 6)]
+    assert target.query("SELECT status, COUNT(*) FROM study GROUP BY status") == [("done", 6)]
     study_.close_ssh_tunnel()
     assert study_.counts()["done"] == 6  # opened anew when needed
     study_.close_ssh()
