@@ -86,6 +86,16 @@ class Server:
         # A transaction that a test left open would block this for a day, the servers' default.
         self._run("SET lock_wait_timeout = 20", f"DROP DATABASE IF EXISTS `{name}`")
 
+    def create_user(self, name: str, password: str, database: str) -> None:
+        """Create a user who may do everything in a database."""
+        for host in ("127.0.0.1", "localhost"):
+            user = f"{name}@'{host}'"
+            self._run(f"CREATE USER {user} IDENTIFIED BY '{password}'", f"GRANT ALL ON `{database}`.* TO {user}")
+
+    def drop_user(self, name: str, database: str) -> None:
+        """Drop the user, and with it, where it must be, the database."""
+        self._run(f"DROP USER {name}@'127.0.0.1', {name}@localhost")
+
     def _run(self, *statements: str) -> list[tuple[Any, ...]]:
         with self.connect() as connection, connection.cursor() as cursor:
             for statement in statements:
@@ -304,6 +314,13 @@ class PostgreSQLServer(Server):
 
     def drop_database(self, name: str) -> None:
         self._run(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    def create_user(self, name: str, password: str, database: str) -> None:
+        self._run(f"CREATE USER {name} PASSWORD '{password}'", f'ALTER DATABASE "{database}" OWNER TO {name}')
+
+    def drop_user(self, name: str, database: str) -> None:
+        self.drop_database(database)
+        self._run(f"DROP USER {name}")
 
     def _run(self, *statements: str) -> list[tuple[Any, ...]]:
         with self.connect() as connection, connection.cursor() as cursor:

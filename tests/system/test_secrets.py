@@ -9,6 +9,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +30,16 @@ DATABASE, SSH, PASSPHRASE = "Sw0rdfish-Database", "Sw0rdfish-Ssh", "open sesame"
 SECRETS = (DATABASE, SSH, PASSPHRASE)
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
+one_server = pytest.mark.parametrize("target", ["mariadb"], indirect=True)  # where it makes no difference
+
 
 @pytest.fixture
-def secret_target(mariadb_target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
+def secret_target(target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
     """A database that is reached by three secrets: of its user, of an SSH server, and of a key."""
-    server = mariadb_target.server
+    server = target.server
     assert server is not None
-    user = f"secretive_{mariadb_target.database}"
-    with server.connect() as connection, connection.cursor() as cursor:
-        for host in ("127.0.0.1", "localhost"):
-            cursor.execute(f"CREATE USER {user}@'{host}' IDENTIFIED BY '{DATABASE}'")
-            cursor.execute(f"GRANT ALL ON {mariadb_target.database}.* TO {user}@'{host}'")
+    user = f"secretive_{target.database}"
+    server.create_user(user, DATABASE, target.database)
     for name in ("sshd", "home"):
         (tmp_path / name).mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -50,9 +50,8 @@ def secret_target(mariadb_target: Target, tmp_path: Path, monkeypatch: pytest.Mo
         file = tmp_path / "credentials.yml"
         file.touch(0o600)
         write(file, {"user": user, "password": DATABASE}, ssh)
-        yield Target("mariadb", "mysql", mariadb_target.database, server, file)
-    with server.connect() as connection, connection.cursor() as cursor:
-        cursor.execute(f"DROP USER {user}@'127.0.0.1', {user}@localhost")
+        yield replace(target, credentials_file=file)
+    server.drop_user(user, target.database)
 
 
 def ssh_section(sshd: SshServer, server: Server) -> dict[str, Any]:
@@ -114,7 +113,9 @@ print(experimenter.execute(run, n_jobs=2))
 """
 
 
-@pytest.mark.parametrize("from_environment", [False, True])
+@pytest.mark.parametrize(
+    ("target", "from_environment"), [("mariadb", False), ("mariadb", True), ("postgresql", False)], indirect=["target"]
+)
 def test_a_whole_study(secret_target: Target, tmp_path: Path, from_environment: bool) -> None:
     """Log at DEBUG level, terminal, process list and environment of all processes, database, journals."""
     seeds = {"seed": {"type": "INT", "values": {"start": 0, "stop": 3}}}
@@ -147,10 +148,12 @@ def test_a_whole_study(secret_target: Target, tmp_path: Path, from_environment: 
 
 
 def database_as_text(target: Target) -> str:
-    tables = [name for (name,) in target.query("SHOW TABLES")]
-    return "\n".join(f"{table}: {target.query(f'SELECT * FROM `{table}`')}" for table in tables)
+    named = "SELECT table_name FROM information_schema.tables WHERE table_schema IN (?, 'public') ORDER BY table_name"
+    tables = [table for (table,) in target.query(named, target.database)]
+    return "\n".join(f"{table}: {target.query(f'SELECT * FROM {table}')}" for table in tables)
 
 
+@pytest.mark.parametrize("target", ["mariadb", "postgresql"], indirect=True)
 def test_reprs(secret_target: Target) -> None:
     file = secret_target.credentials_file
     opened = PyExperimenter(study(secret_target), file, use_ssh_tunnel=True, log_level="ERROR")
@@ -238,7 +241,7 @@ def trouble(target: Target, kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 TROUBLES = {
-    "refused by the database": "Access denied",
+    "refused by the database": "check user, password and the user's grants",
     "refused by the SSH server": "was refused",
     "wrong passphrase": "has another passphrase",
     "no SSH server": "no-such-host.invalid",
@@ -254,7 +257,11 @@ TROUBLES = {
 }
 
 
-@pytest.mark.parametrize("kind", TROUBLES)
+@pytest.mark.parametrize(
+    ("target", "kind"),
+    [("mariadb", kind) for kind in TROUBLES] + [("postgresql", kind) for kind in TROUBLES if "database" in kind],
+    indirect=["target"],
+)
 def test_tracebacks(
     secret_target: Target,
     tmp_path: Path,
@@ -269,6 +276,7 @@ def test_tracebacks(
     check(caplog.text)
 
 
+@one_server
 def test_the_command_line_with_debug(secret_target: Target, tmp_path: Path) -> None:
     config = study(secret_target, Execution={"function": "functions:run"})
     config["PY_EXPERIMENTER"]["Database"]["use_ssh_tunnel"] = True
@@ -291,11 +299,12 @@ def test_the_command_line_with_debug(secret_target: Target, tmp_path: Path) -> N
     check(call("run", "--n-jobs", "2"))
     check(call("status"), "done")
     change(tmp_path / "config/database_credentials.yml", DATABASE, f"{DATABASE}-wrong")
-    check(call("status"), "Traceback", "Access denied")
+    check(call("status"), "Traceback", "check user, password and the user's grants")
     change(tmp_path / "config/database_credentials.yml", "/locked", "/stranger")
     check(call("status"), "Traceback", "was refused")
 
 
+@one_server
 def test_a_worker_elsewhere_that_cannot_be_pickled_or_fails(secret_target: Target) -> None:
     """Joblib tells where a worker failed, and what it could not hand over."""
     file = secret_target.credentials_file
@@ -313,6 +322,7 @@ def test_a_worker_elsewhere_that_cannot_be_pickled_or_fails(secret_target: Targe
     check(run(WorkerTask(config, print, "name", "identity")), "WorkerTask")
 
 
+@one_server
 def test_a_tunnel(secret_target: Target) -> None:
     ssh = load_config(
         study(secret_target), credentials_path=secret_target.credentials_file, use_ssh_tunnel=True
