@@ -18,12 +18,12 @@ from typing import Any
 
 import pytest
 from proxies import CutOffWorker, Proxy, leading_nowhere, through_port
-from servers import PrivateMariaDB, Target, write_credentials
+from servers import PrivateMariaDB, PrivatePostgreSQL, Target, write_credentials
 from study import credentials, experimenter, store, study, wait_until
 
 from pyexperimenter import ExperimentStatus, PyExperimenter, PyExperimenterError, ResultProcessor
 from pyexperimenter.database.store import ExperimentStore
-from pyexperimenter.exceptions import DatabaseError, ResultsInJournalError, ServerUnreachableError
+from pyexperimenter.exceptions import DatabaseError, DatabaseFullError, ResultsInJournalError, ServerUnreachableError
 
 isolations = pytest.mark.parametrize("isolation", ["process", "none"])
 
@@ -674,3 +674,62 @@ def test_a_disk_too_full_for_a_journal_is_told_of(sqlite_target: Target, signs: 
     study_.reset_experiments("all")
     assert study_.execute(again) == 2
     assert statuses(sqlite_target) == {"done": 2}
+
+
+@contextmanager
+def no_room(target: Target, table: str) -> Iterator[None]:
+    """Let a PostgreSQL server find the disk full where it writes the first rows of a table, which only later ones open.
+
+    Their file is /dev/full, which takes nothing, and says so as a disk does.
+    """
+    assert isinstance(target.server, PrivatePostgreSQL)
+    ((place,),) = target.query("SELECT pg_relation_filepath(CAST(? AS regclass))", table)
+    file = target.server._directory / "data" / place
+    assert file.stat().st_size == 0
+    aside = file.rename(file.with_name(f"{file.name}.aside"))
+    file.symlink_to("/dev/full")
+    yield
+    aside.rename(file)
+
+
+needs_dev_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+
+
+@needs_dev_full
+def test_a_fill_that_finds_the_servers_disk_full_can_be_repeated(postgresql_target: Target, signs: Signs) -> None:
+    config = configured(postgresql_target, signs, 20)
+    experimenter(postgresql_target, config).create_table()
+    with no_room(postgresql_target, "study"):
+        filling = experimenter(postgresql_target, config)
+        with pytest.raises(DatabaseFullError, match=r"No space left on device; free some space on the server; noth"):
+            filling.fill_table_from_config()
+        assert statuses(postgresql_target) == {}
+    assert experimenter(postgresql_target, config).fill_table_from_config() == (20, 0)
+
+
+def large_model(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> dict[str, Any]:
+    results.process_results({"accuracy": 0.5})
+    results.process_logs({"epochs": {"epoch": 1, "loss": 0.5}})
+    return {"model": os.urandom(5000).hex()}  # which cannot be compressed
+
+
+@needs_dev_full
+def test_results_that_find_the_servers_disk_full_wait_in_a_journal(postgresql_target: Target, signs: Signs) -> None:
+    filled(postgresql_target, signs, 2)
+    config = configured(postgresql_target, signs, 2, isolation="none", max_outage=2)
+    # Large values have a table of their own.
+    ((table,),) = postgresql_target.query(
+        "SELECT CAST(reltoastrelid AS regclass) FROM pg_class WHERE relname = 'study'"
+    )
+    with no_room(postgresql_target, table):
+        with pytest.raises(ResultsInJournalError, match=r"No space left on device; free some space on the server"):
+            experimenter(postgresql_target, config).execute(large_model)
+        assert statuses(postgresql_target) == {"created": 1, "running": 1}
+        assert postgresql_target.query("SELECT accuracy, model FROM study WHERE ID = 1") == [(0.5, None)]
+    study_ = experimenter(postgresql_target, config)
+    assert study_.sync() == 1
+    assert study_.execute(large_model) == 1
+    assert statuses(postgresql_target) == outcomes(postgresql_target) == {"done": 2}
+    assert postgresql_target.query("SELECT accuracy, length(model) FROM study") == [(0.5, 10_000)] * 2
+    assert postgresql_target.query("SELECT experiment_id, epoch FROM study__epochs ORDER BY ID") == [(1, 1), (2, 1)]
+    assert list(journals_of(signs).iterdir()) == []
