@@ -4,7 +4,7 @@ Each worker is a process that executes an empty function, which returns a result
 measured begins when each has claimed its first experiment, so that starting processes is left out, and ends with the
 last experiment, by the database's own record of attempts.
 
-Run:  python benchmarks/workers.py [--rows 3000] [--mysql mysql://user:password@host:port]
+Run:  python benchmarks/workers.py [--rows 3000] [--mysql mysql://user:password@host:port] [--postgresql URL]
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import tempfile
 from typing import Any
 
-from common import mysql_config, print_table, raw_mysql, sqlite_config
+from common import mysql_config, postgresql_config, print_table, raw_mysql, raw_postgresql, sqlite_config
 
 from pyexperimenter import PyExperimenter
 
@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, nargs="+", default=WORKERS)
     parser.add_argument("--mysql", help="server to measure, too")
+    parser.add_argument("--postgresql", help="the same")
     arguments = parser.parse_args()
     keyfields = {"seed": {"type": "INT", "values": {"start": 0, "stop": arguments.rows}}}
     table = []
@@ -71,9 +72,13 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as directory:
         measure("SQLite", sqlite_config(directory, keyfields))
-    if arguments.mysql:
-        with raw_mysql(arguments.mysql) as (_, database, credentials):
-            measure("MySQL/MariaDB", mysql_config(database, keyfields), database_credential_file_path=credentials)
+    for name, url, raw, config_of in (
+        ("MySQL/MariaDB", arguments.mysql, raw_mysql, mysql_config),
+        ("PostgreSQL", arguments.postgresql, raw_postgresql, postgresql_config),
+    ):
+        if url:
+            with raw(url) as (_, database, credentials):
+                measure(name, config_of(database, keyfields), database_credential_file_path=credentials)
     print_table(["database", *arguments.workers, "last/best", "load"], table)
 
 
