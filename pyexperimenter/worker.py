@@ -26,6 +26,7 @@ from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.heartbeat import Heart, Pulse, heart_of
 from pyexperimenter.journaling import JournalingStore
 from pyexperimenter.logs import LogSettings
+from pyexperimenter.machine_load import let_others_go_first
 from pyexperimenter.provenance import Meter, worker_info
 from pyexperimenter.result_processor import ResultProcessor
 from pyexperimenter.stopping import InterruptingStop, Stop, stop_on
@@ -218,6 +219,7 @@ class Worker:
         most = self._execution.stop_after_errors
         if most and self._errors >= most:
             raise too_many_errors(most)
+        let_others_go_first()
         while not self._watch.stop.requested and not self._is_over():
             experiment = self.store.claim(self.info, self._task.selection)
             if experiment is not None:

@@ -1,0 +1,45 @@
+"""Workers step back from crowded cores, but not for ever, and those who only wait make no crowd."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from study import wait_until
+
+from pyexperimenter.machine_load import let_others_go_first, runnable_threads
+
+CORES = os.cpu_count() or 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how many threads could run")
+def test_processes_that_compute_are_counted_and_those_that_wait_are_not() -> None:
+    waiting = [subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) for _ in range(20)]
+    computing = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(5)]
+    try:
+        wait_until(lambda: runnable_threads() >= 5)
+        wait_until(lambda: runnable_threads() < 20)
+    finally:
+        for process in computing + waiting:
+            process.kill()
+            process.communicate()
+
+
+def test_a_worker_waits_while_the_cores_are_crowded() -> None:
+    looks = [4 * CORES + 1, 4 * CORES + 1, 4 * CORES, 0]
+    let_others_go_first(lambda: looks.pop(0))
+    assert looks == [0]
+
+
+def test_a_machine_that_stays_crowded_is_used_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    thread = threading.Thread(target=let_others_go_first, args=(lambda: 4 * CORES + 1,))
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
