@@ -122,7 +122,7 @@ class ExecutionConfig:
     max_lost: int = 3
     heartbeat: float = 60.0
     lease: float = 300.0
-    grace: float = 30.0
+    grace: float = 20.0
     signals: Sequence[str] = ("SIGTERM", "SIGINT", "SIGUSR1")
     stop_after_errors: int = 20
     echo: bool = False

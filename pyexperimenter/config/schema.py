@@ -337,7 +337,7 @@ class Execution(Section):
     max_lost: Whole = Field(3, ge=1, description="An experiment that lost its worker so often is an error.")
     heartbeat: Duration = Field(60.0, description="How often a worker says that it is alive.")
     lease: Duration = Field(300.0, description="Without a heartbeat for so long, a worker counts as dead.")
-    grace: Duration = Field(30.0, description="Time an experiment has to end when the worker is asked to stop.")
+    grace: Duration = Field(20.0, description="Time an experiment has to end when the worker is asked to stop.")
     signals: Signals = Field(("SIGTERM", "SIGINT", "SIGUSR1"), description="What asks a worker to stop.")
     stop_after_errors: Whole = Field(20, ge=0, description="A worker stops after so many errors in a row; 0: never.")
     echo: bool = Field(False, description="Whether what experiments print is shown while they run.")

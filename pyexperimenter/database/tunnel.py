@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -262,8 +262,9 @@ class _Login:
     def _socket(self) -> Any:
         import paramiko
 
-        if "proxycommand" in self._options:
-            return paramiko.ProxyCommand(self._options["proxycommand"])
+        command = _proxy_command(self._options, self._host, self._port)
+        if command is not None:
+            return paramiko.ProxyCommand(command)
         sock = socket.create_connection((self._host, self._port), _TIMEOUT)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
@@ -368,6 +369,22 @@ def _ssh_options(address: str) -> dict[str, Any]:
     with suppress(OSError), (Path.home() / ".ssh" / "config").open() as file:
         config.parse(file)
     return dict(config.lookup(address))
+
+
+def _proxy_command(options: Mapping[str, Any], host: str, port: int) -> str | None:
+    """Return the command that leads to a host which cannot be reached directly; None if it can.
+
+    To jump over others is left to the program ssh, which does the same with its own.
+
+    >>> _proxy_command({"proxyjump": "me@gate:2222,inner"}, "db", 22)
+    'ssh -o BatchMode=yes -J me@gate:2222 -W [db]:22 ssh://inner'
+    >>> _proxy_command({"proxyjump": "none"}, "db", 22)
+    """
+    if "proxycommand" in options or options.get("proxyjump", "none") == "none":
+        return options.get("proxycommand")
+    before, _, last = options["proxyjump"].rpartition(",")
+    over = f"-J {before} " if before else ""
+    return f"ssh -o BatchMode=yes {over}-W [{host}]:{port} ssh://{last.removeprefix('ssh://')}"
 
 
 def _listen(ssh: SshConfig) -> socket.socket:

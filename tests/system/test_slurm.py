@@ -39,9 +39,10 @@ def work(keyfields, results, custom):
         job, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
         # Not the task's own number: that of the last one stands for the whole array.
         job = f"{job}_{task}" if job else os.environ["SLURM_JOB_ID"]
-        (here / "part").write_text(json.dumps({"job": job, "pid": os.getpid()}))
+        (here / "part").write_text(json.dumps({"job": job, "pid": os.getpid(), "here": str(here)}))
         (here / "part").rename(held)
         wait_for(here / "go")
+        hoard = bytearray(int((here / "go").read_text() or 0))
     if seed in custom["last"]:
         wait_for(here / "restarted")
     time.sleep(custom["seconds"])
@@ -222,6 +223,12 @@ def lose_node(cluster: SlurmCluster, held: dict[str, Any]) -> None:
     cluster.lose(cluster.node_of(held["job"]))
 
 
+def use_up_memory(cluster: SlurmCluster, held: dict[str, Any]) -> None:
+    part = Path(held["here"], "much")
+    part.write_text(str(1 << 30))  # bytes; jobs have half of that
+    part.rename(Path(held["here"], "go"))
+
+
 def kill_worker(cluster: SlurmCluster, held: dict[str, Any]) -> None:
     os.kill(held["pid"], 9)  # as the kernel does when memory is used up
 
@@ -235,6 +242,7 @@ def kill_worker(cluster: SlurmCluster, held: dict[str, Any]) -> None:
         (cancel_by_kill, "CANCELLED", {"lost", "released"}),
         (kill_script, "FAILED", {"lost", "released"}),
         (lose_node, "NODE_FAIL", {"lost"}),
+        (use_up_memory, "FAILED", {"lost", "error"}),  # OUT_OF_MEMORY only where control groups tell it
         (kill_worker, "COMPLETED", {"error"}),
     ],
 )

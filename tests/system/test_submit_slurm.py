@@ -36,7 +36,7 @@ def workplace(slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 def fleet(target: Target, here: Path, held: list[int]) -> PyExperimenter:
     config = study(target, Execution=EXECUTION, Custom={"held": held, "here": str(here)})
-    config["PY_EXPERIMENTER"]["Cluster"] = {"default": {"time": "10m", "mem": "200M"}}
+    config["PY_EXPERIMENTER"]["Cluster"] = {"default": {"time": "10m", "mem": "400M"}}
     made = experimenter(target, config)
     made.fill_table_from_config()
     return made

@@ -198,6 +198,25 @@ def test_proxy_command_of_the_ssh_config(sshd: SshServer, mariadb_target: Target
     assert not command.is_running()
 
 
+def test_jump_of_the_ssh_config(
+    sshd: SshServer, mariadb_target: Target, empty_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = empty_home / ".ssh" / "config"
+    keys = f"IdentityFile {sshd.home}/key\n StrictHostKeyChecking no\n UserKnownHostsFile /dev/null"
+    hops = [f"Host {name}\n HostName 127.0.0.1\n Port {sshd.port}\n {keys}\n" for name in ("one", "two", "behind")]
+    config.write_text("".join(hops) + " ProxyJump one,two\n")
+    program = empty_home / "bin" / "ssh"  # which reads ~/.ssh/config of the user, wherever HOME is
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {config} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    logins = sshd.logins
+    tunnel = open_tunnel(sshd.config(address="behind", port=22, remote_port=database(mariadb_target).port), "db", 3306)
+    check_query(tunnel, mariadb_target)
+    tunnel.close()
+    assert sshd.logins == logins + 3
+
+
 class PasswordOnly(paramiko.ServerInterface):
     """An SSH server that takes a password: sshd takes those of the machine's users only."""
 
