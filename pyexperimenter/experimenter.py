@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import sys
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -14,8 +12,6 @@ from functools import partial
 from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-
-import cloudpickle
 
 from pyexperimenter import __version__
 from pyexperimenter.budget import allowance
@@ -34,7 +30,7 @@ from pyexperimenter.exceptions import (
     ParameterCombinationError,
 )
 from pyexperimenter.experiment_status import ExperimentStatus
-from pyexperimenter.gpus import VARIABLE, given, hand_out
+from pyexperimenter.gpus import hand_out
 from pyexperimenter.journaling import replay_journals
 from pyexperimenter.logs import LogSettings
 from pyexperimenter.progress import execution_bar, fill_bar
@@ -124,7 +120,7 @@ class PyExperimenter(Study):
         log_file: str | Path | None = None,
     ) -> None:
         # What makes the same experimenter elsewhere: paths, nothing that is secret.
-        self._made_of = {
+        self._made_of: dict[str, Any] = {
             "experiment_configuration_file_path": _absolute(experiment_configuration_file_path),
             "database_credential_file_path": _absolute(database_credential_file_path),
             "use_ssh_tunnel": use_ssh_tunnel,
@@ -438,34 +434,20 @@ class PyExperimenter(Study):
         ExecutionError
             If fewer GPUs of this machine are free than local jobs need.
         """
-        from pyexperimenter import cluster as jobs
+        from pyexperimenter.jobs import options_of, submit_workers
 
-        options = self._cluster_options(profile, cluster, options)
-        check_picklable(experiment_function)
-        function = cloudpickle.dumps(experiment_function)
-        jobs.check_function_elsewhere(function, sys.path)
-        if cluster == "slurm":
-            jobs.check_database_for_slurm(self.config.database)
+        options = options_of(self.config, profile, cluster, options)
         self._prepare_execution()
-        gpus = self._gpus_of_local_job(options) if cluster == "local" else 0
-        with hand_out(os.environ, gpus, workers):
-            pass  # that there are too few is told here, rather than in the logs of jobs
-        selected = {
-            "where": where,
-            "order_by": order_by,
-            "random_order": random_order,
-            "resources": resources or self._resources_of(options),
-        }
-        work = partial(
-            _work,
-            {**self._made_of, "database_name": self.config.database.database},
-            function,
-            list(sys.path),
-            selected,
-            {VARIABLE: os.environ.get(VARIABLE)} if cluster == "local" else {},
-            gpus,
+        submission = submit_workers(
+            partial(PyExperimenter, **self._made_of, database_name=self.config.database.database),
+            self.config,
+            experiment_function,
+            {"where": where, "order_by": order_by, "random_order": random_order, "resources": resources},
+            workers,
+            cluster,
+            Path(folder),
+            options,
         )
-        submission = jobs.submit(work, workers, cluster, Path(folder), options, self.config.execution.grace)
         self.logger.info("%d workers were submitted to %s: %s", workers, cluster, ", ".join(submission.job_ids))
         return submission
 
@@ -476,10 +458,11 @@ class PyExperimenter(Study):
 
         Parameters are those of `submit`.
         """
-        from pyexperimenter import cluster as jobs
+        from pyexperimenter.cluster import sbatch_script
+        from pyexperimenter.jobs import options_of
 
-        options = self._cluster_options(profile, "slurm", options)
-        return jobs.sbatch_script(workers, Path(folder).absolute(), options, self.config.execution.grace)
+        options = options_of(self.config, profile, "slurm", options)
+        return sbatch_script(workers, Path(folder).absolute(), options, self.config.execution.grace)
 
     def add_experiment_and_execute(
         self, keyfield_values: Mapping[str, Any], experiment_function: ExperimentFunction
@@ -698,28 +681,6 @@ class PyExperimenter(Study):
             )
         self._store.tables.create(codecarbon=self._codecarbon is not None, identity=False)
 
-    def _cluster_options(self, profile: str | None, cluster: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the options of a profile, and over them those of the call."""
-        if cluster not in ("slurm", "local"):
-            raise InvalidValueError(f"{cluster!r} is no cluster; use 'slurm' or 'local'")
-        profiles = self.config.cluster
-        if profile is not None and profile not in profiles:
-            raise InvalidValueError(
-                f"the section Cluster has no profile {profile!r}; it has {', '.join(profiles) or 'none'}"
-            )
-        return {**profiles.get(profile or "default", {}), **options}
-
-    def _resources_of(self, options: Mapping[str, Any]) -> dict[str, float] | None:
-        """Return what a job with these options has, if experiments require anything."""
-        if not self.config.table.requires:
-            return None
-        return {"gpus": _number_of_gpus(options), "cpus": options.get("cpus_per_task") or 1}
-
-    def _gpus_of_local_job(self, options: Mapping[str, Any]) -> int:
-        """Return how many GPUs it takes: as many as it asks for, or its workers need."""
-        needed = self.config.execution.gpus * number_of_workers(self.config.n_jobs)
-        return _number_of_gpus(options) or needed
-
     def _is_supervised(self) -> bool:
         execution = self.config.execution
         if execution.isolation == "process":
@@ -744,38 +705,6 @@ class PyExperimenter(Study):
             logging=self._log_settings,
             journal=self._journal,
         )
-
-
-def _number_of_gpus(options: Mapping[str, Any]) -> int:
-    """Return how many GPUs a job asks for, also where it says of which kind, in SLURM's way: ``"a100:2"``."""
-    count = str(options.get("gpus") or 0).rpartition(":")[2]
-    return int(count) if count.isdecimal() else 1
-
-
-def _work(
-    made_of: Mapping[str, Any],
-    function: bytes,
-    path: Sequence[str],
-    selected: Mapping[str, Any],
-    environment: Mapping[str, str | None],
-    gpus: int,
-) -> int:
-    """Be a job: executed on another machine, by a Python that knows nothing but this."""
-    sys.path[:] = path
-    # The jobs' engine ignores the one, and takes the other for the end of what cannot be continued.
-    for number in (signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_DFL)
-    for name, value in environment.items():  # it hides the GPUs of this machine, too
-        os.environ.pop(name, None)
-        if value is not None:
-            os.environ[name] = value
-    experimenter = PyExperimenter(**made_of)
-    # SIGUSR2 comes before the time is over.
-    execution = replace(experimenter.config.execution, signals=(*experimenter.config.execution.signals, "SIGUSR2"))
-    experimenter.config = replace(experimenter.config, execution=execution)
-    with hand_out(os.environ, gpus, 1) as (own,):
-        os.environ.update(given(own, uuid.uuid4().hex))
-        return experimenter.execute(cloudpickle.loads(function), **selected)
 
 
 def _absolute(path: str | Path | Mapping[str, Any]) -> str | Mapping[str, Any]:
