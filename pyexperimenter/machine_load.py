@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 
 _CROWD = 4  # threads that could run, for each core
-_PATIENCE = 1.0  # seconds; a machine may be crowded all day
-_LONGEST_NAP = 0.4  # seconds
+_PATIENCE = 0.4  # seconds; a machine may be crowded all day, and connections idle for half a second are closed
+_LONGEST_NAP = 0.3  # seconds
 
 
 def runnable_threads() -> int:
@@ -29,7 +29,7 @@ def runnable_threads() -> int:
 
 
 def let_others_go_first(runnable: Callable[[], int] = runnable_threads) -> None:
-    """Return when the machine is not crowded, or a second is over.
+    """Return when the machine is not crowded, or its patience is at its end.
 
     Parameters
     ----------

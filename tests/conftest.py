@@ -87,7 +87,15 @@ def no_credentials_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(variable)
 
 
-@pytest.fixture(params=["sqlite", "mariadb", "mysql", "postgresql"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests that ask for a `target` on each kind of database, or on those that their module lists."""
+    chosen = any("target" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "target" in metafunc.fixturenames and not chosen:
+        kinds = getattr(metafunc.module, "DATABASES", ["sqlite", "mariadb", "mysql", "postgresql"])
+        metafunc.parametrize("target", kinds, indirect=True)
+
+
+@pytest.fixture
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
     """A fresh database of each kind in turn."""
     if request.param == "sqlite":

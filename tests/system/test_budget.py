@@ -14,6 +14,8 @@ from study import credentials, study, wait_until
 from pyexperimenter import PyExperimenter, ResultProcessor
 from pyexperimenter.exceptions import InvalidValueError
 
+DATABASES = ["sqlite", "mariadb"]  # what is tested here are processes, for which a file and one server will do
+
 ROWS = 12
 ENOUGH_TO_BEGIN = 6  # seconds for a worker's process on a busy machine
 isolations = pytest.mark.parametrize("isolation", ["process", "none"])

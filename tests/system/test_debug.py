@@ -23,6 +23,8 @@ from pyexperimenter.exceptions import (
     MissingTableError,
 )
 
+DATABASES = ["sqlite", "mariadb"]  # what is tested here are processes, for which a file and one server will do
+
 
 def report(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> dict[str, Any]:
     results.process_results({"accuracy": 0.5, "model": "svm"})

@@ -21,6 +21,8 @@ from study import credentials, experimenter, study, wait_until
 
 from pyexperimenter import ExperimentStatus, PyExperimenter, ResultProcessor
 
+DATABASES = ["sqlite", "mariadb"]  # what is tested here are processes, for which a file and one server will do
+
 KIB64 = 64 * 1024
 
 

@@ -14,6 +14,10 @@ from study import experimenter, study
 ROWS = 2000
 SEEDS = {"seed": {"type": "INT", "values": {"start": 0, "stop": ROWS}}}
 
+# Real processes, of which each need not load the library anew.
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["study", "pyexperimenter.worker"])
+
 
 def work(target: Target, start: Any, finished: Any, options: dict[str, Any]) -> None:
     """Be one process: execute until nothing is open, then tell which rows were run here."""
@@ -35,9 +39,8 @@ def work(target: Target, start: Any, finished: Any, options: dict[str, Any]) -> 
 def test_every_row_is_executed_exactly_once(target: Target, options: dict[str, Any]) -> None:
     processes = 8 if target.name == "sqlite" else 32
     experimenter(target, study(target, keyfields=SEEDS)).fill_table_from_config()
-    context = multiprocessing.get_context("spawn")
-    start, finished = context.Barrier(processes), context.Queue()
-    workers = [context.Process(target=work, args=(target, start, finished, options)) for _ in range(processes)]
+    start, finished = CONTEXT.Barrier(processes), CONTEXT.Queue()
+    workers = [CONTEXT.Process(target=work, args=(target, start, finished, options)) for _ in range(processes)]
     for worker in workers:
         worker.start()
     runs = Counter(seed for _ in workers for seed in finished.get(timeout=240))
@@ -59,9 +62,8 @@ def fill(target: Target, start: Any, finished: Any) -> None:
 def test_several_fillers_at_once_double_no_row(target: Target) -> None:
     """The table is not there yet, so they make it at once, too."""
     fillers = 4
-    context = multiprocessing.get_context("spawn")
-    start, finished = context.Barrier(fillers), context.Queue()
-    processes = [context.Process(target=fill, args=(target, start, finished)) for _ in range(fillers)]
+    start, finished = CONTEXT.Barrier(fillers), CONTEXT.Queue()
+    processes = [CONTEXT.Process(target=fill, args=(target, start, finished)) for _ in range(fillers)]
     for process in processes:
         process.start()
     counts = [finished.get(timeout=120) for _ in processes]

@@ -22,6 +22,8 @@ from study import credentials, experimenter, store, study, wait_until, worker
 
 from pyexperimenter import ExperimentStatus, PyExperimenter, ResultProcessor
 
+DATABASES = ["sqlite", "mariadb"]  # what is tested here are processes, for which a file and one server will do
+
 LONG, SHORT = 600, 0.5  # seconds of grace: never over in a test, or soon
 NONE_LEFT = {"created": 6, "running": 0, "done": 0, "error": 0, "paused": 0}
 

@@ -35,6 +35,8 @@ from pyexperimenter.exceptions import (
     TooManyErrorsError,
 )
 
+DATABASES = ["sqlite", "mariadb"]  # what is tested here are processes, for which a file and one server will do
+
 QUICK = {"isolation": "process", "heartbeat": 0.5, "lease": 5}
 
 

@@ -116,7 +116,8 @@ def test_it_waits_until_the_last_has_ended_and_takes_what_is_open_again(
             seconds = EXECUTION["heartbeat"] * 3
             with pytest.raises(subprocess.TimeoutExpired):
                 second.wait(seconds)
-            (tmp_path / "go").write_text(how)
+            (tmp_path / "how").write_text(how)
+            (tmp_path / "how").rename(tmp_path / "go")  # whole, or not there
             assert [process.wait(60) for process in (first, second)] == [0, 0]
     assert statuses(target) == {"done": ROWS}
     assert outcomes(target, 1) == expected
