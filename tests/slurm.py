@@ -20,6 +20,7 @@ from servers import Server, ServerUnavailable, free_port
 _NODE = "SLURMD_NODENAME"  # SLURM gives it to jobs; here the daemons of a node have it, too
 START_SECONDS = 60
 COMMAND_SECONDS = 60
+ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}  # of a job's states
 
 CONF = """\
 ClusterName=tests
@@ -134,7 +135,7 @@ class SlurmCluster:
     def wait_for_end(self, job: str, seconds: float = 60) -> list[str]:
         """Wait until nothing of a job runs or is to run; return the states of its tasks."""
         deadline = time.monotonic() + seconds
-        while {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED"} & set(states := self.states(job)):
+        while set(states := self.states(job)) - ENDED:  # there are many names for what is still to come
             assert time.monotonic() < deadline, f"after {seconds} s job {job} is {states}"
             time.sleep(0.2)
         return states

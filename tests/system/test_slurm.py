@@ -42,7 +42,8 @@ def work(keyfields, results, custom):
         (here / "part").write_text(json.dumps({"job": job, "pid": os.getpid(), "here": str(here)}))
         (here / "part").rename(held)
         wait_for(here / "go")
-        hoard = bytearray(int((here / "go").read_text() or 0))
+        if hoard := bytearray(int((here / "go").read_text() or 0)):
+            wait_for(here / "the end")
     if seed in custom["last"]:
         wait_for(here / "restarted")
     time.sleep(custom["seconds"])
