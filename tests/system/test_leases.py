@@ -6,11 +6,12 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,24 @@ def outcomes(target: Target) -> dict[str | None, int]:
     return dict(target.query("SELECT outcome, COUNT(*) FROM study__attempts GROUP BY outcome"))
 
 
+def stop_between_writes(worker: Worker, target: Target) -> None:
+    """Stop a worker, but not while it writes to SQLite: it would lock the file for as long as it is stopped."""
+
+    def succeeds() -> bool:
+        worker.stop()
+        wait_until(lambda: psutil.Process(worker.process.pid).status() == psutil.STATUS_STOPPED)
+        if target.name == "sqlite":
+            with closing(sqlite3.connect(target.database, timeout=1, isolation_level=None)) as connection:
+                try:
+                    connection.execute("BEGIN IMMEDIATE")
+                except sqlite3.OperationalError:
+                    worker.go_on()
+                    return False
+        return True
+
+    wait_until(succeeds)
+
+
 def seconds_beaten(target: Target) -> float:
     """How long after its beginning the first attempt was last heard of."""
     ((begun, heartbeat),) = target.query("SELECT started, heartbeat FROM study__attempts ORDER BY ID LIMIT 1")
@@ -165,7 +184,7 @@ def test_a_worker_that_wakes_up_after_its_lease_does_no_harm(target: Target, tmp
     study_ = filled(target, config)
     with executing(target, config, "hold") as worker:
         pid = wait_for_pid(tmp_path)
-        worker.stop()
+        stop_between_writes(worker, target)
         assert (statuses(target), outcomes(target)) == ({"created": 2, "running": 1}, {None: 1})
 
         def others_are_through() -> bool:
@@ -249,7 +268,7 @@ def test_when_all_machines_were_asleep_nobody_takes_rows_of_others(target: Targe
     with executing(target, configs[0], "hold") as first, executing(target, configs[1], "hold") as second:
         pids = [wait_for_pid(directory) for directory in directories]
         for worker in (first, second):
-            worker.stop()
+            stop_between_writes(worker, target)
         wait_until(lambda: len(store(target, filled=False).silent()) == 2)
         assert (statuses(target), outcomes(target)) == ({"running": 2}, {None: 2})
         for directory, worker in zip(directories, (first, second), strict=True):
