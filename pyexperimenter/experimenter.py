@@ -434,20 +434,21 @@ class PyExperimenter(Study):
         ExecutionError
             If fewer GPUs of this machine are free than local jobs need.
         """
-        from pyexperimenter.jobs import options_of, submit_workers
+        from pyexperimenter.cluster import submit
+        from pyexperimenter.jobs import checked_job, options_of
 
         options = options_of(self.config, profile, cluster, options)
-        self._prepare_execution()
-        submission = submit_workers(
+        job = checked_job(
             partial(PyExperimenter, **self._made_of, database_name=self.config.database.database),
             self.config,
             experiment_function,
             {"where": where, "order_by": order_by, "random_order": random_order, "resources": resources},
             workers,
             cluster,
-            Path(folder),
             options,
         )
+        self._prepare_execution()
+        submission = submit(job, workers, cluster, Path(folder), options, self.config.execution.grace)
         self.logger.info("%d workers were submitted to %s: %s", workers, cluster, ", ".join(submission.job_ids))
         return submission
 

@@ -8,12 +8,11 @@ import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import cloudpickle
 
-from pyexperimenter.cluster import Submission, check_database_for_slurm, check_function_elsewhere, submit
+from pyexperimenter.cluster import check_database_for_slurm, check_function_elsewhere
 from pyexperimenter.config import ExperimentConfig
 from pyexperimenter.crew import number_of_workers
 from pyexperimenter.exceptions import InvalidValueError
@@ -67,24 +66,23 @@ class Job:
             return int(experimenter.execute(cloudpickle.loads(self.function), **self.selected))
 
 
-def submit_workers(
+def checked_job(
     experimenter: Callable[[], Any],
     config: ExperimentConfig,
     function: Callable[..., Any],
     selected: Mapping[str, Any],
     workers: int,
     cluster: str,
-    folder: Path,
     options: Mapping[str, Any],
-) -> Submission:
-    """Check what can be checked here, and submit workers; parameters as of `Job` and of ``PyExperimenter.submit``.
+) -> Job:
+    """Return what each job does, after checking what can be checked here; parameters as of ``PyExperimenter.submit``.
 
     Raises
     ------
     ExperimentFunctionError, FunctionNotPicklableError
         If the function cannot be loaded elsewhere.
     SubmissionError
-        If submitit or SLURM is missing or refuses, or the database is a file that the machines do not share.
+        If the database is a file that the machines do not share.
     ExecutionError
         If fewer GPUs of this machine are free than local jobs need.
     """
@@ -102,8 +100,7 @@ def submit_workers(
     if config.table.requires and not selected["resources"]:
         resources = {"gpus": _number_of_gpus(options), "cpus": options.get("cpus_per_task") or 1}
         selected = {**selected, "resources": resources}
-    job = Job(experimenter, pickled, selected, gpus, environment)
-    return submit(job, workers, cluster, folder, options, config.execution.grace)
+    return Job(experimenter, pickled, selected, gpus, environment)
 
 
 def options_of(

@@ -26,6 +26,8 @@ import yaml
 from psycopg.types.string import TextLoader
 from pymysql.connections import Connection
 
+A_FILE_AND_A_SERVER = ["sqlite", "mariadb"]  # databases that will do where what is tested are processes
+
 MYSQL_URL = "PYEXPERIMENTER_TEST_MYSQL_URL"
 MYSQLD = "PYEXPERIMENTER_TEST_MYSQLD"
 MARIADB_PATH = "PYEXPERIMENTER_TEST_MARIADB_PATH"

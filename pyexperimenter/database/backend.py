@@ -8,7 +8,7 @@ import subprocess
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -249,7 +249,12 @@ class _Connection(Connection):
 
     def _create_ssl_ctx(self, sslp: Any) -> Any:
         # The driver would load all authorities that the machine trusts, to check nothing: 60 ms for each new process.
-        return super()._create_ssl_ctx(sslp or tls_context(TlsConfig(verify=False)))  # type: ignore[misc] # not in stubs
+        return super()._create_ssl_ctx(sslp or _unchecked())  # type: ignore[misc] # not in stubs
+
+
+@cache
+def _unchecked() -> Any:
+    return tls_context(TlsConfig(verify=False))
 
 
 class _PlainConnection(_Connection):

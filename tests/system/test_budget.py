@@ -8,13 +8,13 @@ import time
 from typing import Any
 
 import pytest
-from servers import Target
+from servers import A_FILE_AND_A_SERVER, Target
 from study import credentials, study, wait_until
 
 from pyexperimenter import PyExperimenter, ResultProcessor
 from pyexperimenter.exceptions import InvalidValueError
 
-DATABASES = ["sqlite", "mariadb"]  # what is tested here are processes, for which a file and one server will do
+DATABASES = A_FILE_AND_A_SERVER
 
 ROWS = 12
 ENOUGH_TO_BEGIN = 6  # seconds for a worker's process on a busy machine

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import Target
+from servers import A_FILE_AND_A_SERVER, Target
 from study import credentials, experimenter, study
 
 from pyexperimenter import ExperimentStatus, PyExperimenter, ResultProcessor
@@ -23,7 +23,7 @@ from pyexperimenter.exceptions import (
     MissingTableError,
 )
 
-DATABASES = ["sqlite", "mariadb"]  # what is tested here are processes, for which a file and one server will do
+DATABASES = A_FILE_AND_A_SERVER
 
 
 def report(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> dict[str, Any]:

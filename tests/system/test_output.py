@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import Target
+from servers import A_FILE_AND_A_SERVER, Target
 from study import credentials, experimenter, study, wait_until
 
 from pyexperimenter import ExperimentStatus, PyExperimenter, ResultProcessor
 
-DATABASES = ["sqlite", "mariadb"]  # what is tested here are processes, for which a file and one server will do
+DATABASES = A_FILE_AND_A_SERVER
 
 KIB64 = 64 * 1024
 

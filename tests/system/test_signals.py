@@ -17,12 +17,12 @@ from typing import Any
 
 import psutil
 import pytest
-from servers import Target
+from servers import A_FILE_AND_A_SERVER, Target
 from study import credentials, experimenter, store, study, wait_until, worker
 
 from pyexperimenter import ExperimentStatus, PyExperimenter, ResultProcessor
 
-DATABASES = ["sqlite", "mariadb"]  # what is tested here are processes, for which a file and one server will do
+DATABASES = A_FILE_AND_A_SERVER
 
 LONG, SHORT = 600, 0.5  # seconds of grace: never over in a test, or soon
 NONE_LEFT = {"created": 6, "running": 0, "done": 0, "error": 0, "paused": 0}

@@ -25,7 +25,7 @@ from typing import Any
 
 import joblib
 import pytest
-from servers import Target
+from servers import A_FILE_AND_A_SERVER, Target
 from study import credentials, experimenter, study, wait_until
 
 from pyexperimenter import ExperimentStatus, PyExperimenter, ResultProcessor
@@ -35,7 +35,7 @@ from pyexperimenter.exceptions import (
     TooManyErrorsError,
 )
 
-DATABASES = ["sqlite", "mariadb"]  # what is tested here are processes, for which a file and one server will do
+DATABASES = A_FILE_AND_A_SERVER
 
 QUICK = {"isolation": "process", "heartbeat": 0.5, "lease": 5}
 
