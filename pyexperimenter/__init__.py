@@ -6,23 +6,167 @@ from typing import TYPE_CHECKING, Any
 __version__ = "2.0.0.dev0"
 
 if TYPE_CHECKING:
-    from pyexperimenter.exceptions import PyExperimenterError
+    from pyexperimenter.analysis import Comparison
+    from pyexperimenter.cluster import Submission
+    from pyexperimenter.database.records import FillCount
+    from pyexperimenter.exceptions import (
+        AccessDeniedError,
+        ClaimLostError,
+        ConfigError,
+        ContradictoryConditionError,
+        CreatingTableError,
+        DatabaseConnectionError,
+        DatabaseCreationError,
+        DatabaseError,
+        DatabaseFullError,
+        DatabaseQueryError,
+        DuplicateExperimentsError,
+        DuplicateKeyError,
+        DuplicateNameError,
+        EmptyDomainError,
+        EmptyFillDatabaseCallError,
+        ExecutionError,
+        ExperimentExistsError,
+        ExperimentFunctionError,
+        FunctionNotPicklableError,
+        InvalidColumnError,
+        InvalidConfigError,
+        InvalidCredentialsError,
+        InvalidExperimentError,
+        InvalidLogFieldError,
+        InvalidLogtableError,
+        InvalidNameError,
+        InvalidRangeError,
+        InvalidResultFieldError,
+        InvalidRowError,
+        InvalidTypeError,
+        InvalidValueError,
+        InvalidValuesInConfiguration,
+        JournalError,
+        MissingDatabaseError,
+        MissingKeyError,
+        MissingLogTableError,
+        MissingTableError,
+        NameTooLongError,
+        NoConfigFileError,
+        NoExperimentsLeftException,
+        NoPausedExperimentsException,
+        ParameterCombinationError,
+        PyExperimenterError,
+        ReadOnlyDatabaseError,
+        ReservedNameError,
+        ResultsInJournalError,
+        ServerUnreachableError,
+        SshTunnelError,
+        SubmissionError,
+        TableHasWrongStructureError,
+        TooManyErrorsError,
+        TransientDatabaseError,
+        UndecodableValueError,
+        UnknownKeyError,
+        WorkerProcessError,
+    )
     from pyexperimenter.experiment_status import ExperimentStatus
     from pyexperimenter.experimenter import PyExperimenter
+    from pyexperimenter.inspection import (
+        ErrorGroup,
+        ExperimentDetails,
+        StudyStatus,
+        WorkerState,
+    )
     from pyexperimenter.result_processor import ResultProcessor
 
-__all__ = ["ExperimentStatus", "PyExperimenter", "PyExperimenterError", "ResultProcessor", "__version__"]
+__all__ = [
+    "AccessDeniedError",
+    "ClaimLostError",
+    "Comparison",
+    "ConfigError",
+    "ContradictoryConditionError",
+    "CreatingTableError",
+    "DatabaseConnectionError",
+    "DatabaseCreationError",
+    "DatabaseError",
+    "DatabaseFullError",
+    "DatabaseQueryError",
+    "DuplicateExperimentsError",
+    "DuplicateKeyError",
+    "DuplicateNameError",
+    "EmptyDomainError",
+    "EmptyFillDatabaseCallError",
+    "ErrorGroup",
+    "ExecutionError",
+    "ExperimentDetails",
+    "ExperimentExistsError",
+    "ExperimentFunctionError",
+    "ExperimentStatus",
+    "FillCount",
+    "FunctionNotPicklableError",
+    "InvalidColumnError",
+    "InvalidConfigError",
+    "InvalidCredentialsError",
+    "InvalidExperimentError",
+    "InvalidLogFieldError",
+    "InvalidLogtableError",
+    "InvalidNameError",
+    "InvalidRangeError",
+    "InvalidResultFieldError",
+    "InvalidRowError",
+    "InvalidTypeError",
+    "InvalidValueError",
+    "InvalidValuesInConfiguration",
+    "JournalError",
+    "MissingDatabaseError",
+    "MissingKeyError",
+    "MissingLogTableError",
+    "MissingTableError",
+    "NameTooLongError",
+    "NoConfigFileError",
+    "NoExperimentsLeftException",
+    "NoPausedExperimentsException",
+    "ParameterCombinationError",
+    "PyExperimenter",
+    "PyExperimenterError",
+    "ReadOnlyDatabaseError",
+    "ReservedNameError",
+    "ResultProcessor",
+    "ResultsInJournalError",
+    "ServerUnreachableError",
+    "SshTunnelError",
+    "StudyStatus",
+    "Submission",
+    "SubmissionError",
+    "TableHasWrongStructureError",
+    "TooManyErrorsError",
+    "TransientDatabaseError",
+    "UndecodableValueError",
+    "UnknownKeyError",
+    "WorkerProcessError",
+    "WorkerState",
+    "__version__",
+]
 
+# Where a name is defined. Those that are not listed are errors.
 _MODULES = {
+    "Comparison": "analysis",
+    "ErrorGroup": "inspection",
+    "ExperimentDetails": "inspection",
     "ExperimentStatus": "experiment_status",
+    "FillCount": "database.records",
     "PyExperimenter": "experimenter",
-    "PyExperimenterError": "exceptions",
     "ResultProcessor": "result_processor",
+    "StudyStatus": "inspection",
+    "Submission": "cluster",
+    "WorkerState": "inspection",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for: the command line starts without what its help does not need."""
-    if name not in _MODULES:
+    """Import a public name on first use, so that jobs and commands load only what they need."""
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    module = import_module(f"{__name__}.{_MODULES.get(name, 'exceptions')}")
+    return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

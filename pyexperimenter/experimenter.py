@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import uuid
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -662,7 +663,8 @@ class PyExperimenter(Study):
         self._store.database.close_tunnel()
 
     def close_ssh_tunnel(self) -> None:
-        """Close the SSH tunnel; another name of `close_ssh`."""
+        """Close the SSH tunnel. Deprecated: call `close_ssh`."""
+        warnings.warn("close_ssh_tunnel() is deprecated; call close_ssh()", DeprecationWarning, stacklevel=2)
         self.close_ssh()
 
     # Helpers

@@ -9,26 +9,20 @@ from typing import Any
 
 import click
 
+import pyexperimenter
 from pyexperimenter.cli import main
-from pyexperimenter.cluster import Submission
-from pyexperimenter.database.records import FillCount
 
 
 def public_objects() -> dict[str, Any]:
     """Return classes and functions for users, and the methods and properties of the classes."""
-    found: dict[str, Any] = {
-        "pyexperimenter.cluster.Submission": Submission,
-        "pyexperimenter.database.records.FillCount": FillCount,
-    }
-    for name in ("pyexperimenter.exceptions", "pyexperimenter.inspection"):
-        found |= {
-            f"{name}.{member}": value
-            for member, value in vars(importlib.import_module(name)).items()
-            if isinstance(value, type) and value.__module__ == name and member[0] != "_"
-        }
-    for name in ("pyexperimenter", "pyexperimenter.analysis", "pyexperimenter.config"):
+    found: dict[str, Any] = {}
+    # What two modules export is documented in the first of them.
+    for name in ("pyexperimenter.analysis", "pyexperimenter.config", "pyexperimenter.exceptions", "pyexperimenter"):
         module = importlib.import_module(name)
-        members = {f"{name}.{member}": getattr(module, member) for member in module.__all__ if member[0] != "_"}
+        exported = getattr(module, "__all__", None) or [
+            member for member in pyexperimenter.__all__ if member in vars(module)
+        ]
+        members = {f"{name}.{member}": getattr(module, member) for member in exported if member[0] != "_"}
         found |= {member: value for member, value in members.items() if value not in found.values()}
     return found | dict(_members(found))
 

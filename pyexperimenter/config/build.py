@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -136,6 +137,9 @@ def _use_ssh_tunnel(section: schema.Database, override: bool | None) -> bool:
     if section.use_ssh is not None and section.use_ssh_tunnel is not None:
         path = (_ROOT, "Database", "use_ssh")
         raise DuplicateKeyError("use_ssh is the older name of use_ssh_tunnel; delete one of the two", path)
+    if section.use_ssh is not None:
+        # Level 5 is the caller of PyExperimenter(...).
+        warnings.warn("use_ssh is deprecated; write use_ssh_tunnel instead", DeprecationWarning, stacklevel=5)
     if section.provider == "sqlite":
         return False
     return bool(section.use_ssh_tunnel or section.use_ssh) if override is None else override

@@ -320,7 +320,9 @@ class Database(Section):
     ] = Field(description="sqlite for one machine; mysql (MariaDB too) or postgresql for many.")
     database: str = Field(min_length=1, description="The server's database; for sqlite the path of the file.")
     use_ssh_tunnel: bool | None = Field(None, description="Whether to reach the server through SSH.")
-    use_ssh: bool | None = Field(None, description="Older name of use_ssh_tunnel.")
+    use_ssh: bool | None = Field(
+        None, description="Deprecated name of use_ssh_tunnel.", json_schema_extra={"deprecated": True}
+    )
     table: Table
     logtables: LogTables = Field({}, description="Side tables of intermediate values: name -> columns.")
 

@@ -161,7 +161,9 @@ def test_a_program_of_the_predecessor(target: Target, tmp_path: Path, text: str,
     )
     assert experimenter.execute_custom_query("SELECT COUNT(*) FROM example_logtables WHERE dataset = 'new'") == [(1,)]
     experimenter.close_ssh()
-    experimenter.close_ssh_tunnel()
+    with pytest.warns(DeprecationWarning, match=r"call close_ssh\(\)") as warned:
+        experimenter.close_ssh_tunnel()
+    assert [warning.filename for warning in warned] == [__file__]
     experimenter.delete_table()
 
 

@@ -444,7 +444,7 @@ def test_an_experimenter_reaches_its_server_through_ssh(
     assert study_.fill_table_from_config() == (6, 0)
     assert study_.execute(lambda *_: {"accuracy": 1}) == 6
     assert target.query("SELECT status, COUNT(*) FROM study GROUP BY status") == [("done", 6)]
-    study_.close_ssh_tunnel()
+    study_.close_ssh()
     assert study_.counts()["done"] == 6  # opened anew when needed
     study_.close_ssh()
 
@@ -476,5 +476,5 @@ def test_the_predecessors_credentials(
     study_ = experimenter(target, study(target), use_ssh_tunnel=True)
     assert study_.fill_table_from_config() == (6, 0)
     assert answers(free)
-    study_.close_ssh_tunnel()
+    study_.close_ssh()
     assert not answers(free)

@@ -136,7 +136,8 @@ def test_execution(load):
 
 
 def test_the_predecessors_file(load):
-    config = load(PREDECESSOR)
+    with pytest.warns(DeprecationWarning, match="use_ssh_tunnel"):
+        config = load(PREDECESSOR)
     assert config.table.result_timestamps is True
     assert list(config.table.grid)[:2] == [
         {"dataset": "iris", "seed": 0, "flag": True, "free": None},
@@ -202,15 +203,16 @@ def test_arguments_override_the_file(load, monkeypatch):
     assert load(SMALL.replace("name: t", "name: 1t"), table_name="t").table.name == "t"
 
 
-@pytest.mark.parametrize("key", ["use_ssh", "use_ssh_tunnel"])
 @pytest.mark.parametrize("override, used", [(None, True), (False, False)])
-def test_tunnel_by_either_name(load, tmp_path, key, override, used):
+def test_tunnel_by_either_name(load, tmp_path, override, used):
     (tmp_path / "credentials.yml").write_text(
         "CREDENTIALS: {Database: {user: me}, Connection: {Ssh: {address: gate}}}", encoding="utf-8"
     )
-    text = SMALL.replace("sqlite", f"mysql\n    {key}: true")
-    config = load(text, credentials_path="credentials.yml", use_ssh_tunnel=override)
-    assert config.database.use_ssh_tunnel is used
+    text = SMALL.replace("sqlite", "mysql\n    use_ssh_tunnel: true")
+    given = {"credentials_path": "credentials.yml", "use_ssh_tunnel": override}
+    assert load(text, **given).database.use_ssh_tunnel is used
+    with pytest.warns(DeprecationWarning, match="write use_ssh_tunnel instead"):
+        assert load(text.replace("use_ssh_tunnel", "use_ssh"), **given).database.use_ssh_tunnel is used
 
 
 def test_anchors_and_merges(load):
@@ -240,7 +242,7 @@ def test_a_dict_is_taken(load):
 
 
 def test_equal_files_give_equal_configurations_that_can_be_pickled(load):
-    config = load(PREDECESSOR.replace("Custom", "custom"))
+    config = load(PREDECESSOR.replace("Custom", "custom").replace("use_ssh", "use_ssh_tunnel"))
     copy = pickle.loads(pickle.dumps(config))
     assert copy.table.keyfields == config.table.keyfields
     assert list(copy.table.grid) == list(config.table.grid)

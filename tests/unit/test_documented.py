@@ -30,7 +30,7 @@ def generated() -> Any:
 def test_all_that_is_public_is_found() -> None:
     """Or the tests below test nothing."""
     names = {"PyExperimenter.execute", "PyExperimenter.get_table", "ResultProcessor.log", "analysis.summarize"}
-    names |= {"exceptions.ClaimLostError", "inspection.StudyStatus.total", "config.load_config"}
+    names |= {"exceptions.ClaimLostError", "StudyStatus.total", "Submission.wait", "config.load_config"}
     assert {f"pyexperimenter.{name}" for name in names} <= set(OBJECTS)
     assert "pyexperimenter run" in COMMANDS
 
