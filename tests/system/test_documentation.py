@@ -5,8 +5,8 @@ python   The blocks of a page run one after the other in one process and an empt
 bash     Runs between them in the same directory and must succeed, if it consists of commands of RUN. Other commands
          are checked only: a make target that exists, an install with extras that exist, options that the command
          line has, ...
-sql      Runs between them, on the page's `experimenter`, and prints its rows as a table. Pages with such blocks run on
-         MariaDB, too, and must print the same.
+sql      Runs between them, on the page's `experimenter`, and prints its rows as a table. Pages with such blocks also
+         run on MariaDB and PostgreSQL, and must print the same.
 text     What the block before it prints; a line ``...`` stands for any lines, within a line it stands for
          any text, and spaces at line ends stand for nothing.
 yaml     A configuration, a credential file, or a part of a configuration: it has to load. If the first line is a
@@ -14,8 +14,8 @@ yaml     A configuration, a credential file, or a part of a configuration: it ha
 ini      The same, in the predecessor's form.
 mermaid  A diagram of the states of an experiment, and of no others.
 
-A page with a file that says `provider: mysql` gets a MariaDB, whose address is in the environment. A block of sql that
-begins with CREATE DATABASE is run by the server's administrator.
+A page with a file that says `provider: mysql` gets a MariaDB, one that says `provider: postgresql` a PostgreSQL, with the
+address in the environment. A block of sql that begins with CREATE DATABASE is run by the server's administrator.
 """
 
 from __future__ import annotations
@@ -151,34 +151,49 @@ def pages_that(is_so: Callable[[Block], bool]) -> list[str]:
     return [page for page in PAGES if any(map(is_so, blocks_of(page)))]
 
 
-def needs_server(block: Block) -> bool:
-    return block.file_name is not None and "provider: mysql" in block.code
+def needs_server(block: Block, providers: str = "mysql|postgresql") -> bool:
+    return block.file_name is not None and re.search(rf"provider: (?:{providers})", block.code) is not None
 
 
 RUN_PAGES = pages_that(lambda block: block.is_run)
-SERVER_PAGES = pages_that(needs_server)
+MYSQL_PAGES = pages_that(lambda block: needs_server(block, "mysql"))
+POSTGRESQL_PAGES = pages_that(lambda block: needs_server(block, "postgresql"))
 SQL_PAGES = pages_that(lambda block: block.language == "sql" and block.is_run)
 
 
-@pytest.mark.parametrize("page", [page for page in RUN_PAGES if page not in SERVER_PAGES])
+@pytest.mark.parametrize("page", [page for page in RUN_PAGES if page not in MYSQL_PAGES + POSTGRESQL_PAGES])
 def test_blocks_print_what_stands_behind_them(page: str, tmp_path: Path) -> None:
     run_page(page, blocks_of(page), tmp_path)
 
 
-@pytest.mark.parametrize("page", SERVER_PAGES)
-def test_pages_about_servers_are_right(page: str, mariadb_target: Target, tmp_path: Path) -> None:
-    blocks = blocks_of(page)
-    with on_server(mariadb_target.server, blocks) as environment:
-        run_page(page, blocks, tmp_path, environment)
+@pytest.mark.parametrize("page", MYSQL_PAGES)
+def test_pages_about_mysql_are_right(page: str, mariadb_target: Target, tmp_path: Path) -> None:
+    run_page_on_server(page, blocks_of(page), mariadb_target.server, tmp_path)
+
+
+@pytest.mark.parametrize("page", POSTGRESQL_PAGES)
+def test_pages_about_postgresql_are_right(page: str, postgresql_target: Target, tmp_path: Path) -> None:
+    run_page_on_server(page, blocks_of(page), postgresql_target.server, tmp_path)
 
 
 @pytest.mark.parametrize("page", SQL_PAGES)
 def test_sql_does_the_same_on_mariadb(page: str, mariadb_target: Target, tmp_path: Path) -> None:
-    blocks = [
-        replace(block, code=block.code.replace("provider: sqlite", "provider: mysql")) for block in blocks_of(page)
-    ]
-    with on_server(mariadb_target.server, blocks) as environment:
-        run_page(page, blocks, tmp_path, environment)
+    run_page_on_server(page, moved(blocks_of(page), "mysql"), mariadb_target.server, tmp_path)
+
+
+@pytest.mark.parametrize("page", SQL_PAGES)
+def test_sql_does_the_same_on_postgresql(page: str, postgresql_target: Target, tmp_path: Path) -> None:
+    run_page_on_server(page, moved(blocks_of(page), "postgresql"), postgresql_target.server, tmp_path)
+
+
+def moved(blocks: list[Block], provider: str) -> list[Block]:
+    """Return the blocks of a page about SQLite, with another database in its configuration."""
+    return [replace(block, code=block.code.replace("provider: sqlite", f"provider: {provider}")) for block in blocks]
+
+
+def run_page_on_server(page: str, blocks: list[Block], server: Server | None, folder: Path) -> None:
+    with on_server(server, blocks) as environment:
+        run_page(page, blocks, folder, environment)
 
 
 @contextmanager
