@@ -14,8 +14,8 @@ yaml     A configuration, a credential file, or a part of a configuration: it ha
 ini      The same, in the predecessor's form.
 mermaid  A diagram of the states of an experiment, and of no others.
 
-A page with a file that says `provider: mysql` gets a MariaDB, one that says `provider: postgresql` a PostgreSQL, with the
-address in the environment. A block of sql that begins with CREATE DATABASE is run by the server's administrator.
+A page with a file that says `provider: mysql` gets a MariaDB, one that says `provider: postgresql` a PostgreSQL. The
+address is in the environment. A block of sql that begins with CREATE DATABASE is run by the server's administrator.
 """
 
 from __future__ import annotations
