@@ -58,7 +58,7 @@ $(VENV)/.dev: $(VENV)/.created pyproject.toml
 
 # Only a try: where it fails, the tests say at their end what was not tested. mariadb-install-db, of the server's package,
 # calls my_print_defaults, of the client's; faketime gives a worker a wrong clock. PostgreSQL is told beforehand to start
-# no server of its own. Tests that are told where to look (see tests/servers.py) get nothing installed.
+# no server of its own. Tests that are told where to look (see tests/support/) get nothing installed.
 packages:
 	@PATH="$$PATH:/usr/sbin:$$(echo /usr/lib/postgresql/*/bin)"; \
 	if [ -n "$${PYEXPERIMENTER_TEST_MARIADB_PATH+set}" ]; then :; \

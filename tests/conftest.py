@@ -10,7 +10,8 @@ from typing import Any
 
 import hypothesis
 import pytest
-from servers import (
+
+from tests.support.servers import (
     MYSQL_URL,
     MYSQLD,
     PrivateMariaDB,
@@ -18,11 +19,10 @@ from servers import (
     PrivatePostgreSQL,
     Server,
     ServerUnavailable,
-    Target,
     server_from_url,
-    write_credentials,
 )
-from slurm import SlurmCluster
+from tests.support.slurm import SlurmCluster
+from tests.support.target import Target, write_credentials
 
 # On a machine that others use too, how long an example takes says nothing.
 hypothesis.settings.register_profile("no_deadline", deadline=None)

@@ -5,13 +5,13 @@ import threading
 
 import psycopg
 import pytest
-from servers import Target
-from study import experimenter, store, wait_until, worker
 
 from pyexperimenter import ExperimentStatus
 from pyexperimenter.database.records import Experiment, Usage
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import ClaimLostError, InvalidColumnError
+from tests.support.study import experimenter, store, wait_until, worker
+from tests.support.target import Target
 
 
 def claim(opened: ExperimentStore, **selection: object) -> Experiment:

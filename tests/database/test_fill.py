@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from servers import Target
-from study import experimenter, store, study
 
 from pyexperimenter.exceptions import EmptyFillDatabaseCallError, InvalidRowError, ParameterCombinationError
+from tests.support.study import experimenter, store, study
+from tests.support.target import Target
 
 ROWS = [("iris", 0), ("iris", 1), ("iris", 2), ("wine", 0), ("wine", 1), ("wine", 2)]
 

@@ -7,10 +7,10 @@ import sqlite3
 import psycopg
 import pymysql
 import pytest
-from servers import Target
-from study import experimenter, store, study
 
 from pyexperimenter.exceptions import DuplicateExperimentsError
+from tests.support.study import experimenter, store, study
+from tests.support.target import Target
 
 KEYFIELDS = {
     "text": "VARCHAR(100)",

@@ -7,12 +7,12 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from servers import Target
-from study import experimenter, store, study, worker
 
 from pyexperimenter import ExperimentStatus, PyExperimenter
 from pyexperimenter.exceptions import InvalidExperimentError
 from pyexperimenter.inspection import StudyStatus
+from tests.support.study import experimenter, store, study, worker
+from tests.support.target import Target
 
 HOUR = 3600.0
 

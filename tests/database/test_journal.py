@@ -14,9 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from proxies import CutOffWorker
-from servers import Target
-from study import store, study, worker
 
 from pyexperimenter import ExperimentStatus
 from pyexperimenter.config import load_config
@@ -24,6 +21,9 @@ from pyexperimenter.database.records import Attempt, Ending, Note, Usage
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import ClaimLostError, DatabaseError, MissingDatabaseError
 from pyexperimenter.journaling import JournalingStore, replay_journals
+from tests.support.proxies import CutOffWorker
+from tests.support.study import store, study, worker
+from tests.support.target import Target
 
 LOGGER = logging.getLogger("test")
 TIME = "2026-01-02 03:04:05"

@@ -8,13 +8,13 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from servers import Target
-from study import store, wait_until, worker
 
 from pyexperimenter import ExperimentStatus
 from pyexperimenter.database.records import Attempt, Silent, Usage, WorkerInfo
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import ClaimLostError
+from tests.support.study import store, wait_until, worker
+from tests.support.target import Target
 
 LONG, SHORT = {"lease": 600, "heartbeat": 60}, {"lease": 0.05, "heartbeat": 0.01}
 FORMER = "2001-01-01 00:00:00"

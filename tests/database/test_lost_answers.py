@@ -10,9 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from proxies import Proxy, through_port
-from servers import Target
-from study import store, study, wait_until, worker
 
 from pyexperimenter import ExperimentStatus
 from pyexperimenter.config import load_config
@@ -20,6 +17,9 @@ from pyexperimenter.database.records import NOT_MEASURED
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import ClaimLostError
 from pyexperimenter.journaling import JournalingStore, replay_journals
+from tests.support.proxies import Proxy, through_port
+from tests.support.study import store, study, wait_until, worker
+from tests.support.target import Target
 
 LOGGER = logging.getLogger("test")
 LOGS = {"epochs": [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}]}

@@ -13,8 +13,6 @@ from pathlib import Path
 import psycopg
 import pytest
 import yaml
-from servers import PrivatePostgreSQL, Target, write_credentials
-from study import experimenter, store, study, wait_until, worker
 
 from pyexperimenter.exceptions import (
     AccessDeniedError,
@@ -22,6 +20,9 @@ from pyexperimenter.exceptions import (
     ServerUnreachableError,
     TransientDatabaseError,
 )
+from tests.support.servers import PrivatePostgreSQL
+from tests.support.study import experimenter, store, study, wait_until, worker
+from tests.support.target import Target, write_credentials
 
 SECRET = "s3cret-p@ss"
 

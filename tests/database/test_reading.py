@@ -5,10 +5,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from servers import Target
-from study import experimenter, study
 
 from pyexperimenter.exceptions import DatabaseQueryError, InvalidLogtableError
+from tests.support.study import experimenter, study
+from tests.support.target import Target
 
 ALL_KINDS = {
     "whole": "INT",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from servers import Target
-from study import experimenter, study
 
 from pyexperimenter.config import load_config
 from pyexperimenter.exceptions import UnknownKeyError
+from tests.support.study import experimenter, study
+from tests.support.target import Target
 
 KEYFIELDS = {
     "kind": {"type": "VARCHAR(20)", "values": ["cnn", "tree"]},

@@ -3,11 +3,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from servers import Target
-from study import experimenter, study
 
 from pyexperimenter import ExperimentStatus, PyExperimenter
 from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError
+from tests.support.study import experimenter, study
+from tests.support.target import Target
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ import threading
 from typing import Any
 
 import pytest
-from servers import Target
-from study import KEYFIELDS, RESULTFIELDS, experimenter, store, study
 
 from pyexperimenter.exceptions import (
     DatabaseCreationError,
@@ -15,6 +13,8 @@ from pyexperimenter.exceptions import (
     NameTooLongError,
     TableHasWrongStructureError,
 )
+from tests.support.study import KEYFIELDS, RESULTFIELDS, experimenter, store, study
+from tests.support.target import Target
 
 # What py-experimenter 1.4.2 was seen to create, on SQLite and on MariaDB.
 PREDECESSOR = {

@@ -13,7 +13,9 @@ import psycopg
 import pymysql
 import pytest
 import yaml
-from servers import PrivateMariaDB, Server, ServerUnavailable, Target, server_from_url
+
+from tests.support.servers import PrivateMariaDB, Server, ServerUnavailable, server_from_url
+from tests.support.target import Target
 
 
 @pytest.mark.parametrize("time", ["first", "second"])
@@ -86,7 +88,10 @@ def test_killed_server_keeps_what_was_committed(private_mariadb: PrivateMariaDB)
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a child die with its parent")
 def test_server_does_not_outlive_a_killed_owner(private_mariadb: PrivateMariaDB) -> None:
     """SIGKILL leaves the owner no time to stop its server."""
-    code = "import servers, time; print(servers.PrivateMariaDB().port, flush=True); time.sleep(600)"
+    code = (
+        "import time; from tests.support.servers import PrivateMariaDB\n"
+        "print(PrivateMariaDB().port, flush=True); time.sleep(600)"
+    )
     with tempfile.TemporaryDirectory(prefix="pe-") as left_behind:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": left_behind}
         command = [sys.executable, "-c", code]

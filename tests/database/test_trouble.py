@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from servers import Target, write_credentials
-from study import experimenter, store, study, wait_until
 
 from pyexperimenter import ResultProcessor
 from pyexperimenter.config import load_config
@@ -28,6 +26,8 @@ from pyexperimenter.exceptions import (
     ReadOnlyDatabaseError,
     ServerUnreachableError,
 )
+from tests.support.study import experimenter, store, study, wait_until
+from tests.support.target import Target, write_credentials
 
 SECRET = "s3cret-p@ss'word"
 
@@ -213,8 +213,8 @@ FILL_UNTIL_FULL = """
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 sys.path.insert(0, {tests!r})
-from servers import Target
-from study import experimenter, study
+from tests.support.target import Target
+from tests.support.study import experimenter, study
 from pyexperimenter.exceptions import DatabaseFullError
 target = Target("sqlite", "sqlite", {path!r})
 keyfields = {{

@@ -8,11 +8,11 @@ import time
 from typing import Any
 
 import pytest
-from servers import A_FILE_AND_A_SERVER, Target
-from study import credentials, study, wait_until
 
 from pyexperimenter import PyExperimenter, ResultProcessor
 from pyexperimenter.exceptions import InvalidValueError
+from tests.support.study import credentials, study, wait_until
+from tests.support.target import A_FILE_AND_A_SERVER, Target
 
 DATABASES = A_FILE_AND_A_SERVER
 

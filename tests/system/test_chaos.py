@@ -17,8 +17,9 @@ from typing import Any
 
 import psutil
 import pytest
-from servers import Target
-from study import credentials, experimenter, study, wait_until
+
+from tests.support.study import credentials, experimenter, study, wait_until
+from tests.support.target import Target
 
 ROWS, WORKERS, KILLS, SEED = 300, 4, 50, 1
 EXECUTION = {"isolation": "process", "heartbeat": 0.3, "lease": 2, "grace": 1, "stop_after_errors": 0}

@@ -20,12 +20,12 @@ import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner, Result
-from servers import Target
-from study import study as study_config
-from study import wait_until
 
 from pyexperimenter import PyExperimenter
 from pyexperimenter.cli import main
+from tests.support.study import study as study_config
+from tests.support.study import wait_until
+from tests.support.target import Target
 
 PROGRAM = [sys.executable, "-m", "pyexperimenter"]
 FUNCTIONS = """

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import A_FILE_AND_A_SERVER, Target
-from study import credentials, experimenter, study
 
 from pyexperimenter import ExperimentStatus, PyExperimenter, ResultProcessor
 from pyexperimenter.exceptions import (
@@ -22,6 +20,8 @@ from pyexperimenter.exceptions import (
     InvalidValueError,
     MissingTableError,
 )
+from tests.support.study import credentials, experimenter, study
+from tests.support.target import A_FILE_AND_A_SERVER, Target
 
 DATABASES = A_FILE_AND_A_SERVER
 

@@ -6,8 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from public import commands, options, public_objects
 from sphinx.util.inventory import InventoryFile
+
+from tests.support.public import commands, options, public_objects
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 

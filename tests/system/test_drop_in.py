@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import Target
 
 from pyexperimenter.exceptions import (
     ConfigError,
@@ -38,6 +37,7 @@ from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.experimenter import ExperimentStatus as StatusFromExperimenter
 from pyexperimenter.experimenter import PyExperimenter
 from pyexperimenter.result_processor import ResultProcessor
+from tests.support.target import Target
 
 YAML = """
 PY_EXPERIMENTER:

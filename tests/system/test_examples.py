@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 import yaml
-from servers import Target
-from study import wait_until
 
 from pyexperimenter.config import load_config
 from pyexperimenter.grid import Grid
+from tests.support.study import wait_until
+from tests.support.target import Target
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 CREDENTIALS = EXAMPLES / "mysql" / "database_credentials.example.yml"

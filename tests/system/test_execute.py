@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from servers import Target
-from study import experimenter, study
 
 from pyexperimenter import ExperimentStatus, PyExperimenterError, ResultProcessor
 from pyexperimenter.exceptions import (
@@ -32,6 +30,8 @@ from pyexperimenter.exceptions import (
     NoPausedExperimentsException,
 )
 from pyexperimenter.experimenter import PyExperimenter
+from tests.support.study import experimenter, study
+from tests.support.target import Target
 
 
 def one(target: Target, columns: str, row: int = 1) -> Any:

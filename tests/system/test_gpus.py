@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import Target
-from study import experimenter, study, wait_until
 
 from pyexperimenter import PyExperimenter
 from pyexperimenter.exceptions import ExecutionError
 from pyexperimenter.gpus import VARIABLE, given, hand_out
+from tests.support.study import experimenter, study, wait_until
+from tests.support.target import Target
 
 PROCESS = {"isolation": "process", "grace": "1s"}
 
@@ -105,7 +105,7 @@ def test_a_local_job_shares_its_gpus_among_its_workers(sqlite_target: Target, ma
 def start(target: Target, machine: Path) -> subprocess.Popen[str]:
     """Start a process that executes the study."""
     code = (
-        "import sys; from pathlib import Path; from servers import Target; from test_gpus import *\n"
+        "import sys; from pathlib import Path; from tests.support.target import Target; from test_gpus import *\n"
         "target = Target('sqlite', 'sqlite', sys.argv[1], None, None)\n"
         "print(fleet(target, Path(sys.argv[2])).execute(wait_for_go, max_experiments=1))"
     )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from servers import Target
-from study import store, study, wait_until, worker
-
 from pyexperimenter.config import load_config
 from pyexperimenter.heartbeat import heart_of
+from tests.support.study import store, study, wait_until, worker
+from tests.support.target import Target
 
 KINDS = ("Com_update", "Com_select", "Com_set_option", "Com_begin", "Com_commit")  # statements, without our own SHOW
 

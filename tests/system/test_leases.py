@@ -18,11 +18,11 @@ from typing import Any
 
 import psutil
 import pytest
-from servers import Target
-from study import credentials, experimenter, store, study, wait_until
 
 from pyexperimenter import PyExperimenter, ResultProcessor
 from pyexperimenter.exceptions import ClaimLostError
+from tests.support.study import credentials, experimenter, store, study, wait_until
+from tests.support.target import Target
 
 EXECUTION = {"isolation": "process", "heartbeat": 0.3, "lease": 2, "grace": 1}
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import PrivateMariaDB, Target, write_credentials
-from study import experimenter, study
+
+from tests.support.servers import PrivateMariaDB
+from tests.support.study import experimenter, study
+from tests.support.target import Target, write_credentials
 
 WORKERS = 200  # MariaDB takes 151 connections by default
 ROWS = 1000

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from proxies import CutOffWorker, Proxy, leading_nowhere, through_port
-from servers import PrivateMariaDB, PrivatePostgreSQL, Target, write_credentials
-from study import credentials, experimenter, store, study, wait_until
 
 from pyexperimenter import ExperimentStatus, PyExperimenter, PyExperimenterError, ResultProcessor
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import DatabaseError, DatabaseFullError, ResultsInJournalError, ServerUnreachableError
+from tests.support.proxies import CutOffWorker, Proxy, leading_nowhere, through_port
+from tests.support.servers import PrivateMariaDB, PrivatePostgreSQL
+from tests.support.study import credentials, experimenter, store, study, wait_until
+from tests.support.target import Target, write_credentials
 
 isolations = pytest.mark.parametrize("isolation", ["process", "none"])
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import A_FILE_AND_A_SERVER, Target
-from study import credentials, experimenter, study, wait_until
 
 from pyexperimenter import ExperimentStatus, PyExperimenter, ResultProcessor
+from tests.support.study import credentials, experimenter, study, wait_until
+from tests.support.target import A_FILE_AND_A_SERVER, Target
 
 DATABASES = A_FILE_AND_A_SERVER
 

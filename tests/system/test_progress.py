@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import Target
-from study import credentials, experimenter, store, study, wait_until
 
 from pyexperimenter import progress
 from pyexperimenter.exceptions import ServerUnreachableError
 from pyexperimenter.progress import execution_bar, fill_bar
+from tests.support.study import credentials, experimenter, store, study, wait_until
+from tests.support.target import Target
 
 
 class Terminal(io.StringIO):

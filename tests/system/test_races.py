@@ -8,8 +8,9 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from servers import Target
-from study import experimenter, study
+
+from tests.support.study import experimenter, study
+from tests.support.target import Target
 
 ROWS = 2000
 SEEDS = {"seed": {"type": "INT", "values": {"start": 0, "stop": ROWS}}}

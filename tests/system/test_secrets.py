@@ -17,14 +17,15 @@ import joblib
 import psutil
 import pytest
 import yaml
-from servers import Server, Target
-from sshd import SshServer, running
-from study import study, wait_until
 
 from pyexperimenter import PyExperimenter
 from pyexperimenter.config import Secret, load_config
 from pyexperimenter.database.tunnel import open_tunnel
 from pyexperimenter.worker import WorkerTask
+from tests.support.servers import Server
+from tests.support.sshd import SshServer, running
+from tests.support.study import study, wait_until
+from tests.support.target import Target
 
 DATABASE, SSH, PASSPHRASE = "Sw0rdfish-Database", "Sw0rdfish-Ssh", "open sesame"
 SECRETS = (DATABASE, SSH, PASSPHRASE)

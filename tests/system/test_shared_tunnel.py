@@ -16,13 +16,13 @@ import psutil
 import pytest
 import yaml
 from joblib.externals.loky import get_reusable_executor
-from servers import Target
-from sshd import SshServer, answers, running
-from study import experimenter, study, wait_until
 
 from pyexperimenter import PyExperimenter
 from pyexperimenter.database import shared_tunnel
 from pyexperimenter.exceptions import SshTunnelError
+from tests.support.sshd import SshServer, answers, running
+from tests.support.study import experimenter, study, wait_until
+from tests.support.target import Target
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
@@ -118,7 +118,8 @@ def test_workers_of_a_joblib_cluster_use_it(sshd: SshServer, far: Target, tmp_pa
 def start(far: Target, tmp_path: Path) -> subprocess.Popen[str]:
     """Start a process that executes the study with two workers."""
     code = (
-        "import signal, sys; from pathlib import Path; from servers import Target; from test_shared_tunnel import *\n"
+        "import signal, sys; from pathlib import Path\n"
+        "from tests.support.target import Target; from test_shared_tunnel import *\n"
         # Processes of pytest-xdist, and a shell's in the background, are started without it.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "target = Target('mariadb', 'mysql', sys.argv[1], None, Path(sys.argv[2]))\n"

@@ -17,10 +17,10 @@ from typing import Any
 
 import psutil
 import pytest
-from servers import A_FILE_AND_A_SERVER, Target
-from study import credentials, experimenter, store, study, wait_until, worker
 
 from pyexperimenter import ExperimentStatus, PyExperimenter, ResultProcessor
+from tests.support.study import credentials, experimenter, store, study, wait_until, worker
+from tests.support.target import A_FILE_AND_A_SERVER, Target
 
 DATABASES = A_FILE_AND_A_SERVER
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import Target
-from slurm import SlurmCluster
-from study import credentials, experimenter, study, wait_until
 
 from pyexperimenter import PyExperimenter
+from tests.support.slurm import SlurmCluster
+from tests.support.study import credentials, experimenter, study, wait_until
+from tests.support.target import Target
 
 ROWS = 12
 EXECUTION = {"isolation": "process", "heartbeat": 0.5, "lease": 3, "grace": 0.5}

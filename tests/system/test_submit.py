@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 import yaml
-from servers import Target
-from study import experimenter, study, wait_until
 
 from pyexperimenter import PyExperimenter, cluster
 from pyexperimenter.exceptions import (
@@ -23,6 +21,8 @@ from pyexperimenter.exceptions import (
     InvalidValueError,
     SubmissionError,
 )
+from tests.support.study import experimenter, study, wait_until
+from tests.support.target import Target
 
 PROCESS = {"isolation": "process", "grace": "1s"}
 

@@ -25,8 +25,6 @@ from typing import Any
 
 import joblib
 import pytest
-from servers import A_FILE_AND_A_SERVER, Target
-from study import credentials, experimenter, study, wait_until
 
 from pyexperimenter import ExperimentStatus, PyExperimenter, ResultProcessor
 from pyexperimenter.exceptions import (
@@ -34,6 +32,8 @@ from pyexperimenter.exceptions import (
     FunctionNotPicklableError,
     TooManyErrorsError,
 )
+from tests.support.study import credentials, experimenter, study, wait_until
+from tests.support.target import A_FILE_AND_A_SERVER, Target
 
 DATABASES = A_FILE_AND_A_SERVER
 

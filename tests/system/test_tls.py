@@ -13,14 +13,15 @@ import psycopg
 import pymysql
 import pytest
 import yaml
-from authority import Authority
 from cryptography import x509
-from servers import PrivateMariaDB, PrivatePostgreSQL, Server, Target
-from sshd import running
-from study import study
 
 from pyexperimenter import PyExperimenter
 from pyexperimenter.exceptions import AccessDeniedError, DatabaseConnectionError, DatabaseError
+from tests.support.authority import Authority
+from tests.support.servers import PrivateMariaDB, PrivatePostgreSQL, Server
+from tests.support.sshd import running
+from tests.support.study import study
+from tests.support.target import Target
 
 MISFIT = "the server's certificate is not of the given ca, or another host's; check 'tls'"
 ANOTHER_HOST = r"""(?:not valid for|does not match host name) ['"]{}['"]"""

@@ -22,13 +22,14 @@ import psutil
 import pymysql
 import pytest
 import yaml
-from servers import Server, Target
-from sshd import PASSPHRASE, SshServer, answers, make_key, running
-from study import experimenter, study, wait_until
 
 from pyexperimenter.config.model import Secret, SshConfig
 from pyexperimenter.database.tunnel import Tunnel, open_tunnel
 from pyexperimenter.exceptions import SshTunnelError
+from tests.support.servers import Server
+from tests.support.sshd import PASSPHRASE, SshServer, answers, make_key, running
+from tests.support.study import experimenter, study, wait_until
+from tests.support.target import Target
 
 # A connection that fails in paramiko is closed only by the garbage collector, which says so.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

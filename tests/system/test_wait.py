@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from servers import Target
-from study import credentials, experimenter, study, wait_until
 
 from pyexperimenter import PyExperimenter, ResultProcessor
 from pyexperimenter.cli import main
+from tests.support.study import credentials, experimenter, study, wait_until
+from tests.support.target import Target
 
 ROWS = 3
 EXECUTION = {"isolation": "process", "heartbeat": 0.5, "lease": 3, "grace": 1}

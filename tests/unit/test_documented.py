@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from public import commands, options, public_objects
 
 from pyexperimenter.config import ini_file, json_schema
+from tests.support.public import commands, options, public_objects
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 OBJECTS = public_objects()

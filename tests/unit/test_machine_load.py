@@ -10,9 +10,9 @@ import threading
 import time
 
 import pytest
-from study import wait_until
 
 from pyexperimenter.machine_load import let_others_go_first, runnable_threads
+from tests.support.study import wait_until
 
 CORES = os.cpu_count() or 1
 

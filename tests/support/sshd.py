@@ -16,9 +16,9 @@ from typing import Any
 
 import psutil
 import pytest
-from study import wait_until
 
 from pyexperimenter.config.model import SshConfig
+from tests.support.study import wait_until
 
 PASSPHRASE = "open sesame"
 

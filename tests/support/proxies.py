@@ -13,13 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from servers import Target, write_credentials
-from study import study, worker
-
 from pyexperimenter.config import load_config
 from pyexperimenter.database.records import Attempt
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.journaling import JournalingStore
+from tests.support.study import study, worker
+from tests.support.target import Target, write_credentials
 
 
 def through_port(target: Target, port: int) -> Target:

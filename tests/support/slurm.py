@@ -15,7 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
-from servers import Server, ServerUnavailable, free_port
+
+from tests.support.servers import Server, ServerUnavailable, free_port
 
 _NODE = "SLURMD_NODENAME"  # SLURM gives it to jobs; here the daemons of a node have it, too
 START_SECONDS = 60

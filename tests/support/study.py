@@ -6,12 +6,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from servers import Target
-
 from pyexperimenter import PyExperimenter
 from pyexperimenter.config import load_config
 from pyexperimenter.database.records import WorkerInfo
 from pyexperimenter.database.store import ExperimentStore
+from tests.support.target import Target
 
 KEYFIELDS = {
     "dataset": {"type": "VARCHAR(50)", "values": ["iris", "wine"]},
