@@ -23,8 +23,9 @@ demo: $(VENV)/.demo ## Run the example study (examples/svm_study) on SQLite
 test: $(VENV)/.dev packages ## Run all tests on real databases; ARGS='-k fill' is handed to pytest
 	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal $(ARGS)
 
-check: $(VENV)/.dev ## Lint, check formatting, types and the layers of imports
+check: $(VENV)/.dev ## Lint, check spelling, formatting, types and the layers of imports
 	$(BIN)/ruff check .
+	$(BIN)/codespell
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
