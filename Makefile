@@ -9,19 +9,26 @@ PACKAGES := mariadb-server-core mariadb-client-core postgresql slurmctld slurmd 
 PROGRAMS := mariadbd my_print_defaults postgres slurmctld slurmd slurmdbd sbatch munged sshd faketime
 # Both are editable installs into one environment, so that neither shadows the other with a stale copy.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
+PYTEST := -m pytest --numprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check docs format clean packages
+.PHONY: help demo test coverage check docs format clean packages
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
 
 demo: $(VENV)/.demo ## Run the example study (examples/svm_study) on SQLite
 	$(BIN)/python examples/svm_study/run.py
 
-test: $(VENV)/.dev packages ## Run all tests on real databases; ARGS='-k fill' is handed to pytest
-	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal $(ARGS)
+test: $(VENV)/.dev packages ## Run all tests on real databases; ARGS='-k fill' is passed to pytest
+	$(BIN)/python $(PYTEST) $(ARGS)
+
+coverage: $(VENV)/.dev packages ## Run all tests and print which lines and branches they execute, by folder
+	$(BIN)/coverage erase
+	$(BIN)/coverage run $(PYTEST) $(ARGS); status=$$?; \
+	$(BIN)/coverage combine --quiet && $(BIN)/coverage html --quiet && \
+	$(BIN)/coverage json --quiet -o - | $(BIN)/python .ci/coverage_by_folder.py && exit $$status
 
 check: $(VENV)/.dev ## Lint, check spelling, formatting, types and the layers of imports
 	$(BIN)/ruff check .
@@ -37,8 +44,8 @@ format: $(VENV)/.dev ## Format the code and apply the safe fixes of the linter
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-clean: ## Remove the environment, caches and builds
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+clean: ## Remove the environments, caches and builds
+	rm -rf .venv .venv-* htmlcov .coverage* build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:
