@@ -10,10 +10,13 @@ PROGRAMS := mariadbd my_print_defaults postgres slurmctld slurmd slurmdbd sbatch
 # Both are editable installs into one environment, so that neither shadows the other with a stale copy.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 PYTEST := -m pytest --numprocesses 4 --dist worksteal
+# The first Python of a version that runs: on PATH, or of pyenv, whose own python3.N on PATH fail unless they are enabled.
+find_python = $(firstword $(foreach candidate,python$(1) $(wildcard $(HOME)/.pyenv/versions/$(1).*/bin/python),\
+    $(shell $(candidate) -c 'import sys; print(sys.executable)' 2>/dev/null)))
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test coverage check docs format clean packages
+.PHONY: help demo test test-all test-oldest coverage check docs format clean packages
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -23,6 +26,18 @@ demo: $(VENV)/.demo ## Run the example study (examples/svm_study) on SQLite
 
 test: $(VENV)/.dev packages ## Run all tests on real databases; ARGS='-k fill' is passed to pytest
 	$(BIN)/python $(PYTEST) $(ARGS)
+
+test-all: ## Run all tests with each Python from 3.10 on that is found here, each in its own environment
+	@failed=; $(foreach version,3.10 3.11 3.12 3.13 3.14,$(foreach python,$(call find_python,$(version)),\
+	    echo "Python $(version)"; \
+	    $(MAKE) test PYTHON=$(python) VENV=.venv-$(version) || failed="$$failed $(version)";)) \
+	[ -z "$$failed" ] || { echo >&2 "The tests failed with Python$$failed"; exit 1; }
+
+test-oldest: packages ## Run all tests on Python 3.10 with the oldest dependencies that pyproject.toml allows
+	$(or $(call find_python,3.10),$(error test-oldest needs Python 3.10)) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-oldest/bin/python -m uv pip install --quiet --resolution lowest-direct --editable '.[test]'
+	.venv-oldest/bin/python $(PYTEST) $(ARGS)
 
 coverage: $(VENV)/.dev packages ## Run all tests and print which lines and branches they execute, by folder
 	$(BIN)/coverage erase
