@@ -197,7 +197,7 @@ class Server:
     def close_tunnel(self) -> None:
         """Close this process's tunnel, if there is one."""
         if self.config.use_ssh_tunnel and self.config.credentials.ssh is not None:
-            from pyexperimenter.database.shared_tunnel import close_tunnel
+            from pyexperimenter.database.ssh.shared_tunnel import close_tunnel
 
             close_tunnel(self.config.credentials.ssh)
 
@@ -210,7 +210,7 @@ class Server:
             raise InvalidCredentialsError(
                 "use_ssh_tunnel is on, but the credentials have no section Connection: Ssh; add one with 'address'"
             )
-        from pyexperimenter.database.shared_tunnel import tunnel_address
+        from pyexperimenter.database.ssh.shared_tunnel import tunnel_address
 
         return tunnel_address(credentials.ssh, credentials.host, credentials.port)
 

@@ -20,7 +20,7 @@ import yaml
 
 from pyexperimenter import PyExperimenter
 from pyexperimenter.config import Secret, load_config
-from pyexperimenter.database.tunnel import open_tunnel
+from pyexperimenter.database.ssh.tunnel import open_tunnel
 from pyexperimenter.worker import WorkerTask
 from tests.support.servers import Server
 from tests.support.sshd import SshServer, running

@@ -18,7 +18,7 @@ import yaml
 from joblib.externals.loky import get_reusable_executor
 
 from pyexperimenter import PyExperimenter
-from pyexperimenter.database import shared_tunnel
+from pyexperimenter.database.ssh import shared_tunnel
 from pyexperimenter.exceptions import SshTunnelError
 from tests.support.sshd import SshServer, answers, running
 from tests.support.study import experimenter, study, wait_until

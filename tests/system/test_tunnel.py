@@ -24,7 +24,7 @@ import pytest
 import yaml
 
 from pyexperimenter.config.model import Secret, SshConfig
-from pyexperimenter.database.tunnel import Tunnel, open_tunnel
+from pyexperimenter.database.ssh.tunnel import Tunnel, open_tunnel
 from pyexperimenter.exceptions import SshTunnelError
 from tests.support.servers import Server
 from tests.support.sshd import PASSPHRASE, SshServer, answers, make_key, running
@@ -308,7 +308,7 @@ def test_server_of_several_keys_shows_the_one_that_is_known(
 def test_unknown_server_is_told_once(
     sshd: SshServer, empty_home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("pyexperimenter.database.tunnel._TOLD", set())
+    monkeypatch.setattr("pyexperimenter.database.ssh.tunnel._TOLD", set())
     caplog.set_level("WARNING", "py-experimenter")
     known(sshd, empty_home, "stranger", names="other.example.org,127.0.0.1")  # at another port, another server
     for _ in range(2):
@@ -370,7 +370,7 @@ def test_missing_package(sshd: SshServer, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_import_is_lazy() -> None:
-    code = "import sys, pyexperimenter.database.tunnel; sys.exit('paramiko' in sys.modules)"
+    code = "import sys, pyexperimenter.database.ssh.tunnel; sys.exit('paramiko' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, env=_environment())
 
 
@@ -378,7 +378,7 @@ def test_forked_child_leaves_it_open_and_the_end_closes_it(sshd: SshServer, mari
     code = """
         import gc, os, signal, socket, sys
         from pyexperimenter.config.model import SshConfig
-        from pyexperimenter.database.tunnel import open_tunnel
+        from pyexperimenter.database.ssh.tunnel import open_tunnel
 
         key, ssh_port, remote_port = sys.argv[1], *map(int, sys.argv[2:])
         ssh = SshConfig("127.0.0.1", ssh_port, private_key=key, remote_port=remote_port)

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pyexperimenter.config.model import SshConfig
-from pyexperimenter.database.tunnel import Tunnel, open_tunnel
+from pyexperimenter.database.ssh.tunnel import Tunnel, open_tunnel
 from pyexperimenter.exceptions import SshTunnelError
 from pyexperimenter.machine_locks import FileLock, lock_file, runtime_directory
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pyexperimenter.config.model import Secret, SshConfig
-from pyexperimenter.database.known_hosts import KnownKey, known_keys
+from pyexperimenter.database.ssh.known_hosts import KnownKey, known_keys
 from pyexperimenter.exceptions import SshTunnelError
 
 _LOGGER = logging.getLogger("py-experimenter")

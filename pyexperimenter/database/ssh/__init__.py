@@ -1,0 +1,1 @@
+"""The way to a database behind an SSH server."""
