@@ -90,7 +90,7 @@ class Load:
         return [*figures, f"{self.refused:,.0f}", f"{median:,.0f}", f"{late:,.0f}"]
 
 
-COLUMNS = ["experiments/s", "statements/s", "busy", "connections", "refused/s", "gap median, ms", "gap 95 %, ms"]
+COLUMNS = ["experiments/s", "statements/s", "busy", "connections", "refused/s", "median gap, ms", "95 % gap, ms"]
 
 
 class Simulation:

@@ -18,7 +18,7 @@ extensions = [
     "sphinx_click",
     "sphinxcontrib.mermaid",
 ]
-exclude_patterns = ["_build", "jupyter_execute"]  # the latter is made by myst_nb beside the folder built
+exclude_patterns = ["_build", "jupyter_execute"]  # myst_nb makes the latter next to the output
 html_theme = "furo"
 html_title = f"PyExperimenter {release}"
 html_show_sphinx = False
@@ -29,11 +29,11 @@ myst_fence_as_directive = ["mermaid"]  # GitHub draws the same blocks
 myst_heading_anchors = 4
 nb_execution_mode = "off"  # notebooks are committed with their outputs
 
-# Types stand in the docstrings, for people; those of the signatures are for mypy.
+# The docstrings describe types for people; those of the signatures are for mypy.
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 napoleon_google_docstring = False
-# `name` in a docstring is code, and a link if there is something of that name to link to.
+# `name` in a docstring is code, and a link if an object of that name is documented.
 default_role = "py:obj"
-# Full names of ours must lead somewhere. Others are of other packages, words such as "mapping", or parameters.
+# Our full names must be documented. Others belong to other packages, are words such as "mapping", or parameters.
 nitpick_ignore_regex = [("py:.*", r"(?!pyexperimenter\.).*")]

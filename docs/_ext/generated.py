@@ -1,4 +1,4 @@
-"""Pages that are made from the code at each build, in docs/_generated: references of the configuration, notebooks."""
+"""Pages that each build generates in docs/_generated: the reference of the configuration, and the notebooks."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ GENERATED = DOCS / "_generated"
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Let Sphinx make the pages before it looks which there are."""
+    """Generate the pages before Sphinx looks for its sources."""
     app.connect("builder-inited", lambda app: generate())
     return {"parallel_read_safe": True}
 
 
 def generate() -> None:
-    """Make all pages, and remove others. What is right already is left alone, as another build may be reading it."""
+    """Write all pages and remove old ones. Unchanged files are left alone, because another build may be reading them."""
     pages = {"yaml.md": yaml_reference(), "ini.md": ini_reference()}
     pages |= {f"notebooks/{path.name}": path.read_text(encoding="utf-8") for path in NOTEBOOKS.glob("*.ipynb")}
     for path in [*GENERATED.rglob("*.md"), *GENERATED.rglob("*.ipynb")]:
@@ -43,13 +43,13 @@ def generate() -> None:
 
 
 def yaml_reference() -> str:
-    """Return a page with each section of the YAML and each of its keys, from the JSON Schema."""
+    """Return the page of all sections and keys of the YAML, from the JSON Schema."""
     schema = json_schema()
     lines = [
         "# Keys of the YAML",
         "",
-        "Made from the JSON Schema of the configuration. What the keys do is told in [](../configuration.md).",
-        "A duration is a number of seconds or a text such as `90s`, `5m` or `1h30m`. `${VARIABLE}` may stand in any "
+        "Generated from the JSON Schema of the configuration. [](../configuration.md) explains the keys.",
+        "A duration is a number of seconds, or a text such as `90s`, `5m` or `1h30m`. You can use `${VARIABLE}` in any "
         "text, and instead of a number or a boolean.",
     ]
     for path, section in sections_of(schema):
@@ -64,9 +64,9 @@ def yaml_reference() -> str:
 
 
 def sections_of(schema: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
-    """Yield each section with its place in the file, the outermost first; ``<name>`` stands for any name.
+    """Yield each section with its path in the file, the outermost first; ``<name>`` means any name.
 
-    Forms of one thing, as those of `values`, have the same place.
+    Alternative forms, such as those of `values`, have the same path.
     """
 
     def walk(path: tuple[str, ...], part: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
@@ -85,7 +85,7 @@ def sections_of(schema: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Ma
 
 
 def resolved(part: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a part of the schema, with what it refers to."""
+    """Return a part of the schema with its reference resolved."""
     if "$ref" not in part:
         return part
     found: Mapping[str, Any] = schema["$defs"][part["$ref"].rpartition("/")[2]]
@@ -97,7 +97,7 @@ def _row(*cells: str) -> str:
 
 
 def _type(part: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
-    """Tell in words what may stand there."""
+    """Describe the allowed values in words."""
     part = resolved(part, schema)
     if "enum" in part:
         return _one_of(f"`{value}`" for value in part["enum"])
@@ -120,7 +120,7 @@ def _type(part: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
 
 
 def _is_elsewhere(form: Mapping[str, Any]) -> bool:
-    """Tell whether this form is said otherwise: no value, or ``${...}``, which may stand everywhere."""
+    """Return whether the table need not list this form: no value, or ``${...}``, which is allowed everywhere."""
     return form.get("type") == "null" or "${" in form.get("description", "")
 
 
@@ -144,25 +144,24 @@ def _meaning(part: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
 
 # The INI
 
-# What `ini_file` reads otherwise than option by option.
+# Options that `ini_file` does not read one by one.
 _LISTS = {
-    "keyfields": ("table.keyfields", "`name` or `name:type` each, with commas between; without a type VARCHAR(255)"),
-    "<name of a keyfield>": ("table.keyfields.<name>.values", "values with commas between, ranges with both ends"),
+    "keyfields": ("table.keyfields", "`name` or `name:type`, separated by commas; VARCHAR(255) without a type"),
+    "<name of a keyfield>": ("table.keyfields.<name>.values", "values separated by commas; ranges include both ends"),
     "resultfields": ("table.resultfields", "as `keyfields`"),
     "logtables": (
         "logtables",
-        "`name:type`, or `name:option` each, the option listing columns as `keyfields` does",
+        "`name:type` or `name:option`, separated by commas; the option lists columns as `keyfields` does",
     ),
 }
 
 
 def ini_reference() -> str:
-    """Return a page that tells which key of the YAML each option of an INI file stands for."""
+    """Return the page of all options of INI files, with the key of the YAML that each corresponds to."""
     lines = [
         "# Options of INI files",
         "",
-        "Made from the tables of the reader. How such a file looks is shown in "
-        "[INI files](../configuration.md#ini-files).",
+        "Generated from the code that reads INI files. [INI files](../configuration.md#ini-files) shows an example.",
         "",
         *_section("PY_EXPERIMENTER", "option", "key of the YAML", "form"),
         *(_row(f"`{option}`", f"`{'.'.join(path[1:])}`", "") for option, path in ini_file._OPTIONS.items()),
