@@ -24,7 +24,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
 
 
 def generate() -> None:
-    """Write all pages and remove old ones. Unchanged files are left alone, because another build may be reading them."""
+    """Write all pages and remove old ones. Unchanged files are left alone, as another build may be reading them."""
     pages = {"yaml.md": yaml_reference(), "ini.md": ini_reference()}
     pages |= {f"notebooks/{path.name}": path.read_text(encoding="utf-8") for path in NOTEBOOKS.glob("*.ipynb")}
     for path in [*GENERATED.rglob("*.md"), *GENERATED.rglob("*.ipynb")]:
