@@ -1,4 +1,4 @@
-# Needs Python >= 3.10 and make, nothing else. `make help` lists what there is.
+# Needs Python >= 3.10 and make, nothing else. `make help` lists the targets.
 PYTHON ?= python3
 ARGS ?=
 
@@ -65,7 +65,7 @@ clean: ## Remove the environments, caches and builds
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo >&2 \
-	    "PyExperimenter needs Python >= 3.10, but '$(PYTHON)' is not that. Name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	    "PyExperimenter needs Python >= 3.10, but '$(PYTHON)' is not. Choose one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo >&2 \
 	    "'$(PYTHON)' cannot create environments with pip. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
@@ -79,9 +79,9 @@ $(VENV)/.dev: $(VENV)/.created pyproject.toml
 	$(INSTALL) '.[dev]'
 	@touch $@
 
-# Only a try: where it fails, the tests say at their end what was not tested. mariadb-install-db, of the server's package,
-# calls my_print_defaults, of the client's; faketime gives a worker a wrong clock. PostgreSQL is told beforehand to start
-# no server of its own. Tests that are told where to look (see tests/support/) get nothing installed.
+# A failure here is not fatal: the last lines of the tests say what was not tested. mariadb-install-db, of the server's
+# package, calls my_print_defaults, of the client's; faketime gives a worker a wrong clock. PostgreSQL's package must not
+# start a server. Nothing is installed for tests that look in given folders (see CONTRIBUTING.md).
 packages:
 	@PATH="$$PATH:/usr/sbin:$$(echo /usr/lib/postgresql/*/bin)"; \
 	if [ -n "$${PYEXPERIMENTER_TEST_MARIADB_PATH+set}" ]; then :; \
