@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import pytest
+
 from pyexperimenter import PyExperimenter
 from pyexperimenter.config import load_config
 from pyexperimenter.database.records import WorkerInfo
@@ -17,6 +19,8 @@ KEYFIELDS = {
     "seed": {"type": "INT", "values": {"start": 0, "stop": 3}},
 }
 RESULTFIELDS = {"accuracy": "DOUBLE", "model": "LONGTEXT"}
+
+isolations = pytest.mark.parametrize("isolation", ["process", "none"])
 
 
 def study(target: Target, **changes: Any) -> dict[str, Any]:
@@ -67,3 +71,13 @@ def wait_until(condition: Callable[[], Any], seconds: float = 60) -> Any:
         assert time.monotonic() < deadline, f"waited {seconds} s in vain"
         time.sleep(0.01)
     return value
+
+
+def statuses(target: Target) -> dict[str, int]:
+    """Return how many rows have each status."""
+    return dict(target.query("SELECT status, COUNT(*) FROM study GROUP BY status"))
+
+
+def outcomes(target: Target) -> dict[str | None, int]:
+    """Return how many attempts have each outcome; None is that of open ones."""
+    return dict(target.query("SELECT outcome, COUNT(*) FROM study__attempts GROUP BY outcome"))

@@ -11,14 +11,13 @@ import pytest
 
 from pyexperimenter import PyExperimenter, ResultProcessor
 from pyexperimenter.exceptions import InvalidValueError
-from tests.support.study import credentials, study, wait_until
+from tests.support.study import credentials, isolations, study, wait_until
 from tests.support.target import A_FILE_AND_A_SERVER, Target
 
 DATABASES = A_FILE_AND_A_SERVER
 
 ROWS = 12
 ENOUGH_TO_BEGIN = 6  # seconds for a worker's process on a busy machine
-isolations = pytest.mark.parametrize("isolation", ["process", "none"])
 
 
 def configured(target: Target, **execution: Any) -> dict[str, Any]:

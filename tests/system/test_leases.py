@@ -21,7 +21,7 @@ import pytest
 
 from pyexperimenter import PyExperimenter, ResultProcessor
 from pyexperimenter.exceptions import ClaimLostError
-from tests.support.study import credentials, experimenter, store, study, wait_until
+from tests.support.study import credentials, experimenter, outcomes, statuses, store, study, wait_until
 from tests.support.target import Target
 
 EXECUTION = {"isolation": "process", "heartbeat": 0.3, "lease": 2, "grace": 1}
@@ -142,14 +142,6 @@ def is_gone(pid: int) -> bool:
             if os.getpgid(process.pid) == pid and process.status() != psutil.STATUS_ZOMBIE:
                 return False
     return True
-
-
-def statuses(target: Target) -> dict[str, int]:
-    return dict(target.query("SELECT status, COUNT(*) FROM study GROUP BY status"))
-
-
-def outcomes(target: Target) -> dict[str | None, int]:
-    return dict(target.query("SELECT outcome, COUNT(*) FROM study__attempts GROUP BY outcome"))
 
 
 def stop_between_writes(worker: Worker, target: Target) -> None:

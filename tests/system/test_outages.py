@@ -23,10 +23,8 @@ from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import DatabaseError, DatabaseFullError, ResultsInJournalError, ServerUnreachableError
 from tests.support.proxies import CutOffWorker, Proxy, leading_nowhere, through_port
 from tests.support.servers import PrivateMariaDB, PrivatePostgreSQL
-from tests.support.study import credentials, experimenter, store, study, wait_until
+from tests.support.study import credentials, experimenter, isolations, outcomes, statuses, store, study, wait_until
 from tests.support.target import Target, write_credentials
-
-isolations = pytest.mark.parametrize("isolation", ["process", "none"])
 
 
 @dataclass(frozen=True)
@@ -91,14 +89,6 @@ def executing(study_: PyExperimenter, function: Callable[..., Any], **options: A
     """Execute in a thread: the main thread is the test's, whose servers end with the thread that started them."""
     with ThreadPoolExecutor(1) as pool:
         yield pool.submit(study_.execute, function, **options)
-
-
-def statuses(target: Target) -> dict[str, int]:
-    return dict(target.query("SELECT status, COUNT(*) FROM study GROUP BY status"))
-
-
-def outcomes(target: Target) -> dict[str | None, int]:
-    return dict(target.query("SELECT outcome, COUNT(*) FROM study__attempts GROUP BY outcome"))
 
 
 def assert_each_done_once(target: Target, rows: int, logs: int) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from pyexperimenter import ExperimentStatus, PyExperimenter, ResultProcessor
-from tests.support.study import credentials, experimenter, study, wait_until
+from tests.support.study import credentials, experimenter, statuses, study, wait_until
 from tests.support.target import A_FILE_AND_A_SERVER, Target
 
 DATABASES = A_FILE_AND_A_SERVER
@@ -39,10 +39,6 @@ def filled(target: Target, directory: Path, **options: Any) -> PyExperimenter:
     study_ = experimenter(target, configured(target, directory, **options))
     study_.fill_table_from_config()
     return study_
-
-
-def statuses(target: Target) -> dict[str, int]:
-    return dict(target.query("SELECT status, COUNT(*) FROM study GROUP BY status"))
 
 
 def attempts(target: Target) -> list[tuple[int, str, str | None]]:

@@ -21,7 +21,7 @@ from pyexperimenter import PyExperimenter
 from pyexperimenter.database.ssh import shared_tunnel
 from pyexperimenter.exceptions import SshTunnelError
 from tests.support.sshd import SshServer, answers, running
-from tests.support.study import experimenter, study, wait_until
+from tests.support.study import experimenter, isolations, outcomes, study, wait_until
 from tests.support.target import Target
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
@@ -70,10 +70,6 @@ def far_study(far: Target, rows: int, tmp_path: Path, isolation: str = "process"
     return opened
 
 
-def outcomes(far: Target) -> dict[str, int]:
-    return dict(far.query("SELECT outcome, COUNT(*) FROM study__attempts GROUP BY outcome"))
-
-
 def wait_for_sign(keyfields: dict[str, Any], results: object, custom: dict[str, Any]) -> dict[str, Any]:
     """Tell that it runs, and run until the test says so."""
     from pathlib import Path
@@ -89,7 +85,7 @@ def began(tmp_path: Path) -> int:
     return len(list(tmp_path.glob("began_*")))
 
 
-@pytest.mark.parametrize("isolation", ["process", "none"])
+@isolations
 def test_all_workers_use_one(sshd: SshServer, far: Target, tmp_path: Path, isolation: str) -> None:
     far_study_ = far_study(far, 8, tmp_path, isolation)
     assert far_study_.execute(lambda *_: {"accuracy": 1.0}, n_jobs=4) == 8

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from pyexperimenter import ExperimentStatus, PyExperimenter, ResultProcessor
-from tests.support.study import credentials, experimenter, store, study, wait_until, worker
+from tests.support.study import credentials, experimenter, isolations, outcomes, store, study, wait_until, worker
 from tests.support.target import A_FILE_AND_A_SERVER, Target
 
 DATABASES = A_FILE_AND_A_SERVER
@@ -28,7 +28,6 @@ LONG, SHORT = 600, 0.5  # seconds of grace: never over in a test, or soon
 NONE_LEFT = {"created": 6, "running": 0, "done": 0, "error": 0, "paused": 0}
 
 signals = pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
-isolations = pytest.mark.parametrize("isolation", ["process", "none"])
 workers = pytest.mark.parametrize("n_jobs", [1, 2])
 # A terminal's Ctrl-C goes to all its processes, a notebook's to the first.
 addressees = pytest.mark.parametrize("whom", ["all", "first"])
@@ -135,10 +134,6 @@ def nothing_runs(directory: Path) -> bool:
         return True
 
     return all(is_gone(pid) for pid in pids(directory))
-
-
-def outcomes(target: Target) -> dict[str | None, int]:
-    return dict(target.query("SELECT outcome, COUNT(*) FROM study__attempts GROUP BY outcome"))
 
 
 def assert_all_is_released(target: Target, study_: PyExperimenter, directory: Path, count: int) -> None:

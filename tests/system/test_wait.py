@@ -19,12 +19,11 @@ from click.testing import CliRunner
 
 from pyexperimenter import PyExperimenter, ResultProcessor
 from pyexperimenter.cli import main
-from tests.support.study import credentials, experimenter, study, wait_until
+from tests.support.study import credentials, experimenter, isolations, statuses, study, wait_until
 from tests.support.target import Target
 
 ROWS = 3
 EXECUTION = {"isolation": "process", "heartbeat": 0.5, "lease": 3, "grace": 1}
-isolations = pytest.mark.parametrize("isolation", ["process", "none"])
 
 
 def hold_first(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> dict[str, Any]:
@@ -72,10 +71,6 @@ def filled(target: Target, config: dict[str, Any], **options: Any) -> PyExperime
 def outcomes(target: Target, row: int) -> list[str | None]:
     found = target.query("SELECT outcome FROM study__attempts WHERE experiment_id = ? ORDER BY number", row)
     return [outcome for (outcome,) in found]
-
-
-def statuses(target: Target) -> dict[str, int]:
-    return dict(target.query("SELECT status, COUNT(*) FROM study GROUP BY status"))
 
 
 def wait_for_the_last(target: Target) -> None:

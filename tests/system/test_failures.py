@@ -1,0 +1,133 @@
+"""Experiments that fail: any exception is an error of its row, and a worker stops after too many in a row."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyexperimenter import ExperimentStatus, ResultProcessor
+from pyexperimenter.exceptions import TooManyErrorsError
+from tests.support.study import experimenter, isolations, outcomes, statuses
+from tests.support.supervision import configured, filled, row
+from tests.support.target import A_FILE_AND_A_SERVER, Target
+
+DATABASES = A_FILE_AND_A_SERVER
+
+
+def planned(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> ExperimentStatus | None:
+    what = custom["plan"][keyfields["seed"]]
+    if what == "raise":
+        raise OSError(f"seed {keyfields['seed']}")
+    if what == "die":
+        os._exit(3)
+    return ExperimentStatus.ERROR if what == "return error" else None
+
+
+@pytest.mark.parametrize(
+    ("isolation", "plan"),
+    [
+        ("process", ["raise"] * 6),
+        ("process", ["die"] * 6),
+        ("process", ["return error"] * 6),
+        ("process", ["raise", "die", "raise", "raise", "raise", "raise"]),
+        ("process", ["die", "raise", "die", "raise", "raise", "raise"]),
+        ("none", ["raise"] * 6),
+        ("none", ["return error"] * 6),
+    ],
+)
+def test_a_worker_stops_after_so_many_errors_in_a_row(
+    target: Target, tmp_path: Path, isolation: str, plan: list[str]
+) -> None:
+    execution = {"stop_after_errors": 3, "isolation": isolation}
+    study_ = filled(target, tmp_path, execution=execution, plan=plan)
+    with pytest.raises(TooManyErrorsError, match="3 experiments failed in a row"):
+        study_.execute(planned)
+    assert target.query("SELECT status, MIN(seed), COUNT(*) FROM study GROUP BY status ORDER BY MIN(seed)") == [
+        ("error", 0, 3),
+        ("created", 3, 3),
+    ]
+    assert outcomes(target) == {"error": 3}
+
+
+@pytest.mark.parametrize(
+    ("isolation", "plan"),
+    [
+        ("process", ["raise", "die", "nothing", "die", "raise", "nothing"]),
+        ("none", ["raise", "raise", "nothing", "raise", "raise", "nothing"]),
+    ],
+)
+def test_a_success_in_between_counts_the_errors_anew(
+    target: Target, tmp_path: Path, isolation: str, plan: list[str]
+) -> None:
+    execution = {"stop_after_errors": 3, "isolation": isolation}
+    study_ = filled(target, tmp_path, execution=execution, plan=plan)
+    assert study_.execute(planned) == 6
+    assert statuses(target) == outcomes(target) == {"done": 2, "error": 4}
+
+
+@isolations
+def test_stop_after_no_errors_is_never_and_twenty_are_the_default(
+    target: Target, tmp_path: Path, isolation: str
+) -> None:
+    plan = ["raise"] * 25
+    study_ = filled(target, tmp_path, rows=25, execution={"isolation": isolation}, plan=plan)
+    with pytest.raises(TooManyErrorsError, match="20 experiments failed in a row"):
+        study_.execute(planned)
+    assert statuses(target) == {"error": 20, "created": 5}
+    assert study_.reset_experiments("error") == 20
+    execution = {"isolation": isolation, "stop_after_errors": 0}
+    study_ = experimenter(target, configured(target, tmp_path, rows=25, execution=execution, plan=plan))
+    assert study_.execute(planned) == 25
+    assert statuses(target) == {"error": 25}
+    assert outcomes(target) == {"error": 45}
+
+
+class Untellable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+def recurse() -> None:
+    recurse()
+
+
+def cancel() -> None:
+    async def cancelled() -> None:
+        current = asyncio.current_task()
+        assert current is not None
+        current.cancel()
+        await asyncio.sleep(0)
+
+    asyncio.run(cancelled())
+
+
+def tell_nothing() -> None:
+    raise Untellable
+
+
+WAYS_TO_FAIL: dict[str, tuple[Callable[[], None], str]] = {
+    "RecursionError": (recurse, "RecursionError: maximum recursion depth exceeded"),
+    "CancelledError": (cancel, "asyncio.exceptions.CancelledError"),  # is no Exception
+    "Untellable": (tell_nothing, "test_failures.Untellable: <exception str() failed>"),
+}
+
+
+def one_fails(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> None:
+    if keyfields["seed"] == 1:
+        WAYS_TO_FAIL[custom["how"]][0]()
+
+
+@pytest.mark.parametrize("how", list(WAYS_TO_FAIL))
+@isolations
+def test_whatever_the_function_raises_is_an_error_of_its_row(
+    target: Target, tmp_path: Path, isolation: str, how: str
+) -> None:
+    study_ = filled(target, tmp_path, execution={"isolation": isolation}, how=how)
+    assert study_.execute(one_fails) == 6
+    assert statuses(target) == outcomes(target) == {"done": 5, "error": 1}
+    assert row(target, "t.error", 1)[0].rstrip().splitlines()[-1].startswith(WAYS_TO_FAIL[how][1])

@@ -1,0 +1,116 @@
+"""Functions that cannot be sent to another process, are not found there, or break their own process."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyexperimenter import ResultProcessor
+from pyexperimenter.exceptions import ExecutionError, FunctionNotPicklableError
+from tests.support.study import experimenter, outcomes, statuses
+from tests.support.supervision import configured, count_execution, filled, row
+from tests.support.target import A_FILE_AND_A_SERVER, Target
+
+DATABASES = A_FILE_AND_A_SERVER
+
+
+# What cannot be handed to another process, or found there
+
+
+def test_a_function_that_cannot_be_pickled_is_refused_before_anything_is_claimed(
+    target: Target, tmp_path: Path
+) -> None:
+    study_ = filled(target, tmp_path)
+    lock = threading.Lock()
+
+    def function(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> None:
+        with lock:
+            pass
+
+    with pytest.raises(FunctionNotPicklableError, match=r"cannot pickle '_thread.lock' object; .* isolation: none"):
+        study_.execute(function)
+    assert statuses(target) == {"created": 6}
+    assert outcomes(target) == {}
+    here = experimenter(target, configured(target, tmp_path, execution={"isolation": "none"}))
+    assert here.execute(function) == 6
+    assert statuses(target) == outcomes(target) == {"done": 6}
+
+
+def test_a_function_whose_module_is_not_found_by_the_worker_costs_no_row(
+    target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "vanishing.py"
+    file.write_text("def function(keyfields, results, custom): pass\n")
+    study_ = filled(target, tmp_path)
+    with monkeypatch.context() as context:
+        context.syspath_prepend(tmp_path)
+        vanishing = importlib.import_module("vanishing")
+        file.unlink()
+        with pytest.raises(
+            ExecutionError, match=r"could not be loaded .*: ModuleNotFoundError: No module named 'vanishing'; define "
+        ):
+            study_.execute(vanishing.function, n_jobs=2)
+    del sys.modules["vanishing"]
+    assert statuses(target) == {"created": 6}
+    assert outcomes(target) == {}
+
+
+# Functions that break their own process
+
+
+def close_stdout() -> None:
+    sys.stdout.close()
+    print("nobody hears this")
+
+
+def close_standard_descriptors() -> None:
+    os.close(1)
+    os.close(2)
+    print("nobody hears this")
+
+
+def close_descriptors() -> None:
+    os.closerange(3, 256)
+
+
+def close_descriptors_and_raise() -> None:
+    os.closerange(3, 256)
+    raise ValueError("after everything was closed")
+
+
+WAYS_TO_CLOSE = {
+    function.__name__: function
+    for function in (close_stdout, close_standard_descriptors, close_descriptors, close_descriptors_and_raise)
+}
+
+
+def one_closes(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> None:
+    count_execution(keyfields, custom)
+    if custom["writes"]:  # which leaves a connection open for half a second
+        results.process_results({"accuracy": 0.25})
+    if keyfields["seed"] == 1:
+        WAYS_TO_CLOSE[custom["how"]]()
+        if custom["writes"]:
+            results.process_results({"accuracy": 0.5})
+
+
+@pytest.mark.parametrize("how", list(WAYS_TO_CLOSE))
+@pytest.mark.parametrize("writes", [False, True])
+def test_a_function_that_closes_what_is_not_its_own_harms_nobody_else(
+    target: Target, tmp_path: Path, how: str, writes: bool
+) -> None:
+    if writes and how == "close_standard_descriptors":
+        pytest.skip("what the function opens next takes the numbers, and gets the prints")
+    study_ = filled(target, tmp_path, how=how, writes=writes)
+    assert statuses(target) == {"created": 6}
+    assert study_.execute(one_closes) == 6
+    assert row(target, "t.status", 1)[0] in ("done", "error")
+    assert target.query("SELECT status, COUNT(*) FROM study WHERE seed <> 1 GROUP BY status") == [("done", 5)]
+    assert sum(outcomes(target).values()) == 6
+    assert (tmp_path / "executions of 1").read_text() == "x"

@@ -1,0 +1,163 @@
+"""Scripts: they need no guard, what they define is found, and a process that cannot start says why."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.support.study import outcomes, statuses
+from tests.support.supervision import BEGINNING, configured, filled, run_script
+from tests.support.target import A_FILE_AND_A_SERVER, Target
+
+DATABASES = A_FILE_AND_A_SERVER
+
+
+# Without `if __name__ == "__main__"`, on purpose.
+SCRIPT = (
+    BEGINNING
+    + """
+FACTOR = 0.5
+
+def times_factor(seed):
+    return seed * FACTOR
+
+def function(keyfields, results, custom):
+    assert results.__class__.__module__ == "pyexperimenter.result_processor"
+    return {"accuracy": times_factor(keyfields["seed"])}
+
+print(study.execute(function, n_jobs=2), "executed")
+"""
+)
+
+IMPORTING_SCRIPT = (
+    BEGINNING
+    + """
+from beside import function
+
+print(study.execute(function, n_jobs=2), "executed")
+"""
+)
+
+
+@pytest.mark.parametrize("way", ["file", "input", "module beside it"])
+def test_a_script_needs_no_guard_and_runs_once(target: Target, tmp_path: Path, way: str) -> None:
+    filled(target, tmp_path)
+    (tmp_path / "script.py").write_text(IMPORTING_SCRIPT if way.startswith("module") else SCRIPT)
+    (tmp_path / "beside.py").write_text(
+        "def function(keyfields, results, custom):\n    return {'accuracy': keyfields['seed'] * 0.5}\n"
+    )
+    assert statuses(target) == {"created": 6}
+    done = run_script(target, tmp_path, script=SCRIPT if way == "input" else None)
+    assert (done.stdout, done.stderr) == ("6 executed\n", "")
+    assert (tmp_path / "top level").read_text() == "reached\n"
+    assert statuses(target) == outcomes(target) == {"done": 6}
+    assert target.query("SELECT COUNT(*) FROM study WHERE accuracy = seed * 0.5") == [(6,)]
+
+
+def test_what_a_script_defines_can_be_pickled_by_its_experiments(target: Target, tmp_path: Path) -> None:
+    """To a pool of processes, or into a file."""
+    config = configured(target, tmp_path, execution={"time_limit": "20s"})  # a pool that fails may hang
+    filled(target, tmp_path)
+    (tmp_path / "script.py").write_text(
+        BEGINNING
+        + """
+import multiprocessing, pickle
+
+class Model:
+    def __init__(self, seed):
+        self.seed = seed
+
+def half(seed):
+    return seed / 2
+
+def function(keyfields, results, custom):
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        (accuracy,) = pool.map(half, [keyfields["seed"]])
+    model = pickle.loads(pickle.dumps(Model(accuracy)))
+    return {"accuracy": model.seed}
+
+print(study.execute(function), "executed")
+"""
+    )
+    assert run_script(target, tmp_path, config=config).stdout == "6 executed\n"
+    assert target.query("SELECT DISTINCT error FROM study") == [(None,)]
+    assert statuses(target) == outcomes(target) == {"done": 6}
+
+
+def test_files_in_the_working_directory_do_not_stand_in_for_the_standard_library(
+    target: Target, tmp_path: Path
+) -> None:
+    """A script sees the files beside it, not those of the directory that it is called in."""
+    filled(target, tmp_path)
+    (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("random", "socket", "tempfile", "selectors"):
+        (tmp_path / "elsewhere" / f"{name}.py").write_text("raise ImportError('this is not for you')\n")
+    assert run_script(target, tmp_path).stdout == "6 executed\n"
+    assert statuses(target) == outcomes(target) == {"done": 6}
+
+
+@pytest.mark.parametrize(
+    ("end", "cause"),
+    [
+        ("os.write(2, b'something is badly installed\\n'); os._exit(7)", "exit code 7, as by os._exit(7)"),
+        # This process comes to its end in good order, which takes a while.
+        ("sys.modules['pyexperimenter'] = None", "exit code 1, as by os._exit(1)"),
+    ],
+    ids=["at once", "in good order"],
+)
+def test_a_process_that_ends_before_it_executes_anything_is_tried_three_times(
+    target: Target, tmp_path: Path, end: str, cause: str
+) -> None:
+    filled(target, tmp_path)
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "if 'STARTS' in os.environ:\n"
+        "    with open(os.environ['STARTS'], 'a') as file:\n"
+        "        file.write('started\\n')\n"
+        f"    {end}\n"
+    )
+    (tmp_path / "script.py").write_text(
+        BEGINNING
+        + """
+os.environ["STARTS"] = config["PY_EXPERIMENTER"]["Custom"]["directory"] + "/starts"
+try:
+    study.execute(lambda *_: None)
+except Exception as error:
+    print(f"{type(error).__name__}: {error}")
+"""
+    )
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    done = run_script(target, tmp_path, env={**os.environ, "PYTHONPATH": path})
+    assert done.stdout.startswith(
+        "WorkerProcessError: 3 processes of a worker ended before they executed anything: its process ended with "
+        f"{cause}\nThe last that it printed:\n"
+    )
+    told = "something is badly installed" if "badly" in end else "'pyexperimenter' is not a package"
+    assert done.stdout.rstrip().endswith(told)
+    assert (tmp_path / "starts").read_text() == "started\n" * 3
+    assert statuses(target) == {"created": 6}
+    assert outcomes(target) == {}
+
+
+def test_a_function_that_writes_where_the_library_writes_does_not_damage_the_database(
+    sqlite_target: Target, tmp_path: Path
+) -> None:
+    """A descriptor that was closed under the library may be given to the file of the database next."""
+    filled(sqlite_target, tmp_path, how="close_descriptors", writes=True)
+    (tmp_path / "script.py").write_text(
+        BEGINNING
+        + """
+def function(keyfields, results, custom):
+    if keyfields["seed"] == 1:
+        os.closerange(3, 256)
+        results.process_results({"accuracy": 0.5})
+
+print(study.execute(function), "executed")
+"""
+    )
+    run_script(sqlite_target, tmp_path)
+    assert sqlite_target.query("PRAGMA integrity_check") == [("ok",)]
+    assert sqlite_target.query("SELECT COUNT(*) FROM study WHERE seed <> 1 AND status = 'done'") == [(5,)]
