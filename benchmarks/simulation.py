@@ -31,7 +31,7 @@ from workers import rows_a_second
 from pyexperimenter import ExperimentStatus, PyExperimenter
 from pyexperimenter.config import load_config
 from pyexperimenter.database.store import ExperimentStore
-from pyexperimenter.provenance import worker_info
+from pyexperimenter.execution.provenance import worker_info
 
 IDLE = 0.5  # seconds after which an idle connection is closed
 HEARTBEAT = 60.0

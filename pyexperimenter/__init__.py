@@ -7,7 +7,7 @@ __version__ = "2.0.0.dev0"
 
 if TYPE_CHECKING:
     from pyexperimenter.analysis import Comparison
-    from pyexperimenter.cluster import Submission
+    from pyexperimenter.cluster.submission import Submission
     from pyexperimenter.database.records import FillCount
     from pyexperimenter.exceptions import (
         AccessDeniedError,
@@ -68,13 +68,13 @@ if TYPE_CHECKING:
     )
     from pyexperimenter.experiment_status import ExperimentStatus
     from pyexperimenter.experimenter import PyExperimenter
-    from pyexperimenter.inspection import (
+    from pyexperimenter.result_processor import ResultProcessor
+    from pyexperimenter.study.inspection import (
         ErrorGroup,
         ExperimentDetails,
         StudyStatus,
         WorkerState,
     )
-    from pyexperimenter.result_processor import ResultProcessor
 
 __all__ = [
     "AccessDeniedError",
@@ -148,15 +148,15 @@ __all__ = [
 # Where a name is defined. Those that are not listed are errors.
 _MODULES = {
     "Comparison": "analysis",
-    "ErrorGroup": "inspection",
-    "ExperimentDetails": "inspection",
+    "ErrorGroup": "study.inspection",
+    "ExperimentDetails": "study.inspection",
     "ExperimentStatus": "experiment_status",
     "FillCount": "database.records",
     "PyExperimenter": "experimenter",
     "ResultProcessor": "result_processor",
-    "StudyStatus": "inspection",
-    "Submission": "cluster",
-    "WorkerState": "inspection",
+    "StudyStatus": "study.inspection",
+    "Submission": "cluster.submission",
+    "WorkerState": "study.inspection",
 }
 
 

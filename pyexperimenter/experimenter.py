@@ -15,10 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyexperimenter import __version__
-from pyexperimenter.budget import allowance
-from pyexperimenter.combinations import Combinations
 from pyexperimenter.config import load_config
-from pyexperimenter.crew import limits, number_of_workers, run_crew
 from pyexperimenter.database.records import Attempt, FillCount
 from pyexperimenter.database.selection import OrderBy, Where
 from pyexperimenter.database.store import ExperimentStore
@@ -30,21 +27,24 @@ from pyexperimenter.exceptions import (
     MissingTableError,
     ParameterCombinationError,
 )
+from pyexperimenter.execution.budget import allowance
+from pyexperimenter.execution.journaling_store import replay_journals
+from pyexperimenter.execution.pool import limits, number_of_workers, run_crew
+from pyexperimenter.execution.provenance import worker_info
+from pyexperimenter.execution.supervision.supervisor import check_picklable
+from pyexperimenter.execution.worker import ExperimentFunction, WorkerTask, run_one
 from pyexperimenter.experiment_status import ExperimentStatus
-from pyexperimenter.gpus import hand_out
-from pyexperimenter.journaling import replay_journals
-from pyexperimenter.logs import LogSettings
-from pyexperimenter.progress import execution_bar, fill_bar
-from pyexperimenter.provenance import worker_info
+from pyexperimenter.grid.combinations import Combinations
+from pyexperimenter.logger import LogSettings
+from pyexperimenter.machine.gpus import hand_out
 from pyexperimenter.result_processor import PrintingResultProcessor, ResultProcessor
-from pyexperimenter.study import Study
-from pyexperimenter.supervisor import check_picklable
-from pyexperimenter.worker import ExperimentFunction, WorkerTask, run_one
+from pyexperimenter.study.progress import execution_bar, fill_bar
+from pyexperimenter.study.study import Study
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pyexperimenter.cluster import Submission
+    from pyexperimenter.cluster.submission import Submission
 
 __all__ = ["ExperimentStatus", "PyExperimenter"]
 
@@ -435,8 +435,8 @@ class PyExperimenter(Study):
         ExecutionError
             If fewer GPUs of this machine are free than local jobs need.
         """
-        from pyexperimenter.cluster import submit
-        from pyexperimenter.jobs import checked_job, options_of
+        from pyexperimenter.cluster.job import checked_job, options_of
+        from pyexperimenter.cluster.submission import submit
 
         options = options_of(self.config, profile, cluster, options)
         job = checked_job(
@@ -460,8 +460,8 @@ class PyExperimenter(Study):
 
         Parameters are those of `submit`.
         """
-        from pyexperimenter.cluster import sbatch_script
-        from pyexperimenter.jobs import options_of
+        from pyexperimenter.cluster.job import options_of
+        from pyexperimenter.cluster.submission import sbatch_script
 
         options = options_of(self.config, profile, "slurm", options)
         return sbatch_script(workers, Path(folder).absolute(), options, self.config.execution.grace)

@@ -8,7 +8,7 @@ from typing import Any
 
 from pyexperimenter.database.records import Attempt
 from pyexperimenter.database.store import ExperimentStore
-from pyexperimenter.logs import LogSettings
+from pyexperimenter.logger import LogSettings
 
 
 class ResultProcessor:

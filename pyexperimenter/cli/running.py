@@ -98,7 +98,7 @@ def load_named_function(experimenter: PyExperimenter, name: str | None) -> Calla
     UsageError
         If neither is given.
     """
-    from pyexperimenter.functions import load_function
+    from pyexperimenter.execution.function import load_function
 
     name = name or experimenter.config.execution.function
     if name is None:

@@ -19,7 +19,7 @@ def init(directory: str) -> None:
     Both are commented, and can be executed as they are. They are written into DIRECTORY, by default the working
     directory. Nothing is overwritten.
     """
-    from pyexperimenter.starter import write_starter
+    from pyexperimenter.study.starter import write_starter
 
     for path in write_starter(directory):
         click.echo(path)

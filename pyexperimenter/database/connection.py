@@ -15,7 +15,7 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 from pyexperimenter.config.model import DatabaseConfig
-from pyexperimenter.database.backend import Backend, backend_of, translated
+from pyexperimenter.database.backends.backend import Backend, backend_of, translated
 from pyexperimenter.exceptions import (
     DatabaseError,
     InvalidValueError,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from pyexperimenter.config.model import ExperimentConfig
-from pyexperimenter.database.dialect import Dialect
+from pyexperimenter.database.backends.dialect import Dialect
 from pyexperimenter.exceptions import NameTooLongError
 from pyexperimenter.fieldtypes import FieldType
 

@@ -20,7 +20,7 @@ from pyexperimenter.config import load_config
 from pyexperimenter.database.records import Attempt, Ending, Note, Usage
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import ClaimLostError, DatabaseError, MissingDatabaseError
-from pyexperimenter.journaling import JournalingStore, replay_journals
+from pyexperimenter.execution.journaling_store import JournalingStore, replay_journals
 from tests.support.proxies import CutOffWorker
 from tests.support.study import store, study, worker
 from tests.support.target import Target

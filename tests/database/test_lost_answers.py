@@ -16,7 +16,7 @@ from pyexperimenter.config import load_config
 from pyexperimenter.database.records import NOT_MEASURED
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import ClaimLostError
-from pyexperimenter.journaling import JournalingStore, replay_journals
+from pyexperimenter.execution.journaling_store import JournalingStore, replay_journals
 from tests.support.proxies import Proxy, through_port
 from tests.support.study import store, study, wait_until, worker
 from tests.support.target import Target

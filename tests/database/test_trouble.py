@@ -15,8 +15,8 @@ import yaml
 
 from pyexperimenter import ResultProcessor
 from pyexperimenter.config import load_config
-from pyexperimenter.database import backend
-from pyexperimenter.database.backend import network_file_system
+from pyexperimenter.database.backends import backend
+from pyexperimenter.database.backends.backend import network_file_system
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import (
     AccessDeniedError,

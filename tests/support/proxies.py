@@ -16,7 +16,7 @@ from typing import Any
 from pyexperimenter.config import load_config
 from pyexperimenter.database.records import Attempt
 from pyexperimenter.database.store import ExperimentStore
-from pyexperimenter.journaling import JournalingStore
+from pyexperimenter.execution.journaling_store import JournalingStore
 from tests.support.study import study, worker
 from tests.support.target import Target, write_credentials
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from pyexperimenter.database.schema import CODECARBON_COLUMNS
-from pyexperimenter.emissions import EmissionsMeter
+from pyexperimenter.execution.emissions import EmissionsMeter
 
 OFFLINE = {"offline_mode": True, "country_iso_code": "DEU"}
 
@@ -55,7 +55,7 @@ def run_apart(directory: Path, code: str, **environment: str) -> tuple[Any, str]
 
 PRELUDE = """
 import json, logging, os, sys, warnings
-from pyexperimenter.emissions import EmissionsMeter
+from pyexperimenter.execution.emissions import EmissionsMeter
 logging.basicConfig(format="LOG %(message)s", level=logging.INFO)
 logger = logging.getLogger("test")
 offline = {"offline_mode": True, "country_iso_code": "DEU"}

@@ -14,7 +14,7 @@ import pytest
 
 from pyexperimenter import PyExperimenter
 from pyexperimenter.exceptions import ExecutionError
-from pyexperimenter.gpus import VARIABLE, given, hand_out
+from pyexperimenter.machine.gpus import VARIABLE, given, hand_out
 from tests.support.study import experimenter, study, wait_until
 from tests.support.target import Target
 
@@ -177,7 +177,7 @@ def test_to_ask_for_too_many_leaves_them_to_others(machine: Path) -> None:
 
 
 def test_who_asks_in_vain_does_not_make_others_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyexperimenter.gpus._uuids", dict)  # so that they meet more often
+    monkeypatch.setattr("pyexperimenter.machine.gpus._uuids", dict)  # so that they meet more often
 
     def ask_in_vain() -> None:
         with pytest.raises(ExecutionError, match="need 4"):

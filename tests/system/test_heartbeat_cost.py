@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from pyexperimenter.config import load_config
-from pyexperimenter.heartbeat import heart_of
+from pyexperimenter.execution.heartbeat import heart_of
 from tests.support.study import store, study, wait_until, worker
 from tests.support.target import Target
 

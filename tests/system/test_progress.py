@@ -22,9 +22,9 @@ from typing import Any
 
 import pytest
 
-from pyexperimenter import progress
 from pyexperimenter.exceptions import ServerUnreachableError
-from pyexperimenter.progress import execution_bar, fill_bar
+from pyexperimenter.study import progress
+from pyexperimenter.study.progress import execution_bar, fill_bar
 from tests.support.study import credentials, experimenter, store, study, wait_until
 from tests.support.target import Target
 

@@ -17,7 +17,7 @@ SEEDS = {"seed": {"type": "INT", "values": {"start": 0, "stop": ROWS}}}
 
 # Real processes, of which each need not load the library anew.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["study", "pyexperimenter.worker"])
+CONTEXT.set_forkserver_preload(["study", "pyexperimenter.execution.worker"])
 
 
 def work(target: Target, start: Any, finished: Any, options: dict[str, Any]) -> None:

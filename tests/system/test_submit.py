@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pyexperimenter import PyExperimenter, cluster
+from pyexperimenter import PyExperimenter
+from pyexperimenter.cluster import submission
 from pyexperimenter.exceptions import (
     DatabaseError,
     ExperimentFunctionError,
@@ -135,13 +136,15 @@ def test_sqlite_is_for_one_machine_only(
     (tmp_path / "mounts").write_text(mounts)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setattr("platform.node", lambda: "here.example.org")
-    monkeypatch.setattr("pyexperimenter.database.backend.network_file_system.__defaults__", (tmp_path / "mounts",))
+    monkeypatch.setattr(
+        "pyexperimenter.database.backends.backend.network_file_system.__defaults__", (tmp_path / "mounts",)
+    )
     database = experimenter(sqlite_target).config.database
     if refused is None:
-        cluster.check_database_for_slurm(database)
+        submission.check_database_for_slurm(database)
         return
     with pytest.raises(SubmissionError, match=re.escape(refused)):
-        cluster.check_database_for_slurm(database)
+        submission.check_database_for_slurm(database)
 
 
 def test_without_slurm_it_says_so(sqlite_target: Target, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

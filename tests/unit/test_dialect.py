@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyexperimenter.database.dialect import MYSQL, POSTGRESQL, SQLITE, Dialect
+from pyexperimenter.database.backends.dialect import MYSQL, POSTGRESQL, SQLITE, Dialect
 from pyexperimenter.exceptions import (
     AccessDeniedError,
     DatabaseConnectionError,

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from pyexperimenter.machine_load import let_others_go_first, runnable_threads
+from pyexperimenter.machine.load import let_others_go_first, runnable_threads
 from tests.support.study import wait_until
 
 CORES = os.cpu_count() or 1

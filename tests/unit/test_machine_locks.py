@@ -7,7 +7,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from pyexperimenter.machine_locks import lock_file
+from pyexperimenter.machine.locks import lock_file
 
 
 def test_a_fork_does_not_keep_the_lock_of_a_killed_process(tmp_path: Path) -> None:

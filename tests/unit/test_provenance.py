@@ -10,7 +10,7 @@ import time
 import pytest
 
 from pyexperimenter import __version__
-from pyexperimenter.provenance import Meter, git_state, job_id, worker_info
+from pyexperimenter.execution.provenance import Meter, git_state, job_id, worker_info
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="no git here")
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyexperimenter.exceptions import InvalidRangeError
-from pyexperimenter.ranges import Lazy, Progression, sampled, spaced, stepped
+from pyexperimenter.grid.ranges import Lazy, Progression, sampled, spaced, stepped
 
 
 def shown(values):
@@ -207,7 +207,7 @@ def test_a_sample_is_the_same_on_every_machine(distribution, num, seed, paramete
 
 
 def test_a_sample_is_the_same_in_another_process():
-    code = "from pyexperimenter.ranges import sampled; print(sampled('normal', 4, seed=3, mean=2, std=5))"
+    code = "from pyexperimenter.grid.ranges import sampled; print(sampled('normal', 4, seed=3, mean=2, std=5))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == repr(sampled("normal", 4, seed=3, mean=2, std=5))
 

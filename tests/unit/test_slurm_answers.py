@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pyexperimenter import slurm
-from pyexperimenter.slurm import Accounting, end_of_job, parse_sacct, time_left
+from pyexperimenter.machine import slurm
+from pyexperimenter.machine.slurm import Accounting, end_of_job, parse_sacct, time_left
 
 # Of a cluster of version 22.05, by the options that are asked with.
 SACCT = """\

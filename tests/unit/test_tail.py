@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyexperimenter.output import LARGEST, Tail
+from pyexperimenter.execution.supervision.tail import LARGEST, Tail
 
 PIECES = st.lists(st.tuples(st.binary(max_size=40), st.integers(1, 4000)), max_size=6)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from pyexperimenter.config.model import SshConfig
 from pyexperimenter.database.ssh.tunnel import Tunnel, open_tunnel
 from pyexperimenter.exceptions import SshTunnelError
-from pyexperimenter.machine_locks import FileLock, lock_file, runtime_directory
+from pyexperimenter.machine.locks import FileLock, lock_file, runtime_directory
 
 _LONGEST_WAIT = 60.0  # seconds for another process to open the tunnel
 _TICK = 0.05  # seconds between two looks

@@ -15,10 +15,10 @@ from typing import Any
 
 import cloudpickle
 
-from pyexperimenter.child import BOOTSTRAP, TRACEBACK_SIGNAL
-from pyexperimenter.gpus import given
-from pyexperimenter.output import Tail
-from pyexperimenter.worker import WorkerTask
+from pyexperimenter.execution.supervision.child import BOOTSTRAP, TRACEBACK_SIGNAL
+from pyexperimenter.execution.supervision.tail import Tail
+from pyexperimenter.execution.worker import WorkerTask
+from pyexperimenter.machine.gpus import given
 
 _CHUNK = 64 * 1024  # bytes
 _UNKNOWN = 1000  # instead of an exit code

@@ -15,7 +15,7 @@ from pyexperimenter.config import ExperimentConfig
 from pyexperimenter.database.records import Attempt, Silent
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import DatabaseError, PyExperimenterError
-from pyexperimenter.slurm import Accounting
+from pyexperimenter.machine.slurm import Accounting
 
 _SOONEST, _LATEST = 0.5, 10.0  # seconds until another try after a beat that failed
 _MARGIN = 1.25  # heartbeats that a silent worker is given

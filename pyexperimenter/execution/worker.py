@@ -9,11 +9,9 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from pyexperimenter.budget import Allowance, Budget
 from pyexperimenter.config import ExperimentConfig
 from pyexperimenter.database.records import Attempt, Experiment, WorkerInfo
 from pyexperimenter.database.selection import Selection
-from pyexperimenter.emissions import EmissionsMeter
 from pyexperimenter.exceptions import (
     ClaimLostError,
     InvalidResultFieldError,
@@ -22,14 +20,16 @@ from pyexperimenter.exceptions import (
     ResultsInJournalError,
     TooManyErrorsError,
 )
+from pyexperimenter.execution.budget import Allowance, Budget
+from pyexperimenter.execution.emissions import EmissionsMeter
+from pyexperimenter.execution.heartbeat import Heart, Pulse, heart_of
+from pyexperimenter.execution.journaling_store import JournalingStore
+from pyexperimenter.execution.provenance import Meter, worker_info
+from pyexperimenter.execution.stopping import InterruptingStop, Stop, stop_on
 from pyexperimenter.experiment_status import ExperimentStatus
-from pyexperimenter.heartbeat import Heart, Pulse, heart_of
-from pyexperimenter.journaling import JournalingStore
-from pyexperimenter.logs import LogSettings
-from pyexperimenter.machine_load import let_others_go_first
-from pyexperimenter.provenance import Meter, worker_info
+from pyexperimenter.logger import LogSettings
+from pyexperimenter.machine.load import let_others_go_first
 from pyexperimenter.result_processor import ResultProcessor
-from pyexperimenter.stopping import InterruptingStop, Stop, stop_on
 
 ExperimentFunction = Callable[[dict[str, Any], ResultProcessor, dict[str, Any]], Any]
 """``function(keyfields, result_processor, custom_fields)`` -> None, an ExperimentStatus, or a mapping of results."""

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 from pyexperimenter.database.claims import ClaimStore
-from pyexperimenter.stopping import InterruptingStop, Stop, stop_on
-from pyexperimenter.supervisor import supervise
-from pyexperimenter.worker import WorkerReport, WorkerTask, run_worker
+from pyexperimenter.execution.stopping import InterruptingStop, Stop, stop_on
+from pyexperimenter.execution.supervision.supervisor import supervise
+from pyexperimenter.execution.worker import WorkerReport, WorkerTask, run_worker
 
 
 def run_crew(tasks: Sequence[WorkerTask], session: str, store: ClaimStore, supervised: bool) -> list[WorkerReport]:

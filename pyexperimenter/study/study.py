@@ -17,7 +17,14 @@ from pyexperimenter.exceptions import (
     MissingTableError,
     PyExperimenterError,
 )
-from pyexperimenter.inspection import ErrorGroup, ExperimentDetails, StudyStatus, details_of, error_groups, status_of
+from pyexperimenter.study.inspection import (
+    ErrorGroup,
+    ExperimentDetails,
+    StudyStatus,
+    details_of,
+    error_groups,
+    status_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pyexperimenter.database.backend import Server, tls_context, translated_errors
-from pyexperimenter.database.dialect import POSTGRESQL
+from pyexperimenter.database.backends.backend import Server, tls_context, translated_errors
+from pyexperimenter.database.backends.dialect import POSTGRESQL
 from pyexperimenter.exceptions import AccessDeniedError, DatabaseConnectionError, DatabaseCreationError
 
 try:

@@ -7,9 +7,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pyexperimenter import slurm
 from pyexperimenter.database.reader import ExperimentReader
 from pyexperimenter.durations import duration_text
+from pyexperimenter.machine import slurm
 
 _ENOUGH = 5  # finished experiments whose median says how long one takes
 _FRESH = 30.0  # seconds for which that median is not asked again

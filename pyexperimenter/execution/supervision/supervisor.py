@@ -10,16 +10,16 @@ from typing import Any
 
 import cloudpickle
 
-from pyexperimenter.child import Answer, Claimed, Ended, NothingOpen, Returned, StopRequest
-from pyexperimenter.child_process import ChildProcess
 from pyexperimenter.database.records import Attempt, Usage
 from pyexperimenter.durations import duration_text
 from pyexperimenter.exceptions import ClaimLostError, DatabaseError, FunctionNotPicklableError, WorkerProcessError
+from pyexperimenter.execution.heartbeat import Heart, Pulse, heart_of
+from pyexperimenter.execution.journaling_store import JournalingStore
+from pyexperimenter.execution.stopping import Stop, stop_on
+from pyexperimenter.execution.supervision.child import Answer, Claimed, Ended, NothingOpen, Returned, StopRequest
+from pyexperimenter.execution.supervision.process import ChildProcess
+from pyexperimenter.execution.worker import ExperimentFunction, WorkerReport, WorkerTask, too_many_errors
 from pyexperimenter.experiment_status import ExperimentStatus
-from pyexperimenter.heartbeat import Heart, Pulse, heart_of
-from pyexperimenter.journaling import JournalingStore
-from pyexperimenter.stopping import Stop, stop_on
-from pyexperimenter.worker import ExperimentFunction, WorkerReport, WorkerTask, too_many_errors
 
 _TICK = 0.2  # seconds between two looks at the clock
 _TO_WRITE = 5.0  # seconds that an execution has to write its end, once its function is through

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 
 from pyexperimenter.exceptions import ExecutionError
-from pyexperimenter.machine_locks import lock_file, own_directory
+from pyexperimenter.machine.locks import lock_file, own_directory
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 _GIVEN_TO = "PYEXPERIMENTER_GPUS_GIVEN_TO"

@@ -27,7 +27,7 @@ from pyexperimenter.exceptions import (
     SshTunnelError,
     UndecodableValueError,
 )
-from pyexperimenter.journal import SUFFIX, Entry, JournalFile, note, open_journal
+from pyexperimenter.execution.journal_file import SUFFIX, Entry, JournalFile, note, open_journal
 
 _LOGGER = logging.getLogger(__name__)
 _PATIENCE_IN_VAIN = 5.0  # seconds to wait for a database that did not come back in the time allowed

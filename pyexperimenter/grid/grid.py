@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyexperimenter.exceptions import ContradictoryConditionError, EmptyDomainError, InvalidValuesInConfiguration
-from pyexperimenter.ranges import Lazy
+from pyexperimenter.grid.ranges import Lazy
 
 Row = dict[str, Any]
 Condition = Mapping[str, Sequence[Any]]

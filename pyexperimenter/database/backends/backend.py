@@ -16,7 +16,7 @@ import pymysql
 from pymysql.connections import Connection
 
 from pyexperimenter.config.model import Credentials, DatabaseConfig, TlsConfig
-from pyexperimenter.database.dialect import MYSQL, SQLITE, Dialect
+from pyexperimenter.database.backends.dialect import MYSQL, SQLITE, Dialect
 from pyexperimenter.exceptions import (
     AccessDeniedError,
     DatabaseConnectionError,
@@ -65,7 +65,7 @@ def backend_of(config: DatabaseConfig) -> Backend:
         return SqliteFile(config)
     if config.provider == "mysql":
         return MySqlServer(config)
-    from pyexperimenter.database.postgresql import PostgreSqlServer  # its driver is an extra
+    from pyexperimenter.database.backends.postgresql import PostgreSqlServer  # its driver is an extra
 
     return PostgreSqlServer(config)
 

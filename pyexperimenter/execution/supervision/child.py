@@ -21,11 +21,12 @@ from typing import Any
 
 import cloudpickle
 
+import pyexperimenter
 from pyexperimenter.database.records import Attempt
 from pyexperimenter.exceptions import ExecutionError
-from pyexperimenter.logs import LogSettings
-from pyexperimenter.stopping import Stop, listen
-from pyexperimenter.worker import Worker, WorkerReport, WorkerTask, sooner
+from pyexperimenter.execution.stopping import Stop, listen
+from pyexperimenter.execution.worker import Worker, WorkerReport, WorkerTask, sooner
+from pyexperimenter.logger import LogSettings
 
 TRACEBACK_SIGNAL = signal.SIGXCPU
 """What makes the process print where it is, even if user code holds Python's lock."""
@@ -34,7 +35,7 @@ BOOTSTRAP = (
     # Files in the working directory must not stand in for the standard library's.
     "import sys; del sys.path[0]; from multiprocessing.connection import Connection; "
     "supervisor = Connection(int(sys.argv[1])); sys.path[:], sys.argv[:] = supervisor.recv(); "
-    "from pyexperimenter.child import main; main(supervisor)"
+    "from pyexperimenter.execution.supervision.child import main; main(supervisor)"
 )
 """The program of the process; its argument is the descriptor of the way to the supervisor."""
 
@@ -225,7 +226,7 @@ def _hand_on_logs(settings: LogSettings, watch: SupervisorWatch) -> None:
     logger.setLevel(settings.level)
     logger.propagate = False
     logger.handlers = [_HandOn(watch)]
-    library, shown = str(Path(__file__).parent), warnings.showwarning
+    library, shown = str(Path(pyexperimenter.__file__).parent), warnings.showwarning
 
     def show(message: Any, category: Any, filename: str, *rest: Any, **more: Any) -> None:
         if filename.startswith(library):

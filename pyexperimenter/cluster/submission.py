@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pyexperimenter.config.model import DatabaseConfig
-from pyexperimenter.database.backend import SqliteFile, network_file_system
+from pyexperimenter.database.backends.backend import SqliteFile, network_file_system
 from pyexperimenter.durations import seconds
 from pyexperimenter.exceptions import ExperimentFunctionError, InvalidValueError, SubmissionError
 

@@ -1,0 +1,1 @@
+"""The databases, each with its dialect and its driver."""

@@ -1,0 +1,1 @@
+"""What a worker does: claim, call the function, finish."""

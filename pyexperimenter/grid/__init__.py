@@ -1,0 +1,1 @@
+"""The domains of the keyfields, multiplied to rows. Pure: no database, no clock, no environment."""

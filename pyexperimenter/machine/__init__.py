@@ -1,0 +1,1 @@
+"""What is asked of the machine: SLURM, GPUs, load, locks between processes."""

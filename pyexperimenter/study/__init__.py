@@ -1,0 +1,1 @@
+"""What can be read of a study while it runs, and what it starts from."""
