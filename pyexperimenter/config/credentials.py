@@ -17,11 +17,12 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, InstanceOf, ValidationError, ValidationInfo
 
-from pyexperimenter.config.document import Document, FileProblem, parsed
+from pyexperimenter.config.document import Document, parsed
 from pyexperimenter.config.interpolation import ENVIRONMENT, interpolate
 from pyexperimenter.config.messages import KeyPath, problems_of
 from pyexperimenter.config.model import Credentials, Secret, SshConfig, TlsConfig
 from pyexperimenter.config.schema import Section, Whole
+from pyexperimenter.config.source import FileProblem
 from pyexperimenter.exceptions import DuplicateKeyError, InvalidConfigError, InvalidCredentialsError, UnknownKeyError
 
 _LOGGER = logging.getLogger("py-experimenter")

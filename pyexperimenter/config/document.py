@@ -10,43 +10,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from pyexperimenter.config.messages import KeyPath, dotted
+from pyexperimenter.config import ini_file, yaml_file
+from pyexperimenter.config.messages import dotted
+from pyexperimenter.config.source import FileProblem, Lines
 from pyexperimenter.exceptions import ConfigError, InvalidConfigError, NoConfigFileError
 
 _INI_SUFFIXES = (".cfg", ".ini", ".conf")
-
-
-class FileProblem(Exception):
-    """What is wrong with a file's text, before it can be told which key is meant."""
-
-    def __init__(
-        self,
-        text: str,
-        line: int,
-        column: int | None = None,
-        kind: type[InvalidConfigError] = InvalidConfigError,
-        path: KeyPath = (),
-    ) -> None:
-        super().__init__(text)
-        self.line = line
-        self.column = column
-        self.kind = kind
-        self.path = path
-
-
-class Lines:
-    """The line of every key path. Paths are looked up without regard to letter case, as sections are."""
-
-    def __init__(self) -> None:
-        self._lines: dict[KeyPath, int] = {}
-
-    def __setitem__(self, path: KeyPath, line: int) -> None:
-        self._lines[_folded(path)] = line
-
-    def of(self, path: KeyPath) -> int | None:
-        """Return the line of `path`, or of the nearest section around it."""
-        folded = _folded(path)
-        return next((self._lines[p] for end in range(len(folded), 0, -1) if (p := folded[:end]) in self._lines), None)
 
 
 @dataclass(frozen=True)
@@ -130,8 +99,6 @@ def parsed(content: bytes, path: Path, credentials: bool = False) -> Document:
     FileProblem
         If it cannot be parsed.
     """
-    from pyexperimenter.config import ini_file, yaml_file
-
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -149,7 +116,3 @@ def _is_ini(text: str, path: Path) -> bool:
         return True
     stripped = (line.strip() for line in text.splitlines())
     return next((line.startswith("[") for line in stripped if line and line[0] not in "#;"), False)
-
-
-def _folded(path: KeyPath) -> KeyPath:
-    return tuple(key if type(key) is int else str(key).casefold() for key in path)

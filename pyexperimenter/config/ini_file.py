@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pyexperimenter.config.document import FileProblem, Lines
 from pyexperimenter.config.messages import KeyPath, nearest
+from pyexperimenter.config.source import FileProblem, Lines
 from pyexperimenter.exceptions import (
     DuplicateKeyError,
     InvalidRangeError,

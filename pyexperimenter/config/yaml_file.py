@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pyexperimenter.config.document import FileProblem, Lines
 from pyexperimenter.config.messages import KeyPath, shown
+from pyexperimenter.config.source import FileProblem, Lines
 from pyexperimenter.exceptions import DuplicateKeyError
 
 if TYPE_CHECKING:
