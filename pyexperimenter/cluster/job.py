@@ -12,11 +12,11 @@ from typing import Any
 
 import cloudpickle
 
-from pyexperimenter.cluster.submission import check_database_for_slurm, check_function_elsewhere
+from pyexperimenter.cluster.submission import check_database_for_slurm
 from pyexperimenter.config import ExperimentConfig
 from pyexperimenter.exceptions import InvalidValueError
+from pyexperimenter.execution.function import check_function_elsewhere, check_picklable
 from pyexperimenter.execution.pool import number_of_workers
-from pyexperimenter.execution.supervision.supervisor import check_picklable
 from pyexperimenter.machine.gpus import VARIABLE, given, hand_out
 
 

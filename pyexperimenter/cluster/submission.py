@@ -16,7 +16,7 @@ from typing import Any
 from pyexperimenter.config.model import DatabaseConfig
 from pyexperimenter.database.backends.backend import SqliteFile, network_file_system
 from pyexperimenter.durations import seconds
-from pyexperimenter.exceptions import ExperimentFunctionError, InvalidValueError, SubmissionError
+from pyexperimenter.exceptions import InvalidValueError, SubmissionError
 
 _FOREVER = 100 * 365 * 24 * 60  # minutes
 _POLL = 2.0  # seconds between two questions to SLURM
@@ -218,23 +218,6 @@ def _minutes(duration: Any) -> int | None:
 
 
 # What is checked before anything is submitted
-
-
-def check_function_elsewhere(payload: bytes, path: Sequence[str]) -> None:
-    """Check that a fresh process can load a pickled function.
-
-    Raises
-    ------
-    ExperimentFunctionError
-        If it cannot; the message tells why.
-    """
-    code = "import sys, cloudpickle; sys.path[:] = sys.argv[1:]; cloudpickle.load(sys.stdin.buffer)"
-    done = subprocess.run([sys.executable, "-c", code, *path], input=payload, capture_output=True, check=False)
-    if done.returncode != 0:
-        why = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        raise ExperimentFunctionError(
-            f"a worker could not load the function: {why}; put it into a module that all machines can import"
-        )
 
 
 def check_database_for_slurm(config: DatabaseConfig) -> None:

@@ -1,17 +1,19 @@
-"""The experiment function that a command line names."""
+"""The user's function: loading it by its name, and checking that worker processes can load it."""
 
 from __future__ import annotations
 
 import importlib
 import os
+import subprocess
 import sys
-from collections.abc import Callable
-from difflib import get_close_matches
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pyexperimenter.exceptions import ExperimentFunctionError
+import cloudpickle
+
+from pyexperimenter.exceptions import ExperimentFunctionError, FunctionNotPicklableError
 
 
 def load_function(name: str) -> Callable[..., Any]:
@@ -41,6 +43,41 @@ def load_function(name: str) -> Callable[..., Any]:
             f"{function_name} of {_place(module)} is a {type(function).__name__}, no function"
         )
     return function  # type: ignore[no-any-return]
+
+
+def check_picklable(function: Callable[..., Any]) -> None:
+    """Make sure that a function can be handed to another process.
+
+    Raises
+    ------
+    FunctionNotPicklableError
+        If it cannot; the message names the remedy.
+    """
+    try:
+        cloudpickle.dumps(function)
+    except Exception as error:
+        raise FunctionNotPicklableError(
+            f"the experiment function cannot be handed to a worker's process: {type(error).__name__}: {error}; make "
+            "what it needs inside the function, or set isolation: none in the section Execution to run it in this "
+            "process"
+        ) from error
+
+
+def check_function_elsewhere(payload: bytes, path: Sequence[str]) -> None:
+    """Check that a fresh process can load a pickled function.
+
+    Raises
+    ------
+    ExperimentFunctionError
+        If it cannot; the message tells why.
+    """
+    code = "import sys, cloudpickle; sys.path[:] = sys.argv[1:]; cloudpickle.load(sys.stdin.buffer)"
+    done = subprocess.run([sys.executable, "-c", code, *path], input=payload, capture_output=True, check=False)
+    if done.returncode != 0:
+        why = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise ExperimentFunctionError(
+            f"a worker could not load the function: {why}; put it into a module that all machines can import"
+        )
 
 
 def _from_file(path: Path) -> ModuleType:
@@ -91,6 +128,8 @@ def _place(module: ModuleType) -> str:
 
 def _alternatives(module: ModuleType, name: str) -> str:
     own = [key for key, value in vars(module).items() if callable(value) and value.__module__ == module.__name__]
+    from difflib import get_close_matches
+
     near = get_close_matches(name, own, 1)
     if near:
         return f"; did you mean {near[0]!r}?"

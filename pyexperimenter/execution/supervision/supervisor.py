@@ -8,17 +8,15 @@ from dataclasses import replace
 from enum import Enum, auto
 from typing import Any
 
-import cloudpickle
-
 from pyexperimenter.database.records import Attempt, Usage
 from pyexperimenter.durations import duration_text
-from pyexperimenter.exceptions import ClaimLostError, DatabaseError, FunctionNotPicklableError, WorkerProcessError
+from pyexperimenter.exceptions import ClaimLostError, DatabaseError, WorkerProcessError
 from pyexperimenter.execution.heartbeat import Heart, Pulse, heart_of
 from pyexperimenter.execution.journaling_store import JournalingStore
 from pyexperimenter.execution.stopping import Stop, stop_on
 from pyexperimenter.execution.supervision.child import Answer, Claimed, Ended, NothingOpen, Returned, StopRequest
 from pyexperimenter.execution.supervision.process import ChildProcess
-from pyexperimenter.execution.worker import ExperimentFunction, WorkerReport, WorkerTask, too_many_errors
+from pyexperimenter.execution.worker import WorkerReport, WorkerTask, too_many_errors
 from pyexperimenter.experiment_status import ExperimentStatus
 
 _TICK = 0.2  # seconds between two looks at the clock
@@ -27,24 +25,6 @@ _EXIT = 10.0  # seconds for a process that is through to end by itself
 _EXIT_AFTER_CUT = 1.0  # seconds for a process that we do not hear of any more
 _VAIN_STARTS = 3  # processes that may end without executing anything
 _SHOWN = 4000  # bytes of output in the error of an experiment
-
-
-def check_picklable(function: ExperimentFunction) -> None:
-    """Make sure that a function can be handed to another process.
-
-    Raises
-    ------
-    FunctionNotPicklableError
-        If it cannot; the message names the remedy.
-    """
-    try:
-        cloudpickle.dumps(function)
-    except Exception as error:
-        raise FunctionNotPicklableError(
-            f"the experiment function cannot be handed to a worker's process: {type(error).__name__}: {error}; make "
-            "what it needs inside the function, or set isolation: none in the section Execution to run it in this "
-            "process"
-        ) from error
 
 
 def supervise(task: WorkerTask) -> WorkerReport:
