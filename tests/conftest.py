@@ -11,16 +11,11 @@ from typing import Any
 import hypothesis
 import pytest
 
-from tests.support.servers import (
-    MYSQL_URL,
-    MYSQLD,
-    PrivateMariaDB,
-    PrivateMySQL,
-    PrivatePostgreSQL,
-    Server,
-    ServerUnavailable,
-    server_from_url,
-)
+from tests.support.mariadb import PrivateMariaDB
+from tests.support.mysql import MYSQL_URL, MYSQLD, PrivateMySQL, server_from_url
+from tests.support.postgresql import PrivatePostgreSQL
+from tests.support.private_server import ServerUnavailable, Throwaway
+from tests.support.server import Server
 from tests.support.slurm import SlurmCluster
 from tests.support.target import Target, write_credentials
 
@@ -52,7 +47,7 @@ class Servers:
 
     def close(self) -> None:
         for server in self._running.values():
-            if isinstance(server, PrivateMariaDB | PrivatePostgreSQL | SlurmCluster):
+            if isinstance(server, Throwaway):
                 server.close()
         self._running.clear()
 

@@ -20,7 +20,7 @@ from pyexperimenter.exceptions import (
     ServerUnreachableError,
     TransientDatabaseError,
 )
-from tests.support.servers import PrivatePostgreSQL
+from tests.support.postgresql import PrivatePostgreSQL
 from tests.support.study import experimenter, store, study, wait_until, worker
 from tests.support.target import Target, write_credentials
 
@@ -68,10 +68,10 @@ def test_a_socket(private_postgresql: PrivatePostgreSQL, tmp_path: Path) -> None
     private_postgresql.create_database("pe")
     file = write_credentials(tmp_path / "c.yml", private_postgresql)
     target = Target("postgresql", "postgresql", "pe", private_postgresql, file)
-    socket = private_postgresql._directory / f".s.PGSQL.{private_postgresql.port}"
+    socket = private_postgresql.home / f".s.PGSQL.{private_postgresql.port}"
     through = changed(target, tmp_path / "s.yml", "connection", unix_socket=str(socket), server="not.reached", port=1)
     assert experimenter(through).fill_table_from_config() == (6, 0)
-    port, directory = private_postgresql.port, str(private_postgresql._directory)
+    port, directory = private_postgresql.port, str(private_postgresql.home)
     through = changed(target, tmp_path / "s.yml", "connection", unix_socket=directory, server="not.reached", port=port)
     assert experimenter(through).fill_table_from_config() == (0, 6)
 

@@ -14,7 +14,9 @@ import pymysql
 import pytest
 import yaml
 
-from tests.support.servers import PrivateMariaDB, Server, ServerUnavailable, server_from_url
+from tests.support.mariadb import PrivateMariaDB
+from tests.support.mysql import MySQLServer, server_from_url
+from tests.support.private_server import ServerUnavailable
 from tests.support.target import Target
 
 
@@ -53,7 +55,7 @@ def test_awkward_password_is_needed_and_works(mariadb_target: Target) -> None:
     assert set("@'\"%") <= set(server.password)
     assert "MariaDB" in server.version
     with pytest.raises(pymysql.OperationalError):
-        Server("wrong", server.host, server.port, server.user, "wrong").connect()
+        MySQLServer("wrong", server.host, server.port, server.user, "wrong").connect()
 
 
 def test_server_is_taken_from_a_url(mariadb_target: Target) -> None:
@@ -89,7 +91,7 @@ def test_killed_server_keeps_what_was_committed(private_mariadb: PrivateMariaDB)
 def test_server_does_not_outlive_a_killed_owner(private_mariadb: PrivateMariaDB) -> None:
     """SIGKILL leaves the owner no time to stop its server."""
     code = (
-        "import time; from tests.support.servers import PrivateMariaDB\n"
+        "import time; from tests.support.mariadb import PrivateMariaDB\n"
         "print(PrivateMariaDB().port, flush=True); time.sleep(600)"
     )
     with tempfile.TemporaryDirectory(prefix="pe-") as left_behind:
@@ -98,7 +100,7 @@ def test_server_does_not_outlive_a_killed_owner(private_mariadb: PrivateMariaDB)
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as owner:
             assert owner.stdout is not None
             port = int(owner.stdout.readline())
-            orphan = Server("orphan", "127.0.0.1", port, private_mariadb.user, private_mariadb.password)
+            orphan = MySQLServer("orphan", "127.0.0.1", port, private_mariadb.user, private_mariadb.password)
             orphan.connect().close()
             owner.kill()
         with pytest.raises(pymysql.OperationalError):

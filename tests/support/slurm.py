@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import os
-import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,10 +13,10 @@ from pathlib import Path
 
 import psutil
 
-from tests.support.servers import Server, ServerUnavailable, free_port
+from tests.support.private_server import START_SECONDS, ServerUnavailable, Throwaway, find_program, free_port, launch
+from tests.support.server import Server
 
 _NODE = "SLURMD_NODENAME"  # SLURM gives it to jobs; here the daemons of a node have it, too
-START_SECONDS = 60
 COMMAND_SECONDS = 60
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}  # of a job's states
 
@@ -84,7 +81,7 @@ StorageLoc={database}
 """
 
 
-class SlurmCluster:
+class SlurmCluster(Throwaway):
     """A throw-away SLURM: own directory, own ports, every process of it ended with it, those of its jobs too.
 
     Parameters
@@ -97,17 +94,16 @@ class SlurmCluster:
 
     def __init__(self, nodes: int, cpus: int, accounting: tuple[Server, str] | None = None) -> None:
         programs = ["munged", "slurmctld", "slurmd", "sbatch", *["slurmdbd", "sacct"][: 2 * bool(accounting)]]
-        self._programs = {name: _find(name) for name in programs}
+        packages = "slurmctld slurmd slurmdbd slurm-client munge"
+        self._programs = {name: find_program(name, packages) for name in programs}
+        super().__init__("slurm")
         self.nodes = [f"n{index}" for index in range(nodes)]
-        self._owner = os.getpid()
-        self._home = Path(tempfile.mkdtemp(prefix="pe-slurm-"))
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
-        self._home.chmod(0o755)  # munged insists
+        self.home.chmod(0o755)  # munged insists
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH"))},
-            "SLURM_CONF": str(self._home / "slurm.conf"),
+            "SLURM_CONF": str(self.home / "slurm.conf"),
         }
-        atexit.register(self.close)
         try:
             self._configure(cpus, accounting)
             self._start(accounting is not None)
@@ -170,23 +166,19 @@ class SlurmCluster:
         self.run("scancel", "--quiet", f"--user={_user()}")
         self._wait_for(self._is_idle, "come to rest")
 
-    def close(self) -> None:
-        """End everything that was started here, and by its jobs, and remove its files."""
-        if os.getpid() != self._owner:  # a forked child inherits atexit's list, but not the cluster
-            return
+    def stop(self) -> None:
+        """End everything that was started here, and by its jobs."""
         while found := self._processes():
             for process in found:
                 with suppress(psutil.Error):
                     process.kill()
             for daemon in self._daemons.values():
                 daemon.wait()
-        shutil.rmtree(self._home, ignore_errors=True)
-        atexit.unregister(self.close)
 
     # Helpers
 
     def _configure(self, cpus: int, accounting: tuple[Server, str] | None) -> None:
-        home, host, user = self._home, socket.gethostname().partition(".")[0], _user()
+        home, host, user = self.home, socket.gethostname().partition(".")[0], _user()
         conf = CONF.format(
             home=home, host=host, user=user, port=free_port(), accounting="slurmdbd" if accounting else "none"
         )
@@ -217,7 +209,7 @@ class SlurmCluster:
         key.write_bytes(os.urandom(128))
 
     def _start(self, with_accounting: bool) -> None:
-        munge = self._home / "munge"
+        munge = self.home / "munge"
         self._launch(
             "munged",
             "--foreground",
@@ -225,7 +217,7 @@ class SlurmCluster:
             f"--key-file={munge / 'key'}",
             f"--socket={munge / 'socket'}",
             f"--pid-file={munge / 'pid'}",
-            f"--log-file={self._home / 'munged.log'}",
+            f"--log-file={self.home / 'munged.log'}",
             f"--seed-file={munge / 'seed'}",
         )
         self._wait_for((munge / "socket").exists, "start munged")
@@ -243,17 +235,10 @@ class SlurmCluster:
         self._launch("slurmd", "-D", "-N", node, node=node)
 
     def _launch(self, program: str, *arguments: str, node: str | None = None) -> None:
-        # setpriv: if this process is killed, so that neither a fixture nor atexit runs, the kernel kills the daemon.
-        guard = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
         name = node or program
-        with (self._home / f"{name}.out").open("wb") as out:
-            self._daemons[name] = subprocess.Popen(
-                [*guard, self._programs[program], *arguments],
-                env={**self.environment, **({_NODE: node} if node else {})},
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-            )
+        environment = {**self.environment, **({_NODE: node} if node else {})}
+        command = [self._programs[program], *arguments]
+        self._daemons[name] = launch(command, self.home / f"{name}.out", env=environment)
 
     def _is_idle(self) -> bool:
         """Tell whether every node is up and does nothing."""
@@ -272,7 +257,7 @@ class SlurmCluster:
 
     def _last_words(self) -> str:
         lines = []
-        for log in [*self._home.glob("*.log"), *self._home.glob("*.out")]:
+        for log in [*self.home.glob("*.log"), *self.home.glob("*.out")]:
             lines += [
                 line for line in log.read_text(errors="replace").splitlines() if "error" in line or "fatal" in line
             ]
@@ -294,19 +279,9 @@ class SlurmCluster:
         if environment.get("SLURM_CONF") == self.environment["SLURM_CONF"] and process.pid != self._owner:
             return environment.get(_NODE, "")
         if process.name() == "slurmstepd":  # it writes its title over its environment
-            logs = {str(self._home / f"slurmd-{node}.log"): node for node in self.nodes}
+            logs = {str(self.home / f"slurmd-{node}.log"): node for node in self.nodes}
             return next((logs[file.path] for file in process.open_files() if file.path in logs), None)
         return None
-
-
-def _find(program: str) -> str:
-    found = shutil.which(program) or shutil.which(program, path="/usr/sbin")  # where a user's PATH does not look
-    if found is None:
-        raise ServerUnavailable(
-            f"there is no {program} on PATH or in /usr/sbin; "
-            "apt-get install slurmctld slurmd slurmdbd slurm-client munge"
-        )
-    return found
 
 
 def _user() -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from tests.support.servers import Server
+from tests.support.server import Server
 
 A_FILE_AND_A_SERVER = ["sqlite", "mariadb"]  # enough databases for tests of processes
 

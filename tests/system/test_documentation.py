@@ -40,7 +40,7 @@ from pyexperimenter import ExperimentStatus
 from pyexperimenter.cli import main
 from pyexperimenter.config import ExperimentConfig, load_config
 from pyexperimenter.config.schema import ConfigFile, Experiment, Table
-from tests.support.servers import Server
+from tests.support.server import Server
 from tests.support.target import Target
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.servers import PrivateMariaDB
+from tests.support.mariadb import PrivateMariaDB
 from tests.support.study import experimenter, study
 from tests.support.target import Target, write_credentials
 

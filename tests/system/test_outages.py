@@ -21,8 +21,9 @@ import pytest
 from pyexperimenter import ExperimentStatus, PyExperimenter, PyExperimenterError, ResultProcessor
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import DatabaseError, DatabaseFullError, ResultsInJournalError, ServerUnreachableError
+from tests.support.mariadb import PrivateMariaDB
+from tests.support.postgresql import PrivatePostgreSQL
 from tests.support.proxies import CutOffWorker, Proxy, leading_nowhere, through_port
-from tests.support.servers import PrivateMariaDB, PrivatePostgreSQL
 from tests.support.study import credentials, experimenter, isolations, outcomes, statuses, store, study, wait_until
 from tests.support.target import Target, write_credentials
 
@@ -675,7 +676,7 @@ def no_room(target: Target, table: str) -> Iterator[None]:
     """
     assert isinstance(target.server, PrivatePostgreSQL)
     ((place,),) = target.query("SELECT pg_relation_filepath(CAST(? AS regclass))", table)
-    file = target.server._directory / "data" / place
+    file = target.server.home / "data" / place
     assert file.stat().st_size == 0
     aside = file.rename(file.with_name(f"{file.name}.aside"))
     file.symlink_to("/dev/full")

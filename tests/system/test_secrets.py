@@ -22,7 +22,7 @@ from pyexperimenter import PyExperimenter
 from pyexperimenter.config import Secret, load_config
 from pyexperimenter.database.ssh.tunnel import open_tunnel
 from pyexperimenter.execution.worker import WorkerTask
-from tests.support.servers import Server
+from tests.support.server import Server
 from tests.support.sshd import SshServer, running
 from tests.support.study import study, wait_until
 from tests.support.target import Target

@@ -18,7 +18,9 @@ from cryptography import x509
 from pyexperimenter import PyExperimenter
 from pyexperimenter.exceptions import AccessDeniedError, DatabaseConnectionError, DatabaseError
 from tests.support.authority import Authority
-from tests.support.servers import PrivateMariaDB, PrivatePostgreSQL, Server
+from tests.support.mariadb import PrivateMariaDB
+from tests.support.postgresql import PrivatePostgreSQL
+from tests.support.server import Server
 from tests.support.sshd import running
 from tests.support.study import study
 from tests.support.target import Target

@@ -26,7 +26,8 @@ import yaml
 from pyexperimenter.config.model import Secret, SshConfig
 from pyexperimenter.database.ssh.tunnel import Tunnel, open_tunnel
 from pyexperimenter.exceptions import SshTunnelError
-from tests.support.servers import Server
+from tests.support.mysql import MySQLServer
+from tests.support.server import Server
 from tests.support.sshd import PASSPHRASE, SshServer, answers, make_key, running
 from tests.support.study import experimenter, study, wait_until
 from tests.support.target import Target
@@ -63,7 +64,7 @@ def through(tunnel: Tunnel, target: Target) -> Any:
     """Connect to the database by the tunnel."""
     server = database(target)
     assert tunnel.port != server.port
-    return Server("tunnelled", tunnel.host, tunnel.port, server.user, server.password).connect(target.database)
+    return MySQLServer("tunnelled", tunnel.host, tunnel.port, server.user, server.password).connect(target.database)
 
 
 def check_query(tunnel: Tunnel, target: Target) -> None:
@@ -359,7 +360,7 @@ def test_database_that_the_server_cannot_reach_is_told(sshd: SshServer, caplog: 
         port = reserved.getsockname()[1]
         tunnel = open_tunnel(sshd.config(remote_port=port), "localhost", 3306)
         with caplog.at_level(logging.ERROR), pytest.raises(pymysql.OperationalError):
-            Server("nowhere", tunnel.host, tunnel.port, "anybody", WRONG).connect()
+            MySQLServer("nowhere", tunnel.host, tunnel.port, "anybody", WRONG).connect()
         wait_until(lambda: str(port) in caplog.text)
     tunnel.close()
 
