@@ -332,6 +332,9 @@ class PyExperimenter(Study):
         ------
         MissingTableError
             If there is no table yet.
+        InvalidColumnError, InvalidValueError, DatabaseQueryError
+            If `where` or `order_by` names a column that the table does not have, or is not valid SQL. Nothing was
+            started.
         FunctionNotPicklableError
             If the function cannot be handed to a process of its own.
         InvalidValueError
@@ -348,6 +351,7 @@ class PyExperimenter(Study):
         if supervised:
             check_picklable(experiment_function)
         self._prepare_execution()
+        self._check_selection(where, order_by)
         self.sync()
         shares = limits(number_of_workers(self.config.n_jobs if n_jobs is None else n_jobs), max_experiments)
         allowed = allowance(_seconds(stop_after), os.environ)
@@ -426,6 +430,8 @@ class PyExperimenter(Study):
         ------
         MissingTableError, DatabaseConnectionError
             If the database cannot be reached from here or has no table.
+        InvalidColumnError, InvalidValueError, DatabaseQueryError
+            If `where` or `order_by` is wrong, as for `execute`.
         ExperimentFunctionError, FunctionNotPicklableError
             If the function cannot be loaded elsewhere.
         InvalidValueError
@@ -449,6 +455,7 @@ class PyExperimenter(Study):
             options,
         )
         self._prepare_execution()
+        self._check_selection(where, order_by)
         submission = submit(job, workers, cluster, Path(folder), options, self.config.execution.grace)
         self.logger.info("%d workers were submitted to %s: %s", workers, cluster, ", ".join(submission.job_ids))
         return submission
@@ -683,6 +690,10 @@ class PyExperimenter(Study):
                 f"there is no table {self.config.table.name} in {self._store.database}; fill it first"
             )
         self._store.tables.create(codecarbon=self._codecarbon is not None, identity=False)
+
+    def _check_selection(self, where: Where, order_by: OrderBy) -> None:
+        """Raise here what each worker's first claim would raise. The query returns no rows."""
+        self._store.table_rows(where, ["ID"], order_by, limit=0)
 
     def _is_supervised(self) -> bool:
         execution = self.config.execution

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from pyexperimenter import PyExperimenter
 from pyexperimenter.cluster import submission
 from pyexperimenter.exceptions import (
     DatabaseError,
+    DatabaseQueryError,
     ExperimentFunctionError,
     FunctionNotPicklableError,
+    InvalidColumnError,
     InvalidValueError,
     SubmissionError,
 )
@@ -67,6 +70,31 @@ def test_a_cancelled_job_gives_its_experiment_back(target: Target, tmp_path: Pat
 
 
 # Before
+
+
+WRONG_SELECTIONS = {
+    "column": ({"where": {"sed": 1}}, InvalidColumnError, "the table has no column 'sed'"),
+    "order": ({"order_by": "-sed"}, InvalidColumnError, "the table has no column 'sed'"),
+    "value": ({"where": {"seed": "one"}}, InvalidValueError, "seed"),
+    "SQL": ({"where": "sed = 1"}, DatabaseQueryError, "sed"),
+}
+
+
+@pytest.mark.parametrize(("wrong", "error", "message"), WRONG_SELECTIONS.values(), ids=WRONG_SELECTIONS)
+def test_wrong_where_or_order_by_starts_nothing(
+    fleet: PyExperimenter, tmp_path: Path, wrong: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    calls: list[Callable[[], Any]] = [
+        lambda: fleet.get_table(**wrong),
+        lambda: fleet.execute(work, **wrong),
+        lambda: fleet.submit(work, cluster="local", folder=tmp_path / "jobs", **wrong),
+    ]
+    for call in calls:
+        with pytest.raises(error, match=message):
+            call()
+    assert fleet.counts()["created"] == 6
+    assert len(fleet.get_attempts()) == 0
+    assert not (tmp_path / "jobs").exists()
 
 
 def test_a_function_that_cannot_be_loaded_elsewhere_is_refused(
