@@ -69,12 +69,9 @@ if TYPE_CHECKING:
     from pyexperimenter.experiment_status import ExperimentStatus
     from pyexperimenter.experimenter import PyExperimenter
     from pyexperimenter.result_processor import ResultProcessor
-    from pyexperimenter.study.inspection import (
-        ErrorGroup,
-        ExperimentDetails,
-        StudyStatus,
-        WorkerState,
-    )
+    from pyexperimenter.study.details import ExperimentDetails
+    from pyexperimenter.study.errors import ErrorGroup
+    from pyexperimenter.study.status import StudyStatus, WorkerState
 
 __all__ = [
     "AccessDeniedError",
@@ -148,15 +145,15 @@ __all__ = [
 # Where a name is defined. Those that are not listed are errors.
 _MODULES = {
     "Comparison": "analysis",
-    "ErrorGroup": "study.inspection",
-    "ExperimentDetails": "study.inspection",
+    "ErrorGroup": "study.errors",
+    "ExperimentDetails": "study.details",
     "ExperimentStatus": "experiment_status",
     "FillCount": "database.records",
     "PyExperimenter": "experimenter",
     "ResultProcessor": "result_processor",
-    "StudyStatus": "study.inspection",
+    "StudyStatus": "study.status",
     "Submission": "cluster.submission",
-    "WorkerState": "study.inspection",
+    "WorkerState": "study.status",
 }
 
 

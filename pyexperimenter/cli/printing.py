@@ -14,7 +14,7 @@ from pyexperimenter.durations import duration_text
 from pyexperimenter.jsonable import is_missing, jsonable
 
 if TYPE_CHECKING:
-    from pyexperimenter.study.inspection import StudyStatus
+    from pyexperimenter.study.status import StudyStatus
 
 COLOURS = {"created": "blue", "running": "cyan", "done": "green", "error": "red", "paused": "yellow"}
 _WIDEST = 60  # characters of a cell

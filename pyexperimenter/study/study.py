@@ -17,14 +17,9 @@ from pyexperimenter.exceptions import (
     MissingTableError,
     PyExperimenterError,
 )
-from pyexperimenter.study.inspection import (
-    ErrorGroup,
-    ExperimentDetails,
-    StudyStatus,
-    details_of,
-    error_groups,
-    status_of,
-)
+from pyexperimenter.study.details import ExperimentDetails, details_of
+from pyexperimenter.study.errors import ErrorGroup, error_groups
+from pyexperimenter.study.status import StudyStatus, status_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,7 @@ import pytest
 
 from pyexperimenter import ExperimentStatus, PyExperimenter
 from pyexperimenter.exceptions import InvalidExperimentError
-from pyexperimenter.study.inspection import StudyStatus
+from pyexperimenter.study.status import StudyStatus
 from tests.support.study import experimenter, store, study, worker
 from tests.support.target import Target
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyexperimenter.study.inspection import _summary, normalized
+from pyexperimenter.study.errors import _summary, normalized
 
 
 def trace(function: Callable[[], Any]) -> str:

@@ -1,0 +1,135 @@
+"""Experiments in error, grouped by what went wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyexperimenter.database.reader import ExperimentReader
+from pyexperimenter.study.details import readable
+
+_EXAMPLES = 5  # IDs named of a group of errors
+
+
+@dataclass(frozen=True)
+class ErrorGroup:
+    """Experiments that failed in the same way.
+
+    Attributes
+    ----------
+    summary : str
+        The exception of the traceback, without particulars in which they differ.
+    count : int
+        How many there are.
+    example_ids : sequence of int
+        Some of them.
+    shared : Mapping
+        Keyfields that have one value in all of them, but others elsewhere in the table.
+    error : str
+        The error of the first example.
+    """
+
+    summary: str
+    count: int
+    example_ids: Sequence[int]
+    shared: Mapping[str, Any]
+    error: str
+
+
+@dataclass
+class _Group:
+    """What is kept of a group of errors while they are read."""
+
+    error: str
+    summary: str
+    shared: dict[str, Any]
+    count: int = 0
+    ids: list[int] = field(default_factory=list)
+
+    def add(self, experiment_id: int, keyfields: Mapping[str, Any], summary: str) -> None:
+        self.count += 1
+        if summary != self.summary:
+            self.summary = _without_particulars(self.summary)
+        if len(self.ids) < _EXAMPLES:
+            self.ids.append(experiment_id)
+        self.shared = {name: value for name, value in self.shared.items() if keyfields[name] == value}
+
+
+def error_groups(reader: ExperimentReader) -> list[ErrorGroup]:
+    """Put the experiments in error together that failed alike; the largest group first."""
+    types = reader.schema.keyfields
+    groups: dict[str, _Group] = {}
+    everywhere: dict[str, Any] | None = None  # the keyfields with one value in all that is in error
+    for experiment_id, *values, error in reader.error_rows():
+        keyfields = dict(zip(types, values, strict=True))
+        everywhere = keyfields if everywhere is None else everywhere
+        everywhere = {name: value for name, value in everywhere.items() if keyfields[name] == value}
+        text = "" if error is None else str(error)
+        summary = _summary(text)
+        groups.setdefault(normalized(text), _Group(text, summary, keyfields)).add(experiment_id, keyfields, summary)
+    found = sorted(groups.values(), key=lambda group: group.count, reverse=True)
+    constant = {name for name in everywhere or () if not reader.has_other(name, found[0].ids[0])}
+    return [
+        ErrorGroup(
+            group.summary,
+            group.count,
+            group.ids,
+            {
+                name: readable(name, value, types)
+                for name, value in group.shared.items()
+                if group.count > 1 and name not in constant
+            },
+            group.error,
+        )
+        for group in found
+    ]
+
+
+def normalized(error: str | None) -> str:
+    """Return an error without what differs between two of its kind: numbers, addresses, quoted texts, paths.
+
+    Examples
+    --------
+    >>> normalized("ValueError: seed 7 of 'iris' at 0x7f3a") == normalized("ValueError: seed 12 of 'wine' at 0x81bc")
+    True
+    """
+    return "\n".join(
+        _FOLDER.sub(r"\1", line) if _is_place(line) else _without_particulars(line) for line in _telling_lines(error)
+    )
+
+
+def _telling_lines(error: str | None) -> Iterator[str]:
+    """Yield the lines that count: of a traceback the places and the exception, not the code between them."""
+    for line in (error or "").partition("\nThe last that it printed:")[0].splitlines():
+        line = _MARGIN.sub("", line)
+        if _is_place(line) or not line.startswith(" "):
+            yield line
+
+
+# In time linear in the line's length, which may be of megabytes.
+_MARGIN = re.compile(r"^ +[|+][-+]* ?")  # of the parts of an exception group
+_FOLDER = re.compile(r'^(  File ")[^"]*/')
+_QUOTED = re.compile(r"""(?<!\w)[bru]{0,2}(?:'[^']*'|"[^"]*")""", re.I)  # not the apostrophe of "can't"
+_WORD = re.compile(r"[^\s'\"(),:;=<>\[\]{}]+")
+_NUMBER = re.compile(r"0x[0-9a-fA-F]+|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
+
+
+def _is_place(line: str) -> bool:
+    return line.startswith("  File ")
+
+
+def _without_particulars(line: str) -> str:
+    line = _QUOTED.sub("'…'", line)
+    if "/" in line:
+        line = _WORD.sub(lambda word: "…" if "/" in word[0] else word[0], line)
+    return _NUMBER.sub("…", line)
+
+
+def _summary(error: str) -> str:
+    """Return the line that says most: of a traceback the exception's, which stands behind the last place."""
+    lines = [line for line in _telling_lines(error) if line.strip()]
+    places = [index for index, line in enumerate(lines) if _is_place(line)]
+    behind = lines[places[-1] + 1 :] if places else lines
+    return (behind or lines or ["no error text"])[0].strip()

@@ -1,0 +1,146 @@
+"""How far a study is: experiments by status, the rate, the time to go, the workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from html import escape
+from typing import Any
+
+from pyexperimenter.database.reader import ExperimentReader
+from pyexperimenter.durations import duration_text
+
+_WINDOW = timedelta(hours=1)  # in which finished experiments tell how fast it goes
+_PAUSE = timedelta(minutes=1)  # between two experiments, in which nobody need hold one
+_COLOURS = {"done": "#2e9e5b", "error": "#d1483f", "paused": "#e0a83c", "running": "#3f8fd1", "created": "#d8d8d8"}
+
+
+@dataclass(frozen=True)
+class WorkerState:
+    """A worker that holds an experiment.
+
+    Attributes
+    ----------
+    experiment_id : int
+        What it executes.
+    worker : str
+        Its identity.
+    machine : str
+        Where it is.
+    pid : int
+        Its process there.
+    job_id : str or None
+        Its cluster job.
+    running_seconds : float
+        How long the execution has lasted.
+    silent_seconds : float
+        How long ago its last heartbeat was.
+    alive : bool
+        Whether its lease has not run out.
+    """
+
+    experiment_id: int
+    worker: str
+    machine: str
+    pid: int
+    job_id: str | None
+    running_seconds: float
+    silent_seconds: float
+    alive: bool
+
+
+@dataclass(frozen=True)
+class StudyStatus:
+    """How far a study is.
+
+    Attributes
+    ----------
+    counts : Mapping of str to int
+        Experiments by status.
+    finished_per_hour : float or None
+        How fast they end lately: in the last hour, or in twice the time that one takes, if that is longer. None if none
+        did.
+    eta_seconds : float or None
+        How long what is open and running will take at that rate: 0 if all is finished, None if nobody is at work.
+    workers : sequence of WorkerState
+        Who executes at the moment.
+    """
+
+    counts: Mapping[str, int]
+    finished_per_hour: float | None
+    eta_seconds: float | None
+    workers: Sequence[WorkerState]
+
+    @property
+    def total(self) -> int:
+        """Number of experiments."""
+        return sum(self.counts.values())
+
+    def _repr_html_(self) -> str:
+        share = f" ({self.counts['done'] / self.total:.0%} done)" if self.total else ""
+        alive = sum(worker.alive for worker in self.workers)
+        facts = {f"{name} experiments": f"{count:,}" for name, count in self.counts.items()}
+        facts["all experiments"] = f"{self.total:,}{share}"
+        if self.finished_per_hour is not None:
+            facts["finished an hour"] = f"{self.finished_per_hour:,.3g}"
+        if self.eta_seconds is not None:
+            facts["time to go"] = duration_text(round(self.eta_seconds))
+        facts["workers alive"] = f"{alive:,}"
+        facts["workers silent, lease over"] = f"{len(self.workers) - alive:,}"
+        cells = "".join(
+            f'<tr><th style="text-align: left">{escape(name)}</th><td style="text-align: right">{fact}</td></tr>'
+            for name, fact in facts.items()
+        )
+        return f"{self._bar()}<table>{cells}</table>"
+
+    def _bar(self) -> str:
+        parts = "".join(
+            f'<div title="{name}" style="width: {self.counts[name] / self.total:.2%}; background: {colour}"></div>'
+            for name, colour in _COLOURS.items()
+            if self.counts[name]
+        )
+        return f'<div style="display: flex; width: 24em; height: 0.8em; background: #d8d8d8">{parts}</div>'
+
+
+def status_of(reader: ExperimentReader) -> StudyStatus:
+    """Look how far a study is."""
+    counts = reader.counts()
+    now, ended, running = reader.activity()
+    workers = [_worker(now, *row) for row in running]
+    rate = _per_hour(now, ended)
+    left = counts["created"] + counts["running"]
+    eta = None
+    if not left:
+        eta = 0.0
+    elif rate and (any(worker.alive for worker in workers) or now - max(end for _, end in ended) < _PAUSE):
+        eta = left / rate * 3600
+    return StudyStatus(counts, rate, eta, workers)
+
+
+def _per_hour(now: datetime, executions: Sequence[tuple[datetime, datetime]]) -> float | None:
+    """Return how many executions, given by start and end, ended in an hour lately; None if none did."""
+    if not executions:
+        return None
+    lengths = sum((end - start for start, end in executions), timedelta())
+    since = now - max(_WINDOW, 2 * lengths / len(executions))
+    recent = [(start, end) for start, end in executions if end > since]
+    if not recent:
+        return None
+    # From the first start on, as the first end says nothing: all of several workers have theirs at about the same time.
+    since = max(since, min(start for start, _ in recent))
+    return len(recent) / max((now - since).total_seconds(), 0.001) * 3600
+
+
+def _worker(now: datetime, *row: Any) -> WorkerState:
+    experiment_id, worker, machine, pid, job_id, started, heartbeat, lease_until = row
+    return WorkerState(
+        experiment_id,
+        worker,
+        machine,
+        pid,
+        job_id,
+        (now - started).total_seconds(),
+        (now - heartbeat).total_seconds(),
+        lease_until is None or lease_until >= now,
+    )
