@@ -51,7 +51,7 @@ class Tls(Section):
     ca: str | None = None
     cert: str | None = None
     key: str | None = None
-    verify: bool = True
+    verify: bool = TlsConfig.verify
 
 
 class Standard(Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pyexperimenter.fieldtypes import FieldType
 from pyexperimenter.grid.grid import Grid
@@ -113,17 +113,17 @@ class TableConfig:
 class ExecutionConfig:
     """How workers run experiments. Durations are in seconds."""
 
-    isolation: str = "process"
+    isolation: Literal["process", "none"] = "process"
     time_limit: float | None = None
     min_time: float | None = None
     retries: int = 0
-    retry_on: Sequence[str] = ()
-    no_retry_on: Sequence[str] = ()
+    retry_on: tuple[str, ...] = ()
+    no_retry_on: tuple[str, ...] = ()
     max_lost: int = 3
     heartbeat: float = 60.0
     lease: float = 300.0
     grace: float = 20.0
-    signals: Sequence[str] = ("SIGTERM", "SIGINT", "SIGUSR1")
+    signals: tuple[str, ...] = ("SIGTERM", "SIGINT", "SIGUSR1")
     stop_after_errors: int = 20
     echo: bool = False
     max_outage: float = 600.0

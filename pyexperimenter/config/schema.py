@@ -25,6 +25,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaV
 from pydantic_core import PydanticCustomError, core_schema
 
 from pyexperimenter.config.messages import nearest, shown
+from pyexperimenter.config.model import ExecutionConfig
 from pyexperimenter.durations import seconds
 from pyexperimenter.fieldtypes import TYPE_NAMES, FieldType, unwrap
 
@@ -327,27 +328,46 @@ class Database(Section):
     logtables: LogTables = Field({}, description="Side tables of intermediate values: name -> columns.")
 
 
+_DEFAULT = ExecutionConfig()  # workers read it without pydantic, so the defaults are there
+
+
 class Execution(Section):
     """How workers run experiments."""
 
-    isolation: Literal["process", "none"] = Field("process", description="Run experiments in child processes, or here.")
-    time_limit: Duration | None = Field(None, description="An experiment that takes longer is killed.")
-    min_time: Duration | None = Field(None, description="Time that must be left of the job to start an experiment.")
-    retries: Whole = Field(0, ge=0, description="How often a failed experiment is run again.")
-    retry_on: NameOrNames = Field((), description="Exceptions worth another run; none named: all are.")
-    no_retry_on: NameOrNames = Field((), description="These exceptions are not worth another run.")
-    max_lost: Whole = Field(3, ge=1, description="An experiment that lost its worker so often is an error.")
-    heartbeat: Duration = Field(60.0, description="How often a worker says that it is alive.")
-    lease: Duration = Field(300.0, description="Without a heartbeat for so long, a worker counts as dead.")
-    grace: Duration = Field(20.0, description="Time an experiment has to end when the worker is asked to stop.")
-    signals: Signals = Field(("SIGTERM", "SIGINT", "SIGUSR1"), description="What asks a worker to stop.")
-    stop_after_errors: Whole = Field(20, ge=0, description="A worker stops after so many errors in a row; 0: never.")
-    echo: bool = Field(False, description="Whether what experiments print is shown while they run.")
-    max_outage: Duration = Field(600.0, description="How long a worker waits for a database that is away.")
-    journal: str | None = Field(None, description="Directory for what could not be written to the database.")
-    gpus: Whole = Field(0, ge=0, description="GPUs of each worker, whose IDs stand in its CUDA_VISIBLE_DEVICES.")
+    isolation: Literal["process", "none"] = Field(
+        _DEFAULT.isolation, description="Run experiments in child processes, or here."
+    )
+    time_limit: Duration | None = Field(_DEFAULT.time_limit, description="An experiment that takes longer is killed.")
+    min_time: Duration | None = Field(
+        _DEFAULT.min_time, description="Time that must be left of the job to start an experiment."
+    )
+    retries: Whole = Field(_DEFAULT.retries, ge=0, description="How often a failed experiment is run again.")
+    retry_on: NameOrNames = Field(_DEFAULT.retry_on, description="Exceptions worth another run; none named: all are.")
+    no_retry_on: NameOrNames = Field(_DEFAULT.no_retry_on, description="These exceptions are not worth another run.")
+    max_lost: Whole = Field(
+        _DEFAULT.max_lost, ge=1, description="An experiment that lost its worker so often is an error."
+    )
+    heartbeat: Duration = Field(_DEFAULT.heartbeat, description="How often a worker says that it is alive.")
+    lease: Duration = Field(_DEFAULT.lease, description="Without a heartbeat for so long, a worker counts as dead.")
+    grace: Duration = Field(
+        _DEFAULT.grace, description="Time an experiment has to end when the worker is asked to stop."
+    )
+    signals: Signals = Field(_DEFAULT.signals, description="What asks a worker to stop.")
+    stop_after_errors: Whole = Field(
+        _DEFAULT.stop_after_errors, ge=0, description="A worker stops after so many errors in a row; 0: never."
+    )
+    echo: bool = Field(_DEFAULT.echo, description="Whether what experiments print is shown while they run.")
+    max_outage: Duration = Field(
+        _DEFAULT.max_outage, description="How long a worker waits for a database that is away."
+    )
+    journal: str | None = Field(
+        _DEFAULT.journal, description="Directory for what could not be written to the database."
+    )
+    gpus: Whole = Field(
+        _DEFAULT.gpus, ge=0, description="GPUs of each worker, whose IDs stand in its CUDA_VISIBLE_DEVICES."
+    )
     function: str | None = Field(
-        None,
+        _DEFAULT.function,
         pattern=r"^[^:]+:[^:]+$",
         description="The experiment function for the command line, as module:function or file.py:function.",
     )
