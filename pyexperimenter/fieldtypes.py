@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from decimal import Decimal
@@ -17,6 +16,7 @@ from enum import Enum
 from typing import Any
 
 from pyexperimenter.exceptions import InvalidValueError
+from pyexperimenter.jsonable import shown, to_json, unwrap
 
 
 class Kind(Enum):
@@ -203,29 +203,6 @@ class FieldType:
         return self.length >= other.length if self.length is not None else (self.limit or 0) >= 4 * other.length
 
 
-def unwrap(value: Any) -> Any:
-    """Return the plain Python object inside a scalar of numpy, torch or pandas; others as they are."""
-    if value is None or type(value) in _PLAIN:
-        return value
-    if isinstance(value, Enum):
-        return unwrap(value.value)
-    if type(value).__module__.partition(".")[0] == "pandas":
-        if type(value).__name__ in ("NAType", "NaTType"):
-            return None
-        if type(value).__name__ == "Timestamp":
-            return value.to_pydatetime(warn=False)
-    if getattr(value, "shape", None) == () and hasattr(value, "item"):
-        if getattr(getattr(value, "dtype", None), "kind", None) == "M":
-            value = value.astype("datetime64[us]")  # nanoseconds would come as an integer
-        plain = value.item()
-        if type(plain) is not type(value):
-            return unwrap(plain)
-        return float(plain) if type(value).__name__ == "longdouble" else str(plain)  # it is its own plain form
-    if hasattr(value, "tolist") and hasattr(value, "shape"):
-        return value.tolist()
-    return value
-
-
 def _only_item(value: Any) -> Any:
     """Return the item of an array that has one, others as they are."""
     shape = getattr(value, "shape", None)
@@ -240,19 +217,8 @@ def _is_nan(value: Any) -> bool:
     return value.is_nan() if isinstance(value, Decimal) else isinstance(value, float) and math.isnan(value)
 
 
-_PLAIN = frozenset({bool, int, float, str, bytes, bytearray, memoryview, dict, list, datetime, date})
-
-
 def _refuse(value: Any, kind: Kind, remedy: str = "") -> InvalidValueError:
-    return InvalidValueError(f"{_shown(value)} is not {kind.value}{remedy}")
-
-
-def _shown(value: Any) -> str:
-    try:
-        shown = repr(value)
-    except Exception:  # of an object of the user's, or nested too deeply
-        shown = f"<{type(value).__name__}>"
-    return shown if len(shown) <= 60 else shown[:57] + "..."
+    return InvalidValueError(f"{shown(value)} is not {kind.value}{remedy}")
 
 
 def _integer(field: FieldType, value: Any) -> Any:
@@ -330,7 +296,7 @@ def _fitting(field: FieldType, text: str) -> str:
         (len(encoded), field.limit, "bytes") if field.length is None else (len(text), field.length, "characters")
     )
     if most is not None and size > most:
-        raise InvalidValueError(f"{_shown(text)} has {size} {unit}, a {field} holds {most}; declare a longer type")
+        raise InvalidValueError(f"{shown(text)} has {size} {unit}, a {field} holds {most}; declare a longer type")
     return text
 
 
@@ -340,49 +306,6 @@ def _json(field: FieldType, value: Any) -> Any:
     text = to_json(value)
     _fitting(field, text)
     return json.loads(text)
-
-
-def to_json(value: Any) -> str:
-    """Write `value` as the one JSON text that stands for it: sorted keys, no spaces, numbers that are none as null.
-
-    >>> to_json({"b": 1, "a": [2.5, float("nan"), None]})
-    '{"a":[2.5,null,null],"b":1}'
-    """
-    try:
-        return json.dumps(
-            _json_value(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-        )
-    except (ValueError, TypeError, RecursionError) as error:
-        raise InvalidValueError(f"{_shown(value)} cannot be written as JSON: {error}") from error
-
-
-def _json_value(value: Any) -> Any:
-    value = unwrap(value)
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, (str, int)):
-        return value
-    if isinstance(value, Mapping):
-        items = {_json_key(key): _json_value(item) for key, item in value.items()}
-        if len(items) < len(value):
-            raise ValueError("some of its keys are one text in JSON")
-        return items
-    if isinstance(value, (list, tuple)):
-        return [_json_value(item) for item in value]
-    if isinstance(value, (set, frozenset)):
-        return sorted(map(_json_value, value))
-    if isinstance(value, (datetime, date)):
-        return value.isoformat()
-    raise TypeError(f"{_shown(value)} has no form there")
-
-
-def _json_key(key: Any) -> str:
-    key = unwrap(key)
-    if isinstance(key, str):
-        return key
-    if key is None or isinstance(key, (int, float)):
-        return json.dumps(key, allow_nan=False)
-    raise TypeError(f"the key {_shown(key)} is no text")
 
 
 def _datetime(field: FieldType, value: Any) -> datetime:

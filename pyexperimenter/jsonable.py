@@ -1,46 +1,134 @@
-"""Values of Python, pandas and numpy -> values that JSON knows."""
+"""Values as plain Python objects, as JSON, and as a message shows them.
+
+`pydantic_core.to_jsonable_python` is not used: importing it would make the start of each child process a third slower,
+and it writes sets, bytes and UTC times differently from the JSON that existing tables hold.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from datetime import date, datetime
+from enum import Enum
 from typing import TYPE_CHECKING, Any
+
+from pyexperimenter.exceptions import InvalidValueError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_PLAIN = frozenset({bool, int, float, str, bytes, bytearray, memoryview, dict, list, datetime, date})
+_LONGEST_SHOWN = 60
 
-def jsonable(value: Any) -> Any:
-    r"""Return a value as JSON knows it: times in ISO format, bytes in hexadecimal, None where JSON has nothing.
+
+def unwrap(value: Any) -> Any:
+    """Return the plain Python object inside a scalar of numpy, torch or pandas; others as they are."""
+    if value is None or type(value) in _PLAIN:
+        return value
+    if isinstance(value, Enum):
+        return unwrap(value.value)
+    if type(value).__module__.partition(".")[0] == "pandas":
+        if type(value).__name__ in ("NAType", "NaTType"):
+            return None
+        if type(value).__name__ == "Timestamp":
+            return value.to_pydatetime(warn=False)
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        if getattr(getattr(value, "dtype", None), "kind", None) == "M":
+            value = value.astype("datetime64[us]")  # nanoseconds would come as an integer
+        plain = value.item()
+        if type(plain) is not type(value):
+            return unwrap(plain)
+        return float(plain) if type(value).__name__ == "longdouble" else str(plain)  # it is its own plain form
+    if hasattr(value, "tolist") and hasattr(value, "shape"):
+        return value.tolist()
+    return value
+
+
+def shown(value: Any) -> str:
+    """Return the representation of a value for a message, shortened where it is long."""
+    try:
+        text = repr(value)
+    except Exception:  # the user's own __repr__ may raise, and deep nesting exhausts the stack
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 3] + "..."
+
+
+def jsonable(value: Any, strict: bool = False) -> Any:
+    r"""Return a value as plain JSON types: times in ISO format, None for NaN and infinity.
+
+    Parameters
+    ----------
+    value : Any
+        Any value.
+    strict : bool
+        Refuse values that have no JSON form. By default they become text, and bytes hexadecimal digits.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `strict` is set and there is no JSON form.
 
     Examples
     --------
     >>> jsonable({"a": float("nan"), "b": [1.5, datetime(2024, 1, 2)], "c": b"\xff"})
     {'a': None, 'b': [1.5, '2024-01-02T00:00:00'], 'c': 'ff'}
     """
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
+    value = unwrap(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (str, int)):
+        return value
     if isinstance(value, Mapping):
-        return {str(key): jsonable(item) for key, item in value.items()}
+        items = {_key(key) if strict else str(key): jsonable(item, strict) for key, item in value.items()}
+        if strict and len(items) < len(value):
+            raise ValueError("some of its keys are the same in JSON")
+        return items
     if isinstance(value, (list, tuple)):
-        return [jsonable(item) for item in value]
-    if is_missing(value):
-        return None
+        return [jsonable(item, strict) for item in value]
     if isinstance(value, (datetime, date)):
         return value.isoformat()
-    if isinstance(value, bytes):
-        return value.hex()
-    return jsonable(value.item()) if hasattr(value, "item") else str(value)
+    if not strict:
+        return value.hex() if isinstance(value, bytes) else str(value)
+    if isinstance(value, (set, frozenset)):
+        return sorted(jsonable(item, strict) for item in value)
+    raise TypeError(f"{shown(value)} has no JSON form")
+
+
+def to_json(value: Any) -> str:
+    """Return the canonical JSON text of `value`: sorted keys, no spaces, null for NaN and infinity.
+
+    Raises
+    ------
+    InvalidValueError
+        If the value, or something in it, has no JSON form.
+
+    Examples
+    --------
+    >>> to_json({"b": 1, "a": [2.5, float("nan"), None]})
+    '{"a":[2.5,null,null],"b":1}'
+    """
+    try:
+        plain = jsonable(value, strict=True)
+        return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InvalidValueError(f"{shown(value)} cannot be written as JSON: {error}") from error
+
+
+def _key(key: Any) -> str:
+    key = unwrap(key)
+    if isinstance(key, str):
+        return key
+    if key is None or isinstance(key, (int, float)):
+        return json.dumps(key, allow_nan=False)
+    raise TypeError(f"the key {shown(key)} is not a string")
 
 
 def is_missing(value: Any) -> bool:
-    """Tell whether a single value is None, NaN, or one of pandas' missing values, without importing pandas."""
+    """Return whether a single value is None, NaN or one of pandas' missing values; pandas is not imported."""
     return value is None or str(value) in ("<NA>", "NaT") or (isinstance(value, float) and math.isnan(value))
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return a DataFrame's rows as JSON knows them."""
+    """Return the rows of a DataFrame as dicts of plain JSON types."""
     return [jsonable(row) for row in frame.astype(object).to_dict("records")]

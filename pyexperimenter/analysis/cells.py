@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError, PyExperimenterError
-from pyexperimenter.fieldtypes import to_json
+from pyexperimenter.jsonable import to_json
 
 Names = str | Sequence[str] | None
 """One column, several, or none."""

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from pyexperimenter import exceptions
 from pyexperimenter.exceptions import InvalidConfigError, InvalidTypeError, MissingKeyError
+from pyexperimenter.jsonable import shown
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
 KeyPath = tuple[str | int, ...]
-
-_LONGEST_VALUE = 60
 
 # What pydantic calls a problem -> what it expected there.
 _EXPECTED = {
@@ -43,12 +42,6 @@ def dotted(path: KeyPath) -> str:
     'table.exclude[0].kernel'
     """
     return "".join(f"[{key}]" if type(key) is int else f".{key}" for key in path).removeprefix(".")
-
-
-def shown(value: Any) -> str:
-    """Return the representation of a value, shortened where it is long."""
-    text = repr(value)
-    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
 
 
 def nearest(name: object, known: Iterable[str]) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from pyexperimenter.config.messages import KeyPath, dotted, shown
+from pyexperimenter.config.messages import KeyPath, dotted
 from pyexperimenter.exceptions import DuplicateNameError, InvalidNameError, ReservedNameError
+from pyexperimenter.jsonable import shown
 
 # All in lower case: databases do not tell columns apart by letter case.
 _TABLE_COLUMNS = frozenset(

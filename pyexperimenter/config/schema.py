@@ -24,10 +24,11 @@ from pydantic import (
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
 from pydantic_core import PydanticCustomError, core_schema
 
-from pyexperimenter.config.messages import nearest, shown
+from pyexperimenter.config.messages import nearest
 from pyexperimenter.config.model import ExecutionConfig
 from pyexperimenter.durations import seconds
-from pyexperimenter.fieldtypes import TYPE_NAMES, FieldType, unwrap
+from pyexperimenter.fieldtypes import TYPE_NAMES, FieldType
+from pyexperimenter.jsonable import shown, unwrap
 
 
 class Section(BaseModel):

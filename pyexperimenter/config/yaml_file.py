@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pyexperimenter.config.messages import KeyPath, shown
+from pyexperimenter.config.messages import KeyPath
 from pyexperimenter.config.source import FileProblem, Lines
 from pyexperimenter.exceptions import DuplicateKeyError
+from pyexperimenter.jsonable import shown
 
 if TYPE_CHECKING:
     from yaml import SafeLoader as _FastestLoader

@@ -29,7 +29,8 @@ from pyexperimenter.exceptions import (
     PyExperimenterError,
 )
 from pyexperimenter.experiment_status import ExperimentStatus
-from pyexperimenter.fieldtypes import FieldType, to_json
+from pyexperimenter.fieldtypes import FieldType
+from pyexperimenter.jsonable import to_json
 
 _CHUNK = 10_000  # rows of one transaction of a fill
 

@@ -12,7 +12,8 @@ from decimal import Decimal
 from typing import Any
 
 from pyexperimenter.exceptions import InvalidValueError, PyExperimenterError, UndecodableValueError
-from pyexperimenter.fieldtypes import FieldType, Kind, to_json
+from pyexperimenter.fieldtypes import FieldType, Kind
+from pyexperimenter.jsonable import to_json
 
 
 class Encoder:

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from pyexperimenter.exceptions import InvalidValueError
 from pyexperimenter.experiment_status import ExperimentStatus
-from pyexperimenter.fieldtypes import TYPE_NAMES, FieldType, Kind, to_json, unwrap
+from pyexperimenter.fieldtypes import TYPE_NAMES, FieldType, Kind
+from pyexperimenter.jsonable import to_json, unwrap
 
 
 class Colour(enum.Enum):
@@ -337,10 +338,10 @@ def test_a_value_becomes_the_one_that_stands_for_it(type_, value, expected):
         ("VARCHAR(5)", "\ud800", r"'\ud800' is not a text a database can hold: it contains a lone surrogate"),
         ("LONGTEXT", "x\udfff", r"'x\udfff' is not a text a database can hold: it contains a lone surrogate"),
         ("JSON", {"a": "\ud800"}, "it contains a lone surrogate"),
-        ("JSON", {"a": Pipeline}, "cannot be written as JSON: <class 'test_fieldtypes.Pipeline'> has no form there"),
-        ("JSON", [b"x"], "[b'x'] cannot be written as JSON: b'x' has no form there"),
-        ("JSON", {(1, 2): 3}, "{(1, 2): 3} cannot be written as JSON: the key (1, 2) is no text"),
-        ("JSON", {1: "a", "1": "b"}, "cannot be written as JSON: some of its keys are one text in JSON"),
+        ("JSON", {"a": Pipeline}, "cannot be written as JSON: <class 'test_fieldtypes.Pipeline'> has no JSON form"),
+        ("JSON", [b"x"], "[b'x'] cannot be written as JSON: b'x' has no JSON form"),
+        ("JSON", {(1, 2): 3}, "{(1, 2): 3} cannot be written as JSON: the key (1, 2) is not a string"),
+        ("JSON", {1: "a", "1": "b"}, "cannot be written as JSON: some of its keys are the same in JSON"),
         ("DATETIME", "yesterday", "'yesterday' is not a date and time as in 2026-01-31 13:30:00"),
         ("DATETIME", 1577836800, "1577836800 is not a date and time"),
         ("DATETIME", True, "True is not a date and time"),
