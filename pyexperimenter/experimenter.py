@@ -32,7 +32,8 @@ from pyexperimenter.execution.function import check_picklable
 from pyexperimenter.execution.journaling_store import replay_journals
 from pyexperimenter.execution.pool import limits, number_of_workers, run_crew
 from pyexperimenter.execution.provenance import worker_info
-from pyexperimenter.execution.worker import ExperimentFunction, WorkerTask, run_one
+from pyexperimenter.execution.task import ExperimentFunction, WorkerTask
+from pyexperimenter.execution.worker import run_one
 from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.grid.combinations import Combinations
 from pyexperimenter.logger import LogSettings

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pyexperimenter.database.claims import ClaimStore
 from pyexperimenter.execution.stopping import InterruptingStop, Stop, stop_on
 from pyexperimenter.execution.supervision.supervisor import supervise
-from pyexperimenter.execution.worker import WorkerReport, WorkerTask, run_worker
+from pyexperimenter.execution.task import WorkerReport, WorkerTask
+from pyexperimenter.execution.worker import run_worker
 
 
 def run_crew(tasks: Sequence[WorkerTask], session: str, store: ClaimStore, supervised: bool) -> list[WorkerReport]:

@@ -6,12 +6,9 @@ import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-from pyexperimenter.config import ExperimentConfig
-from pyexperimenter.database.records import Attempt, Experiment, WorkerInfo
-from pyexperimenter.database.selection import Selection
+from pyexperimenter.database.records import Experiment, WorkerInfo
 from pyexperimenter.exceptions import (
     ClaimLostError,
     InvalidResultFieldError,
@@ -20,105 +17,21 @@ from pyexperimenter.exceptions import (
     ResultsInJournalError,
     TooManyErrorsError,
 )
-from pyexperimenter.execution.budget import Allowance, Budget
+from pyexperimenter.execution.budget import Budget
 from pyexperimenter.execution.emissions import EmissionsMeter
-from pyexperimenter.execution.heartbeat import Heart, Pulse, heart_of
+from pyexperimenter.execution.heartbeat import heart_of
 from pyexperimenter.execution.journaling_store import JournalingStore
-from pyexperimenter.execution.provenance import Meter, worker_info
-from pyexperimenter.execution.stopping import InterruptingStop, Stop, stop_on
+from pyexperimenter.execution.provenance import worker_info
+from pyexperimenter.execution.stopping import InterruptingStop, stop_on
+from pyexperimenter.execution.task import WorkerReport, WorkerTask
+from pyexperimenter.execution.usage import Meter
+from pyexperimenter.execution.watch import OwnWatch, Watch
 from pyexperimenter.experiment_status import ExperimentStatus
-from pyexperimenter.logger import LogSettings
 from pyexperimenter.machine.load import let_others_go_first
 from pyexperimenter.result_processor import ResultProcessor
 
-ExperimentFunction = Callable[[dict[str, Any], ResultProcessor, dict[str, Any]], Any]
-"""``function(keyfields, result_processor, custom_fields)`` -> None, an ExperimentStatus, or a mapping of results."""
-
 _FINAL = (ExperimentStatus.DONE, ExperimentStatus.ERROR, ExperimentStatus.PAUSED)
 _LONGEST_ERROR = 1_000_000  # characters
-
-
-@dataclass(frozen=True)
-class WorkerTask:
-    """All that a worker needs to know, wherever it runs.
-
-    Attributes
-    ----------
-    config : ExperimentConfig
-        The experiments.
-    function : ExperimentFunction
-        The user's function.
-    name, identity : str
-        As recorded with each attempt; `identity` is unique.
-    selection : Selection
-        What it may claim.
-    limit : int or None
-        Most experiments to execute; None for all that are open.
-    workers : int
-        How many workers share the machine.
-    wait : bool
-        Whether it stays as long as others execute, to take over what they lose.
-    allowance : Allowance or None
-        How long it may claim; None for ever.
-    errors : int
-        Experiments of this worker that failed in a row so far.
-    codecarbon : Mapping or None
-        Options of CodeCarbon; None if emissions are not measured.
-    gpus : str or None
-        What ``CUDA_VISIBLE_DEVICES`` is in its process; None to leave it.
-    logging : LogSettings
-        How the library's logger is set up.
-    journal : str
-        Directory of the journal.
-    """
-
-    config: ExperimentConfig
-    function: ExperimentFunction
-    name: str
-    identity: str
-    selection: Selection = field(default_factory=Selection)
-    limit: int | None = None
-    workers: int = 1
-    wait: bool = False
-    allowance: Allowance | None = None
-    errors: int = 0
-    codecarbon: Mapping[str, Any] | None = None
-    gpus: str | None = None
-    logging: LogSettings = field(default_factory=LogSettings)
-    journal: str = "."
-
-
-@dataclass(frozen=True)
-class WorkerReport:
-    """How a worker ended: experiments executed, and the exception that stopped it, if one did."""
-
-    executed: int
-    stopped_by: BaseException | None = None
-
-
-class Watch(Protocol):
-    """Who is told what a worker does, and keeps its claims alive meanwhile."""
-
-    stop: Stop
-    """Whether the worker is to end."""
-
-    def claimed(self, attempt: Attempt) -> None:
-        """Hear that an execution begins."""
-
-    def holds(self) -> bool:
-        """Tell whether the execution is known to hold its experiment still."""
-
-    def returned(self) -> str | None:
-        """Hear that the function is through; return the last of what it printed, if that is known."""
-
-    def ended(self, failed: bool) -> None:
-        """Hear that the execution's end is written."""
-
-    def wait_for_lost(self, seconds: float | None) -> bool:
-        """When nothing is open, wait for what may be taken from silent workers; False if it is time to go home.
-
-        While nobody is silent it waits the seconds given, or goes home without them.
-        """
 
 
 def run_worker(task: WorkerTask) -> WorkerReport:
@@ -332,51 +245,6 @@ class Worker:
             self.store.write_emissions(experiment.id, measured)
         except Exception as error:  # measuring must never cost an experiment
             self._logger.warning("the emissions of experiment %s were not written: %s", experiment.id, error)
-
-
-class OwnWatch:
-    """Watches over a worker from within its own process: it beats, but cannot stop a function by force.
-
-    Parameters
-    ----------
-    heart : Heart
-        What beats for the worker.
-    stop : Stop
-        Whether the worker is to end.
-    """
-
-    def __init__(self, heart: Heart, stop: Stop) -> None:
-        self.stop = stop
-        self._heart = heart
-        self._pulse: Pulse | None = None
-
-    def claimed(self, attempt: Attempt) -> None:
-        """Begin to beat for an execution."""
-        self._pulse = self._heart.watch(attempt)
-
-    def holds(self) -> bool:
-        """Tell whether the last heartbeat found the experiment held."""
-        return self._pulse is not None and not self._pulse.lost.is_set()
-
-    def returned(self) -> str | None:
-        """What was printed went to this process's own output."""
-        return None
-
-    def ended(self, failed: bool) -> None:
-        """Beat for the execution no more."""
-        if self._pulse is not None:
-            self._heart.forget(self._pulse)
-            self._pulse = None
-
-    def wait_for_lost(self, seconds: float | None) -> bool:
-        """Wait until silent workers have had their time, or the seconds given."""
-        seconds = sooner(self._heart.look_if_possible(), seconds)
-        return seconds is not None and not self.stop.wait(seconds)
-
-
-def sooner(first: float | None, second: float | None) -> float | None:
-    """Return the lesser of two times, each of which there need not be."""
-    return min((seconds for seconds in (first, second) if seconds is not None), default=None)
 
 
 def too_many_errors(count: int) -> TooManyErrorsError:

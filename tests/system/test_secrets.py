@@ -21,7 +21,7 @@ import yaml
 from pyexperimenter import PyExperimenter
 from pyexperimenter.config import Secret, load_config
 from pyexperimenter.database.ssh.tunnel import open_tunnel
-from pyexperimenter.execution.worker import WorkerTask
+from pyexperimenter.execution.task import WorkerTask
 from tests.support.server import Server
 from tests.support.sshd import SshServer, running
 from tests.support.study import study, wait_until

@@ -10,7 +10,8 @@ import time
 import pytest
 
 from pyexperimenter import __version__
-from pyexperimenter.execution.provenance import Meter, git_state, job_id, worker_info
+from pyexperimenter.execution.provenance import git_state, job_id, worker_info
+from pyexperimenter.execution.usage import Meter
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="no git here")
 

@@ -12,7 +12,7 @@ import sys
 import threading
 import warnings
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,63 +25,20 @@ import pyexperimenter
 from pyexperimenter.database.records import Attempt
 from pyexperimenter.exceptions import ExecutionError
 from pyexperimenter.execution.stopping import Stop, listen
-from pyexperimenter.execution.worker import Worker, WorkerReport, WorkerTask, sooner
+from pyexperimenter.execution.supervision.messages import (
+    TRACEBACK_SIGNAL,
+    Answer,
+    Claimed,
+    Ended,
+    NothingOpen,
+    Returned,
+)
+from pyexperimenter.execution.task import WorkerReport, WorkerTask
+from pyexperimenter.execution.watch import sooner
+from pyexperimenter.execution.worker import Worker
 from pyexperimenter.logger import LogSettings
 
-TRACEBACK_SIGNAL = signal.SIGXCPU
-"""What makes the process print where it is, even if user code holds Python's lock."""
-
-BOOTSTRAP = (
-    # Files in the working directory must not stand in for the standard library's.
-    "import sys; del sys.path[0]; from multiprocessing.connection import Connection; "
-    "supervisor = Connection(int(sys.argv[1])); sys.path[:], sys.argv[:] = supervisor.recv(); "
-    "from pyexperimenter.execution.supervision.child import main; main(supervisor)"
-)
-"""The program of the process; its argument is the descriptor of the way to the supervisor."""
-
 _FAREWELL = 10.0  # seconds that a process without supervisor has to give its experiment back
-
-
-# What is told to the supervisor
-
-
-@dataclass(frozen=True)
-class Claimed:
-    """An execution begins."""
-
-    attempt: Attempt
-
-
-@dataclass(frozen=True)
-class Returned:
-    """The function is through; the supervisor answers with the last of its output."""
-
-
-@dataclass(frozen=True)
-class Ended:
-    """The execution's end is written."""
-
-    failed: bool
-
-
-@dataclass(frozen=True)
-class NothingOpen:
-    """The supervisor answers how many seconds from now there may be something, or None."""
-
-
-# What is told by the supervisor
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The answer to `Returned` or `NothingOpen`."""
-
-    value: Any
-
-
-@dataclass(frozen=True)
-class StopRequest:
-    """Come to an end."""
 
 
 def main(supervisor: Connection) -> None:

@@ -15,11 +15,18 @@ from typing import Any
 
 import cloudpickle
 
-from pyexperimenter.execution.supervision.child import BOOTSTRAP, TRACEBACK_SIGNAL
+from pyexperimenter.execution.supervision.messages import TRACEBACK_SIGNAL
 from pyexperimenter.execution.supervision.tail import Tail
-from pyexperimenter.execution.worker import WorkerTask
+from pyexperimenter.execution.task import WorkerTask
 from pyexperimenter.machine.gpus import given
 
+_BOOTSTRAP = (
+    # Files in the working directory must not stand in for the standard library's.
+    "import sys; del sys.path[0]; from multiprocessing.connection import Connection; "
+    "supervisor = Connection(int(sys.argv[1])); sys.path[:], sys.argv[:] = supervisor.recv(); "
+    "from pyexperimenter.execution.supervision.child import main; main(supervisor)"
+)
+"""The program of the process; its argument is the descriptor of the way to the supervisor."""
 _CHUNK = 64 * 1024  # bytes
 _UNKNOWN = 1000  # instead of an exit code
 _LAST_WORDS = 0.5  # seconds for a traceback of where a process is
@@ -73,7 +80,7 @@ class ChildProcess:
         os.set_blocking(self._output, False)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, *_interpreter_flags(), "-c", BOOTSTRAP, str(theirs.fileno())],
+                [sys.executable, *_interpreter_flags(), "-c", _BOOTSTRAP, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=printed,
                 stderr=printed,

@@ -14,9 +14,10 @@ from pyexperimenter.exceptions import ClaimLostError, DatabaseError, WorkerProce
 from pyexperimenter.execution.heartbeat import Heart, Pulse, heart_of
 from pyexperimenter.execution.journaling_store import JournalingStore
 from pyexperimenter.execution.stopping import Stop, stop_on
-from pyexperimenter.execution.supervision.child import Answer, Claimed, Ended, NothingOpen, Returned, StopRequest
+from pyexperimenter.execution.supervision.messages import Answer, Claimed, Ended, NothingOpen, Returned, StopRequest
 from pyexperimenter.execution.supervision.process import ChildProcess
-from pyexperimenter.execution.worker import WorkerReport, WorkerTask, too_many_errors
+from pyexperimenter.execution.task import WorkerReport, WorkerTask
+from pyexperimenter.execution.worker import too_many_errors
 from pyexperimenter.experiment_status import ExperimentStatus
 
 _TICK = 0.2  # seconds between two looks at the clock

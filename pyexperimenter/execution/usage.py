@@ -1,0 +1,48 @@
+"""What an execution takes: time and memory."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from contextlib import suppress
+
+from pyexperimenter.database.records import Usage
+
+
+class Meter:
+    """Measures what this process and its children take from the making of this object on."""
+
+    def __init__(self) -> None:
+        self._wall = time.monotonic()
+        self._cpu = _cpu_seconds()
+        _forget_peak_memory()
+
+    def usage(self) -> Usage:
+        """Return what was taken so far."""
+        return Usage(time.monotonic() - self._wall, _cpu_seconds() - self._cpu, _peak_memory())
+
+
+def _cpu_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def _forget_peak_memory() -> None:
+    """Let the kernel start its high-water mark anew, so that it is this execution's (Linux only)."""
+    with suppress(OSError):  # elsewhere the peak is that of the whole process
+        descriptor = os.open("/proc/self/clear_refs", os.O_WRONLY)
+        try:
+            os.write(descriptor, b"5")
+        finally:
+            os.close(descriptor)
+
+
+def _peak_memory() -> int | None:
+    """Return this process's peak resident memory in bytes."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else peak * 1024  # bytes there, KiB elsewhere
