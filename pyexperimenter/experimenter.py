@@ -35,7 +35,7 @@ from pyexperimenter.execution.provenance import worker_info
 from pyexperimenter.execution.task import ExperimentFunction, WorkerTask
 from pyexperimenter.execution.worker import run_one
 from pyexperimenter.experiment_status import ExperimentStatus
-from pyexperimenter.grid.combinations import Combinations
+from pyexperimenter.grid import Combinations
 from pyexperimenter.logger import LogSettings
 from pyexperimenter.machine.gpus import hand_out
 from pyexperimenter.result_processor import PrintingResultProcessor, ResultProcessor

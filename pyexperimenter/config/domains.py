@@ -17,8 +17,7 @@ from pyexperimenter.exceptions import (
     UnknownKeyError,
 )
 from pyexperimenter.fieldtypes import FieldType, Kind
-from pyexperimenter.grid.grid import Domain, Grid
-from pyexperimenter.grid.ranges import Lazy, sampled, spaced, stepped
+from pyexperimenter.grid import Domain, Grid, Lazy, sampled, spaced, stepped
 
 # A log range of integers at least doubles or halves ... or is so short that it is simply looked through.
 _LONGEST_LOG_RANGE_OF_INTEGERS = 64

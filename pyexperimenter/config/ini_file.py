@@ -21,7 +21,7 @@ from pyexperimenter.exceptions import (
     UnknownKeyError,
 )
 from pyexperimenter.fieldtypes import FieldType, Kind
-from pyexperimenter.grid.ranges import stepped
+from pyexperimenter.grid import stepped
 
 _SECTION = re.compile(r"\[([^\]]+)\]")
 _OPTION = re.compile(r"([^=:]*?)\s*[=:]\s*(.*)")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pyexperimenter.fieldtypes import FieldType
-from pyexperimenter.grid.grid import Grid
+from pyexperimenter.grid import Grid
 
 
 class Secret:

@@ -1,1 +1,7 @@
-"""The domains of the keyfields, multiplied to rows. Pure: no database, no clock, no environment."""
+"""The grid of experiments: domains, conditions and exclusions expanded to rows. No database, clock or environment."""
+
+from pyexperimenter.grid.combinations import Combinations
+from pyexperimenter.grid.grid import Domain, Grid
+from pyexperimenter.grid.ranges import Lazy, sampled, spaced, stepped
+
+__all__ = ["Combinations", "Domain", "Grid", "Lazy", "sampled", "spaced", "stepped"]

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from pyexperimenter.config import load_config
-from pyexperimenter.grid.grid import Grid
+from pyexperimenter.grid import Grid
 from tests.support.study import wait_until
 from tests.support.target import Target
 

@@ -13,8 +13,7 @@ from pyexperimenter.exceptions import (
     InvalidValuesInConfiguration,
     PyExperimenterError,
 )
-from pyexperimenter.grid.grid import Domain, Grid
-from pyexperimenter.grid.ranges import Lazy, spaced, stepped
+from pyexperimenter.grid import Domain, Grid, Lazy, spaced, stepped
 
 # The brute force: all combinations, then take away. Written from the documentation, not from the code.
 
