@@ -1,0 +1,58 @@
+"""The README's pictures show commands that can be typed on the demo's study, and what they print."""
+
+from __future__ import annotations
+
+import html
+import importlib.util
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SPEC = importlib.util.spec_from_file_location("pictures", ROOT / "docs" / "pictures.py")
+assert SPEC is not None and SPEC.loader is not None
+pictures = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(pictures)
+
+
+@pytest.fixture(scope="module")
+def root_after_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of a repository as the demo leaves it, with made-up results."""
+    root = tmp_path_factory.mktemp("root")
+    shutil.copytree(ROOT / "examples" / "svm_study", root / "examples" / "svm_study")
+    (root / ".venv").symlink_to(sys.prefix)
+    subprocess.run([root / ".venv/bin/pyexperimenter", "fill", "-c", pictures.CONFIG], cwd=root, check=True)
+    with closing(sqlite3.connect(root / "svm_study.db")) as connection, connection:
+        connection.execute("UPDATE svm SET status = 'done', accuracy = 0.9")
+    return root
+
+
+def lines_of(name: str) -> list[str]:
+    svg = (pictures.PICTURES / f"{name}.svg").read_text(encoding="utf-8")
+    by_height: dict[str, str] = {}
+    for height, text in re.findall(r'<text class="\w+-r\d+" x="[\d.]+" y="([\d.]+)"[^>]*>([^<]*)</text>', svg):
+        by_height[height] = by_height.get(height, "") + html.unescape(text).replace("\xa0", " ")
+    return list(by_height.values())
+
+
+@pytest.mark.parametrize("name", pictures.COMMANDS)
+def test_a_picture_shows_its_command_and_output(name: str, root_after_demo: Path) -> None:
+    command = pictures.COMMANDS[name].splitlines()
+    shown = [line.rstrip() for line in lines_of(name) if line.strip()]
+    shown[0] = shown[0].removeprefix("$ ")
+    assert shown[: len(command)] == command
+    done = subprocess.run(
+        ["bash", "-c", pictures.COMMANDS[name]], cwd=root_after_demo, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert shown[len(command)].split()[0] == done.stdout.split()[0]
+
+
+def test_each_command_has_a_picture_and_each_picture_is_made() -> None:
+    assert {path.stem for path in pictures.PICTURES.glob("*.svg")} == {*pictures.COMMANDS, "figure"}
