@@ -1,6 +1,6 @@
-"""Compare algorithms that have different hyperparameters, in one table: 3 data sets x 18 settings and a baseline.
+"""Compare algorithms that have different hyperparameters, in one table: 3 data sets x (18 settings and a baseline).
 
-The database is conditional_grid.db in the working directory. Run it again, and only what is new or open is executed.
+The database is conditional_grid.db in the working directory. A second run executes only new and open experiments.
 """
 
 from functools import partial
@@ -33,7 +33,7 @@ HYPERPARAMETERS = ["weights", "n_neighbors", "max_features", "max_depth", "C"]
 
 
 def cross_validate(keyfields: dict, result_processor: ResultProcessor, custom_fields: dict) -> dict:
-    """One experiment: an algorithm with one setting on one data set."""
+    """Run one experiment: an algorithm with one setting on one data set."""
     x, y = LOADERS[keyfields["dataset"]](return_X_y=True)
     settings = {name: keyfields[name] for name in HYPERPARAMETERS if keyfields[name] is not None}
     model = make_pipeline(StandardScaler(), ALGORITHMS[keyfields["algorithm"]](**settings))
@@ -46,15 +46,15 @@ def main() -> None:
     experimenter.execute(cross_validate)
 
     table = experimenter.get_table()
-    print("Settings of each algorithm")
+    print("Number of settings")
     print(table.groupby(["algorithm", "dataset"]).size().unstack().to_string())
 
     best = table.sort_values("score", ascending=False).drop_duplicates(["dataset", "algorithm"])
     summary = summarize(best, "score", rows="algorithm", columns=["dataset", "metric"], over=None, stat="mean")
-    print("\nScore of the best setting, the best of each data set in bold")
+    print("\nScore of the best setting; the best algorithm on each data set is in bold")
     print(to_markdown(summary, best="max", best_per="column"))
 
-    print("\nThese settings")
+    print("\nBest settings")
     for algorithm, rows in best[best["algorithm"] != "baseline"].groupby("algorithm"):
         print(f"\n{algorithm}")
         settings = rows.set_index("dataset")[HYPERPARAMETERS].dropna(axis="columns")

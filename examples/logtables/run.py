@@ -1,4 +1,4 @@
-"""How fast does a neural network learn? Its training curves, for 2 solvers x 2 learning rates x 3 seeds.
+"""How fast does a neural network learn? Training curves for 2 solvers x 2 learning rates x 3 seeds.
 
 The database is training_curves.db in the working directory, the figure curves.png.
 """
@@ -14,7 +14,7 @@ from pyexperimenter import PyExperimenter, ResultProcessor
 
 
 def train_network(keyfields: dict, result_processor: ResultProcessor, custom_fields: dict) -> dict:
-    """One experiment: a network on handwritten digits. Each epoch is a row of the logtable as soon as it is over."""
+    """Run one experiment: train a network on handwritten digits, and write a row to the logtable after each epoch."""
     seed = keyfields["seed"]
     x, y = load_digits(return_X_y=True)
     x_train, x_test, y_train, y_test = train_test_split(x / 16, y, test_size=0.3, random_state=seed, stratify=y)
@@ -28,7 +28,7 @@ def train_network(keyfields: dict, result_processor: ResultProcessor, custom_fie
         row = {"epoch": epoch, "train_loss": network.loss_, "test_accuracy": accuracies[-1]}
         result_processor.process_logs({"epochs": row})
 
-    # A list of rows is written at once.
+    # A list of rows is written in one statement.
     matrix = confusion_matrix(y_test, network.predict(x_test))
     mistakes = [
         {"truth": truth, "prediction": prediction, "samples": matrix[truth, prediction]}
@@ -46,7 +46,7 @@ def main() -> None:
     experimenter.fill_table_from_config()
     experimenter.execute(train_network)
 
-    # A row of a logtable knows its experiment: joined with the table, it has the keyfields, too.
+    # Each row of a logtable has the ID of its experiment. A join with the table adds the keyfields.
     inputs = experimenter.get_table(columns=["ID", "solver", "learning_rate", "seed"])
     epochs = experimenter.get_logtable("epochs").merge(inputs, left_on="experiment_id", right_on="ID")
     curves = epochs.pivot_table(index="epoch", columns=["solver", "learning_rate"], values="test_accuracy")
@@ -54,12 +54,12 @@ def main() -> None:
     print(curves.iloc[[0, 1, 4, 9, -1]].to_string(float_format="{:.3f}".format))
 
     mistakes = experimenter.get_logtable("confusions").groupby(["truth", "prediction"])["samples"].sum()
-    print("\nThe digits that are taken for others most often, over all experiments")
+    print("\nThe digits that are confused most often, over all experiments")
     print(mistakes.nlargest(3).to_string())
 
     axes = experimenter.plot_curves("epochs", "test_accuracy", index="epoch", hue=["solver", "learning_rate"])
     axes.figure.savefig("curves.png")
-    print("\nThe curves, with bands of one standard deviation, are in curves.png")
+    print("\nThe plot of the curves, with bands of one standard deviation, is in curves.png")
 
 
 if __name__ == "__main__":

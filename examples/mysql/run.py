@@ -1,6 +1,6 @@
-"""From which share of occupied sites on does a square lattice percolate? 4 sizes x 5 shares x 20 seeds, on a server.
+"""At which share of occupied sites does a square lattice percolate? 4 sizes x 5 shares x 20 seeds, on a server.
 
-Start it on as many machines as you like: all share the open rows. Who is through prints the table of what is done.
+Start it on as many machines as you like: they share the open rows. Each prints the results so far when it has finished.
 """
 
 import random
@@ -11,7 +11,7 @@ from pyexperimenter.analysis import to_markdown
 
 
 def percolate(keyfields: dict, result_processor: ResultProcessor, custom_fields: dict) -> dict:
-    """One experiment: a random lattice, and whether occupied sites lead from its top to its bottom."""
+    """Run one experiment: does a path of occupied sites lead from the top of a random lattice to its bottom?"""
     size, generator = keyfields["size"], random.Random(keyfields["seed"])
     unvisited = {
         (row, column) for row in range(size) for column in range(size) if generator.random() < keyfields["occupied"]
@@ -33,13 +33,13 @@ def percolate(keyfields: dict, result_processor: ResultProcessor, custom_fields:
 def main() -> None:
     here = Path(__file__).parent
     experimenter = PyExperimenter(here / "config.yml", here / "database_credentials.yml")
-    experimenter.create_table(create_database=True)  # if it is missing, and you may
+    experimenter.create_table(create_database=True)  # needs the right to create databases if it is missing
     experimenter.fill_table_from_config()
     experimenter.execute(percolate)
 
     print(experimenter.counts())
     summary = experimenter.summarize("percolates", rows="size", columns="occupied", stat="mean")
-    print("\nShare of the lattices that percolate; of infinite ones all do from 0.593 on, and none below")
+    print("\nShare of the lattices that percolate; for infinite lattices it jumps from 0 to 1 at 0.593")
     print(to_markdown(summary, digits=2))
 
 

@@ -1,6 +1,6 @@
 """Execute notebooks and store their outputs: python execute.py general_usage.ipynb ...
 
-Nothing that differs from run to run is stored with them: no times, no versions, no progress bars.
+Leave out everything that differs from run to run: times, versions and progress bars.
 """
 
 import os
@@ -11,12 +11,12 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-# ipykernel 7 warns of itself when it is shut down.
+# ipykernel 7 emits a warning when it is shut down.
 WARNINGS = "error,ignore::PendingDeprecationWarning:ipykernel.kernelbase"
 
 
 def execute(path: Path) -> nbformat.NotebookNode:
-    """Return a notebook with new outputs, executed in a temporary directory with every warning an error."""
+    """Execute a notebook in a temporary directory, with every warning an error, and return it with its outputs."""
     notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as directory:
         client = NotebookClient(notebook, timeout=300, record_timing=False, resources={"metadata": {"path": directory}})

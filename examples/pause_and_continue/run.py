@@ -1,7 +1,7 @@
-"""Train networks in portions of ten epochs: run this three times, and each time it goes on where it had paused.
+"""Train networks ten epochs at a time: run this three times, and each run continues where the last one paused.
 
-When all are trained, the test accuracy of the best one is added to its row. The database is pause_and_continue.db, the
-networks are in checkpoints/, both in the working directory.
+When all are trained, the test accuracy of the best one is added to its row. The database is pause_and_continue.db in
+the working directory, and the networks are in its subdirectory checkpoints.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from pyexperimenter import ExperimentStatus, PyExperimenter, ResultProcessor
 
 
 def load_data() -> dict:
-    """Return x and y for training, validation and test."""
+    """Return x and y of the training, validation and test data."""
     x, y = load_digits(return_X_y=True)
     x, x_test, y, y_test = train_test_split(x / 16, y, test_size=0.25, random_state=0, stratify=y)
     x_train, x_valid, y_train, y_valid = train_test_split(x, y, test_size=0.25, random_state=0, stratify=y)
@@ -23,7 +23,7 @@ def load_data() -> dict:
 
 
 def train_a_portion(keyfields: dict, result_processor: ResultProcessor, custom_fields: dict) -> ExperimentStatus:
-    """One experiment, as far as this portion goes. What is written is kept, and the next portion adds to it."""
+    """Run one portion of an experiment. Its results and logs are kept, and the next portion adds to them."""
     data = load_data()
     checkpoint = Path(custom_fields["checkpoints"]) / f"{result_processor.experiment_id}.joblib"
     if checkpoint.exists():
@@ -53,7 +53,7 @@ def main() -> None:
     experimenter.fill_table_from_config()
 
     paused = experimenter.get_table(where={"status": "paused"})["ID"]
-    experimenter.execute(train_a_portion)  # what is open; paused experiments are not
+    experimenter.execute(train_a_portion)  # runs open experiments, not paused ones
     for experiment_id in paused:
         experimenter.unpause_experiment(experiment_id, train_a_portion)
 
@@ -65,7 +65,7 @@ def main() -> None:
     table = experimenter.get_table()
     if (table["status"] == "done").all():
         best = table.loc[table["validation_accuracy"].idxmax()]
-        experimenter.attach(test, int(best["ID"]))  # adds to a row without executing it again
+        experimenter.attach(test, int(best["ID"]))  # writes to the row without executing it again
 
     columns = ["hidden_units", "alpha", "status", "epochs", "validation_accuracy", "test_accuracy"]
     print(experimenter.get_table(columns=columns).to_string(index=False, na_rep="", float_format="{:.3g}".format))

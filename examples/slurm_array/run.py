@@ -1,7 +1,7 @@
-"""How hard are random 3-SAT formulas for WalkSAT? 2 sizes x 7 ratios x 20 seeds, by the tasks of a SLURM array.
+"""How hard are random 3-SAT formulas for WalkSAT? 2 sizes x 7 ratios x 20 seeds, executed by a SLURM array.
 
 python run.py fill         once, on the login node
-sbatch array.sbatch        each task calls: python run.py work
+sbatch array.sbatch        each task runs: python run.py work
 python run.py show         at any time
 """
 
@@ -13,7 +13,7 @@ from pyexperimenter import PyExperimenter, ResultProcessor
 
 
 def walksat(keyfields: dict, result_processor: ResultProcessor, custom_fields: dict) -> dict:
-    """One experiment: flip variables of clauses that do not hold, until all hold or the flips are used up."""
+    """Run one experiment: flip variables of unsatisfied clauses until all are satisfied or the flips are used up."""
     generator = random.Random(keyfields["seed"])
     variables = range(1, keyfields["variables"] + 1)
     clauses = [
@@ -28,7 +28,7 @@ def walksat(keyfields: dict, result_processor: ResultProcessor, custom_fields: d
         clause = generator.choice(failing)
         if generator.random() < 0.5:
             literal = generator.choice(clause)
-        else:  # the one on which fewest other clauses depend
+        else:  # the one that fewest other clauses depend on
             alone = [held.pop() for other in clauses if len(held := true.intersection(other)) == 1]
             literal = min(clause, key=lambda literal: alone.count(-literal))
         true.remove(-literal)
@@ -39,7 +39,7 @@ def walksat(keyfields: dict, result_processor: ResultProcessor, custom_fields: d
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["fill", "work", "show"])
-    parser.add_argument("--max-experiments", type=int, default=-1, help="most experiments of this task")
+    parser.add_argument("--max-experiments", type=int, default=-1, help="limit for this task")
     options = parser.parse_args()
 
     here = Path(__file__).parent
@@ -48,7 +48,7 @@ def main() -> None:
         experimenter.create_table(create_database=True)
         print(experimenter.fill_table_from_config())
     elif options.command == "work":
-        # Ends by itself when nothing is open, or when the time left of the job will hardly hold another experiment.
+        # Returns when nothing is open, or when the rest of the job is probably too short for another experiment.
         experimenter.execute(walksat, max_experiments=options.max_experiments, random_order=True)
     else:
         print(experimenter.counts())

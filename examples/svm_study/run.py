@@ -1,7 +1,7 @@
-"""Which SVM kernel suits which data set? 4 data sets x 4 kernels and their settings x 5 seeds, by 2 workers.
+"""Which SVM kernel suits which data set? 4 data sets x 4 kernels and their settings x 5 seeds, with 2 workers.
 
 The database is svm_study.db in the working directory. Each run starts with an empty table, so that the demo always
-shows the same; with --continue it keeps what is there and executes only what is still open.
+shows the same. With --continue it keeps the table and executes only open experiments.
 """
 
 import argparse
@@ -29,13 +29,13 @@ LOADERS = {
 
 
 def train_svm(keyfields: dict, result_processor: ResultProcessor, custom_fields: dict) -> dict:
-    """One experiment: a row's keyfields come in, a value for each resultfield goes out."""
+    """Run one experiment: take the keyfields of a row, and return a value for each resultfield."""
     x, y = LOADERS[keyfields["dataset"]](return_X_y=True)
     x_train, x_test, y_train, y_test = train_test_split(
         x, y, test_size=custom_fields["test_share"], random_state=keyfields["seed"], stratify=y
     )
 
-    # gamma and degree are None for the kernels that do not have them: leave those to scikit-learn.
+    # gamma and degree are None for kernels that do not have them: leave those to scikit-learn.
     names = ("kernel", "C", "gamma", "degree")
     parameters = {name: keyfields[name] for name in names if keyfields[name] is not None}
     model = make_pipeline(StandardScaler(), SVC(**parameters))
@@ -62,7 +62,7 @@ def train_svm(keyfields: dict, result_processor: ResultProcessor, custom_fields:
 
 
 def best_settings(table: pd.DataFrame) -> pd.DataFrame:
-    """For each data set and kernel the rows of the setting with the best mean cv_accuracy. The test part has no say."""
+    """Return the rows of the setting with the best mean cv_accuracy, for each data set and kernel."""
     done = table[table["status"] == "done"]
     setting = ["dataset", "kernel", "C", "gamma", "degree"]
     means = done.groupby(setting, dropna=False, as_index=False)["cv_accuracy"].mean()
@@ -72,12 +72,12 @@ def best_settings(table: pd.DataFrame) -> pd.DataFrame:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--continue", dest="keep", action="store_true", help="keep the table of an earlier run")
+    parser.add_argument("--continue", dest="keep", action="store_true", help="keep the table of the previous run")
     options = parser.parse_args()
 
     experimenter = PyExperimenter(Path(__file__).with_name("config.yml"))
     if not options.keep:
-        experimenter.delete_table()  # for the demo only: a study of your own keeps its results
+        experimenter.delete_table()  # only for the demo: your own study should keep its results
     experimenter.fill_table_from_config()
     experimenter.execute(train_svm)
 
@@ -87,10 +87,10 @@ def main() -> None:
 
     best = best_settings(table)
     summary = summarize(best, "accuracy", rows="dataset", columns="kernel", attempts=experimenter.get_attempts())
-    print("\nTest accuracy of the setting with the best cross-validated accuracy, the best of each line in bold")
+    print("\nTest accuracy of the setting with the best cross-validated accuracy; the best of each row is in bold")
     print(to_markdown(summary, best="max"))
 
-    print("\nThe classes that these models recognise worst")
+    print("\nThe classes with the worst recall")
     classes = experimenter.get_logtable("classes").merge(best, left_on="experiment_id", right_on="ID")
     recalls = classes.groupby(["dataset", "kernel", "label"], as_index=False)["recall"].mean().nsmallest(3, "recall")
     print(tabulate(recalls, headers="keys", showindex=False, floatfmt=".3f"))

@@ -300,7 +300,7 @@ def test_adaptive_refines_around_the_best_and_can_be_repeated(tmp_path: Path) ->
         root["n_jobs"] = 1
 
     example = Example("adaptive", tmp_path, few_folds)
-    steps = r"^step (\S+): (\d+) experiments added, (\d+) known$"
+    steps = r"^step (\S+): (\d+) experiments added, (\d+) existed$"
     rounds = re.findall(steps, example.run(), re.M)
     assert [step for step, _, _ in rounds] == ["4", "2", "1", "0.5"]
     added = [int(count) for _, count, _ in rounds]
