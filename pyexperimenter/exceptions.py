@@ -1,4 +1,4 @@
-"""Every error of the library, so that one ``except PyExperimenterError`` catches them all.
+"""Every error that the library raises; ``except PyExperimenterError`` catches them all.
 
 A message names the place, the offending value and the remedy::
 
@@ -58,18 +58,18 @@ A message names the place, the offending value and the remedy::
     ├── NoExperimentsLeftException
     └── NoPausedExperimentsException
 
-The names that `py-experimenter` 1.4 had are kept, so that ``except`` clauses written for it still work.
+The names from `py-experimenter` 1.4 are kept, so ``except`` clauses written for it still work.
 """
 
 from __future__ import annotations
 
 
 class PyExperimenterError(Exception):
-    """Base of every error this library raises on purpose."""
+    """Base class of all errors that this library raises on purpose."""
 
 
 class ConfigError(PyExperimenterError):
-    """The configuration or credential file cannot be used."""
+    """The configuration file or the credential file cannot be used."""
 
 
 class NoConfigFileError(ConfigError, FileNotFoundError):
@@ -81,12 +81,12 @@ class NoConfigFileError(ConfigError, FileNotFoundError):
 
 
 class InvalidConfigError(ConfigError):
-    """A configuration file was read, but something in it is wrong.
+    """The configuration could be read, but something in it is wrong.
 
     Attributes
     ----------
     path : tuple of str or int
-        Where in the configuration, as keys from the section ``table`` or the root on; may be empty.
+        Keys that lead to the problem, from the section ``table`` or from the root. May be empty.
     """
 
     def __init__(self, message: str, path: tuple[str | int, ...] = ()) -> None:
@@ -98,15 +98,15 @@ class InvalidConfigError(ConfigError):
 
 
 class UnknownKeyError(InvalidConfigError):
-    """A key that no section knows; the message names the nearest known one."""
+    """A key is not known in its section. The message suggests the closest one that is."""
 
 
 class DuplicateKeyError(InvalidConfigError):
-    """A key stands twice in one section."""
+    """A key is given twice in one section."""
 
 
 class MissingKeyError(InvalidConfigError):
-    """A key that has to be there is not."""
+    """A required key is missing."""
 
 
 class InvalidTypeError(InvalidConfigError):
@@ -114,59 +114,59 @@ class InvalidTypeError(InvalidConfigError):
 
 
 class InvalidNameError(InvalidConfigError):
-    """A table or column name that no database would take, or that would not survive quoting."""
+    """A table or column name that databases do not accept, or that cannot be quoted safely."""
 
 
 class DuplicateNameError(InvalidNameError):
-    """Two columns of one table would have the same name (letter case does not tell columns apart)."""
+    """Two columns of a table would have the same name. Case does not distinguish columns."""
 
 
 class ReservedNameError(InvalidNameError):
-    """A name that the library's own columns or tables have."""
+    """A name that the library uses for its own columns or tables."""
 
 
 class NameTooLongError(InvalidNameError):
-    """A name longer than the database allows."""
+    """A name is longer than the database allows."""
 
 
 class InvalidValuesInConfiguration(InvalidConfigError):
-    """The values given for a keyfield make no domain."""
+    """The values given for a keyfield are not a valid domain."""
 
 
 class EmptyDomainError(InvalidValuesInConfiguration):
-    """A keyfield's domain has no values."""
+    """The domain of a keyfield is empty."""
 
 
 class InvalidRangeError(InvalidValuesInConfiguration):
-    """A range that never ends or cannot be computed: step 0, a log scale through 0, ..."""
+    """A range is infinite or undefined: a step of 0, a log scale that includes 0, ..."""
 
 
 class ContradictoryConditionError(InvalidValuesInConfiguration):
-    """A condition that no row of the grid can ever meet, or conditions that wait for each other."""
+    """A condition that no row of the grid can meet, or conditions that depend on each other."""
 
 
 class InvalidCredentialsError(InvalidConfigError):
-    """The credential file (or environment) does not tell how to reach the database."""
+    """The credential file or the environment does not say how to reach the database."""
 
 
 class MissingLogTableError(InvalidConfigError):
-    """A logtable is named but its columns are not given."""
+    """A logtable is declared without columns."""
 
 
 class ParameterCombinationError(PyExperimenterError):
-    """Parameters that cannot be combined to rows of this table."""
+    """Parameters cannot be combined into rows of this table."""
 
 
 class InvalidRowError(ParameterCombinationError):
-    """A row handed in for filling is refused; nothing was written."""
+    """A row given to a fill is not valid. Nothing was written."""
 
 
 class DatabaseError(PyExperimenterError):
-    """Something went wrong in or on the way to the database."""
+    """An error of the database, or of the connection to it."""
 
 
 class DatabaseConnectionError(DatabaseError):
-    """The database could not be reached."""
+    """A connection to the database could not be opened."""
 
 
 class ServerUnreachableError(DatabaseConnectionError):
@@ -174,11 +174,11 @@ class ServerUnreachableError(DatabaseConnectionError):
 
 
 class AccessDeniedError(DatabaseConnectionError):
-    """The server refused the user or the password."""
+    """The server rejected the user or the password."""
 
 
 class MissingDatabaseError(DatabaseConnectionError):
-    """The server has no database of that name."""
+    """The server has no database of this name, or there is no such SQLite file."""
 
 
 class DatabaseCreationError(DatabaseError):
@@ -190,23 +190,23 @@ class DatabaseQueryError(DatabaseError):
 
 
 class TransientDatabaseError(DatabaseQueryError):
-    """A statement failed in a way that a second try may mend: deadlock, lock timeout, lost connection."""
+    """A statement failed for a reason that may pass: a deadlock, a lock timeout, a lost connection."""
 
 
 class ReadOnlyDatabaseError(DatabaseQueryError):
-    """The database may only be read."""
+    """The database is read-only."""
 
 
 class DatabaseFullError(DatabaseQueryError):
-    """The database has no room left; what was committed before is intact."""
+    """The database has run out of space. Everything committed before is intact."""
 
 
 class MissingTableError(DatabaseQueryError):
-    """There is no such table yet."""
+    """The table does not exist yet."""
 
 
 class UndecodableValueError(DatabaseQueryError):
-    """A column holds a value that its declared type cannot mean (edited by hand, perhaps)."""
+    """A stored value does not fit its column's declared type, perhaps after an edit by hand."""
 
 
 class SshTunnelError(DatabaseError):
@@ -214,7 +214,7 @@ class SshTunnelError(DatabaseError):
 
 
 class EmptyFillDatabaseCallError(DatabaseError):
-    """A fill without any rows."""
+    """A fill was called without rows."""
 
 
 class CreatingTableError(DatabaseError):
@@ -222,55 +222,55 @@ class CreatingTableError(DatabaseError):
 
 
 class TableHasWrongStructureError(CreatingTableError):
-    """The existing table differs from the configuration; every difference is named."""
+    """The existing table differs from the configuration. The message lists every difference."""
 
 
 class DuplicateExperimentsError(CreatingTableError):
-    """The existing table holds several rows with equal keyfields, so none can be told apart."""
+    """The existing table has rows with equal keyfields, which cannot be distinguished."""
 
 
 class InvalidResultFieldError(DatabaseError):
-    """A result was reported for something that is not a resultfield."""
+    """A result was reported for a name that is not a resultfield."""
 
 
 class InvalidLogFieldError(DatabaseError):
-    """A log was reported for a logtable or column that the configuration does not have."""
+    """A log was reported for a logtable or column that the configuration does not declare."""
 
 
 class InvalidLogtableError(InvalidLogFieldError):
-    """A logtable that the configuration does not have."""
+    """The configuration does not declare this logtable."""
 
 
 class InvalidValueError(PyExperimenterError):
-    """A value that does not fit the declared type of its field."""
+    """A value does not fit the declared type of its field, or an argument is not valid."""
 
 
 class InvalidColumnError(PyExperimenterError):
-    """A column that the table does not have."""
+    """The table does not have this column."""
 
 
 class InvalidExperimentError(PyExperimenterError):
-    """There is no such experiment, or it is not in a status that allows this."""
+    """The experiment does not exist, or its status does not allow the operation."""
 
 
 class ExperimentExistsError(InvalidExperimentError):
-    """An experiment with these keyfields exists already and is not open."""
+    """An experiment with these keyfields already exists and is not open."""
 
 
 class ClaimLostError(PyExperimenterError):
-    """The attempt no longer holds its experiment: it was reset, released or taken over meanwhile."""
+    """The attempt no longer holds its experiment, which was reset, released or taken over."""
 
 
 class ExecutionError(PyExperimenterError):
-    """A worker could not go on; experiments that failed are no such case."""
+    """A worker could not continue. A failed experiment does not raise this."""
 
 
 class ExperimentFunctionError(ExecutionError):
-    """The experiment function that was named cannot be imported."""
+    """The named experiment function cannot be imported."""
 
 
 class FunctionNotPicklableError(ExecutionError):
-    """The experiment function cannot be handed to a process of its own."""
+    """The experiment function cannot be pickled, so it cannot be sent to another process."""
 
 
 class WorkerProcessError(ExecutionError):
@@ -278,15 +278,15 @@ class WorkerProcessError(ExecutionError):
 
 
 class TooManyErrorsError(ExecutionError):
-    """So many experiments failed in a row that the next ones are not worth the try."""
+    """Too many experiments failed in a row (``stop_after_errors``)."""
 
 
 class ResultsInJournalError(ExecutionError):
-    """The database stayed away; what could not be written waits in a journal file to be written later."""
+    """The database stayed unavailable. What could not be written is kept in a journal file."""
 
 
 class JournalError(ExecutionError):
-    """The database was away, and the journal could not be written either."""
+    """The database was unavailable, and the journal could not be written either."""
 
 
 class SubmissionError(PyExperimenterError):

@@ -6,10 +6,10 @@ from enum import Enum
 
 
 class ExperimentStatus(str, Enum):
-    """Status of an experiment, as written in the column ``status``.
+    """Status of an experiment, as stored in the column ``status``.
 
-    Members are strings, so ``ExperimentStatus.DONE == "done"`` holds and both can be handed in wherever a
-    status is expected. ``ALL`` stands for every status where several are asked for; no row ever has it.
+    Members are strings: ``ExperimentStatus.DONE == "done"`` holds, and both are accepted wherever a status is
+    expected. ``ALL`` means every status where several may be given; no row ever has it.
 
     >>> ExperimentStatus("done") is ExperimentStatus.DONE
     True
