@@ -1,4 +1,4 @@
-"""The facade: one object for a configuration, a few lines a method."""
+"""The facade: one object per configuration, a few lines per method."""
 
 from __future__ import annotations
 
@@ -57,34 +57,34 @@ _FINISHED = (ExperimentStatus.DONE, ExperimentStatus.ERROR, ExperimentStatus.PAU
 class PyExperimenter(Study):
     """A study: its experiments in a database, filled from a configuration and executed by workers.
 
-    Nothing is read from or written to the database by making one.
+    Creating an instance does not touch the database.
 
     Parameters
     ----------
     experiment_configuration_file_path : str, Path or dict
-        Configuration as YAML or INI file, or as what such a YAML file would be read to.
+        Path of a YAML or INI file, or the contents of such a YAML file as a dict.
     database_credential_file_path : str or Path
-        Credentials for a database server, as YAML or INI file. It need not exist for SQLite, nor where the environment
-        has ``PYEXPERIMENTER_DB_USER``, ``_PASSWORD``, ``_HOST`` and ``_PORT``.
+        Path of a YAML or INI file with the credentials for a database server. It is not needed for SQLite, or if the
+        environment has ``PYEXPERIMENTER_DB_USER``, ``_PASSWORD``, ``_HOST`` and ``_PORT``.
     use_ssh_tunnel : bool, optional
-        Whether the server is reached through SSH; overrides the configuration.
+        Whether to reach the server through SSH; overrides the configuration.
     table_name, database_name : str, optional
         Override the configuration.
     use_codecarbon : bool, optional
-        Whether emissions are measured; by default they are if the configuration has a section CodeCarbon.
+        Whether to measure emissions. By default, they are measured if the configuration has a section CodeCarbon.
     name : str
-        Written into the column ``name`` of the experiments executed.
+        Stored in the column ``name`` of the experiments that are executed.
     logger_name : str
         Name of the library's logger.
     log_level : int or str
-        Least level of messages that are told.
+        Minimum level of logged messages.
     log_file : str or Path, optional
-        File that gets the messages too.
+        File that also receives the messages.
 
     Raises
     ------
     ConfigError
-        If a file is missing or something in it is wrong; the message names file, line and key.
+        If a file is missing or something in it is wrong. The message names the file, line and key.
 
     Examples
     --------
@@ -121,7 +121,7 @@ class PyExperimenter(Study):
         log_level: int | str = logging.INFO,
         log_file: str | Path | None = None,
     ) -> None:
-        # What makes the same experimenter elsewhere: paths, nothing that is secret.
+        # What is needed to create the same experimenter in a job: paths, never secrets.
         self._made_of: dict[str, Any] = {
             "experiment_configuration_file_path": _absolute(experiment_configuration_file_path),
             "database_credential_file_path": _absolute(database_credential_file_path),
@@ -152,22 +152,22 @@ class PyExperimenter(Study):
     def __repr__(self) -> str:
         return f"<PyExperimenter {self.name!r}: table {self.config.table.name} in {self._store.database}>"
 
-    # Making and filling the table
+    # Creating and filling the table
 
     def create_table(self, create_database: bool = False) -> None:
-        """Create the table and its side tables, if they are missing. A fill does so by itself.
+        """Create the table and its side tables if they are missing. Filling does this automatically.
 
         Parameters
         ----------
         create_database : bool
-            Whether the server's database is created, too.
+            Whether to create the database on the server, too.
 
         Raises
         ------
         TableHasWrongStructureError
-            If there is a table of that name that differs from the configuration.
+            If a table of this name exists and differs from the configuration.
         DuplicateExperimentsError
-            If an existing table holds rows with equal keyfields.
+            If an existing table has rows with equal keyfields.
         DatabaseCreationError
             If the database cannot be created.
         """
@@ -177,23 +177,23 @@ class PyExperimenter(Study):
         self._store.keep_config(__version__)
 
     def fill_table_from_config(self) -> FillCount:
-        """Insert the grid's missing rows.
+        """Insert the rows of the grid that are missing from the table.
 
         Returns
         -------
         FillCount
-            ``(added, skipped)``: rows inserted, and rows that were there.
+            ``(added, skipped)``: the number of rows inserted, and of rows that already existed.
 
         Raises
         ------
         ParameterCombinationError
-            If the configuration gives values to none of the keyfields.
+            If the configuration gives no values for the keyfields.
         """
         grid = self.config.table.grid
         if grid is None:
             raise ParameterCombinationError(
-                f"{self.config.source} gives no values to the keyfields, so there is no grid; "
-                "give values, or use fill_table_from_combination or fill_table_with_rows"
+                f"{self.config.source} gives no values for the keyfields, so there is no grid; "
+                "add values, or use fill_table_from_combination or fill_table_with_rows"
             )
         return self._fill(grid.tuples(self._store.keyfield_encoders), len(grid))
 
@@ -202,14 +202,14 @@ class PyExperimenter(Study):
         fixed_parameter_combinations: Sequence[Mapping[str, Any]] | None = None,
         parameters: Mapping[str, Sequence[Any]] | None = None,
     ) -> FillCount:
-        """Insert each of several fixed combinations crossed with the domains of the other keyfields.
+        """Insert the Cartesian product of fixed combinations and the values of the other keyfields.
 
         Parameters
         ----------
         fixed_parameter_combinations : sequence of mappings, optional
             Keyfield -> value.
         parameters : Mapping of str to sequence, optional
-            Keyfield -> values, for the keyfields not in the combinations.
+            Keyfield -> values, for the keyfields that are not in the combinations.
 
         Returns
         -------
@@ -219,7 +219,7 @@ class PyExperimenter(Study):
         Raises
         ------
         ParameterCombinationError
-            If combinations and parameters together do not give each keyfield once, or a value does not fit.
+            If combinations and parameters together do not give each keyfield exactly once, or a value does not fit.
         EmptyFillDatabaseCallError
             If nothing is given.
         """
@@ -229,12 +229,12 @@ class PyExperimenter(Study):
         return self._fill(rows.encoded(self._store.encode_row), len(rows))
 
     def fill_table_with_rows(self, rows: Iterable[Mapping[str, Any]] | pd.DataFrame) -> FillCount:
-        """Insert rows. All are checked before the first is written.
+        """Insert rows. All of them are checked before the first is written.
 
         Parameters
         ----------
         rows : iterable of mappings, or DataFrame
-            Keyfield -> value; keyfields left out are NULL.
+            Keyfield -> value. Omitted keyfields are NULL.
 
         Returns
         -------
@@ -244,7 +244,7 @@ class PyExperimenter(Study):
         Raises
         ------
         InvalidRowError
-            If a row is wrong, naming row and field. Nothing was written.
+            If a row is not valid. The message names row and field, and nothing was written.
         EmptyFillDatabaseCallError
             If there are no rows.
         """
@@ -253,24 +253,24 @@ class PyExperimenter(Study):
         return self._fill(encoded, len(encoded))
 
     def migrate(self, dry_run: bool = False, defaults: Mapping[str, Any] | None = None) -> list[str]:
-        """Add the columns and logtables that the configuration has and the existing tables lack, in place.
+        """Add the columns and logtables of the configuration that the existing tables lack.
 
         Parameters
         ----------
         dry_run : bool
-            Whether to tell only what would be done.
+            Report the changes without applying them.
         defaults : Mapping of str to object, optional
-            Value of each new keyfield for the rows that exist.
+            Value of each new keyfield for the existing rows.
 
         Returns
         -------
         list of str
-            What was (or would be) done, a line each.
+            The changes made (or planned), one line each.
 
         Raises
         ------
         TableHasWrongStructureError
-            If a new keyfield has no default, or there is a difference that adding cannot mend.
+            If a new keyfield has no default, or the tables differ in a way that adding columns cannot resolve.
         """
         done = self._store.tables.migrate(dry_run, defaults or {}, codecarbon=self._codecarbon is not None)
         for line in done:
@@ -291,11 +291,11 @@ class PyExperimenter(Study):
         resources: Mapping[str, float] | None = None,
         wait: bool = False,
     ) -> int:
-        """Execute open experiments until none is left.
+        """Execute open experiments until none are left.
 
-        Each worker runs them in a process of its own, unless the configuration says ``isolation: none``. SIGTERM,
-        SIGINT (Ctrl-C) and SIGUSR1 ask the workers to stop; a second one stops them at once. Results that the database
-        did not take before are written first, as by `sync`.
+        Each worker runs them in its own process, unless the configuration says ``isolation: none``. SIGTERM, SIGINT
+        (Ctrl-C) and SIGUSR1 ask the workers to stop; a second signal stops them at once. Results that could not be
+        written during an earlier outage of the database are written first, as by `sync`.
 
         Parameters
         ----------
@@ -303,50 +303,50 @@ class PyExperimenter(Study):
             ``function(keyfields, result_processor, custom_fields)``. It returns None, an ExperimentStatus (DONE,
             ERROR or PAUSED) or a mapping of results. An exception makes the experiment's status ``error``.
         random_order : bool
-            Whether to take open experiments from random places of the table.
+            Whether to claim open experiments in random order.
         n_jobs : int, optional
-            Workers, placed by joblib: on this machine, or where ``joblib.parallel_config`` says; -1 for all cores.
-            Overrides the configuration.
+            Number of workers, or -1 for one per core; overrides the configuration. joblib places them on this machine,
+            or where ``joblib.parallel_config`` says.
         max_experiments : int
-            Most experiments to execute, by all workers together; -1 for all.
+            Maximum number of experiments to execute, over all workers; -1 for no limit.
         where : mapping or str, optional
-            Only experiments with these values (a value or a list of them a column), or under this SQL condition.
+            Only experiments with these values (column -> value or list of values), or that match this SQL condition.
         order_by : str or sequence of str, optional
-            Columns by which open experiments are taken, ``-`` before or ``DESC`` behind for descending.
+            Columns that give the order of claims. A leading ``-`` or a trailing ``DESC`` means descending.
         stop_after : float or str, optional
-            Seconds, or a duration such as ``"3h50m"``. No experiment is begun when less is left than ``min_time`` of
-            the configuration, or than experiments done lately took (the median of them). In a SLURM job the job's end
-            is minded, too.
+            Seconds, or a duration such as ``"3h50m"``. No experiment is started when less time is left than
+            ``min_time`` in the configuration, or than the median duration of recent experiments. In a SLURM job the
+            end of the job limits the time, too.
         resources : Mapping of str to number, optional
-            What a worker has, as in ``{"gpus": 1}``: only experiments are executed for which the configuration's
-            ``requires`` asks no more. Without: all are.
+            What a worker has, such as ``{"gpus": 1}``. Only experiments that need no more, according to ``requires`` in
+            the configuration, are executed. By default, all are.
         wait : bool
-            Whether workers that find nothing open stay until nothing is running either, and take over what those who
-            execute it lose or give back. They look once a `heartbeat`.
+            Whether workers that find nothing open stay while other workers are still running experiments, to take over
+            what those lose or release. They check once per `heartbeat`.
 
         Returns
         -------
         int
-            How many executions there were.
+            Number of executions.
 
         Raises
         ------
         MissingTableError
-            If there is no table yet.
+            If the table does not exist yet.
         InvalidColumnError, InvalidValueError, DatabaseQueryError
             If `where` or `order_by` names a column that the table does not have, or is not valid SQL. Nothing was
             started.
         FunctionNotPicklableError
-            If the function cannot be handed to a process of its own.
+            If the function cannot be sent to another process.
         InvalidValueError
-            If `stop_after` is no duration.
+            If `stop_after` is not a valid duration.
         DatabaseError, ExecutionError
-            What stopped a worker: the database, too many errors in a row, ... The others go on until they are through.
-            Or there are too few GPUs, and nothing was claimed.
+            What stopped a worker: the database, too many errors in a row, ... The other workers finish first. Also if
+            there are too few GPUs; nothing was claimed then.
         KeyboardInterrupt
-            After SIGINT; experiments in execution were released.
+            After SIGINT. Running experiments were released.
         SystemExit
-            After SIGTERM, likewise.
+            After SIGTERM. Running experiments were released.
         """
         supervised = self._is_supervised()
         if supervised:
@@ -382,7 +382,7 @@ class PyExperimenter(Study):
             if report.stopped_by is not None:
                 raise report.stopped_by
         executed = sum(report.executed for report in reports)
-        self.logger.info("%d experiments executed", executed)
+        self.logger.info("%s executed", _counted(executed, "experiment"))
         return executed
 
     def submit(
@@ -398,49 +398,51 @@ class PyExperimenter(Study):
         resources: Mapping[str, float] | None = None,
         **options: Any,
     ) -> Submission:
-        """Start workers as jobs of a cluster. Each executes open experiments until none is left or its time is over.
+        """Start workers as cluster jobs. Each executes open experiments until none are left or its time is up.
 
-        Needs the extra ``slurm``. Before anything is submitted it is checked that there is a table, that another
-        process can load the function, and that the machines can share the database.
+        Needs the extra ``slurm``. Before anything is submitted, `submit` checks that the table exists, that `where` and
+        `order_by` are valid, that another process can load the function, and that the machines share the database.
 
         Parameters
         ----------
         experiment_function : callable
-            As for `execute`. What is in a module has to be there for all machines; what is not, is sent along.
+            As for `execute`. A function from a module is imported by the jobs, so every machine needs the module; a
+            function defined in a script or notebook is sent along.
         workers : int
-            How many jobs, each with the ``n_jobs`` of the configuration.
+            Number of jobs, each with ``n_jobs`` workers as configured.
         cluster : {"slurm", "local"}
             A SLURM job array, or processes on this machine.
         profile : str, optional
-            Options from this profile of the configuration's section ``Cluster``; ``default`` is used where there is
-            one.
+            Profile in the section ``Cluster`` of the configuration to take options from. By default ``default``, if
+            there is one.
         folder : str or Path
-            For logs and what is handed to the jobs; all machines have to see it.
+            Where logs and the data for the jobs are kept. All machines must be able to access it.
         where, order_by, random_order, resources
-            As for `execute`. Without `resources`, jobs have the GPUs and CPUs they ask for.
+            As for `execute`. By default, `resources` are the GPUs and CPUs that the jobs request.
         **options
             ``time`` (``"4h"``), ``cpus_per_task``, ``mem`` (``"8G"``), ``gpus``, ``partition``, ``array_parallelism``,
-            and any other option of sbatch, with ``_`` for ``-``. Local jobs mind ``time`` and ``gpus``.
+            and any other option of sbatch, with ``_`` instead of ``-``. Local jobs use ``time`` and ``gpus`` only.
 
         Returns
         -------
         Submission
-            The jobs: their IDs, states, logs; to wait for and to cancel.
+            The submitted jobs: their IDs, states and logs, and methods to wait for and cancel them.
 
         Raises
         ------
         MissingTableError, DatabaseConnectionError
-            If the database cannot be reached from here or has no table.
+            If the database cannot be reached from here, or the table does not exist yet.
         InvalidColumnError, InvalidValueError, DatabaseQueryError
-            If `where` or `order_by` is wrong, as for `execute`.
+            If `where` or `order_by` is not valid, as for `execute`.
         ExperimentFunctionError, FunctionNotPicklableError
-            If the function cannot be loaded elsewhere.
+            If another process cannot load the function.
         InvalidValueError
-            If there is no such cluster or profile.
+            If the cluster or profile does not exist.
         SubmissionError
-            If submitit or SLURM is missing or refuses, or the database is a file that the machines do not share.
+            If submitit or SLURM is missing or reports an error, or the database is a file that the machines do not
+            share.
         ExecutionError
-            If fewer GPUs of this machine are free than local jobs need.
+            If this machine has fewer free GPUs than the local jobs need.
         """
         from pyexperimenter.cluster.job import checked_job, options_of
         from pyexperimenter.cluster.submission import submit
@@ -458,15 +460,16 @@ class PyExperimenter(Study):
         self._prepare_execution()
         self._check_selection(where, order_by)
         submission = submit(job, workers, cluster, Path(folder), options, self.config.execution.grace)
-        self.logger.info("%d workers were submitted to %s: %s", workers, cluster, ", ".join(submission.job_ids))
+        jobs = ", ".join(submission.job_ids)
+        self.logger.info("submitted %s to %s: %s", _counted(workers, "worker"), cluster, jobs)
         return submission
 
     def sbatch_script(
         self, workers: int = 1, profile: str | None = None, folder: str | Path = "cluster_jobs", **options: Any
     ) -> str:
-        """Return the script that `submit` would hand to SLURM. Nothing is submitted or checked.
+        """Return the script that `submit` would pass to sbatch. Nothing is submitted or checked.
 
-        Parameters are those of `submit`.
+        The parameters are those of `submit`.
         """
         from pyexperimenter.cluster.job import options_of
         from pyexperimenter.cluster.submission import sbatch_script
@@ -477,7 +480,7 @@ class PyExperimenter(Study):
     def add_experiment_and_execute(
         self, keyfield_values: Mapping[str, Any], experiment_function: ExperimentFunction
     ) -> int:
-        """Insert one experiment and execute it here and now. If it exists and is open, it is taken.
+        """Insert one experiment and execute it in this process. If it exists and is open, execute that one.
 
         Returns
         -------
@@ -487,9 +490,9 @@ class PyExperimenter(Study):
         Raises
         ------
         InvalidRowError
-            If a keyfield is not known or a value does not fit.
+            If a keyfield is unknown or a value does not fit.
         ExperimentExistsError
-            If it exists and is not open.
+            If the experiment exists and is not open.
         """
         row = self._store.encode_row(keyfield_values, "keyfield_values")
         self.create_table()
@@ -497,19 +500,19 @@ class PyExperimenter(Study):
         return run_one(task, lambda worker: worker.store.add_and_claim(row, worker.info))
 
     def unpause_experiment(self, experiment_id: int, experiment_function: ExperimentFunction) -> None:
-        """Take a paused experiment and execute the function on it, here and now.
+        """Resume a paused experiment: execute the function on it in this process.
 
         Raises
         ------
         NoPausedExperimentsException
-            If there is no paused experiment with this ID.
+            If no experiment with this ID is paused.
         """
         self._prepare_execution()
         task = self._task(experiment_function)
         run_one(task, lambda worker: worker.store.resume(index(experiment_id), worker.info))
 
     def attach(self, experiment_function: Callable[[ResultProcessor], _R], experiment_id: int) -> _R:
-        """Let a function write results and logs of an experiment that is in execution elsewhere, or finished.
+        """Let a function write results and logs of an experiment that is running elsewhere, or has finished.
 
         Parameters
         ----------
@@ -521,7 +524,7 @@ class PyExperimenter(Study):
         Returns
         -------
         object
-            What the function returns. The experiment's status stays as it is.
+            What the function returns. The status of the experiment does not change.
 
         Raises
         ------
@@ -534,13 +537,13 @@ class PyExperimenter(Study):
             return experiment_function(ResultProcessor(self._store, attempt, self._log_settings))
         finally:
             if opened:
-                with suppress(ClaimLostError):  # taken over meanwhile, which closed it
+                with suppress(ClaimLostError):  # another worker took it over, which closed the attempt
                     self._store.detach(attempt)
 
     def debug(self, experiment_id: int, experiment_function: ExperimentFunction, pdb: bool = False) -> Any:
-        """Run one experiment here, in this process, and print what it reports instead of writing it.
+        """Run one experiment in this process, and print what it reports instead of writing it.
 
-        The experiment's status does not matter, and nothing is written to the database.
+        The experiment may have any status. Nothing is written to the database.
 
         Parameters
         ----------
@@ -549,7 +552,7 @@ class PyExperimenter(Study):
         experiment_function : callable
             As for `execute`.
         pdb : bool
-            Whether an exception is looked into with the debugger, at the place where it was raised.
+            Whether to start the debugger where an exception is raised.
 
         Returns
         -------
@@ -574,20 +577,20 @@ class PyExperimenter(Study):
             raise
 
     def sync(self) -> int:
-        """Write the results that wait in journal files because the database was away when they came.
+        """Write the results that are in journal files because the database was unavailable.
 
-        To do it twice is fine. The results of an experiment that was executed anew in the meantime are kept with their
-        own attempt, and do not reach its row.
+        Calling it twice is safe. If an experiment has been executed again since, the journaled results are stored with
+        their own attempt and do not change its row.
 
         Returns
         -------
         int
-            How many executions were brought up to date.
+            Number of executions whose results were written.
 
         Raises
         ------
         DatabaseError
-            If the database is away; nothing is lost.
+            If the database is unavailable. Nothing is lost.
         """
         return replay_journals(self._store, self._journal, self.logger)
 
@@ -599,32 +602,32 @@ class PyExperimenter(Study):
         dry_run: bool = False,
         error: str | None = None,
     ) -> int:
-        """Make experiments open again: same IDs, no results, no error. Their attempts and logs stay on record.
+        """Open experiments again, with the same IDs, without results and errors. Their attempts and logs are kept.
 
         Parameters
         ----------
         *states : str or ExperimentStatus
-            Only experiments in these states; ``"all"`` for every state. Without any, those done, paused or in
-            error, if `where`, `ids` or `error` say which. A running experiment's worker can write no more after a
-            reset.
+            Only experiments in these states; ``"all"`` for every state. If no state is given, `where`, `ids` or
+            `error` must select among the experiments that are done, paused or in error. After a reset, the worker of
+            a running experiment can no longer write.
         where : mapping or str, optional
-            Only experiments with these values, or under this SQL condition.
+            Only experiments with these values, or that match this SQL condition.
         ids : sequence of int, optional
             Only experiments with these IDs.
         dry_run : bool
-            Whether to count only.
+            Only count the experiments.
         error : str, optional
-            Only experiments whose error contains this text; letter case does not count.
+            Only experiments whose error contains this text, ignoring case.
 
         Returns
         -------
         int
-            How many experiments were (or would be) reset.
+            Number of experiments that were (or would be) reset.
 
         Raises
         ------
         InvalidValueError
-            If a state is none.
+            If a state is not valid.
         """
         wanted = [_status(state) for state in states]
         if not wanted:
@@ -634,28 +637,28 @@ class PyExperimenter(Study):
             wanted = list(_FINISHED)
         self._prepare_execution()
         rows = self._store.reset(wanted, where, ids, dry_run, error)
-        self.logger.info("%d experiments %s reset", rows, "would be" if dry_run else "were")
+        self.logger.info("%s %s", "would reset" if dry_run else "reset", _counted(rows, "experiment"))
         return rows
 
     def release_experiments(self, where: Where = None, ids: Sequence[int] | None = None, dry_run: bool = False) -> int:
-        """Give back experiments that are running, as if they had never been claimed.
+        """Open running experiments again, as if they had never been claimed.
 
-        For those whose workers are known to be gone, by whoever does not want to wait for the end of their leases. A
-        worker that is alive is stopped soon and can write no more.
+        Use it when you know that their workers are gone and do not want to wait for the leases to expire. A worker that
+        is still alive can no longer write, and is stopped soon.
 
         Parameters
         ----------
         where : mapping or str, optional
-            Only experiments with these values, or under this SQL condition.
+            Only experiments with these values, or that match this SQL condition.
         ids : sequence of int, optional
             Only experiments with these IDs.
         dry_run : bool
-            Whether to count only.
+            Only count the experiments.
 
         Returns
         -------
         int
-            How many experiments were (or would be) released.
+            Number of experiments that were (or would be) released.
         """
         self._prepare_execution()
         return self._store.reset([ExperimentStatus.RUNNING.value], where, ids, dry_run, outcome="released")
@@ -663,11 +666,11 @@ class PyExperimenter(Study):
     # Ending
 
     def delete_table(self) -> None:
-        """Drop the table and all its side tables, with everything in them."""
+        """Drop the table and all its side tables, with their contents."""
         self._store.tables.drop()
 
     def close_ssh(self) -> None:
-        """Close the SSH tunnel, if there is one. It closes by itself when Python ends."""
+        """Close the SSH tunnel if there is one. It also closes when Python exits."""
         self._store.database.close_tunnel()
 
     def close_ssh_tunnel(self) -> None:
@@ -681,14 +684,14 @@ class PyExperimenter(Study):
         self.create_table()
         with fill_bar(total) as progress:
             count = self._store.fill(rows, progress)
-        self.logger.info("%d rows were added, %d skipped since they exist", count.added, count.skipped)
+        self.logger.info("added %s, skipped %d that already existed", _counted(count.added, "row"), count.skipped)
         return count
 
     def _prepare_execution(self) -> None:
-        """Make sure that the tables are there; those of the predecessor get their side tables."""
+        """Check that the table exists. Tables of py-experimenter get their side tables."""
         if not self._store.tables.exist():
             raise MissingTableError(
-                f"there is no table {self.config.table.name} in {self._store.database}; fill it first"
+                f"the table {self.config.table.name} does not exist in {self._store.database}; fill it first"
             )
         self._store.tables.create(codecarbon=self._codecarbon is not None, identity=False)
 
@@ -701,12 +704,12 @@ class PyExperimenter(Study):
         if execution.isolation == "process":
             return True
         if execution.time_limit is not None:
-            self.logger.warning("time_limit has no effect with isolation: none, as only a process can be stopped")
+            self.logger.warning("time_limit has no effect with isolation: none, because only a process can be stopped")
         return False
 
     @property
     def _journal(self) -> str:
-        """Directory of the journals: as configured, beside the log file, or the working directory."""
+        """Directory of the journals: as configured, or that of the log file, or the working directory."""
         beside = Path(self._log_settings.file).expanduser().parent if self._log_settings.file else Path()
         return str(Path(self.config.execution.journal or beside).expanduser().absolute())
 
@@ -726,6 +729,10 @@ def _absolute(path: str | Path | Mapping[str, Any]) -> str | Mapping[str, Any]:
     return path if isinstance(path, Mapping) else str(Path(path).expanduser().absolute())
 
 
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _seconds(duration: float | str | None) -> float | None:
     try:
         return None if duration is None else seconds(duration)
@@ -738,4 +745,4 @@ def _status(state: str | ExperimentStatus) -> ExperimentStatus:
         return ExperimentStatus(state)
     except ValueError:
         known = ", ".join(status.value for status in ExperimentStatus)
-        raise InvalidValueError(f"{state!r} is no status; known are {known}") from None
+        raise InvalidValueError(f"{state!r} is not a valid status; choose from {known}") from None

@@ -106,7 +106,7 @@ def test_combinations_that_make_no_rows_are_refused(
 
 def test_a_config_without_values_says_how_to_fill(sqlite_target: Target) -> None:
     study_ = experimenter(sqlite_target, study(sqlite_target, keyfields={"seed": "INT"}))
-    with pytest.raises(ParameterCombinationError, match="gives no values to the keyfields"):
+    with pytest.raises(ParameterCombinationError, match="gives no values for the keyfields"):
         study_.fill_table_from_config()
 
 

@@ -247,7 +247,7 @@ def test_the_log_file_is_opt_in(sqlite_target: Target, tmp_path: Path, monkeypat
     assert {name.partition("-")[0] for name in made} == {"study.db"}
     logging_ = PyExperimenter(logger_name="filed", log_file="logs/study.log")
     logging_.fill_table_from_config()
-    assert "0 rows were added, 20 skipped" in (tmp_path / "logs" / "study.log").read_text()
+    assert "added 0 rows, skipped 20" in (tmp_path / "logs" / "study.log").read_text()
     for handler in logging.getLogger("filed").handlers:
         handler.close()
 
