@@ -18,7 +18,6 @@ from pyexperimenter import __version__
 from pyexperimenter.config import load_config
 from pyexperimenter.database.records import Attempt, FillCount
 from pyexperimenter.database.selection import OrderBy, Where
-from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.durations import seconds
 from pyexperimenter.exceptions import (
     ClaimLostError,
@@ -136,18 +135,15 @@ class PyExperimenter(Study):
         self.name = name
         self._log_settings = LogSettings(logger_name, log_level, None if log_file is None else str(log_file))
         self.logger = self._log_settings.logger()
-        self.config = load_config(
+        config = load_config(
             experiment_configuration_file_path,
             credentials_path=database_credential_file_path,
             table_name=table_name,
             database_name=database_name,
             use_ssh_tunnel=use_ssh_tunnel,
         )
-        wanted = self.config.codecarbon is not None if use_codecarbon is None else use_codecarbon
-        self._codecarbon = (self.config.codecarbon or {}) if wanted else None
-        self._store = ExperimentStore(self.config)
-        # With the path of a SQLite file made absolute: workers may have been started in another directory.
-        self.config = replace(self.config, database=self._store.database.config)
+        wanted = config.codecarbon is not None if use_codecarbon is None else use_codecarbon
+        super().__init__(config, (config.codecarbon or {}) if wanted else None)
 
     def __repr__(self) -> str:
         return f"<PyExperimenter {self.name!r}: table {self.config.table.name} in {self._store.database}>"

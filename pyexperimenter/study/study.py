@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from operator import index
 from pathlib import Path
@@ -29,17 +30,23 @@ if TYPE_CHECKING:
 
 
 class Study:
-    """What can be read of a study. Nothing here writes to the database.
+    """The methods that read a study: its tables, its progress, and analyses of its results.
 
-    Attributes
+    Only `execute_custom_query` can write, if its statement does.
+
+    Parameters
     ----------
     config : ExperimentConfig
-        Its configuration.
+        The study's configuration.
+    codecarbon : Mapping or None
+        Options for CodeCarbon, or None if emissions are not measured.
     """
 
-    config: ExperimentConfig
-    _store: ExperimentStore
-    _codecarbon: Mapping[str, Any] | None
+    def __init__(self, config: ExperimentConfig, codecarbon: Mapping[str, Any] | None) -> None:
+        self._codecarbon = codecarbon
+        self._store = ExperimentStore(config)
+        # With the path of a SQLite file made absolute: workers may have been started in another directory.
+        self.config = replace(config, database=self._store.database.config)
 
     def _repr_html_(self) -> str:
         try:
