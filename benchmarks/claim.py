@@ -1,8 +1,8 @@
-"""Claim, run of an empty function, one result, finish: one worker, beside a bare driver loop, in one run.
+"""Compare one worker that executes an empty function with a bare driver loop: claim, one result, finish.
 
-The bare loop makes the same minimum of durable transactions: one that takes a row, one that writes the result where
-the function reports it by `process_results`, and one that finishes. A function that returns its results needs no
-transaction for them.
+The bare loop commits the same minimum of durable transactions: one that claims a row, one that writes the result if
+the function calls `process_results`, and one that finishes. A function that returns its result needs no transaction
+for it.
 
 Run:  python benchmarks/claim.py [--rows 2000] [--mysql mysql://user:password@host:port] [--postgresql URL]
 """
@@ -31,7 +31,7 @@ def returned(keyfields: dict[str, Any], results: Any, custom: dict[str, Any]) ->
 
 
 def bare_loop(run: Callable[..., Any], begin: str, mark: str, lock: str, separate_result: bool) -> int:
-    """Execute all open rows with as few statements as are correct."""
+    """Execute all open rows with as few statements as correctness allows."""
     done = 0
     while True:
         run(begin)
@@ -97,8 +97,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--mysql", help="server to measure, too")
-    parser.add_argument("--postgresql", help="server to measure, too")
+    parser.add_argument("--mysql", help="also measure this server")
+    parser.add_argument("--postgresql", help="also measure this server")
     arguments = parser.parse_args()
     rows = arguments.rows
     keyfields = {"seed": {"type": "INT", "values": {"start": 0, "stop": rows}}}

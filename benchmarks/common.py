@@ -1,4 +1,4 @@
-"""What the benchmarks share: configurations, a raw server connection, and how results are printed."""
+"""Shared by the benchmarks: configurations, a raw connection to a server, and the printing of tables."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _config(provider: str, database: str, keyfields: dict[str, Any]) -> dict[str
 
 @contextmanager
 def raw_mysql(url: str) -> Iterator[tuple[Any, str, str]]:
-    """Give a driver's connection to a fresh database, the database's name, and a credential file."""
+    """Create a database; yield a driver's connection to it, its name, and a credential file."""
     parts = urllib.parse.urlsplit(url)
     user, password = urllib.parse.unquote(parts.username or ""), urllib.parse.unquote(parts.password or "")
     name = f"benchmark_{uuid.uuid4().hex[:8]}"
@@ -65,7 +65,7 @@ def raw_mysql(url: str) -> Iterator[tuple[Any, str, str]]:
 
 @contextmanager
 def raw_postgresql(url: str) -> Iterator[tuple[Any, str, str]]:
-    """The same for PostgreSQL."""
+    """Do the same on PostgreSQL."""
     parts = urllib.parse.urlsplit(url)
     user, password = urllib.parse.unquote(parts.username or ""), urllib.parse.unquote(parts.password or "")
     address = {"host": parts.hostname or "localhost", "port": parts.port or 5432, "user": user, "password": password}

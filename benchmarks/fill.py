@@ -1,4 +1,4 @@
-"""Filling a table, beside the bare driver inserting the same rows into an equal table, in one run.
+"""Compare a fill with a bare driver that inserts the same rows into the same kind of table.
 
 Run:  python benchmarks/fill.py [--rows 1000000] [--mysql mysql://user:password@host:port] [--postgresql URL]
 """
@@ -84,7 +84,7 @@ def ours(config: dict[str, Any], **options: Any) -> tuple[float, float]:
 
 
 def peak_megabytes(config: dict[str, Any]) -> float:
-    """Fill in a fresh process, so that the peak is the fill's alone."""
+    """Fill in a new process, so that only the fill counts."""
     script = (
         "import sys, json, resource; from pyexperimenter import PyExperimenter;"
         "PyExperimenter(json.loads(sys.argv[1]), log_level='ERROR').fill_table_from_config();"
@@ -100,8 +100,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--mysql", help="server for the second half, with a tenth of the rows")
-    parser.add_argument("--postgresql", help="the same")
+    parser.add_argument("--mysql", help="also measure this server, with a tenth of the rows")
+    parser.add_argument("--postgresql", help="also measure this server, with a tenth of the rows")
     arguments = parser.parse_args()
     table = []
     for _ in range(arguments.rounds):

@@ -1,12 +1,12 @@
-"""How far one database goes: thousands of workers, simulated with the costs that this machine measured.
+"""Simulate thousands of workers on one database, with measured costs.
 
-The model: the server does one thing after the other, each of which takes what it takes when many ask (MEASURED). Each
-worker is a process of its own, and has a heart of its own. Both hold a connection while they wait for the server and
-half a second longer; beyond `connections` they are refused, and try again after random waits that double up to four
-seconds. Experiments take 0.5 to 1.5 times their mean; workers are in the middle of one when the simulation begins.
+The model: the server does one thing at a time, and each takes as long as it does under load (MEASURED). Each worker is
+a process with a thread for its heartbeats. Both hold a connection while they wait for the server, and half a second
+longer. If all `connections` are in use, they are refused and try again after random waits that double up to four
+seconds. Experiments take 0.5 to 1.5 times their mean. Workers are in the middle of one when the simulation begins.
 
-Run:  python benchmarks/simulation.py                                             the table of docs/scale.md
-      python benchmarks/simulation.py --mysql mysql://user:password@host:port     measured, beside real workers
+Run:  python benchmarks/simulation.py                                             make the table of docs/scale.md
+      python benchmarks/simulation.py --mysql mysql://user:password@host:port     compare with real workers
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ REFUSED = "Connection_errors_max_connections"
 
 @dataclass(frozen=True)
 class Cost:
-    """What the server does: seconds, when many ask for it, and statements."""
+    """The cost of one operation of the server: seconds under load, and statements."""
 
     seconds: float
     statements: float
@@ -50,7 +50,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Costs:
-    """What workers ask for."""
+    """The costs of the operations that workers need."""
 
     experiment: Cost  # finish one, claim the next
     connection: Cost
@@ -70,14 +70,14 @@ MEASURED = Costs(
 
 @dataclass(frozen=True)
 class Load:
-    """What a number of workers make of a server."""
+    """The load that workers put on a server."""
 
-    experiments: float  # a second
-    statements: float  # a second
+    experiments: float  # per second
+    statements: float  # per second
     busy: float  # share of the time
-    connections: float  # open on average
-    refused: float  # connections a second
-    gaps: list[float]  # seconds between the end of a worker's experiment and the beginning of its next
+    connections: float  # open, on average
+    refused: float  # connections per second
+    gaps: list[float]  # seconds from the end of a worker's experiment to the start of its next one
 
     def row(self) -> list[Any]:
         median, late = (statistics.quantiles(self.gaps, n=20)[i] * 1000 if len(self.gaps) > 1 else 0 for i in (9, 18))
@@ -94,7 +94,7 @@ COLUMNS = ["experiments/s", "statements/s", "busy", "connections", "refused/s", 
 
 
 class Simulation:
-    """One server and its workers; events are calls at times."""
+    """One server and its workers; events are functions to call at certain times."""
 
     def __init__(self, costs: Costs, workers: int, length: float, connections: int, seed: int = 1) -> None:
         self.costs, self.length, self.limit = costs, length, connections
@@ -112,7 +112,7 @@ class Simulation:
         heapq.heappush(self._events, (time, next(self._numbers), call))
 
     def serve(self, *costs: Cost) -> float:
-        """Let the server work behind all that it was asked before; return when it will be through."""
+        """Let the server do this after all earlier requests; return when it will have finished."""
         seconds = sum(cost.seconds for cost in costs)
         self.statements += sum(cost.statements for cost in costs)
         self.worked += seconds
@@ -127,7 +127,7 @@ class Simulation:
             call()
 
     def load(self) -> Load:
-        """Simulate until it is steady, and then as long again."""
+        """Simulate until the load is steady, and then measure for as long again."""
         seconds = min(max(4 * self.length, 120.0), 900.0)
         self.run(seconds)
         before = (self.statements, self.worked, self.held, self.refused)
@@ -149,7 +149,7 @@ class Simulation:
 
 
 class Client:
-    """A worker or a heart: asks, rests, asks again."""
+    """A worker or its heartbeat: sends a request, rests, and sends the next."""
 
     def __init__(self, of: Simulation, period: float, opening: Cost, ask: Callable[[Client], None]) -> None:
         self._of, self._period, self._opening, self._ask = of, period, opening, ask
@@ -162,7 +162,7 @@ class Client:
         self._of.at(self._of.now + seconds, self._begin)
 
     def rest(self, begin: float, seconds: float) -> None:
-        """Be idle from a time on; the connection waits a moment before it is closed."""
+        """Be idle from this time on; the connection is closed half a second later."""
         self._uses += 1
         uses = self._uses
         self._of.at(begin + IDLE, lambda: self._close(uses))
@@ -191,11 +191,11 @@ class Client:
             self._of.open -= 1
 
 
-# What the machine and its server take
+# The costs on this machine and its server
 
 
 def asked(connection: Any, what: str = "Questions") -> int:
-    """Return a counter of the server. Each look at it counts as one of the questions."""
+    """Return a counter of the server. Reading it counts as one question."""
     cursor = connection.cursor()
     cursor.execute(f"SHOW GLOBAL STATUS LIKE '{what}'")
     return int(cursor.fetchone()[1])
@@ -245,7 +245,7 @@ def _rate(url: str) -> float:
 
 
 def _seconds_each(operation: Callable[[], Any], seconds: float = 3.0) -> float:
-    """Let many processes do one thing for some time."""
+    """Return the seconds that one operation takes while many processes repeat it."""
     context = multiprocessing.get_context("fork")
     done = context.SimpleQueue()
 
@@ -269,7 +269,7 @@ def _seeds(rows: int) -> dict[str, Any]:
 
 
 def real(url: str, workers: int, length: float, connections: int, seconds: float = 15.0) -> Load:
-    """Let workers really execute experiments that sleep."""
+    """Measure the load of real workers whose experiments sleep."""
     context = multiprocessing.get_context("fork")
     all_have_one, told = context.Barrier(workers + 1), context.Queue()
     with raw_mysql(url) as (connection, database, credentials):
@@ -289,7 +289,7 @@ def real(url: str, workers: int, length: float, connections: int, seconds: float
                 if len(begins) == 1:
                     all_have_one.wait()
                 elif begins[-1] > ends[0] + 2 * seconds:
-                    raise KeyboardInterrupt  # this is over
+                    raise KeyboardInterrupt  # the measurement is over
                 time.sleep(length * (0.5 + random.random()) if ends else length * random.random())
                 ends.append(time.monotonic())
                 return {"accuracy": 0.5}
@@ -321,7 +321,7 @@ def real(url: str, workers: int, length: float, connections: int, seconds: float
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--mysql", help="server to measure, and to compare with; the user may set global variables")
+    parser.add_argument("--mysql", help="compare with this server, whose user must be able to set global variables")
     parser.add_argument("--rounds", type=int, default=1)
     arguments = parser.parse_args()
     if arguments.mysql is None:

@@ -1,7 +1,7 @@
-"""What it costs to look at a large study: `status()` beside a bare count, and `error_groups()`.
+"""Measure `status()` of a large study, compared with a bare count, and `error_groups()`.
 
-The table has a million experiments with an attempt each, most done, some open, in error and running. The bare count is
-``SELECT status, COUNT(*) ... GROUP BY status``.
+The table has a million experiments with one attempt each. Most are done, some are open, running or failed. The bare
+count is ``SELECT status, COUNT(*) ... GROUP BY status``.
 
 Run:  python benchmarks/status.py [--rows 1000000] [--errors 100000] [--mysql mysql://user:password@host:port]
 """
@@ -24,7 +24,7 @@ _COUNT = "SELECT status, COUNT(*) FROM study GROUP BY status"
 
 
 def large_study(config: dict[str, Any], rows: int, errors: int, now: str, **options: Any) -> PyExperimenter:
-    """Make a study in which the last of the experiments run, and ten of the errors' texts differ in kind."""
+    """Make a study whose last experiments are running, and whose errors form ten groups."""
     study = PyExperimenter(config, log_level="ERROR", **options)
     study.fill_table_from_config()
     parts = [
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--errors", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--mysql", help="server to measure, too")
+    parser.add_argument("--mysql", help="also measure this server")
     arguments = parser.parse_args()
     size = (arguments.rows, arguments.errors)
     keyfields = {"seed": {"type": "INT", "values": {"start": 0, "stop": arguments.rows}}}

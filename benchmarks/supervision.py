@@ -1,7 +1,7 @@
-"""What supervision costs: a row with `isolation: process` beside `isolation: none`, and 64 workers that only wait.
+"""Measure the cost of supervision: `isolation: process` compared with `isolation: none`, and 64 workers that only wait.
 
-A row: claim, an empty function that returns a result, finish. Starting a process is left out of it: what is measured
-is the difference between a study of many rows and one of few.
+Per row: claim, an empty function that returns a result, finish. To leave out the start of processes, the time of a
+study with few rows is subtracted from that of a study with many.
 
 Run:  python benchmarks/supervision.py [--rows 1000] [--mysql mysql://user:password@host:port]
 """
@@ -49,7 +49,7 @@ def milliseconds_a_row(config: dict[str, Any], isolation: str, rows: int, **opti
 
 
 def statements_a_second(connection: Any, config: dict[str, Any], workers: int, period: float, **options: Any) -> float:
-    """Count what the server is asked while all workers are in the middle of a long experiment."""
+    """Count the statements that the server receives while all workers are in the middle of a long experiment."""
 
     def questions() -> int:
         cursor = connection.cursor()
@@ -82,8 +82,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=64)
-    parser.add_argument("--period", type=float, default=130, help="seconds; two heartbeats and some")
-    parser.add_argument("--mysql", help="server to measure, too")
+    parser.add_argument("--period", type=float, default=130, help="seconds; a little more than two heartbeats")
+    parser.add_argument("--mysql", help="also measure this server")
     arguments = parser.parse_args()
     table = []
 
@@ -105,7 +105,7 @@ def main() -> None:
             options = {"database_credential_file_path": credentials}
             config = mysql_config(database, {})
             rate = statements_a_second(connection, config, arguments.workers, arguments.period, **options)
-            print(f"\n{arguments.workers} workers in long experiments ask the server {rate:.2f} statements a second")
+            print(f"\n{arguments.workers} workers in long experiments send {rate:.2f} statements per second")
 
 
 if __name__ == "__main__":

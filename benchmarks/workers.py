@@ -1,8 +1,8 @@
-"""How many experiments a second a database gives to 1 to 64 workers that claim from it at once.
+"""Measure how many experiments per second 1 to 64 workers execute that claim at the same time.
 
-Each worker is a process that executes an empty function, which returns a result, with `isolation: none`. What is
-measured begins when each has claimed its first experiment, so that starting processes is left out, and ends with the
-last experiment, by the database's own record of attempts.
+Each worker is a process that executes an empty function, which returns a result, with `isolation: none`. The
+measurement begins when each worker has claimed its first experiment, to leave out the start of processes, and ends with
+the last experiment. The times are those of the attempts in the database.
 
 Run:  python benchmarks/workers.py [--rows 3000] [--mysql mysql://user:password@host:port] [--postgresql URL]
 """
@@ -58,8 +58,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=3000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, nargs="+", default=WORKERS)
-    parser.add_argument("--mysql", help="server to measure, too")
-    parser.add_argument("--postgresql", help="the same")
+    parser.add_argument("--mysql", help="also measure this server")
+    parser.add_argument("--postgresql", help="also measure this server")
     arguments = parser.parse_args()
     keyfields = {"seed": {"type": "INT", "values": {"start": 0, "stop": arguments.rows}}}
     table = []
