@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,24 @@ def test_the_same_on_every_server(directory: Path, target: Target) -> None:
     assert len(data("logs", "1")["epochs"]) == 2
     assert "no such column" in (message := call("list", "-w", "nix = 1", code=1).stderr) or "nix" in message
     assert call("delete", "--confirm", "anew").stdout == "anew was deleted\n"
+
+
+@pytest.mark.parametrize("target", ["mariadb", "mysql", "postgresql"], indirect=True)
+def test_fill_creates_the_database(directory: Path, target: Target) -> None:
+    assert target.server is not None
+    write_config(directory, replace(target, database=(name := f"{target.database}_new")))
+    try:
+        assert name in call("fill", code=1).stderr
+        assert call("fill", "--create-database").stdout == "Added 6 experiments, 0 were there\n"
+    finally:
+        target.server.drop_database(name)
+
+
+def test_a_study_without_a_grid(directory: Path) -> None:
+    write_config(directory, Target("sqlite", "sqlite", "study"), keyfields={"seed": "INT"}, logtables={})
+    assert "there is no grid" in call("validate").stdout
+    PyExperimenter().fill_table_with_rows([{"seed": 1}])
+    assert "no logtables" in call("logs", "1").stderr
 
 
 def test_validate_shows_the_grid_and_touches_no_database(directory: Path) -> None:
@@ -394,6 +413,24 @@ def test_debug_option_shows_the_traceback(executed: Path) -> None:
         result = subprocess.run([*PROGRAM, *arguments], capture_output=True, text=True, check=False)
         assert result.returncode == 1
         assert result.stderr.startswith("Traceback (most recent call last)")
+
+
+def test_a_function_must_be_named(directory: Path) -> None:
+    path = directory / "config" / "experiment_configuration.yml"
+    config = yaml.safe_load(path.read_text())
+    del config["PY_EXPERIMENTER"]["Execution"]["function"]
+    path.write_text(yaml.safe_dump(config))
+    call("fill")
+    assert "which function?" in call("run", code=2).stderr
+
+
+def test_an_interrupt_says_so(executed: Path) -> None:
+    (executed / "interrupted.py").write_text("def interrupt(*_):\n    raise KeyboardInterrupt\n")
+    assert call("debug", "6", "interrupted:interrupt", code=130).stderr.endswith("Interrupted\n")
+
+
+def test_an_option_of_sbatch_may_be_no_yaml(directory: Path) -> None:
+    assert "#SBATCH --comment='[draft'\n" in call("submit", "--dry-run", "-o", "comment=[draft").stdout
 
 
 # Modules that cannot be imported
