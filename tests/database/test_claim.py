@@ -181,6 +181,9 @@ def test_add_and_claim_takes_an_open_row_and_tells_of_others(target: Target) -> 
     with pytest.raises(Exception, match=rf"exists with ID {added} and is done; reset it"):
         study_.add_experiment_and_execute({"dataset": "Wine", "seed": 1}, function)
     assert len(ran) == 2
+    without_seed = study_.add_experiment_and_execute({"dataset": "wine"}, function)
+    assert study_.get_table(f"ID = {without_seed}")["seed"].isna().all()
+    assert ran[2] == {"dataset": "wine", "seed": None}
 
 
 def test_an_id_is_given_by_the_database_alone(postgresql_target: Target) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import threading
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +17,7 @@ from pyexperimenter.exceptions import (
     TableHasWrongStructureError,
 )
 from tests.support.study import KEYFIELDS, RESULTFIELDS, experimenter, store, study
-from tests.support.target import Target
+from tests.support.target import Target, write_credentials
 
 # What py-experimenter 1.4.2 was seen to create, on SQLite and on MariaDB.
 PREDECESSOR = {
@@ -276,6 +279,13 @@ def test_migrate_adds_what_is_missing_in_place(target: Target) -> None:
     assert len(new.get_logtable("extra")) == 10
 
 
+def test_migrate_creates_the_table_if_there_is_none(target: Target) -> None:
+    study_ = experimenter(target)
+    assert study_.migrate() == ["create table study"]
+    assert study_.counts()["created"] == 0
+    assert study_.migrate() == []
+
+
 def test_migrate_refuses_what_it_cannot_mend(target: Target) -> None:
     experimenter(target).create_table()
     changed = experimenter(
@@ -335,6 +345,31 @@ def test_create_database(target: Target) -> None:
         assert study_.counts()["created"] == 0
     finally:
         target.server.drop_database(name)
+
+
+@pytest.mark.parametrize("target", ["mariadb", "mysql", "postgresql"], indirect=True)
+def test_a_user_who_may_not_create_the_database(target: Target, tmp_path: Path) -> None:
+    server = target.server
+    assert server is not None
+    user = f"guest_{target.database}"
+    server.create_user(user, "secret", target.database)
+    guest = copy.copy(server)
+    guest.user, guest.password = user, "secret"
+    file = write_credentials(tmp_path / "c.yml", guest)
+    try:
+        with pytest.raises(DatabaseCreationError, match="check user, password and the user's grants"):
+            name = f"{target.database}_new"
+            experimenter(replace(target, credentials_file=file), database_name=name).create_table(create_database=True)
+    finally:
+        server.drop_user(user, target.database)
+
+
+def test_a_column_of_a_type_that_is_none_of_ours_is_a_difference(target: Target) -> None:
+    experimenter(target).create_table()
+    target.query("ALTER TABLE study DROP COLUMN model")
+    target.query("ALTER TABLE study ADD COLUMN model POINT")
+    with pytest.raises(TableHasWrongStructureError, match=r"(?i)study\.model is point, configured is LONGTEXT"):
+        experimenter(target).create_table()
 
 
 def test_foreign_keys_are_enforced(target: Target) -> None:

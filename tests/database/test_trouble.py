@@ -26,6 +26,7 @@ from pyexperimenter.exceptions import (
     ReadOnlyDatabaseError,
     ServerUnreachableError,
 )
+from tests.support.mariadb import PrivateMariaDB
 from tests.support.study import experimenter, store, study, wait_until
 from tests.support.target import Target, write_credentials
 
@@ -73,6 +74,15 @@ def test_a_password_command(mariadb_target: Target, tmp_path: Path) -> None:
     (tmp_path / "password").unlink()
     with pytest.raises(AccessDeniedError, match=r"password_command exited with 1: cat: .* run it by hand to see why"):
         experimenter(target).fill_table_from_config()
+
+
+def test_a_socket(private_mariadb: PrivateMariaDB, tmp_path: Path) -> None:
+    private_mariadb.create_database("pe")
+    content = yaml.safe_load(write_credentials(tmp_path / "c.yml", private_mariadb).read_text())
+    content["CREDENTIALS"]["Connection"]["Standard"] = {"unix_socket": str(private_mariadb.home / "s")}
+    (tmp_path / "c.yml").write_text(yaml.safe_dump(content))
+    study_ = experimenter(Target("mariadb", "mysql", "pe", private_mariadb, tmp_path / "c.yml"))
+    assert study_.fill_table_from_config() == (6, 0)
 
 
 def test_a_database_that_the_server_does_not_have(mariadb_target: Target) -> None:

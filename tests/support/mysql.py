@@ -49,12 +49,12 @@ class MySQLServer(Server):
         self.run("SET lock_wait_timeout = 20", f"DROP DATABASE IF EXISTS `{name}`")
 
     def create_user(self, name: str, password: str, database: str) -> None:
-        for host in ("127.0.0.1", "localhost"):
+        for host in ("%", "localhost"):
             user = f"{name}@'{host}'"
             self.run(f"CREATE USER {user} IDENTIFIED BY '{password}'", f"GRANT ALL ON `{database}`.* TO {user}")
 
     def drop_user(self, name: str, database: str) -> None:
-        self.run(f"DROP USER {name}@'127.0.0.1', {name}@localhost")
+        self.run(f"DROP USER {name}@'%', {name}@localhost")
 
 
 def server_from_url(url: str) -> MySQLServer:

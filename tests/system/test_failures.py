@@ -131,3 +131,16 @@ def test_whatever_the_function_raises_is_an_error_of_its_row(
     assert study_.execute(one_fails) == 6
     assert statuses(target) == outcomes(target) == {"done": 5, "error": 1}
     assert row(target, "t.error", 1)[0].rstrip().splitlines()[-1].startswith(WAYS_TO_FAIL[how][1])
+
+
+def test_of_a_long_error_the_middle_is_left_out(target: Target) -> None:
+    study_ = experimenter(target)
+    study_.fill_table_from_config()
+
+    def fail(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> None:
+        raise ValueError("begin" + "x" * 2_000_000 + "end")
+
+    study_.execute(fail, max_experiments=1)
+    (error,) = study_.get_table("status = 'error'")["error"]
+    assert error.startswith("Traceback") and "ValueError: beginxxx" in error and error.endswith("end\n")
+    assert "characters left out" in error and len(error) < 1_000_100

@@ -190,6 +190,11 @@ def test_no_credentials_tells_both_ways(credentials, tmp_path):
         load_config("config.yml")
 
 
+def test_a_file_that_cannot_be_read(credentials, tmp_path):
+    (tmp_path / "credentials.yml").mkdir()
+    assert str(error_of(credentials, None)) == "credentials.yml: the credential file cannot be read: Is a directory"
+
+
 def test_tunnel_without_a_server_for_it(credentials):
     assert "Ssh: {address: ..." in str(error_of(credentials, with_password("x"), tunnel=True))
 

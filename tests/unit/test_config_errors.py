@@ -149,6 +149,7 @@ CASES = {
     # interpolation
     "unset variable": ("study", "${PYEXPERIMENTER_UNSET}", "InvalidConfigError", 5, f"{DATABASE}.database", ["PYEXPERIMENTER_UNSET", "${oc.env:PYEXPERIMENTER_UNSET,default}"]),
     # not YAML
+    "number that is none": ("[1, 2]", "[!!int x]", "InvalidConfigError", 9, f"{SEED}.values[0]", ["'x'"]),
     "alias of itself": ("[1, 2]", "&a [*a]", "InvalidConfigError", 9, f"{SEED}.values[0]", ["itself"]),
 }  # fmt: skip
 

@@ -7,7 +7,9 @@ import signal
 import subprocess
 from pathlib import Path
 
-from pyexperimenter.machine.locks import lock_file
+import pytest
+
+from pyexperimenter.machine.locks import lock_file, own_directory, runtime_directory
 
 
 def test_a_fork_does_not_keep_the_lock_of_a_killed_process(tmp_path: Path) -> None:
@@ -42,3 +44,15 @@ def test_a_process_that_has_its_descriptor_does_not_keep_it(tmp_path: Path) -> N
         again = lock_file(tmp_path / "lock")
         assert again is not None
         again.release()
+
+
+def test_a_runtime_directory_that_is_missing_or_open_to_others_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = tmp_path / "runtime"
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(given))
+    assert runtime_directory() == own_directory()
+    given.mkdir(mode=0o700)
+    assert runtime_directory() == given
+    given.chmod(0o777)
+    assert runtime_directory() == own_directory()
