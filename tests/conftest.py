@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.mariadb import PrivateMariaDB
 from tests.support.mysql import MYSQL_URL, MYSQLD, PrivateMySQL, server_from_url
+from tests.support.outages import Signs
 from tests.support.postgresql import PrivatePostgreSQL
 from tests.support.private_server import ServerUnavailable, Throwaway
 from tests.support.server import Server
@@ -131,6 +132,20 @@ def private_mariadb() -> Iterator[PrivateMariaDB]:
     server = PrivateMariaDB()
     yield server
     server.close()
+
+
+@pytest.fixture
+def private_target(private_mariadb: PrivateMariaDB, tmp_path: Path) -> Target:
+    """A database on a MariaDB server for this test alone."""
+    private_mariadb.create_database("pe")
+    return Target("mariadb", "mysql", "pe", private_mariadb, write_credentials(tmp_path / "c.yml", private_mariadb))
+
+
+@pytest.fixture
+def signs(tmp_path: Path) -> Signs:
+    """Files by which this test and the functions that it executes notify each other."""
+    (tmp_path / "signs").mkdir()
+    return Signs(tmp_path / "signs")
 
 
 @pytest.fixture
