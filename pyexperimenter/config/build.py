@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -17,7 +18,6 @@ from pyexperimenter.config.domains import grid_of, requirements_of
 from pyexperimenter.config.interpolation import ENVIRONMENT, interpolate
 from pyexperimenter.config.messages import KeyPath, problems_of, within
 from pyexperimenter.config.model import (
-    Credentials,
     DatabaseConfig,
     ExecutionConfig,
     ExperimentConfig,
@@ -153,5 +153,13 @@ def _database(
 ) -> DatabaseConfig:
     # SQLite needs no credentials, so a file that happens to be there, broken or not, is not looked at.
     port = schema.PORTS.get(section.provider)
-    credentials = Credentials() if port is None else credentials_of(credentials_path, use_ssh_tunnel, port)
+    if port is None:
+        return DatabaseConfig(section.provider, _sqlite_file(name or section.database))
+    credentials = credentials_of(credentials_path, use_ssh_tunnel, port)
     return DatabaseConfig(section.provider, name or section.database, credentials, use_ssh_tunnel)
+
+
+def _sqlite_file(database: str) -> str:
+    path = Path(database).expanduser()
+    # Absolute, because workers may be started in another directory.
+    return str((path if path.suffix else path.with_suffix(".db")).absolute())

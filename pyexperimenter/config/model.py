@@ -76,8 +76,7 @@ class Credentials:
 class DatabaseConfig:
     """Which database to use: `provider` is ``sqlite``, ``mysql`` (MariaDB too) or ``postgresql``.
 
-    `database` is the server's database name, or for SQLite the path of the file as given; the suffix ``.db``
-    is added where it has none.
+    `database` is the name of the database on the server, or for SQLite the absolute path of the file.
     """
 
     provider: str

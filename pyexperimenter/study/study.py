@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from html import escape
 from operator import index
 from pathlib import Path
@@ -43,10 +42,9 @@ class Study:
     """
 
     def __init__(self, config: ExperimentConfig, codecarbon: Mapping[str, Any] | None) -> None:
+        self.config = config
         self._codecarbon = codecarbon
         self._store = ExperimentStore(config)
-        # With the path of a SQLite file made absolute: workers may have been started in another directory.
-        self.config = replace(config, database=self._store.database.config)
 
     def _repr_html_(self) -> str:
         try:

@@ -1,5 +1,7 @@
 """``${...}`` in the texts of a configuration."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -116,7 +118,7 @@ PY_EXPERIMENTER:
     )
     config = load_config(path)
     assert config.n_jobs == 3
-    assert config.database.database == "data/study"
+    assert config.database.database == str(Path("data/study.db").absolute())
     assert list(config.table.grid) == [{"seed": 3}, {"seed": 5}]
     assert config.table.result_timestamps is True
     assert config.custom == {"folder": "data", "token": "geheim", "jobs": ["3", 5]}

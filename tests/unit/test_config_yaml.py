@@ -4,6 +4,7 @@ import json
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -100,7 +101,8 @@ def test_the_documented_example(load):
     assert config.source == "config.yml"
     assert config.text == STUDY
     assert config.n_jobs == 4
-    assert (config.database.provider, config.database.database) == ("sqlite", "my_study")
+    assert config.database.provider == "sqlite"
+    assert config.database.database == str(Path("my_study.db").absolute())
     assert config.table.name == "svm"
     assert list(config.table.keyfields) == ["dataset", "target", "seed", "kernel", "C", "gamma", "degree"]
     assert config.table.keyfields["kernel"] == FieldType.parse("VARCHAR(50)")
@@ -198,7 +200,8 @@ def test_providers(load, monkeypatch, provider, meant):
 def test_arguments_override_the_file(load, monkeypatch):
     monkeypatch.setenv("PYEXPERIMENTER_DB_USER", "me")
     config = load(SMALL, table_name="other", database_name="elsewhere", use_ssh_tunnel=True)
-    assert (config.table.name, config.database.database) == ("other", "elsewhere")
+    assert config.table.name == "other"
+    assert config.database.database == str(Path("elsewhere.db").absolute())
     assert config.database.use_ssh_tunnel is False  # SQLite has no server to tunnel to
     assert load(SMALL.replace("name: t", "name: 1t"), table_name="t").table.name == "t"
 
