@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pyexperimenter.config.model import DatabaseConfig
-from pyexperimenter.database.backends.backend import SqliteFile, network_file_system
+from pyexperimenter.database.backends.sqlite import network_file_system
 from pyexperimenter.durations import seconds
 from pyexperimenter.exceptions import InvalidValueError, SubmissionError
 
@@ -230,7 +230,7 @@ def check_database_for_slurm(config: DatabaseConfig) -> None:
     """
     if config.provider != "sqlite":
         return
-    path = SqliteFile(config).path
+    path = Path(config.database)
     remedy = "take a server (provider: mysql), or cluster='local'"
     kind = network_file_system(path)
     if kind:

@@ -15,7 +15,8 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 from pyexperimenter.config.model import DatabaseConfig
-from pyexperimenter.database.backends.backend import Backend, backend_of, translated
+from pyexperimenter.database.backends.base import Backend, translated
+from pyexperimenter.database.backends.choice import backend_of
 from pyexperimenter.exceptions import (
     DatabaseError,
     InvalidValueError,

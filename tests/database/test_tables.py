@@ -334,7 +334,7 @@ def test_names_longer_than_the_server_allows_are_refused(target: Target) -> None
 
 def test_create_database(target: Target) -> None:
     if target.server is None:
-        with pytest.raises(DatabaseCreationError, match="is no directory; make it, or name another path"):
+        with pytest.raises(DatabaseCreationError, match="is not a directory; create it, or choose another path"):
             experimenter(target, database_name=f"{target.database}/no/where.db").create_table(create_database=True)
         return
     name = f"{target.database}_new"

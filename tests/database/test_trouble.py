@@ -15,8 +15,8 @@ import yaml
 
 from pyexperimenter import ResultProcessor
 from pyexperimenter.config import load_config
-from pyexperimenter.database.backends import backend
-from pyexperimenter.database.backends.backend import network_file_system
+from pyexperimenter.database.backends import sqlite
+from pyexperimenter.database.backends.sqlite import network_file_system
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import (
     AccessDeniedError,
@@ -152,7 +152,7 @@ def test_a_sqlite_file_where_none_can_be(tmp_path: Path) -> None:
     with pytest.raises(DatabaseConnectionError, match=r"check that the directory exists .*no/where/study\.db"):
         experimenter(target).fill_table_from_config()
     (tmp_path / "text.db").write_text("this is no database, but long enough to be looked at" * 10)
-    with pytest.raises(DatabaseConnectionError, match="the file holds something else; name another path"):
+    with pytest.raises(DatabaseConnectionError, match="the file is something else; choose another path"):
         experimenter(Target("sqlite", "sqlite", str(tmp_path / "text.db"))).fill_table_from_config()
 
 
@@ -202,7 +202,7 @@ def test_sqlite_on_a_network_file_system_is_warned_of_and_keeps_no_write_ahead_l
 ) -> None:
     experimenter(sqlite_target).create_table()
     assert sqlite_target.query("PRAGMA journal_mode") == [("wal",)]
-    monkeypatch.setattr(backend, "network_file_system", lambda path: "nfs4")
+    monkeypatch.setattr(sqlite, "network_file_system", lambda path: "nfs4")
     study_ = experimenter(sqlite_target)
     wait_until(lambda: not Path(f"{sqlite_target.database}-wal").exists())
     with pytest.warns(UserWarning, match=r"study\.db is on a network file system \(nfs4\).* from one machine only"):

@@ -254,7 +254,7 @@ def test_a_server_that_is_not_there_at_the_beginning_is_not_waited_for(
     filled(private_target, signs, 2)
     private_mariadb.kill()
     study_ = experimenter(private_target, configured(private_target, signs, 2, isolation="process", max_outage=6000))
-    with pytest.raises(ServerUnreachableError, match="check host, port and that the server runs"):
+    with pytest.raises(ServerUnreachableError, match="check host, port and that the server is running"):
         study_.execute(measure)
     private_mariadb.start()
     assert statuses(private_target) == {"created": 2}

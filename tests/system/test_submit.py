@@ -165,7 +165,7 @@ def test_sqlite_is_for_one_machine_only(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setattr("platform.node", lambda: "here.example.org")
     monkeypatch.setattr(
-        "pyexperimenter.database.backends.backend.network_file_system.__defaults__", (tmp_path / "mounts",)
+        "pyexperimenter.database.backends.sqlite.network_file_system.__defaults__", (tmp_path / "mounts",)
     )
     database = experimenter(sqlite_target).config.database
     if refused is None:

@@ -25,7 +25,7 @@ from tests.support.sshd import running
 from tests.support.study import study
 from tests.support.target import Target
 
-MISFIT = "the server's certificate is not of the given ca, or another host's; check 'tls'"
+MISFIT = "the server's certificate is not signed by the given ca, or is for another host; check 'tls'"
 ANOTHER_HOST = r"""(?:not valid for|does not match host name) ['"]{}['"]"""
 CIPHER = {
     "mysql": "SHOW STATUS LIKE 'Ssl_cipher'",
@@ -199,7 +199,7 @@ def test_plain_server(target: Target, authority: Authority) -> None:
         content["CREDENTIALS"]["Connection"]["Standard"]["tls"] = tls
         file.write_text(yaml.safe_dump(content))
         message = refusal(PyExperimenter(study(target), file, log_level="ERROR"))
-        assert re.search(r"SSL .*; let the server encrypt, or take 'tls' out", message)
+        assert re.search(r"SSL .*; enable TLS on the server, or remove 'tls'", message)
 
 
 def test_through_ssh(connect: Any, server: Server, authority: Authority, tmp_path: Path, monkeypatch: Any) -> None:

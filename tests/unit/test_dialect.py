@@ -12,7 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyexperimenter.database.backends.dialect import MYSQL, POSTGRESQL, SQLITE, Dialect
+from pyexperimenter.database.backends.dialect import Dialect
+from pyexperimenter.database.backends.mysql import MYSQL
+from pyexperimenter.database.backends.postgresql import POSTGRESQL
+from pyexperimenter.database.backends.sqlite import SQLITE
 from pyexperimenter.exceptions import (
     AccessDeniedError,
     DatabaseConnectionError,
@@ -193,7 +196,7 @@ def test_every_remedy_is_an_error_of_ours_and_says_what_to_do(dialect):
         (pymysql.err.OperationalError(1045, "Access denied"), AccessDeniedError, "user, password"),
         (pymysql.err.OperationalError(1049, "Unknown database"), MissingDatabaseError, "create it"),
         (pymysql.err.ProgrammingError(1146, "no table"), MissingTableError, "fill the table first"),
-        (pymysql.err.OperationalError(1290, "read-only"), ReadOnlyDatabaseError, "may be written to"),
+        (pymysql.err.OperationalError(1290, "read-only"), ReadOnlyDatabaseError, "accepts writes"),
         (pymysql.err.InternalError(1114, "The table is full"), DatabaseFullError, "free some space"),
         (pymysql.err.DataError(1406, "Data too long"), InvalidValueError, "narrower"),
         (pymysql.err.IntegrityError(1062, "Duplicate entry"), InvalidValueError, "exists already"),

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyexperimenter.config import load_config
-from pyexperimenter.database.backends.dialect import MYSQL, SQLITE
+from pyexperimenter.database.backends.mysql import MYSQL
+from pyexperimenter.database.backends.sqlite import SQLITE
 from pyexperimenter.database.schema import Schema
 from pyexperimenter.database.selection import Condition, Selection, Selector
 from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError

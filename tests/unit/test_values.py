@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyexperimenter.database.backends.dialect import SQLITE
+from pyexperimenter.database.backends.sqlite import SQLITE
 from pyexperimenter.database.values import Encoder, decode
 from pyexperimenter.exceptions import InvalidValueError, UndecodableValueError
 from pyexperimenter.fieldtypes import FieldType

@@ -1,1 +1,1 @@
-"""The databases, each with its dialect and its driver."""
+"""The databases: each with its SQL dialect and its driver."""

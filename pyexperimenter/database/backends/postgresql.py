@@ -1,4 +1,4 @@
-"""A PostgreSQL server, by the package psycopg (an extra), which only this module imports."""
+"""PostgreSQL: its dialect, and how to connect, by the package psycopg (an extra), which only this module imports."""
 
 from __future__ import annotations
 
@@ -6,15 +6,35 @@ import os
 import select
 import socket
 import ssl
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pyexperimenter.database.backends.backend import Server, tls_context, translated_errors
-from pyexperimenter.database.backends.dialect import POSTGRESQL
-from pyexperimenter.exceptions import AccessDeniedError, DatabaseConnectionError, DatabaseCreationError
+from pyexperimenter.database.backends.base import CONNECT_TIMEOUT, Server, tls_context, translated_errors
+from pyexperimenter.database.backends.dialect import (
+    BAD_CERTIFICATE,
+    BUSY,
+    DENIED,
+    LOST,
+    MISFIT,
+    NO_ROOM,
+    NO_TABLE,
+    NO_TLS,
+    READ_ONLY,
+    UNREACHABLE,
+    Dialect,
+    Remedy,
+)
+from pyexperimenter.exceptions import (
+    AccessDeniedError,
+    DatabaseConnectionError,
+    DatabaseCreationError,
+    InvalidValueError,
+    MissingDatabaseError,
+)
+from pyexperimenter.fieldtypes import FieldType, Kind
 
 try:
     import psycopg
@@ -23,19 +43,180 @@ try:
 except ImportError as missing:
     raise DatabaseConnectionError(f"{missing}; pip install pyexperimenter[postgresql]") from missing
 
-_CONNECT_TIMEOUT = 10  # seconds
-_LOCK_TIMEOUT = 50  # seconds; as others have it by default
-_ANY_DATABASE = "postgres"  # the one that is always there
-_NO_FILE = f"{os.devnull}/none"  # cannot be there
+_LOCK_TIMEOUT = 50  # seconds; the default of MySQL
+_ANY_DATABASE = "postgres"  # every server has it
+_NO_FILE = f"{os.devnull}/none"  # cannot exist
+
+
+def _identity(columns: Mapping[str, FieldType]) -> str:
+    # A hash takes texts of any length and any number of keyfields, and ignores collations. Its input must be the same
+    # in every session, so it contains no number or date in the format of the session.
+    def form(column: str, field: FieldType) -> str:
+        exact = field.kind is Kind.REAL and field.length is not None  # NUMERIC, whose text is always the same
+        return f"{column}::text" if exact else _FORMS.get(field.kind, "{}::text").format(column)
+
+    parts = " || ' ' || ".join(f"coalesce({form(*column)}, 'NULL')" for column in columns.items())
+    return f"sha256(({parts})::bytea)"
+
+
+# The bytes of the text: only a backslash has a meaning of its own in a bytea. (An index cannot use convert_to.)
+_HASHED = "encode(sha256(replace({}::text, chr(92), repeat(chr(92), 2))::bytea), 'hex')"
+_FORMS = {
+    Kind.TEXT: _HASHED,
+    Kind.JSON: _HASHED,
+    Kind.BINARY: "encode(sha256({}), 'hex')",
+    Kind.REAL: "encode(float8send({} + 0.0), 'hex')",  # -0.0 and 0.0 are one value
+    Kind.DATETIME: "encode(timestamp_send({}), 'hex')",
+    Kind.DATE: "encode(date_send({}), 'hex')",
+}
+
+_UTC = "(clock_timestamp() AT TIME ZONE 'UTC')"
+
+POSTGRESQL = Dialect(
+    name="postgresql",
+    quote_mark='"',
+    placeholder="%s",
+    # A backslash is special only after E; some operators begin with #.
+    opaque=(
+        r"""\b[eE]'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*'|"(?:[^"]|"")*\""""
+        r"""|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|--[^\n]*|/\*.*?(?:\*/|\Z)"""
+    ),
+    # A statement neither waits for nor fails because of changes to rows that it does not concern.
+    begin="BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+    now=f"date_trunc('second', {_UTC})",
+    now_exact=_UTC,
+    later=f"({_UTC} + make_interval(secs => ?))",
+    row_lock=" FOR UPDATE",
+    skip_locked=" FOR UPDATE SKIP LOCKED",
+    insert_missing=" ON CONFLICT DO NOTHING",
+    # ALWAYS: an ID given by hand would not advance the counter, and collide with that of a later row.
+    id_column="BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+    column_types={
+        "TINYINT": "SMALLINT",
+        "MEDIUMINT": "INTEGER",
+        "INT": "INTEGER",
+        "TINYINT UNSIGNED": "SMALLINT",
+        "SMALLINT UNSIGNED": "INTEGER",
+        "MEDIUMINT UNSIGNED": "INTEGER",
+        "INT UNSIGNED": "BIGINT",
+        "INTEGER UNSIGNED": "BIGINT",
+        "BIGINT UNSIGNED": "NUMERIC(20,0)",
+        "DOUBLE": "DOUBLE PRECISION",
+        "FLOAT": "DOUBLE PRECISION",
+        "REAL": "DOUBLE PRECISION",
+        "NUMERIC": "DOUBLE PRECISION",
+        "DECIMAL": "DOUBLE PRECISION",
+        "BOOL": "BOOLEAN",
+        **dict.fromkeys(("TINYTEXT", "MEDIUMTEXT", "LONGTEXT"), "TEXT"),
+        **dict.fromkeys(("TINYBLOB", "BLOB", "MEDIUMBLOB", "LONGBLOB"), "BYTEA"),
+        "DATETIME": "TIMESTAMP",
+    },
+    table_options="",
+    whole_seconds="TIMESTAMP(0)",
+    identity=_identity,
+    add_identity="CREATE UNIQUE INDEX {index} ON {table} ({identity})",
+    drop_identity="DROP INDEX {index}",
+    add_after="",
+    # Types by our names: a TEXT is as long as our LONGTEXT, and a REAL has 7 digits.
+    list_columns=(
+        "SELECT attname, CASE format_type(atttypid, atttypmod) "
+        "WHEN 'text' THEN 'longtext' WHEN 'bytea' THEN 'longblob' "
+        "WHEN 'real' THEN 'float' WHEN 'character varying' THEN 'longtext' ELSE replace(replace("
+        "format_type(atttypid, atttypmod), 'character varying', 'varchar'), ' without time zone', '') END "
+        "FROM pg_attribute WHERE attrelid = to_regclass(quote_ident(?)) AND attnum > 0 AND NOT attisdropped "
+        "ORDER BY attnum"
+    ),
+    list_indexes=(
+        "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
+        "WHERE i.indrelid = to_regclass(quote_ident(?))"
+    ),
+    list_references=(
+        "SELECT DISTINCT c.relname FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid "
+        "WHERE f.contype = 'f' AND f.confrelid = to_regclass(quote_ident(?)) ORDER BY c.relname"
+    ),
+    exclusive=("SELECT 1 FROM pg_advisory_xact_lock(hashtextextended(?, 0))", None),
+    savepoint=("SAVEPOINT before", "ROLLBACK TO SAVEPOINT before"),
+    returning_id=' RETURNING "ID"',
+    inserted_id=lambda cursor: cursor.fetchone()[0],
+    folded=frozenset({"ID"}),
+    largest_packet=None,
+    longest_name=63,
+    lengths_matter=True,
+    comparable={Kind.JSON: "{}::text"},
+    keeps_infinity=True,
+    states={
+        "40001": BUSY,  # serialization failure
+        "40P01": BUSY,  # deadlock
+        "55P03": BUSY,  # lock timeout
+        "55006": BUSY,  # the database is in use
+        "57014": BUSY,  # an administrator cancelled the statement
+        "53300": BUSY,  # too many connections
+        "0A000": BUSY,  # a plan made before the table was changed
+        "57": LOST,  # shutdown, crash, or an administrator ended the connection
+        "08": LOST,
+        "25P03": LOST,  # idle in a transaction for too long
+        "28": DENIED,
+        "42501": DENIED,
+        "3D000": Remedy(MissingDatabaseError, "create it, or let create_table(create_database=True) do so"),
+        "42P01": NO_TABLE,
+        "25006": READ_ONLY,
+        "53": NO_ROOM,
+        "58030": NO_ROOM,  # I/O error
+        "22": MISFIT,
+        "23505": Remedy(InvalidValueError, "a row with these values exists already"),
+    },
+    # Errors of connecting have no SQLSTATE.
+    remedies={
+        "password authentication failed": DENIED,
+        "no password supplied": DENIED,
+        "no pg_hba.conf entry": DENIED,
+        "authentication failed": DENIED,
+        "permission denied for database": DENIED,
+        "is not permitted to log in": DENIED,
+        "certificate verify failed": BAD_CERTIFICATE,
+        "server certificate for": BAD_CERTIFICATE,
+        "server does not support SSL": NO_TLS,
+        "root certificate file": Remedy(
+            DatabaseConnectionError,
+            "the authorities of this system were not found; set 'ca' in 'tls' to a file of them",
+        ),
+        "private key file": Remedy(
+            DatabaseConnectionError, "the 'key' of 'tls' must be yours, and readable by you only: chmod 600"
+        ),
+        "requires a valid client certificate": Remedy(
+            AccessDeniedError, "the server requires a client certificate; give 'cert' and 'key' in 'tls'"
+        ),
+        "alert unknown ca": Remedy(AccessDeniedError, "the server does not trust who signed 'cert'; check 'tls'"),
+        "too many clients": BUSY,
+        "too many connections": BUSY,
+        "remaining connection slots": BUSY,
+        'FATAL:  role "': DENIED,
+        "does not exist": Remedy(MissingDatabaseError, "create it, or let create_table(create_database=True) do so"),
+        "the database system is": UNREACHABLE,  # starting up, shutting down, in recovery
+        "connection to server": UNREACHABLE,
+        "failed to resolve host": UNREACHABLE,
+        "connection timeout expired": UNREACHABLE,
+        "could not translate host name": UNREACHABLE,
+        "connection failed": UNREACHABLE,
+        "server closed the connection": LOST,
+        "the connection is closed": LOST,
+        "the connection is lost": LOST,
+        "connection has been closed": LOST,
+        "consuming input failed": LOST,
+        "sending query": LOST,
+        "flushing failed": LOST,
+        "no answer": LOST,
+    },
+)
 
 
 class _Connection(psycopg.Connection[Any]):
-    """Gives up on a server that says nothing for `silence` seconds, which psycopg would wait for."""
+    """A connection that breaks if the server does not answer for `silence` seconds; psycopg would wait for ever."""
 
     silence: float | None = None
 
     def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
-        """Run what psycopg does until it needs the server's answer, again and again."""
+        """Run a generator of psycopg, which yields whenever it needs the server."""
         if self.silence is None:
             return super().wait(gen, *args, **kwargs)
         poll = select.poll()
@@ -66,10 +247,10 @@ class PostgreSqlServer(Server):
     dialect = POSTGRESQL
     errors: tuple[type[Exception], ...] = (psycopg.Error,)
 
-    def told(self, error: Exception) -> str:
-        """Return what the error says, without the lines that point into the statement."""
+    def message_of(self, error: Exception) -> str:
+        """Return the message of an error of the driver, without the lines that point into the statement."""
         primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-        return " ".join((primary or str(error)).split())
+        return primary or str(error)
 
     def _connect(self, database: str | None) -> Any:
         credentials = self.config.credentials
@@ -87,10 +268,10 @@ class PostgreSqlServer(Server):
                 password=self._password,
                 dbname=database or _ANY_DATABASE,
                 client_encoding="utf8",
-                connect_timeout=_CONNECT_TIMEOUT,
+                connect_timeout=CONNECT_TIMEOUT,
                 tcp_user_timeout=int((self.silence or 0) * 1000),
                 autocommit=True,
-                prepare_threshold=None,  # a connection pooler between us and the server need not know of them
+                prepare_threshold=None,  # a connection pooler need not support prepared statements
             )
             connection.silence = self.silence
             connection.adapters.register_loader("json", TextLoader)
@@ -99,7 +280,7 @@ class PostgreSqlServer(Server):
         return connection
 
     def create(self) -> None:
-        """Make the database, if it is not there."""
+        """Create the database if it does not exist."""
         try:
             with closing(self._connect(None)) as connection, translated_errors(self, f"creating {self}"):
                 found = "SELECT 1 FROM pg_database WHERE datname = %s"
@@ -109,7 +290,9 @@ class PostgreSqlServer(Server):
                     name = POSTGRESQL.quote(self.config.database)
                     connection.execute(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0")
                 except psycopg.Error:
-                    if not connection.execute(found, [self.config.database]).fetchone():  # another was faster
+                    if not connection.execute(
+                        found, [self.config.database]
+                    ).fetchone():  # another process has just created it
                         raise
         except AccessDeniedError as error:
             raise DatabaseCreationError(str(error)) from error
@@ -119,19 +302,19 @@ class PostgreSqlServer(Server):
         tls = self.config.credentials.tls
         if tls is None:
             return {}
-        tls_context(tls)  # tells what is wrong with the files
+        tls_context(tls)  # has better messages for files that cannot be used
         files = {"sslcert": tls.cert, "sslkey": tls.key}
         given = {name: file for name, file in files.items() if file}
         if not tls.verify:
-            # Without a name, one in ~/.postgresql would be taken, and checked with.
+            # Without a file name, libpq would check with the one in ~/.postgresql.
             return {"sslmode": "require", "sslrootcert": _NO_FILE, **given}
-        # The driver may bring an OpenSSL of its own, which does not know where this system has its authorities.
+        # The driver may bring its own OpenSSL, which does not know where the authorities of this system are.
         trusted = tls.ca or ssl.get_default_verify_paths().cafile or "system"
         return {"sslmode": "verify-full", "sslrootcert": trusted, **given}
 
 
 def _socket(path: str) -> dict[str, Any]:
-    """Return how libpq names a socket: by its directory, and the port that its file is called after."""
+    """Return a socket as libpq names it: by its directory, and the port in the name of its file."""
     file = Path(path)
     if file.name.startswith(".s.PGSQL."):
         return {"host": str(file.parent), "port": int(file.suffix[1:])}

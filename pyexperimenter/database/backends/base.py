@@ -1,0 +1,190 @@
+"""What the backends share: their interface, errors of drivers as errors of ours, servers, and TLS."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any, Protocol
+
+from pyexperimenter.config.model import Credentials, DatabaseConfig, TlsConfig
+from pyexperimenter.database.backends.dialect import Dialect
+from pyexperimenter.exceptions import (
+    AccessDeniedError,
+    DatabaseConnectionError,
+    DatabaseQueryError,
+    InvalidCredentialsError,
+    PyExperimenterError,
+)
+
+CONNECT_TIMEOUT = 10  # seconds, for a server
+
+
+class Backend(Protocol):
+    """A database that connections can be opened to.
+
+    Attributes
+    ----------
+    dialect : Dialect
+        Its SQL.
+    config : DatabaseConfig
+        Where it is.
+    silence : float or None
+        Seconds after which a server that does not answer counts as away; None: never.
+    plain : bool
+        Whether connections keep the server's own settings, which saves it some statements.
+    errors : tuple of exception classes
+        What the driver raises.
+    """
+
+    dialect: Dialect
+    config: DatabaseConfig
+    silence: float | None
+    plain: bool
+    errors: tuple[type[Exception], ...]
+
+    def message_of(self, error: Exception) -> str:
+        """Return the message of an error of the driver."""
+
+    def connect(self, create: bool) -> Any:
+        """Open a connection of the driver in autocommit mode; `create` makes a missing SQLite file."""
+
+    def create(self) -> None:
+        """Create the database if it does not exist."""
+
+    def close_tunnel(self) -> None:
+        """Close the SSH tunnel, if there is one."""
+
+
+def translated(error: Exception, backend: Backend, doing: str) -> PyExperimenterError:
+    """Return our error for a driver's error: its message, the remedy, and what was being done."""
+    remedy = backend.dialect.meaning_of(error)
+    message, doing = (" ".join(text.split()) for text in (backend.message_of(error), doing))  # on one line
+    doing = doing if len(doing) <= 200 else doing[:197] + "..."
+    if remedy is None:
+        return DatabaseQueryError(f"{message} (while {doing})")
+    return remedy.error(f"{message}; {remedy.advice} (while {doing})")
+
+
+@contextmanager
+def translated_errors(backend: Backend, doing: str) -> Iterator[None]:
+    """Raise our errors where opening a connection raises the driver's.
+
+    The driver's frames are removed: their variables include the password, and some tools show variables with a
+    traceback.
+    """
+    try:
+        yield
+    except backend.errors as error:
+        raise translated(error, backend, doing) from error.with_traceback(None)
+
+
+class Server:
+    """A database on a server: what is the same for all servers, such as address, SSH and password."""
+
+    dialect: Dialect
+    silence: float | None = None
+    plain = False
+
+    def __init__(self, config: DatabaseConfig) -> None:
+        self.config = config
+
+    def __str__(self) -> str:
+        credentials = self.config.credentials
+        place = credentials.unix_socket or f"{credentials.host}:{credentials.port}"
+        return f"{self.dialect.name} {self.config.database} on {place}"
+
+    def connect(self, create: bool) -> Any:
+        """Open a connection to the server; `create` has no effect here."""
+        return self._connect(self.config.database)
+
+    def _connect(self, database: str | None) -> Any:
+        raise NotImplementedError
+
+    def close_tunnel(self) -> None:
+        """Close this process's SSH tunnel, if there is one."""
+        if self.config.use_ssh_tunnel and self.config.credentials.ssh is not None:
+            from pyexperimenter.database.ssh.shared_tunnel import close_tunnel
+
+            close_tunnel(self.config.credentials.ssh)
+
+    def _address(self) -> tuple[str, int]:
+        """Return host and port to connect to: those of the server, or of the local end of the tunnel."""
+        credentials = self.config.credentials
+        if not self.config.use_ssh_tunnel:
+            return credentials.host, credentials.port
+        if credentials.ssh is None:
+            raise InvalidCredentialsError(
+                "use_ssh_tunnel is on, but the credentials have no section Connection: Ssh; add one with 'address'"
+            )
+        from pyexperimenter.database.ssh.shared_tunnel import tunnel_address
+
+        return tunnel_address(credentials.ssh, credentials.host, credentials.port)
+
+    @property
+    def _certified_name(self) -> str | None:
+        """Return the name that the server's certificate must have, if it is not the host that we connect to."""
+        credentials = self.config.credentials
+        if not self.config.use_ssh_tunnel or credentials.ssh is None:
+            return None
+        # We connect to the local end of the tunnel, which no certificate names.
+        return credentials.ssh.remote_address if credentials.host == Credentials.host else credentials.host
+
+    @cached_property
+    def _password(self) -> str:
+        credentials = self.config.credentials
+        if credentials.password_command is None or credentials.password is not None:
+            return credentials.password.reveal() if credentials.password is not None else ""
+        done = subprocess.run(credentials.password_command, shell=True, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            message, code = done.stderr.strip()[:200], done.returncode
+            del done  # some tools show variables with a traceback, and its output may hold the password
+            raise AccessDeniedError(f"password_command exited with {code}: {message}; run it by hand to see why")
+        return done.stdout.rstrip("\r\n")
+
+
+class _TlsContext(ssl.SSLContext):
+    """Checks the server's certificate for `name` instead of the host that we connect to, if `name` is set."""
+
+    name: str | None = None
+
+    def wrap_socket(self, sock: Any, **options: Any) -> ssl.SSLSocket:  # type: ignore[override] # as the driver calls it
+        """Wrap a socket, as the driver asks for it."""
+        return super().wrap_socket(sock, **options | ({"server_hostname": self.name} if self.name else {}))
+
+
+def tls_context(tls: TlsConfig, name: str | None = None) -> Any:
+    """Return the SSL context for a configuration.
+
+    Parameters
+    ----------
+    tls : TlsConfig
+        The certificates, and whether the server's is checked.
+    name : str, optional
+        The name that the server's certificate must have; by default the host that we connect to.
+
+    Raises
+    ------
+    DatabaseConnectionError
+        If a certificate or key cannot be read.
+    """
+    context = _TlsContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.name = name
+    try:
+        if not tls.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        elif tls.ca:
+            context.load_verify_locations(tls.ca)
+        else:
+            context.load_default_certs()
+        if tls.cert:
+            context.load_cert_chain(tls.cert, tls.key)
+    except (OSError, ssl.SSLError) as error:
+        files = [f"{name} {path}" for name, path in (("ca", tls.ca), ("cert", tls.cert), ("key", tls.key)) if path]
+        raise DatabaseConnectionError(
+            f"cannot use the TLS files ({', '.join(files)}): {error}; give PEM files that exist"
+        ) from error
+    return context

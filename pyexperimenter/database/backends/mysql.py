@@ -1,0 +1,224 @@
+"""MySQL and MariaDB: their dialect, and how to connect, by the package pymysql."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache, cached_property
+from operator import attrgetter
+from typing import Any
+
+import pymysql
+from pymysql.connections import Connection
+
+from pyexperimenter.config.model import TlsConfig
+from pyexperimenter.database.backends.base import CONNECT_TIMEOUT, Server, tls_context, translated_errors
+from pyexperimenter.database.backends.dialect import (
+    BAD_CERTIFICATE,
+    BUSY,
+    DENIED,
+    LOST,
+    MISFIT,
+    NO_COLUMN,
+    NO_ROOM,
+    NO_TABLE,
+    NO_TLS,
+    READ_ONLY,
+    UNREACHABLE,
+    Dialect,
+    Remedy,
+)
+from pyexperimenter.exceptions import (
+    AccessDeniedError,
+    DatabaseCreationError,
+    InvalidValueError,
+    MissingDatabaseError,
+)
+from pyexperimenter.fieldtypes import FieldType
+
+IDENTITY = "pyexperimenter_identity"
+"""Name of the invisible column with the hash of a row's keyfields."""
+
+
+def _identity(columns: Mapping[str, FieldType]) -> str:
+    # A hash of the columns' bytes ignores collations, and takes texts of any length; no hash equals 'NULL'.
+    parts = ", ".join(f"IFNULL(SHA2({column}, 256), 'NULL')" for column in columns)
+    return f"UNHEX(SHA2(CONCAT_WS('-', {parts}), 256))"
+
+
+MYSQL = Dialect(
+    name="mysql",
+    quote_mark="`",
+    placeholder="%s",
+    opaque=(
+        r"""'(?:[^'\\]|''|\\.)*'|"(?:[^"\\]|""|\\.)*"|`(?:[^`]|``)*`"""
+        r"""|--(?=\s|\Z)[^\n]*|\#[^\n]*|/\*.*?(?:\*/|\Z)"""
+    ),
+    begin="START TRANSACTION",
+    now="UTC_TIMESTAMP()",
+    now_exact="UTC_TIMESTAMP(6)",
+    later="UTC_TIMESTAMP(6) + INTERVAL ? SECOND",
+    row_lock=" FOR UPDATE",
+    skip_locked=" FOR UPDATE SKIP LOCKED",
+    # Unlike INSERT IGNORE this hides no data error. The row is not changed, and not counted as affected.
+    insert_missing=" ON DUPLICATE KEY UPDATE status = status",
+    id_column="BIGINT PRIMARY KEY AUTO_INCREMENT",
+    # A bare DECIMAL would round to whole numbers, FLOAT keeps 7 digits, TIMESTAMP depends on the time zone.
+    column_types={
+        "FLOAT": "DOUBLE",
+        "REAL": "DOUBLE",
+        "NUMERIC": "DOUBLE",
+        "DECIMAL": "DOUBLE",
+        "DATETIME": "DATETIME(6)",
+        "TIMESTAMP": "DATETIME(6)",
+    },
+    table_options=" ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    whole_seconds="DATETIME",
+    identity=_identity,
+    add_identity=(
+        f"ALTER TABLE {{table}} ADD COLUMN `{IDENTITY}` BINARY(32) GENERATED ALWAYS AS ({{identity}}) STORED "
+        f"INVISIBLE, ADD UNIQUE INDEX {{index}} (`{IDENTITY}`)"
+    ),
+    drop_identity=f"ALTER TABLE {{table}} DROP INDEX {{index}}, DROP COLUMN `{IDENTITY}`",
+    add_after=" AFTER {}",
+    list_columns=(
+        "SELECT column_name, column_type FROM information_schema.columns "
+        f"WHERE table_schema = DATABASE() AND table_name = ? AND column_name <> '{IDENTITY}' ORDER BY ordinal_position"
+    ),
+    list_indexes=(
+        "SELECT DISTINCT index_name FROM information_schema.statistics "
+        "WHERE table_schema = DATABASE() AND table_name = ?"
+    ),
+    list_references=(
+        "SELECT DISTINCT table_name FROM information_schema.key_column_usage "
+        "WHERE table_schema = DATABASE() AND referenced_table_schema = DATABASE() AND referenced_table_name = ? "
+        "ORDER BY table_name"
+    ),
+    exclusive=("SELECT GET_LOCK(SHA2(?, 256), 60)", "SELECT RELEASE_LOCK(SHA2(?, 256))"),
+    savepoint=None,
+    returning_id="",
+    inserted_id=attrgetter("lastrowid"),
+    folded=frozenset(),
+    largest_packet="SELECT @@max_allowed_packet",
+    longest_name=64,
+    lengths_matter=True,
+    comparable={},
+    keeps_infinity=False,
+    states={},
+    remedies={
+        1020: BUSY,  # the row changed since the snapshot (MariaDB's innodb_snapshot_isolation)
+        1205: BUSY,  # lock wait timeout
+        1213: BUSY,  # deadlock
+        1040: BUSY,  # too many connections
+        1203: BUSY,  # too many connections of this user
+        1053: LOST,  # server shutdown in progress
+        1317: BUSY,  # an administrator killed the statement
+        1927: LOST,  # or the connection
+        2006: LOST,
+        2013: LOST,
+        2014: LOST,
+        0: LOST,  # pymysql: the connection has been closed
+        2002: UNREACHABLE,
+        2003: UNREACHABLE,
+        2005: UNREACHABLE,
+        1044: DENIED,
+        1045: DENIED,
+        1142: DENIED,
+        1698: DENIED,
+        1049: Remedy(MissingDatabaseError, "create it, or let create_table(create_database=True) do so"),
+        1146: NO_TABLE,
+        1054: NO_COLUMN,
+        1290: READ_ONLY,
+        1836: READ_ONLY,
+        1792: READ_ONLY,
+        1021: NO_ROOM,
+        1114: NO_ROOM,
+        1264: MISFIT,
+        1366: MISFIT,
+        1406: MISFIT,
+        1265: MISFIT,
+        1153: Remedy(InvalidValueError, "the value is larger than the server's max_allowed_packet"),
+        1062: Remedy(InvalidValueError, "a row with these values exists already"),
+        3159: Remedy(AccessDeniedError, "the server wants TLS; give 'tls' in the credentials"),
+        "certificate verify failed": BAD_CERTIFICATE,
+        "SSL is required": NO_TLS,
+        "cryptography": Remedy(
+            AccessDeniedError, "this server's passwords need the package cryptography (pip install cryptography) or TLS"
+        ),
+    },
+)
+
+
+_SESSION: dict[str, Any] = {
+    # A statement does not wait for locks on rows that it does not concern.
+    "init_command": "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+    # A value that does not fit is an error, and never truncated.
+    "sql_mode": "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION",
+}
+
+
+class _Connection(Connection):
+    """Without TLS settings, encrypts if the server can, without checks: as the driver does, but it starts faster."""
+
+    def _create_ssl_ctx(self, sslp: Any) -> Any:
+        # The driver would load all authorities that the machine trusts, and then check nothing: 60 ms a process.
+        return super()._create_ssl_ctx(sslp or _unchecked())  # type: ignore[misc] # not in stubs
+
+
+@cache
+def _unchecked() -> Any:
+    return tls_context(TlsConfig(verify=False))
+
+
+class _PlainConnection(_Connection):
+    """Skips SET NAMES, which repeats the character set of the handshake for servers that ignore it."""
+
+    def set_character_set(self, charset: str, collation: str | None = None) -> None:
+        """Do nothing."""
+
+
+class MySqlServer(Server):
+    """A database on a MySQL or MariaDB server."""
+
+    dialect = MYSQL
+    # pymysql raises RuntimeError if a package that it needs is missing.
+    errors: tuple[type[Exception], ...] = (pymysql.Error, RuntimeError)
+
+    def message_of(self, error: Exception) -> str:
+        """Return the message of an error of the driver, without its number."""
+        return str(error.args[-1] if error.args else error)
+
+    def _connect(self, database: str | None) -> Any:
+        credentials = self.config.credentials
+        options: dict[str, Any] = dict(zip(("host", "port"), self._address(), strict=True))
+        if credentials.unix_socket:
+            options = {"unix_socket": credentials.unix_socket}
+        with translated_errors(self, f"connecting to {self}"):
+            connect: Any = _PlainConnection if self.plain else _Connection
+            return connect(
+                **options,
+                **self._encryption,
+                **({} if self.plain else _SESSION),
+                user=credentials.user,
+                password=self._password,
+                database=database,
+                charset="utf8mb4",
+                autocommit=True,
+                connect_timeout=CONNECT_TIMEOUT,
+                read_timeout=self.silence,
+                write_timeout=self.silence,
+            )
+
+    def create(self) -> None:
+        """Create the database if it does not exist."""
+        name = MYSQL.quote(self.config.database)
+        try:
+            connection = self._connect(None)
+            with connection, translated_errors(self, f"creating {self}"):
+                connection.cursor().execute(f"CREATE DATABASE IF NOT EXISTS {name} CHARACTER SET utf8mb4")
+        except AccessDeniedError as error:
+            raise DatabaseCreationError(str(error)) from error
+
+    @cached_property
+    def _encryption(self) -> dict[str, Any]:
+        tls = self.config.credentials.tls
+        return {} if tls is None else {"ssl": tls_context(tls, self._certified_name)}

@@ -1,0 +1,172 @@
+"""SQLite: its dialect, and how to open a database file."""
+
+from __future__ import annotations
+
+import sqlite3
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from operator import attrgetter
+from pathlib import Path
+
+from pyexperimenter.config.model import DatabaseConfig
+from pyexperimenter.database.backends.base import translated_errors
+from pyexperimenter.database.backends.dialect import BUSY, NO_COLUMN, NO_TABLE, Dialect, Remedy
+from pyexperimenter.exceptions import (
+    DatabaseConnectionError,
+    DatabaseCreationError,
+    DatabaseError,
+    DatabaseFullError,
+    InvalidValueError,
+    MissingDatabaseError,
+    ReadOnlyDatabaseError,
+)
+from pyexperimenter.fieldtypes import FieldType
+
+_LOCK_TIMEOUT = 60.0  # seconds to wait for another writer
+_MOUNTS = Path("/proc/mounts")  # Linux's list of mounted file systems
+_NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "ceph", "afs", "9p", "fuse.sshfs"}
+
+
+def _identity(columns: Mapping[str, FieldType]) -> str:
+    # In a unique index, NULLs differ from each other. So NULL is indexed as 0, and a last part, which says which
+    # columns are NULL, distinguishes that 0 from a real one. The collation of a column made by hand has no effect.
+    values = ", ".join(f"ifnull({column}, 0) COLLATE BINARY" for column in columns)
+    nulls = " || ".join(f"({column} IS NULL)" for column in columns)
+    return f"{values}, {nulls}"
+
+
+SQLITE = Dialect(
+    name="sqlite",
+    quote_mark='"',
+    placeholder="?",
+    opaque="",  # the driver recognises them
+    begin="BEGIN IMMEDIATE",
+    now="datetime('now')",
+    now_exact="strftime('%Y-%m-%d %H:%M:%f', 'now')",
+    later="strftime('%Y-%m-%d %H:%M:%f', 'now', ? || ' seconds')",
+    row_lock="",  # BEGIN IMMEDIATE lets one writer in at a time
+    skip_locked="",
+    insert_missing=" ON CONFLICT DO NOTHING",
+    id_column="INTEGER PRIMARY KEY AUTOINCREMENT",
+    # A column's affinity follows from its type's name: TEXT keeps JSON from being read as a number.
+    column_types={"JSON": "JSON TEXT", "FLOAT": "DOUBLE", "NUMERIC": "DOUBLE", "DECIMAL": "DOUBLE"},
+    table_options="",
+    whole_seconds="DATETIME",
+    identity=_identity,
+    add_identity="CREATE UNIQUE INDEX {index} ON {table} ({identity})",
+    drop_identity="DROP INDEX {index}",
+    add_after="",
+    list_columns="SELECT name, type FROM pragma_table_info(?) ORDER BY cid",
+    list_indexes="SELECT name FROM pragma_index_list(?)",
+    list_references=(
+        "SELECT DISTINCT m.name FROM sqlite_master m JOIN pragma_foreign_key_list(m.name) f "
+        "WHERE m.type = 'table' AND lower(f.\"table\") = lower(?) ORDER BY m.name"
+    ),
+    exclusive=(None, None),
+    savepoint=None,
+    returning_id="",
+    inserted_id=attrgetter("lastrowid"),
+    folded=frozenset(),
+    largest_packet=None,
+    longest_name=None,
+    lengths_matter=False,
+    comparable={},
+    keeps_infinity=True,
+    states={},
+    remedies={
+        "database is locked": BUSY,
+        "database table is locked": BUSY,
+        "database schema has changed": BUSY,
+        "no such table": NO_TABLE,
+        "no such column": NO_COLUMN,
+        "attempt to write a readonly database": Remedy(
+            ReadOnlyDatabaseError, "make the file and its directory writable for you"
+        ),
+        "database or disk is full": Remedy(DatabaseFullError, "free some space; nothing committed was lost"),
+        "disk I/O error": Remedy(DatabaseFullError, "check the disk and its quota; nothing committed was lost"),
+        "unable to open database file": Remedy(
+            DatabaseConnectionError, "check that the directory exists and that you may read and write there"
+        ),
+        "file is not a database": Remedy(DatabaseConnectionError, "the file is something else; choose another path"),
+        "UNIQUE constraint failed": Remedy(InvalidValueError, "a row with these values exists already"),
+        "int too large": Remedy(InvalidValueError, "SQLite holds integers up to 9223372036854775807"),
+    },
+)
+
+
+class SqliteFile:
+    """A SQLite database: one file, created by the first write."""
+
+    dialect = SQLITE
+    silence: float | None = None  # a file always answers
+    plain = False
+    errors: tuple[type[Exception], ...] = (sqlite3.Error, OverflowError)
+
+    def __init__(self, config: DatabaseConfig) -> None:
+        self.path = Path(config.database)
+        self.config = config
+
+    def __str__(self) -> str:
+        return f"sqlite {self.path}"
+
+    def message_of(self, error: Exception) -> str:
+        """Return the message of an error of the driver."""
+        return str(error)
+
+    def connect(self, create: bool) -> sqlite3.Connection:
+        """Open the file; `create` makes it if it is missing."""
+        if not create and not self.path.exists():
+            raise MissingDatabaseError(
+                f"there is no database file {self.path}; fill the table first, or check the path"
+            )
+        with translated_errors(self, f"opening {self.path}"):
+            # Only one thread uses it, but the garbage collector may close it in another.
+            connection = sqlite3.connect(
+                self.path, timeout=_LOCK_TIMEOUT, isolation_level=None, check_same_thread=False
+            )
+        try:
+            with translated_errors(self, f"opening {self.path}"):
+                connection.execute("PRAGMA foreign_keys = ON")
+                connection.execute("PRAGMA synchronous = FULL")
+                if create:
+                    self._choose_journal(connection)
+        except DatabaseError:
+            connection.close()
+            raise
+        return connection
+
+    def _choose_journal(self, connection: sqlite3.Connection) -> None:
+        """Allow readers to work at the same time as a writer, where that is safe; the setting stays in the file."""
+        kind = network_file_system(self.path)
+        if kind:
+            warnings.warn(
+                f"{self.path} is on a network file system ({kind}), whose locks SQLite cannot rely on: use it from one "
+                "machine only, or use a server (provider: mysql or postgresql)",
+                stacklevel=2,
+            )
+        # If another process is using the file, it works as it is, and the next to open it tries again.
+        with suppress(sqlite3.OperationalError):
+            connection.execute(f"PRAGMA journal_mode = {'DELETE' if kind else 'WAL'}")
+
+    def close_tunnel(self) -> None:
+        """Do nothing: files are not opened through SSH."""
+
+    def create(self) -> None:
+        """Check that the file can be created; creating the first table creates it."""
+        if not self.path.parent.is_dir():
+            raise DatabaseCreationError(f"{self.path.parent} is not a directory; create it, or choose another path")
+
+
+def network_file_system(path: Path, mounts: Path = _MOUNTS) -> str | None:
+    """Return the kind of network file system that a path is on; None for a local disk, or if it is unknown."""
+    try:
+        lines = [line.split() for line in mounts.read_text().splitlines()]
+    except OSError:
+        return None
+    # A space in a path is written as \040.
+    points = [(Path(line[1].encode().decode("unicode_escape")), line[2]) for line in lines]
+    resolved = path.resolve()
+    holding = [(point, kind) for point, kind in points if resolved.is_relative_to(point)]
+    _, kind = max(holding, key=lambda mount: len(mount[0].parts), default=(None, ""))
+    return kind if kind in _NETWORK_FILE_SYSTEMS else None
