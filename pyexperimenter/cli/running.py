@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +118,8 @@ def debug(ctx: click.Context, study: StudyOptions, experiment_id: int, function:
 
     What it reports is printed. Its status does not matter and stays as it is.
     """
+    from pyexperimenter.execution.function import user_traceback
+
     experimenter = study.open()
     loaded = load_named_function(experimenter, function)
     try:
@@ -126,17 +127,9 @@ def debug(ctx: click.Context, study: StudyOptions, experiment_id: int, function:
     except PyExperimenterError:
         raise
     except Exception as error:
-        click.echo(_traceback_of_user(error), nl=False, err=True)
+        click.echo(user_traceback(error), nl=False, err=True)
         ctx.exit(1)
     click.echo(f"returned {returned!r}")
-
-
-def _traceback_of_user(error: Exception) -> str:
-    """Format an exception from the researcher's function on."""
-    frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith("pyexperimenter."):
-        frames = frames.tb_next
-    return "".join(traceback.format_exception(type(error), error, frames))
 
 
 @click.command()

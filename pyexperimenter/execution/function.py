@@ -6,6 +6,7 @@ import importlib
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +15,8 @@ from typing import Any
 import cloudpickle
 
 from pyexperimenter.exceptions import ExperimentFunctionError, FunctionNotPicklableError
+
+_LONGEST_TRACEBACK = 1_000_000  # characters
 
 
 def load_function(name: str) -> Callable[..., Any]:
@@ -78,6 +81,18 @@ def check_function_elsewhere(payload: bytes, path: Sequence[str]) -> None:
         raise ExperimentFunctionError(
             f"a worker could not load the function: {why}; put it into a module that all machines can import"
         )
+
+
+def user_traceback(error: BaseException) -> str:
+    """Format an exception raised in the user's function, without the frames of the library above it."""
+    frames = error.__traceback__
+    while frames is not None and str(frames.tb_frame.f_globals.get("__name__")).startswith("pyexperimenter."):
+        frames = frames.tb_next
+    text = "".join(traceback.format_exception(type(error), error, frames))
+    if len(text) > _LONGEST_TRACEBACK:
+        half = _LONGEST_TRACEBACK // 2
+        text = f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 
 def _from_file(path: Path) -> ModuleType:

@@ -19,6 +19,7 @@ from pyexperimenter.exceptions import (
 )
 from pyexperimenter.execution.budget import Budget
 from pyexperimenter.execution.emissions import EmissionsMeter
+from pyexperimenter.execution.function import user_traceback
 from pyexperimenter.execution.heartbeat import heart_of
 from pyexperimenter.execution.journaling_store import JournalingStore
 from pyexperimenter.execution.provenance import worker_info
@@ -31,7 +32,6 @@ from pyexperimenter.machine.load import let_others_go_first
 from pyexperimenter.result_processor import ResultProcessor
 
 _FINAL = (ExperimentStatus.DONE, ExperimentStatus.ERROR, ExperimentStatus.PAUSED)
-_LONGEST_ERROR = 1_000_000  # characters
 
 
 def run_worker(task: WorkerTask) -> WorkerReport:
@@ -164,7 +164,7 @@ class Worker:
             self._watch.ended(failed=False)
             raise
         except BaseException as raised:
-            outcome, error = ExperimentStatus.ERROR, _traceback_of_user(raised)
+            outcome, error = ExperimentStatus.ERROR, user_traceback(raised)
             retries = self._execution.retries if self._is_worth_a_retry(raised) else 0
             self._logger.error("experiment %s failed:\n%s", experiment.id, error)
         if os.getpid() != self.info.pid:
@@ -267,13 +267,3 @@ def _interpreted(returned: Any) -> tuple[ExperimentStatus, Mapping[str, Any] | N
         f"the experiment function returned {returned!r:.80}; it may return None, one of "
         f"{', '.join(f'ExperimentStatus.{status.name}' for status in _FINAL)}, or a mapping of results"
     )
-
-
-def _traceback_of_user(error: BaseException) -> str:
-    """Format an exception from the user's function on: our own frames say nothing to its author."""
-    frames = error.__traceback__
-    text = "".join(traceback.format_exception(type(error), error, frames.tb_next if frames else None))
-    if len(text) > _LONGEST_ERROR:
-        half = _LONGEST_ERROR // 2
-        text = f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
