@@ -29,7 +29,7 @@ from pyexperimenter.exceptions import (
 from pyexperimenter.execution.budget import allowance
 from pyexperimenter.execution.function import check_picklable
 from pyexperimenter.execution.journaling_store import replay_journals
-from pyexperimenter.execution.pool import limits, number_of_workers, run_crew
+from pyexperimenter.execution.pool import number_of_workers, run_pool, split_limit
 from pyexperimenter.execution.provenance import worker_info
 from pyexperimenter.execution.task import ExperimentFunction, WorkerTask
 from pyexperimenter.execution.worker import run_one
@@ -344,42 +344,17 @@ class PyExperimenter(Study):
         SystemExit
             After SIGTERM. Running experiments were released.
         """
-        supervised = self._is_supervised()
-        if supervised:
-            check_picklable(experiment_function)
-        self._prepare_execution()
-        self._check_selection(where, order_by)
-        self.sync()
-        shares = limits(number_of_workers(self.config.n_jobs if n_jobs is None else n_jobs), max_experiments)
-        allowed = allowance(_seconds(stop_after), os.environ)
-        selection = self._store.selection(where, order_by, random_order, resources)
-        session = uuid.uuid4().hex
-        tasks = [
-            WorkerTask(
-                config=self.config,
-                function=experiment_function,
-                name=self.name,
-                identity=f"{session}.{number}",
-                selection=selection,
-                limit=limit,
-                workers=len(shares),
-                wait=wait,
-                allowance=allowed,
-                codecarbon=self._codecarbon,
-                logging=self._log_settings,
-                journal=self._journal,
-            )
-            for number, limit in enumerate(shares)
-        ]
-        with hand_out(os.environ, self.config.execution.gpus, len(shares)) as gpus, execution_bar(self._store):
-            tasks = [replace(task, gpus=own) for task, own in zip(tasks, gpus, strict=True)]
-            reports = run_crew(tasks, session, self._store, supervised)
-        for report in reports:
-            if report.stopped_by is not None:
-                raise report.stopped_by
-        executed = sum(report.executed for report in reports)
-        self.logger.info("%s executed", _counted(executed, "experiment"))
-        return executed
+        return self._execute(
+            experiment_function,
+            n_jobs=n_jobs,
+            max_experiments=max_experiments,
+            stop_after=stop_after,
+            wait=wait,
+            where=where,
+            order_by=order_by,
+            random_order=random_order,
+            resources=resources,
+        )
 
     def submit(
         self,
@@ -676,6 +651,43 @@ class PyExperimenter(Study):
 
     # Helpers
 
+    def _execute(
+        self,
+        function: ExperimentFunction,
+        n_jobs: int | None = None,
+        max_experiments: int = -1,
+        stop_after: float | str | None = None,
+        wait: bool = False,
+        where: Where = None,
+        order_by: OrderBy = None,
+        random_order: bool = False,
+        resources: Mapping[str, float] | None = None,
+        signals: Sequence[str] = (),
+    ) -> int:
+        """Do what `execute` does. A cluster job adds `signals` to those on which its workers stop."""
+        supervised = self._is_supervised()
+        if supervised:
+            check_picklable(function)
+        self._prepare_execution()
+        self._check_selection(where, order_by)
+        self.sync()
+        limits = split_limit(max_experiments, number_of_workers(self.config.n_jobs if n_jobs is None else n_jobs))
+        task = self._task(
+            function,
+            signals,
+            selection=self._store.selection(where, order_by, random_order, resources),
+            wait=wait,
+            allowance=allowance(_seconds(stop_after), os.environ),
+        )
+        with hand_out(os.environ, self.config.execution.gpus, len(limits)) as gpus, execution_bar(self._store):
+            reports = run_pool(task, limits, gpus, self._store, supervised)
+        for report in reports:
+            if report.stopped_by is not None:
+                raise report.stopped_by
+        executed = sum(report.executed for report in reports)
+        self.logger.info("%s executed", _counted(executed, "experiment"))
+        return executed
+
     def _fill(self, rows: Iterable[tuple[Any, ...]], total: int | None) -> FillCount:
         self.create_table()
         with fill_bar(total) as progress:
@@ -709,15 +721,17 @@ class PyExperimenter(Study):
         beside = Path(self._log_settings.file).expanduser().parent if self._log_settings.file else Path()
         return str(Path(self.config.execution.journal or beside).expanduser().absolute())
 
-    def _task(self, function: ExperimentFunction) -> WorkerTask:
+    def _task(self, function: ExperimentFunction, signals: Sequence[str] = (), **details: Any) -> WorkerTask:
+        execution = self.config.execution
         return WorkerTask(
-            config=self.config,
+            config=replace(self.config, execution=replace(execution, signals=(*execution.signals, *signals))),
             function=function,
             name=self.name,
             identity=uuid.uuid4().hex,
             codecarbon=self._codecarbon,
             logging=self._log_settings,
             journal=self._journal,
+            **details,
         )
 
 

@@ -7,7 +7,7 @@ import signal
 import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import cloudpickle
@@ -58,12 +58,10 @@ class Job:
             if value is not None:
                 os.environ[name] = value
         experimenter = self.experimenter()
-        # SIGUSR2 comes before the time is over.
-        execution = replace(experimenter.config.execution, signals=(*experimenter.config.execution.signals, "SIGUSR2"))
-        experimenter.config = replace(experimenter.config, execution=execution)
         with hand_out(os.environ, self.gpus, 1) as (own,):
             os.environ.update(given(own, uuid.uuid4().hex))
-            return int(experimenter.execute(cloudpickle.loads(self.function), **self.selected))
+            # SLURM sends SIGUSR2 before the time is over.
+            return int(experimenter._execute(cloudpickle.loads(self.function), signals=["SIGUSR2"], **self.selected))
 
 
 def checked_job(

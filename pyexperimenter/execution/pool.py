@@ -1,9 +1,10 @@
-"""Several workers at a time: how many, how much for each, and where joblib places them."""
+"""Several workers at a time: how many there are, how much each may do, and where joblib runs them."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from pyexperimenter.database.claims import ClaimStore
 from pyexperimenter.execution.stopping import InterruptingStop, Stop, stop_on
@@ -12,72 +13,79 @@ from pyexperimenter.execution.task import WorkerReport, WorkerTask
 from pyexperimenter.execution.worker import run_worker
 
 
-def run_crew(tasks: Sequence[WorkerTask], session: str, store: ClaimStore, supervised: bool) -> list[WorkerReport]:
-    """Run workers until all are through.
+def run_pool(
+    task: WorkerTask, limits: Sequence[int | None], gpus: Sequence[str | None], store: ClaimStore, supervised: bool
+) -> list[WorkerReport]:
+    """Run workers until all have finished.
 
     Parameters
     ----------
-    tasks : sequence of WorkerTask
-        One a worker.
-    session : str
-        What their identities begin with.
+    task : WorkerTask
+        What they have in common. Their identities begin with its identity.
+    limits, gpus : sequence
+        `WorkerTask.limit` and `WorkerTask.gpus` of each worker.
     store : ClaimStore
-        Gives back what they hold, if joblib ends them without giving them time.
+        Releases what they hold if joblib kills them.
     supervised : bool
-        Whether each runs in a process of its own, with a supervisor.
+        Whether each runs in its own process, with a supervisor.
 
     Raises
     ------
     KeyboardInterrupt, SystemExit
-        What the signal that stopped them has for an effect.
+        The usual effect of the signal that stopped them.
     """
-    elsewhere = _joblib_is_told_where()
-    # Supervisors in this process see for themselves that they are to stop; others are not given the time.
-    stop = Stop() if supervised and not elsewhere else InterruptingStop(0)
+    tasks = [
+        replace(task, identity=f"{task.identity}.{number}", limit=limit, workers=len(limits), gpus=own)
+        for number, (limit, own) in enumerate(zip(limits, gpus, strict=True))
+    ]
+    run = supervise if supervised else run_worker
+    elsewhere = _backend_is_set()
     if len(tasks) == 1 and not elsewhere:
-        return [supervise(tasks[0]) if supervised else run_worker(tasks[0])]
+        return [run(tasks[0])]
+    # Supervisors in this process see the stop request themselves. Workers elsewhere are killed without grace.
+    stop = Stop() if supervised and not elsewhere else InterruptingStop(0)
     try:
-        with stop_on(tasks[0].config.execution.signals, stop):
+        with stop_on(task.config.execution.signals, stop):
             try:
-                return _placed(supervise if supervised else run_worker, tasks, "threads" if supervised else None)
+                return _run_by_joblib(run, tasks, "threads" if supervised else None)
             except BaseException:
                 stop.request(urgent=True)
-                store.release_worker(session)
+                store.release_worker(task.identity)
                 raise
     except KeyboardInterrupt:
         if not stop.is_notice:
             raise
-        return []  # nobody is left to report
+        return []  # the workers were killed before they could report
 
 
-def _placed(
+def _run_by_joblib(
     run: Callable[[WorkerTask], WorkerReport], tasks: Sequence[WorkerTask], prefer: str | None
 ) -> list[WorkerReport]:
-    """Let joblib place the workers; `prefer` gives way to a backend that the caller set."""
+    """Run one worker for each task; a backend that the caller has set overrides `prefer`."""
     from joblib import Parallel, delayed
 
-    # A supervisor does nothing but wait, so a thread does for it.
+    # A supervisor only waits, so a thread is enough for it.
     reports: list[WorkerReport] = Parallel(n_jobs=len(tasks), batch_size=1, prefer=prefer)(
         delayed(run)(task) for task in tasks
     )
     return reports
 
 
-def number_of_workers(wanted: int) -> int:
-    """Return how many workers a number stands for: -1 for one on each core."""
-    if wanted > 0:
-        return wanted
+def number_of_workers(n_jobs: int) -> int:
+    """Return the number of workers that `n_jobs` means: -1 is one on each core."""
+    if n_jobs > 0:
+        return n_jobs
     from joblib import effective_n_jobs
 
-    return int(effective_n_jobs(wanted))
+    return int(effective_n_jobs(n_jobs))
 
 
-def limits(workers: int, total: int) -> list[int | None]:
-    """Share a total among workers; without one, each goes on as long as anything is open.
+def split_limit(total: int, workers: int) -> list[int | None]:
+    """Split a number of experiments among workers; a negative number is no limit.
 
-    >>> limits(3, 5)
+    >>> split_limit(5, workers=3)
     [2, 2, 1]
-    >>> limits(2, -1)
+    >>> split_limit(-1, workers=2)
     [None, None]
     """
     if total < 0:
@@ -86,8 +94,8 @@ def limits(workers: int, total: int) -> list[int | None]:
     return [share for share in shares if share] or [0]
 
 
-def _joblib_is_told_where() -> bool:
-    """Tell whether the caller set a backend of joblib's."""
+def _backend_is_set() -> bool:
+    """Return whether the caller has set a joblib backend."""
     if "joblib" not in sys.modules:
         return False
     from joblib.parallel import get_active_backend
