@@ -7,7 +7,7 @@ import math
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -136,14 +136,14 @@ class Heart:
                 pulses[attempt].lost.set()
 
 
-_hearts: dict[str, tuple[Heart, int]] = {}  # with the number of users
+_hearts: dict[Hashable, tuple[Heart, int]] = {}  # with the number of users
 _lock = threading.Lock()
 
 
 @contextmanager
 def heart_of(config: ExperimentConfig, logger: logging.Logger) -> Iterator[Heart]:
     """Give this process's heart for a table; it lives as long as one block needs it."""
-    key = f"{config.database} {config.table.name} {config.execution}"
+    key = (config.database, config.table.name, config.execution)
     with _lock:
         heart, users = _hearts.get(key) or (Heart(config, logger), 0)
         _hearts[key] = (heart, users + 1)

@@ -110,7 +110,7 @@ def active_stop() -> Stop:
 
 def listen(signals: Sequence[str], stop: Stop) -> dict[int, Any]:
     """Let signals ask for a stop from now on; return what handled them before."""
-    for name in signals:
+    for name in dict.fromkeys(signals):
         with suppress(AttributeError, ValueError, OSError):  # Windows has few of them
             number = getattr(signal, name)
             _previous[number] = signal.signal(number, stop.handle)

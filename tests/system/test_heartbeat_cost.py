@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
-from pyexperimenter.config import load_config
+from pyexperimenter.config import ExperimentConfig, Secret, load_config
 from pyexperimenter.execution.heartbeat import heart_of
 from tests.support.study import store, study, wait_until, worker
 from tests.support.target import Target
@@ -35,6 +36,20 @@ def test_a_beat_is_one_statement_and_every_second_one_looks_for_the_silent(maria
     connection.close()
     assert sum(statements.values()) <= 1.5 * statements["Com_update"] + 2, statements
     assert statements["Com_select"] > 0
+
+
+def test_workers_share_the_heartbeats_of_a_table_if_their_credentials_are_equal(sqlite_target: Target) -> None:
+    config = load_config(study(sqlite_target), credentials_path=sqlite_target.credentials_file)
+
+    def with_password(password: str) -> ExperimentConfig:
+        credentials = replace(config.database.credentials, password=Secret(password))
+        return replace(config, database=replace(config.database, credentials=credentials))
+
+    logger = logging.getLogger("heart")
+    with heart_of(with_password("a"), logger) as first, heart_of(with_password("a"), logger) as same:
+        assert same is first
+        with heart_of(with_password("b"), logger) as other:
+            assert other is not first
 
 
 def test_looking_for_the_silent_does_not_read_all_that_run(mariadb_target: Target) -> None:

@@ -302,7 +302,8 @@ def heard() -> Iterator[list[int]]:
 def test_the_handlers_that_were_there_are_there_again(
     sqlite_target: Target, tmp_path: Path, heard: list[int], isolation: str, way: str
 ) -> None:
-    config = configured(sqlite_target, tmp_path, isolation=isolation, stop_after_errors=1)
+    named = ["SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR1"]  # one of them twice
+    config = configured(sqlite_target, tmp_path, isolation=isolation, stop_after_errors=1, signals=named)
     study_ = experimenter(sqlite_target, config)
     before = handlers()
     if way == "no table":
