@@ -7,8 +7,8 @@ bash     Runs between them in the same directory and must succeed, if it consist
          line has, ...
 sql      Runs between them, on the page's `experimenter`, and prints its rows as a table. Pages with such blocks also
          run on MariaDB and PostgreSQL, and must print the same.
-text     What the block before it prints; a line ``...`` stands for any lines, within a line it stands for
-         any text, and spaces at line ends stand for nothing.
+text     What the block before it prints to stdout, and a second one after it what it prints to stderr. A line
+         ``...`` matches any lines, ``...`` within a line any text. Spaces at line ends are ignored.
 yaml     A configuration, a credential file, or a part of a configuration: it has to load. If the first line is a
          comment that names a file, the blocks behind it find that file.
 ini      The same, in the predecessor's form.
@@ -20,6 +20,7 @@ address is in the environment. A block of sql that begins with CREATE DATABASE i
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -143,7 +144,8 @@ for step in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
         print(tabulate(rows, columns))
     else:
         exec(compile("\\n" * (step["line"] - 1) + step["code"], step["page"], "exec"), globals())
-    print(step["mark"], flush=True)
+    for stream in (sys.stdout, sys.stderr):
+        print(step["mark"], file=stream, flush=True)
 """
 MARK = "== the block at {} ends =="
 
@@ -248,13 +250,15 @@ def run_page(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    printed = done.stdout
-    for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+    printed = {"stdout": done.stdout, "stderr": done.stderr}
+    for number, block in enumerate(blocks):
         if block.is_run:
-            output, mark, printed = printed.partition(MARK.format(block) + "\n")
-            assert mark
-            if following is not None and following.language == "text":
-                assert matches(output, following.code), f"{following}: printed was\n{output}"
+            shown = itertools.takewhile(lambda following: following.language == "text", blocks[number + 1 :])
+            for stream, rest in printed.items():
+                output, mark, printed[stream] = rest.partition(MARK.format(block) + "\n")
+                assert mark
+                following = next(shown, None)
+                assert following is None or matches(output, following.code), f"{following}: printed was\n{output}"
     assert "Warning" not in done.stderr
 
 
@@ -268,10 +272,13 @@ def matches(output: str, expected: str) -> bool:
 
 def test_text_blocks_stand_behind_blocks_that_are_run() -> None:
     for page in PAGES:
-        blocks = blocks_of(page)
-        for before, block in zip([None, *blocks], blocks, strict=False):
+        printing = 0  # streams of the last block that is run and not shown yet
+        for block in blocks_of(page):
             if block.language == "text":
-                assert before is not None and before.is_run, f"{block}: output of what?"
+                assert printing > 0, f"{block}: output of what?"
+                printing -= 1
+            else:
+                printing = 2 * block.is_run
 
 
 # Configurations
