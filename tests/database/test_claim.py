@@ -82,7 +82,7 @@ def test_a_column_that_is_not_there_is_named(sqlite_target: Target, selection: d
         store(sqlite_target).selection(**selection)  # type: ignore[arg-type]
 
 
-def test_every_later_write_of_a_lost_claim_is_refused_and_its_values_kept(target: Target) -> None:
+def test_later_writes_of_a_lost_claim_are_refused_and_kept(target: Target) -> None:
     opened = store(target)
     lost = claim(opened)
     assert opened.reset(["running"], None, None, dry_run=False) == 1
@@ -106,7 +106,7 @@ def test_every_later_write_of_a_lost_claim_is_refused_and_its_values_kept(target
     ]
 
 
-def test_a_row_opened_by_hand_is_taken_over_and_its_old_holder_superseded(target: Target) -> None:
+def test_a_row_opened_by_hand_is_claimed_and_its_holder_superseded(target: Target) -> None:
     opened = store(target)
     lost = claim(opened)
     opened.write_results(lost.attempt, {"accuracy": 0.1})
@@ -138,7 +138,7 @@ def test_a_row_inserted_or_edited_by_hand_is_executed(target: Target) -> None:
     assert claim(opened, where={"dataset": "by hand"}).keyfields == {"dataset": "by hand", "seed": 5}
 
 
-def test_a_row_that_cannot_be_read_becomes_an_error_and_the_queue_goes_on(sqlite_target: Target) -> None:
+def test_an_unreadable_row_becomes_an_error_and_the_queue_goes_on(sqlite_target: Target) -> None:
     opened = store(sqlite_target)
     sqlite_target.query("UPDATE study SET seed = 'three' WHERE ID = 1")
     assert claim(opened).id == 2
@@ -166,7 +166,7 @@ def test_a_stopped_worker_gives_back_all_it_holds(target: Target) -> None:
     assert opened.counts() == {"created": 5, "running": 1, "done": 0, "error": 0, "paused": 0}
 
 
-def test_add_and_claim_takes_an_open_row_and_tells_of_others(target: Target) -> None:
+def test_add_and_claim_takes_an_open_row_and_reports_others(target: Target) -> None:
     study_ = experimenter(target)
     study_.fill_table_from_config()
     ran = []
@@ -193,7 +193,7 @@ def test_an_id_is_given_by_the_database_alone(postgresql_target: Target) -> None
         postgresql_target.query("INSERT INTO study (ID, dataset, seed) VALUES (7, 'by hand', 5)")
 
 
-def test_rows_that_others_have_locked_do_not_look_like_an_empty_table(mariadb_target: Target) -> None:
+def test_locked_rows_do_not_look_like_an_empty_table(mariadb_target: Target) -> None:
     opened = store(mariadb_target)
     other = mariadb_target.connect()
     other.begin()

@@ -76,7 +76,7 @@ def test_fill_without_rows_is_refused(target: Target) -> None:
         experimenter(target).fill_table_from_combination()
 
 
-def test_fill_from_combination_crosses_fixed_combinations_with_domains(target: Target) -> None:
+def test_fill_crosses_fixed_combinations_with_domains(target: Target) -> None:
     study_ = experimenter(target)
     count = study_.fill_table_from_combination([{"dataset": "iris"}, {"dataset": "wine"}], {"seed": [0, 1, 2]})
     assert count == (6, 0)

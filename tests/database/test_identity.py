@@ -72,7 +72,7 @@ def test_the_identity_is_not_seen_in_the_table(target: Target) -> None:
     connection.close()
 
 
-def test_a_table_that_holds_doubles_is_told_when_filled_and_usable_otherwise(target: Target) -> None:
+def test_a_table_with_duplicates_warns_on_fill_but_is_usable(target: Target) -> None:
     opened = store(target)
     target.query(opened.schema.drop_identity())
     target.query("INSERT INTO study (dataset, seed) VALUES ('iris', 1)")

@@ -61,17 +61,17 @@ def test_rate_of_one_worker_is_what_it_took(target: Target) -> None:
     assert now.eta_seconds == pytest.approx(6 * 150, rel=0.1)
 
 
-def test_a_single_end_tells_a_rate(target: Target) -> None:
+def test_one_finished_experiment_is_enough_for_a_rate(target: Target) -> None:
     assert executed(target, 2, [(360, 0)]).status().finished_per_hour == pytest.approx(10, rel=0.1)
 
 
-def test_workers_that_end_at_the_same_time_are_not_taken_for_fast_ones(target: Target) -> None:
+def test_workers_that_end_at_the_same_time_do_not_look_fast(target: Target) -> None:
     assert executed(target, 10, [(600, 0.2), (600, 0.1), (600, 0)]).status().finished_per_hour == pytest.approx(
         18, rel=0.1
     )
 
 
-def test_an_early_start_that_ended_last_does_not_shorten_the_time_measured(target: Target) -> None:
+def test_an_early_start_that_ended_last_does_not_shorten_the_time(target: Target) -> None:
     study_ = executed(target, 10, [(600, 0), (580, 400), (400, 200), (200, 100)])
     assert study_.status().finished_per_hour == pytest.approx(24, rel=0.1)
 
@@ -87,7 +87,7 @@ def test_experiments_longer_than_an_hour_have_a_rate_too(target: Target) -> None
     assert study_.status().finished_per_hour == pytest.approx(2 / 5, rel=0.1)
 
 
-def test_without_anybody_at_work_nobody_knows_when_it_ends(target: Target) -> None:
+def test_without_workers_the_end_is_unknown(target: Target) -> None:
     study_ = executed(target, 10, [(1500, 1200), (1200, 900)])
     now = study_.status()
     assert now.finished_per_hour == pytest.approx(4.8, rel=0.1)
@@ -96,7 +96,7 @@ def test_without_anybody_at_work_nobody_knows_when_it_ends(target: Target) -> No
     assert study_.status().eta_seconds == pytest.approx(8 / 4.8 * HOUR, rel=0.1)
 
 
-def test_what_ended_long_ago_tells_nothing(target: Target) -> None:
+def test_what_ended_long_ago_does_not_count(target: Target) -> None:
     study_ = executed(target, 10, [(3 * HOUR, 2.9 * HOUR), (2.9 * HOUR, 2.8 * HOUR)])
     assert study_.status().finished_per_hour is None
     assert study_.status().eta_seconds is None
@@ -106,7 +106,7 @@ def test_when_all_is_finished_there_is_no_time_to_go(target: Target) -> None:
     assert executed(target, 2, [(3 * HOUR, 2 * HOUR)] * 2).status().eta_seconds == 0
 
 
-def test_executions_that_did_not_end_their_experiments_are_no_progress(target: Target) -> None:
+def test_executions_that_ended_no_experiment_are_not_progress(target: Target) -> None:
     study_ = executed(target, 10, [(60, 0)] * 2)
     target.query("UPDATE study__attempts SET outcome = 'released' WHERE ID = 1")
     assert study_.status().finished_per_hour == pytest.approx(60, rel=0.1)
@@ -247,7 +247,7 @@ def test_one_error_alone_shares_nothing(target: Target) -> None:
     assert (group.count, group.example_ids, group.shared, group.error) == (1, [2], {}, "E: 1")
 
 
-def test_errors_that_nobody_explained_are_a_group(target: Target) -> None:
+def test_errors_without_a_message_are_a_group(target: Target) -> None:
     study_ = filled(target, 2)
     target.query("UPDATE study SET status = 'error'")
     (group,) = study_.error_groups()
@@ -301,7 +301,7 @@ def test_a_study_without_a_table_says_so(target: Target) -> None:
         assert target.server.password not in html
 
 
-def test_a_study_whose_database_refuses_says_so_without_the_password(mariadb_target: Target) -> None:
+def test_a_study_whose_database_fails_shows_no_password(mariadb_target: Target) -> None:
     study_ = experimenter(mariadb_target)
     study_.fill_table_from_config()
     assert mariadb_target.server is not None

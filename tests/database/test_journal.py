@@ -89,7 +89,7 @@ def test_all_is_written_or_nothing(target: Target, opened: ExperimentStore) -> N
 
 
 @pytest.mark.parametrize("ended", [True, False], ids=["ended", "goes on"])
-def test_to_write_it_twice_does_nothing(target: Target, opened: ExperimentStore, ended: bool) -> None:
+def test_writing_it_twice_does_nothing(target: Target, opened: ExperimentStore, ended: bool) -> None:
     attempt = claim(opened)
     noted = notes() if ended else notes()[:2]
     for _ in range(2):
@@ -100,7 +100,7 @@ def test_to_write_it_twice_does_nothing(target: Target, opened: ExperimentStore,
         assert target.query("SELECT outcome, late_results FROM study__attempts") == [("done" if ended else None, None)]
 
 
-def test_what_was_written_before_is_not_written_with_what_came_later(target: Target, opened: ExperimentStore) -> None:
+def test_what_was_written_before_is_not_written_again(target: Target, opened: ExperimentStore) -> None:
     attempt = claim(opened)
     opened.replay(attempt, notes()[:2])
     opened.replay(attempt, notes())
@@ -178,7 +178,7 @@ KINDS: dict[str, tuple[str, Any]] = {
 }
 
 
-def test_values_of_every_kind_are_the_same_as_written_without_a_journal(target: Target, journals: Path) -> None:
+def test_values_of_every_kind_are_as_written_without_a_journal(target: Target, journals: Path) -> None:
     kinds = KINDS | ({"an_infinity": ("DOUBLE", float("-inf"))} if target.name in ("sqlite", "postgresql") else {})
     fields = {name: type_ for name, (type_, _) in kinds.items()}
     values = {name: value for name, (_, value) in kinds.items()}
@@ -224,7 +224,7 @@ def test_attempts_of_one_worker_are_kept_apart(target: Target, opened: Experimen
     assert list(journals.iterdir()) == []
 
 
-def test_what_a_living_worker_noted_comes_before_what_it_writes_next(sqlite_target: Target, tmp_path: Path) -> None:
+def test_a_living_workers_journal_is_written_before_its_next_write(sqlite_target: Target, tmp_path: Path) -> None:
     """And another outage is waited for as long as the first was."""
     opened = store(sqlite_target)
     attempt = claim(opened)
@@ -255,7 +255,7 @@ def test_what_a_living_worker_noted_comes_before_what_it_writes_next(sqlite_targ
 # What cannot be written, or is not there in full
 
 
-def test_a_journal_of_a_deleted_experiment_is_kept_and_told_of(
+def test_a_journal_of_a_deleted_experiment_is_kept_and_reported(
     target: Target, opened: ExperimentStore, journals: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     journaling = CutOffWorker(target, journals)
@@ -275,7 +275,7 @@ def test_a_journal_of_a_deleted_experiment_is_kept_and_told_of(
     assert target.query("SELECT status, COUNT(*) FROM study GROUP BY status") == [("created", 5)]
 
 
-def test_a_journal_that_is_kept_for_one_attempt_does_not_double_the_logs_of_another(
+def test_a_journal_kept_for_one_attempt_doubles_no_logs_of_another(
     target: Target, opened: ExperimentStore, journals: Path
 ) -> None:
     journaling = CutOffWorker(target, journals)
@@ -347,9 +347,7 @@ def test_a_last_line_that_was_not_written_to_its_end_is_left_out(
     assert list(journals.iterdir()) == []
 
 
-def test_a_line_that_was_not_written_to_its_end_costs_no_line_behind_it(
-    target: Target, opened: ExperimentStore, journals: Path
-) -> None:
+def test_an_incomplete_line_costs_no_line_after_it(target: Target, opened: ExperimentStore, journals: Path) -> None:
     """A worker's next process goes on with the journal of the one that was killed in the middle of a line."""
     attempt = CutOffWorker(target, journals).claim_by(opened)
     for epoch in (1, 2):

@@ -54,7 +54,7 @@ def moment(value: Any) -> datetime:
     return value if isinstance(value, datetime) else datetime.fromisoformat(value)
 
 
-def test_a_beat_renews_heartbeat_and_lease_by_the_clock_of_the_database(target: Target) -> None:
+def test_a_beat_renews_heartbeat_and_lease_by_the_databases_clock(target: Target) -> None:
     opened = store(target, Execution={"lease": 300})
     held = [claim(opened) for _ in range(3)]
     target.query("UPDATE study__attempts SET heartbeat = ?, lease_until = ?", FORMER, FORMER)
@@ -76,7 +76,7 @@ def test_a_claim_begins_with_a_lease(target: Target) -> None:
     assert (moment(lease) - moment(heartbeat)).total_seconds() == pytest.approx(300, abs=0.002)
 
 
-def test_a_beat_tells_which_attempts_hold_nothing_any_more(target: Target) -> None:
+def test_a_beat_returns_the_attempts_that_no_longer_hold_a_row(target: Target) -> None:
     opened = store(target)
     held = [claim(opened) for _ in range(6)]
     assert rows(target) == dict.fromkeys(range(1, 7), "running")
@@ -97,7 +97,7 @@ def test_a_beat_tells_which_attempts_hold_nothing_any_more(target: Target) -> No
     assert rows(target) == {1: "done", 2: "running", 6: "running"}
 
 
-def test_silent_is_only_who_holds_a_row_and_has_let_the_lease_run_out(target: Target) -> None:
+def test_silent_are_only_holders_of_rows_whose_lease_has_run_out(target: Target) -> None:
     opened = store(target, Execution=LONG)
     dead, alive, paused, done, opened_by_hand = (claim(opened) for _ in range(5))
     opened.finish(paused, ExperimentStatus.PAUSED)
@@ -118,7 +118,7 @@ def test_silent_is_only_who_holds_a_row_and_has_let_the_lease_run_out(target: Ta
     assert [silent.attempt for silent in opened.silent()] == [dead.id]
 
 
-def test_a_reaped_row_is_open_and_empty_and_its_attempt_stays_on_record(target: Target) -> None:
+def test_a_reaped_row_is_open_and_empty_and_its_attempt_is_kept(target: Target) -> None:
     opened = store(target)
     before = target.query("SELECT * FROM study ORDER BY ID")
     attempt = claim(opened)
@@ -141,7 +141,7 @@ def test_a_reaped_row_is_open_and_empty_and_its_attempt_stays_on_record(target: 
 
 
 @pytest.mark.parametrize(("max_lost", "status"), [(2, "created"), (1, "error")])
-def test_what_is_known_of_the_reason_is_told(target: Target, max_lost: int, status: str) -> None:
+def test_what_is_known_of_the_reason_is_reported(target: Target, max_lost: int, status: str) -> None:
     opened = store(target)
     let_lease_run_out(target, claim(opened))
     (silent,) = opened.silent()
@@ -156,7 +156,7 @@ def test_what_is_known_of_the_reason_is_told(target: Target, max_lost: int, stat
         assert error.endswith("; see its attempts; SLURM says of job 7: TIMEOUT")
 
 
-def test_nothing_is_taken_from_a_worker_that_was_heard_of_in_between(target: Target) -> None:
+def test_nothing_is_taken_from_a_worker_that_beat_in_between(target: Target) -> None:
     opened = store(target)
     attempt = claim(opened)
     let_lease_run_out(target, attempt)
@@ -169,7 +169,7 @@ def test_nothing_is_taken_from_a_worker_that_was_heard_of_in_between(target: Tar
 
 
 @pytest.mark.parametrize("what", ["done", "released", "reset", "lost", "deleted", "by hand"])
-def test_nothing_is_reaped_that_has_come_to_another_end_in_between(target: Target, what: str) -> None:
+def test_nothing_is_reaped_that_has_ended_in_between(target: Target, what: str) -> None:
     opened = store(target)
     attempt = claim(opened)
     let_lease_run_out(target, attempt)
@@ -263,7 +263,7 @@ def test_losses_are_counted_from_the_last_end_on(target: Target, end: str) -> No
     assert target.query("SELECT error FROM study WHERE ID = 1 AND error LIKE 'lost 2 times%'") != []
 
 
-def test_neither_a_release_nor_a_retry_ends_the_count_of_losses_or_is_one(target: Target) -> None:
+def test_releases_and_retries_neither_count_nor_reset_losses(target: Target) -> None:
     opened = store(target)
     row = {"where": {"ID": 1}}
     lose(target, opened, max_lost=2, **row)
@@ -294,7 +294,7 @@ def test_a_paused_row_that_was_resumed_and_lost_is_open_again(target: Target) ->
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["open", "executed by another"])
-def test_what_a_reaped_attempt_writes_later_is_kept_and_leaves_the_row_alone(target: Target, again: bool) -> None:
+def test_late_writes_of_a_reaped_attempt_are_kept_out_of_the_row(target: Target, again: bool) -> None:
     opened = store(target)
     lost = lose(target, opened, max_lost=3)
     if again:
@@ -322,7 +322,7 @@ def test_what_a_reaped_attempt_writes_later_is_kept_and_leaves_the_row_alone(tar
         assert outcomes(target) == ["lost", "done"]
 
 
-def test_a_worker_that_gives_back_all_it_holds_leaves_alone_what_was_taken_from_it(target: Target) -> None:
+def test_giving_back_everything_leaves_alone_what_was_taken_away(target: Target) -> None:
     opened = store(target)
     lost = lose(target, opened, max_lost=3)
     holder = claim(opened, worker("other"))
@@ -331,7 +331,7 @@ def test_a_worker_that_gives_back_all_it_holds_leaves_alone_what_was_taken_from_
     assert (rows(target), outcomes(target)) == ({1: "running"}, ["lost", None])
 
 
-def test_a_worker_is_not_taken_for_another_whose_name_begins_like_its_own(target: Target) -> None:
+def test_a_worker_is_not_mistaken_for_one_with_a_longer_name(target: Target) -> None:
     """Workers of one call are <session>.0, <session>.1, ... <session>.10; the session alone means all of them."""
     opened = store(target)
     names = ["s.0", "s.1", "s.10", "s.11", "other.1"]

@@ -206,7 +206,7 @@ def journaling(
     proxy.heal()
 
 
-def test_logs_that_arrived_are_not_written_again_from_the_journal(
+def test_logs_that_arrived_are_not_written_from_the_journal(
     mariadb_target: Target, proxy: Proxy, journaling: JournalingStore, tmp_path: Path
 ) -> None:
     experiment = journaling.claim(worker())

@@ -76,7 +76,7 @@ def test_a_socket(private_postgresql: PrivatePostgreSQL, tmp_path: Path) -> None
     assert experimenter(through).fill_table_from_config() == (0, 6)
 
 
-def test_a_cut_connection_is_opened_anew(postgresql_target: Target) -> None:
+def test_a_cut_connection_is_reopened(postgresql_target: Target) -> None:
     opened = store(postgresql_target)
     others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     assert postgresql_target.query(f"SELECT pg_terminate_backend(pid) {others}")

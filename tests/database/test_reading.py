@@ -36,7 +36,7 @@ VALUES: dict[str, list[Any]] = {
 }
 
 
-def test_values_come_back_as_they_went_in_as_inputs_and_as_results(target: Target) -> None:
+def test_values_come_back_as_written_as_inputs_and_as_results(target: Target) -> None:
     results = {f"{name}_out": kind for name, kind in ALL_KINDS.items()}
     study_ = experimenter(
         target, study(target, keyfields=ALL_KINDS, resultfields=results, logtables={"log": ALL_KINDS})
@@ -91,7 +91,7 @@ def test_get_table_has_the_right_dtypes_also_when_empty_or_null(target: Target) 
     assert columns == ["ID", *ALL_KINDS, *around]
 
 
-def test_a_column_edited_by_hand_into_something_else_is_shown_as_it_is(sqlite_target: Target) -> None:
+def test_a_column_edited_by_hand_is_shown_as_it_is(sqlite_target: Target) -> None:
     study_ = experimenter(sqlite_target)
     study_.fill_table_from_config()
     sqlite_target.query("UPDATE study SET seed = 'three', accuracy = 'high' WHERE ID = 1")
@@ -126,6 +126,6 @@ def test_custom_queries(target: Target) -> None:
         study_.execute_custom_query("SELECT no_such FROM study")
 
 
-def test_codecarbons_table_is_refused_where_emissions_are_not_measured(sqlite_target: Target) -> None:
+def test_codecarbons_table_is_refused_if_emissions_are_not_measured(sqlite_target: Target) -> None:
     with pytest.raises(InvalidLogtableError, match="add a section CodeCarbon"):
         experimenter(sqlite_target).get_codecarbon_table()

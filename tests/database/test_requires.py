@@ -49,7 +49,7 @@ def test_a_worker_takes_what_it_has_the_resources_for(
     )
 
 
-def test_a_condition_on_what_is_no_keyfield_is_refused(sqlite_target: Target) -> None:
+def test_a_condition_on_anything_but_a_keyfield_is_refused(sqlite_target: Target) -> None:
     wrong = [{"when": {"modl": "cnn"}, "resources": {"gpus": 1}}]
     with pytest.raises(UnknownKeyError, match=r"requires.*modl"):
         load_config(study(sqlite_target, keyfields=KEYFIELDS, requires=wrong))

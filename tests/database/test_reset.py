@@ -58,7 +58,7 @@ def test_reset_opens_the_rows_asked_for_and_only_these(
     assert all(after[row] == "created" for row in expected)
 
 
-def test_reset_empties_what_an_execution_left_and_keeps_its_record(target: Target, mixed: PyExperimenter) -> None:
+def test_reset_empties_the_row_and_keeps_the_attempt(target: Target, mixed: PyExperimenter) -> None:
     fresh = target.query("SELECT * FROM study WHERE ID = 6")[0]
     assert mixed.reset_experiments("all") == 5
     for row in target.query("SELECT * FROM study WHERE ID < 6 ORDER BY ID"):

@@ -73,7 +73,7 @@ def columns_of(target: Target, table: str = "study") -> list[str]:
     return names
 
 
-def test_the_main_table_has_the_predecessors_columns_in_its_order(target: Target) -> None:
+def test_the_main_table_has_the_predecessors_columns_in_order(target: Target) -> None:
     experimenter(target, study(target, result_timestamps=True)).create_table()
     before = ["ID", "dataset", "seed", "creation_date", "status", "start_date", "name", "machine"]
     results = ["accuracy", "accuracy_timestamp", "model", "model_timestamp"]
@@ -82,7 +82,7 @@ def test_the_main_table_has_the_predecessors_columns_in_its_order(target: Target
     assert columns_of(target, "study__epochs") == logs
 
 
-def test_creating_again_changes_nothing_and_many_may_create_at_once(target: Target) -> None:
+def test_creating_is_idempotent_and_many_may_create_at_once(target: Target) -> None:
     start = threading.Barrier(4)
     problems: list[BaseException] = []
 
@@ -171,7 +171,7 @@ def test_a_table_of_the_predecessor_is_taken_as_it_is(predecessors_table: Target
     assert study_.get_logtable("epochs", "experiment_id = 1")["epoch"].tolist() == [0]
 
 
-def test_letters_that_an_old_table_cannot_hold_are_an_error_in_the_row(predecessors_table: Target) -> None:
+def test_letters_that_an_old_table_cannot_hold_are_the_rows_error(predecessors_table: Target) -> None:
     if predecessors_table.provider == "sqlite":
         pytest.skip("SQLite holds all letters in any table")
     study_ = experimenter(predecessors_table)
@@ -185,7 +185,7 @@ def test_letters_that_an_old_table_cannot_hold_are_an_error_in_the_row(predecess
     assert "InvalidValueError: model: " in error
 
 
-def test_a_number_that_the_predecessor_declared_to_be_rounded_is_told(mariadb_target: Target) -> None:
+def test_a_column_of_the_predecessor_that_rounds_is_reported(mariadb_target: Target) -> None:
     for statement in PREDECESSOR["mysql"]:
         mariadb_target.query(statement.replace("accuracy double", "accuracy decimal(10,0)"))
     decimal = experimenter(
@@ -231,7 +231,7 @@ def test_every_difference_of_an_existing_table_is_named(
     assert target.query("SELECT COUNT(*) FROM study") == [(6,)]
 
 
-def test_a_column_too_narrow_for_the_configuration_is_a_difference(target: Target) -> None:
+def test_a_column_too_narrow_for_the_config_is_a_difference(target: Target) -> None:
     experimenter(target).create_table()
     wider = {**KEYFIELDS, "dataset": {"type": "VARCHAR(60)", "values": ["iris"]}}
     study_ = experimenter(target, study(target, keyfields=wider))
@@ -286,7 +286,7 @@ def test_migrate_creates_the_table_if_there_is_none(target: Target) -> None:
     assert study_.migrate() == []
 
 
-def test_migrate_refuses_what_it_cannot_mend(target: Target) -> None:
+def test_migrate_refuses_what_it_cannot_fix(target: Target) -> None:
     experimenter(target).create_table()
     changed = experimenter(
         target, study(target, resultfields={"accuracy": "LONGTEXT", "model": "LONGTEXT", "f1": "INT"})

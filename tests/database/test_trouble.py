@@ -103,7 +103,7 @@ def test_credentials_from_the_environment(mariadb_target: Target, monkeypatch: p
     assert experimenter(target).fill_table_from_config() == (6, 0)
 
 
-def test_a_connection_that_the_server_cut_while_idle_is_opened_anew(mariadb_target: Target) -> None:
+def test_a_connection_that_was_cut_while_idle_is_reopened(mariadb_target: Target) -> None:
     config = load_config(study(mariadb_target), credentials_path=mariadb_target.credentials_file)
     opened = ExperimentStore(config)
     opened.tables.create(codecarbon=False)
@@ -126,9 +126,7 @@ def test_no_connection_is_left_open_while_user_code_runs(mariadb_target: Target)
 
 
 @pytest.mark.parametrize("way", ["reported", "returned"])
-def test_a_value_larger_than_the_server_takes_is_refused_and_the_others_are_kept(
-    mariadb_target: Target, way: str
-) -> None:
+def test_a_value_too_large_for_the_server_is_refused_others_kept(mariadb_target: Target, way: str) -> None:
     study_ = experimenter(mariadb_target)
     study_.fill_table_from_config()
     ((most,),) = mariadb_target.query("SELECT @@max_allowed_packet")
@@ -197,7 +195,7 @@ def test_a_network_file_system_is_known_by_its_mount_point(tmp_path: Path) -> No
     assert network_file_system(tmp_path / "my home" / "study.db", tmp_path / "no such file") is None
 
 
-def test_sqlite_on_a_network_file_system_is_warned_of_and_keeps_no_write_ahead_log(
+def test_sqlite_on_a_network_file_system_warns_and_uses_no_wal(
     sqlite_target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experimenter(sqlite_target).create_table()
@@ -245,7 +243,7 @@ print(filling.fill_table_from_config())
 """
 
 
-def test_a_full_disk_leaves_the_database_intact_and_room_mends_it(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_database_intact_until_there_is_room(tmp_path: Path) -> None:
     path = str(tmp_path / "study.db")
     code = FILL_UNTIL_FULL.format(tests=str(Path(__file__).parent.parent), path=path, limit=8 * 2**20)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

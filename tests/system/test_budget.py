@@ -55,7 +55,7 @@ def test_as_long_as_there_is_time_all_is_executed(sqlite_target: Target, isolati
 
 @isolations
 @pytest.mark.parametrize("stop_after", [1e-9, "0.000001s"])
-def test_when_the_time_is_over_nothing_is_claimed_and_it_is_told(
+def test_when_time_is_over_nothing_is_claimed_and_a_message_says_so(
     target: Target, isolation: str, stop_after: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     study_ = filled(target, isolation=isolation)
@@ -94,7 +94,7 @@ def test_min_time_must_be_left(target: Target, isolation: str, caplog: pytest.Lo
 
 @isolations
 @pytest.mark.parametrize(("before", "executed"), [(4, ROWS - 4), (5, 0)])
-def test_the_median_of_five_that_are_done_says_how_long_one_takes(
+def test_the_median_of_five_executions_says_how_long_one_takes(
     target: Target, isolation: str, before: int, executed: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     study_ = filled(target, isolation=isolation)
@@ -116,7 +116,7 @@ def test_a_few_that_took_long_do_not_count(target: Target, slow: int, executed: 
     assert done(target) == 5 + executed
 
 
-def test_only_experiments_that_were_done_tell_how_long_one_takes(target: Target) -> None:
+def test_only_experiments_that_were_done_say_how_long_one_takes(target: Target) -> None:
     study_ = filled(target)
     study_.execute(pass_by, max_experiments=6)
     target.query("UPDATE study__attempts SET wall_seconds = 7200")
@@ -168,7 +168,7 @@ def test_the_end_of_a_slurm_job_is_minded(
 
 
 @pytest.mark.parametrize("end", ["", "soon", "-5", "1e3", "nan", "Unknown", "²"])
-def test_what_is_no_time_in_the_environment_is_not_minded(
+def test_an_invalid_time_in_the_environment_is_ignored(
     sqlite_target: Target, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_END_TIME", end)
@@ -178,7 +178,7 @@ def test_what_is_no_time_in_the_environment_is_not_minded(
 
 
 @pytest.mark.parametrize("stop_after", [0, -1, "0s", "soon", "5 parsecs", "", float("nan"), float("inf"), True, [1]])
-def test_a_time_that_is_none_is_refused_before_anything_is_claimed(sqlite_target: Target, stop_after: Any) -> None:
+def test_an_invalid_time_is_refused_before_anything_is_claimed(sqlite_target: Target, stop_after: Any) -> None:
     study_ = filled(sqlite_target)
     with pytest.raises(
         InvalidValueError, match=r"is no duration above 0; write 60s, 5m, 2h, 1d, 1h30m or a number of sec"

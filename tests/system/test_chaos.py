@@ -247,7 +247,7 @@ def test_every_row_is_done_once_whatever_is_killed(target: Target, tmp_path: Pat
             assert all(token.startswith(f"{pid}-") for token in tokens), told
 
 
-def test_an_experiment_that_kills_all_that_executes_it_becomes_an_error(target: Target, tmp_path: Path) -> None:
+def test_an_experiment_that_kills_its_workers_becomes_an_error(target: Target, tmp_path: Path) -> None:
     config = study(
         target,
         keyfields={"seed": {"type": "INT", "values": {"start": 0, "stop": 4}}},

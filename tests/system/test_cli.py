@@ -90,7 +90,7 @@ def executed(directory: Path) -> Path:
 # The way of a study
 
 
-def test_a_starter_is_written_checked_filled_executed_and_summarised(
+def test_a_starter_is_written_checked_filled_run_and_summarised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -46,7 +46,7 @@ def everything(target: Target) -> list[Any]:
     return [target.query(f"SELECT * FROM {table} ORDER BY ID") for table in tables]
 
 
-def test_it_prints_what_is_reported_and_returns_what_the_function_returns(
+def test_it_prints_reports_and_returns_what_the_function_returns(
     target: Target, filled: PyExperimenter, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = everything(target)
@@ -95,7 +95,7 @@ def test_the_status_does_not_matter_and_stays(target: Target, filled: PyExperime
         (lambda r: r.process_logs({"epochs": {"epoch": "x"}}), InvalidValueError, "epoch: 'x' is not an integer"),
     ],
 )
-def test_what_is_wrong_is_told_as_in_an_execution(
+def test_what_is_wrong_is_reported_as_in_an_execution(
     target: Target, filled: PyExperimenter, write: Any, error: type[Exception], message: str
 ) -> None:
     before = everything(target)
@@ -125,14 +125,14 @@ def test_keyfields_and_custom_fields_are_the_functions_own(target: Target, fille
 
 
 @pytest.mark.parametrize("experiment_id", [0, 7, -1])
-def test_an_experiment_that_is_not_there_is_told(target: Target, filled: PyExperimenter, experiment_id: int) -> None:
+def test_a_missing_experiment_is_reported(target: Target, filled: PyExperimenter, experiment_id: int) -> None:
     before = everything(target)
     with pytest.raises(InvalidExperimentError, match=f"the table study has no experiment with ID {experiment_id}"):
         filled.debug(experiment_id, report)
     assert everything(target) == before
 
 
-def test_a_table_that_is_not_there_is_told_and_not_made(target: Target) -> None:
+def test_a_missing_table_is_reported_and_not_created(target: Target) -> None:
     study_ = experimenter(target)
     if target.name == "sqlite":
         with pytest.raises(Exception, match="there is no"):
@@ -177,7 +177,7 @@ def debugged(target: Target, directory: Path, experiment_id: int, commands: str)
     )
 
 
-def test_pdb_stops_where_the_exception_was_raised_and_raises_it_then(
+def test_pdb_stops_where_the_exception_was_raised_then_raises_it(
     target: Target, filled: PyExperimenter, tmp_path: Path
 ) -> None:
     before = everything(target)

@@ -165,7 +165,7 @@ SQL_PAGES = pages_that(lambda block: block.language == "sql" and block.is_run)
 
 
 @pytest.mark.parametrize("page", [page for page in RUN_PAGES if page not in MYSQL_PAGES + POSTGRESQL_PAGES])
-def test_blocks_print_what_stands_behind_them(page: str, tmp_path: Path) -> None:
+def test_blocks_print_what_follows_them(page: str, tmp_path: Path) -> None:
     run_page(page, blocks_of(page), tmp_path)
 
 
@@ -270,7 +270,7 @@ def matches(output: str, expected: str) -> bool:
     return re.fullmatch("".join(patterns), output.rstrip("\n") + "\n") is not None
 
 
-def test_text_blocks_stand_behind_blocks_that_are_run() -> None:
+def test_text_blocks_follow_blocks_that_are_run() -> None:
     for page in PAGES:
         printing = 0  # streams of the last block that is run and not shown yet
         for block in blocks_of(page):

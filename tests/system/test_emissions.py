@@ -146,7 +146,7 @@ def test_file_is_written_where_it_is_asked_for(
     assert files_in(tmp_path) == {"deep/out/emissions.csv"}
 
 
-def test_options_may_be_text_and_unknown_ones_are_dropped_with_one_warning(
+def test_options_may_be_text_and_unknown_ones_cause_one_warning(
     logger: logging.Logger, caplog: pytest.LogCaptureFixture
 ) -> None:
     text = {"offline_mode": "true", "country_iso_code": "FRA", "measure_power_secs": "15", "log_level": "error"}
@@ -170,7 +170,7 @@ def test_lock_and_signal_handlers_are_never_taken(
     assert "allow_multiple_runs" in caplog.text
 
 
-def test_missing_country_is_told(logger: logging.Logger, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_country_is_reported(logger: logging.Logger, caplog: pytest.LogCaptureFixture) -> None:
     with EmissionsMeter({"offline_mode": True}, logger) as meter:
         pass
     assert meter.measured is not None
@@ -223,7 +223,7 @@ def test_failing_tracker_costs_the_measurement_only(
     assert f"{type(raised).__name__}: broken" in message
 
 
-def test_what_the_tracker_hides_is_no_measurement(
+def test_what_the_tracker_hides_is_not_a_measurement(
     logger: logging.Logger, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It swallows its own exceptions and would then hand out zeros."""
@@ -242,7 +242,7 @@ def test_what_the_tracker_hides_is_no_measurement(
     assert "no sensor" in caplog.text
 
 
-def test_missing_package_is_told_once(tmp_path: Path) -> None:
+def test_a_missing_package_is_reported_once(tmp_path: Path) -> None:
     shown, said = run_apart(
         tmp_path,
         """

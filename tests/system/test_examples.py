@@ -118,7 +118,7 @@ def output(svm_study: Example, tmp_path_factory: pytest.TempPathFactory) -> str:
     return svm_study.run(PYTHONPATH=str(blocked))
 
 
-def test_the_grid_has_gamma_and_degree_only_where_the_kernel_has_them() -> None:
+def test_gamma_and_degree_are_set_only_for_kernels_that_have_them() -> None:
     grid = grid_of("svm_study")
     # linear, 2 rbf, 2 sigmoid, 4 poly; of each 4 data sets, 3 C, 5 seeds
     assert len(grid) == 9 * 4 * 3 * 5 == len(list(grid))
@@ -148,9 +148,7 @@ def test_results_are_plausible_and_each_class_is_logged(output: str, svm_study: 
     assert svm_study.query("SELECT COUNT(*) FROM svm__classes") == [(10 * (3 + 3 + 2 + 10),)]
 
 
-def test_the_table_has_mean_and_deviation_of_the_setting_with_the_best_cv_accuracy(
-    output: str, svm_study: Example
-) -> None:
+def test_the_table_has_mean_and_deviation_of_the_best_setting(output: str, svm_study: Example) -> None:
     assert re.search(rf"^\| dataset +\| +{' +[|] +'.join(KERNELS)} +\|$", output, re.M)
     for dataset in DATASETS:
         (line,) = re.findall(rf"^\| {dataset} .*±.*$", output, re.M)
@@ -181,7 +179,7 @@ def test_the_latex_is_a_booktabs_table(output: str) -> None:
     assert not re.search(r"(?<!\\)[_%#]", latex)
 
 
-def test_it_continues_what_is_open_and_starts_anew_otherwise(output: str, svm_study: Example) -> None:
+def test_it_continues_what_is_open_or_else_starts_afresh(output: str, svm_study: Example) -> None:
     svm_study.query("UPDATE svm SET status = 'created' WHERE dataset = 'iris' AND seed = 0")
     svm_study.run("--continue")
     executed = "SELECT number, COUNT(*) FROM svm__attempts GROUP BY number ORDER BY number"
@@ -197,7 +195,7 @@ def test_nothing_but_the_database_is_left(output: str, svm_study: Example) -> No
 # conditional_grid
 
 
-def test_conditional_grid_describes_each_algorithm_by_its_own_hyperparameters() -> None:
+def test_conditional_grid_gives_each_algorithm_its_hyperparameters() -> None:
     rows = list(grid_of("conditional_grid"))
     own = {
         "knn": {"weights", "n_neighbors"},
@@ -328,7 +326,7 @@ def of_server(target: Target) -> dict[str, str]:
     }
 
 
-def test_mysql_is_shared_by_whoever_starts_it(mariadb_target: Target, tmp_path: Path) -> None:
+def test_mysql_is_shared_by_all_who_start_it(mariadb_target: Target, tmp_path: Path) -> None:
     def small(root: dict[str, Any]) -> None:
         root["Database"]["database"] = mariadb_target.database
         keyfields(root)["size"]["values"] = [8, 16]
@@ -421,7 +419,7 @@ def test_slurm_array_tasks_share_the_experiments(
     assert re.search(r"^3\.0 +1\.00$", output, re.M)
 
 
-def test_slurm_array_gives_back_what_it_has_in_hand_when_its_time_is_over(
+def test_slurm_array_gives_back_its_experiments_when_time_is_over(
     slurm_array: tuple[Example, Callable[..., Any]], mariadb_target: Target
 ) -> None:
     example, task = slurm_array

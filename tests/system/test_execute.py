@@ -46,7 +46,7 @@ def filled(target: Target) -> PyExperimenter:
     return study_
 
 
-def test_the_function_gets_keyfields_a_result_processor_and_custom_fields(filled: PyExperimenter) -> None:
+def test_the_function_gets_keyfields_a_processor_and_custom_fields(filled: PyExperimenter) -> None:
     calls = []
 
     def function(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> None:
@@ -137,7 +137,7 @@ def test_results_may_be_written_in_parts_and_of_any_scalar_kind(target: Target, 
     assert json.loads(model) == {"depth": 3, "split": [1, 2]}
 
 
-def test_a_wrong_result_is_refused_and_the_others_of_the_call_are_kept(target: Target, filled: PyExperimenter) -> None:
+def test_a_wrong_result_is_refused_and_others_of_the_call_are_kept(target: Target, filled: PyExperimenter) -> None:
     problems: list[Exception] = []
 
     def function(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> None:
@@ -152,7 +152,7 @@ def test_a_wrong_result_is_refused_and_the_others_of_the_call_are_kept(target: T
     assert one(target, "status, accuracy, model") == ("done", 0.5, "kept")
 
 
-def test_a_wrong_result_that_nobody_catches_makes_the_row_an_error(target: Target, filled: PyExperimenter) -> None:
+def test_an_uncaught_wrong_result_makes_the_row_an_error(target: Target, filled: PyExperimenter) -> None:
     filled.execute(lambda k, results, c: results.process_results({"accuracy": 0.5, "acc": 1}), max_experiments=1)
     status, accuracy, error = one(target, "status, accuracy, error")
     assert (status, accuracy) == ("error", 0.5)
@@ -242,9 +242,7 @@ def test_pause_and_unpause_keep_results_and_logs_together(target: Target, filled
     assert filled.get_logtable("epochs", "experiment_id = 2", all_attempts=True)["epoch"].tolist() == [1, 2, 1]
 
 
-def test_attach_writes_to_an_experiment_in_execution_and_to_one_that_is_finished(
-    target: Target, filled: PyExperimenter
-) -> None:
+def test_attach_writes_to_running_and_to_finished_experiments(target: Target, filled: PyExperimenter) -> None:
     def attached(results: ResultProcessor) -> str:
         results.process_results({"model": "attached"})
         results.process_logs({"epochs": {"epoch": 7}})
@@ -348,9 +346,7 @@ def test_what_is_attached_is_taken_over_by_the_next_claim(target: Target, filled
     assert target.query("SELECT outcome FROM study__attempts ORDER BY ID") == [("superseded",), ("done",)]
 
 
-def test_workers_use_the_file_of_the_directory_they_were_asked_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_workers_use_the_file_of_the_directory_of_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers' processes are used again, and were started in the first directory."""
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
@@ -376,7 +372,7 @@ def test_importing_the_library_is_light() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_a_time_limit_that_cannot_be_kept_is_told(sqlite_target: Target, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_time_limit_that_cannot_be_kept_is_reported(sqlite_target: Target, caplog: pytest.LogCaptureFixture) -> None:
     config = study(sqlite_target, Execution={"isolation": "none", "time_limit": "2h"})
     study_ = PyExperimenter(config, logger_name="told", log_level="WARNING")
     study_.fill_table_from_config()

@@ -61,7 +61,7 @@ def test_a_worker_stops_after_so_many_errors_in_a_row(
         ("none", ["raise", "raise", "nothing", "raise", "raise", "nothing"]),
     ],
 )
-def test_a_success_in_between_counts_the_errors_anew(
+def test_a_success_in_between_restarts_the_count_of_errors(
     target: Target, tmp_path: Path, isolation: str, plan: list[str]
 ) -> None:
     execution = {"stop_after_errors": 3, "isolation": isolation}
@@ -71,9 +71,7 @@ def test_a_success_in_between_counts_the_errors_anew(
 
 
 @isolations
-def test_stop_after_no_errors_is_never_and_twenty_are_the_default(
-    target: Target, tmp_path: Path, isolation: str
-) -> None:
+def test_stop_after_errors_0_is_never_and_20_is_the_default(target: Target, tmp_path: Path, isolation: str) -> None:
     plan = ["raise"] * 25
     study_ = filled(target, tmp_path, rows=25, execution={"isolation": isolation}, plan=plan)
     with pytest.raises(TooManyErrorsError, match="20 experiments failed in a row"):
@@ -124,7 +122,7 @@ def one_fails(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[
 
 @pytest.mark.parametrize("how", list(WAYS_TO_FAIL))
 @isolations
-def test_whatever_the_function_raises_is_an_error_of_its_row(
+def test_anything_that_the_function_raises_is_an_error_of_its_row(
     target: Target, tmp_path: Path, isolation: str, how: str
 ) -> None:
     study_ = filled(target, tmp_path, execution={"isolation": isolation}, how=how)

@@ -23,9 +23,7 @@ DATABASES = A_FILE_AND_A_SERVER
 # What cannot be handed to another process, or found there
 
 
-def test_a_function_that_cannot_be_pickled_is_refused_before_anything_is_claimed(
-    target: Target, tmp_path: Path
-) -> None:
+def test_an_unpicklable_function_is_refused_before_any_claim(target: Target, tmp_path: Path) -> None:
     study_ = filled(target, tmp_path)
     lock = threading.Lock()
 
@@ -42,7 +40,7 @@ def test_a_function_that_cannot_be_pickled_is_refused_before_anything_is_claimed
     assert statuses(target) == outcomes(target) == {"done": 6}
 
 
-def test_a_function_whose_module_is_not_found_by_the_worker_costs_no_row(
+def test_a_function_whose_module_the_worker_lacks_costs_no_row(
     target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "vanishing.py"
@@ -102,7 +100,7 @@ def one_closes(keyfields: dict[str, Any], results: ResultProcessor, custom: dict
 
 @pytest.mark.parametrize("how", list(WAYS_TO_CLOSE))
 @pytest.mark.parametrize("writes", [False, True])
-def test_a_function_that_closes_what_is_not_its_own_harms_nobody_else(
+def test_a_function_that_closes_our_files_harms_no_other_row(
     target: Target, tmp_path: Path, how: str, writes: bool
 ) -> None:
     if writes and how == "close_standard_descriptors":

@@ -119,7 +119,7 @@ def start(target: Target, machine: Path) -> subprocess.Popen[str]:
     )
 
 
-def test_several_calls_share_the_machine_and_what_a_killed_one_had_is_free(
+def test_calls_share_the_machine_and_a_killed_one_frees_its_gpus(
     sqlite_target: Target, machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VARIABLE, "0,1")
@@ -189,7 +189,7 @@ def test_who_asks_in_vain_does_not_make_others_fail(monkeypatch: pytest.MonkeyPa
             thread.result()
 
 
-def test_those_who_were_given_some_hand_them_out_anew(machine: Path) -> None:
+def test_given_gpus_are_allocated_again_by_the_worker(machine: Path) -> None:
     with hand_out(os.environ, 2, 1) as (gpus,):
         inside = given(gpus, "the worker")
         assert taken(1, 2, **inside) == ["0", "1"]

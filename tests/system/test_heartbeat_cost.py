@@ -13,7 +13,7 @@ from tests.support.target import Target
 KINDS = ("Com_update", "Com_select", "Com_set_option", "Com_begin", "Com_commit")  # statements, without our own SHOW
 
 
-def test_a_beat_is_one_statement_and_every_second_one_looks_for_the_silent(mariadb_target: Target) -> None:
+def test_a_beat_is_one_statement_every_second_looks_for_the_silent(mariadb_target: Target) -> None:
     """At 60 s, 64 processes of a worker each ask 1.6 statements a second, one of 64 workers 0.03."""
     execution = {"isolation": "none", "heartbeat": 0.5, "lease": 60}
     opened = store(mariadb_target, Execution=execution)

@@ -204,7 +204,7 @@ def test_a_worker_that_wakes_up_after_its_lease_does_no_harm(target: Target, tmp
     assert (tmp_path / "refused").exists() == (first == "the child")
 
 
-def test_a_child_that_is_stopped_loses_nothing_as_its_supervisor_beats(target: Target, tmp_path: Path) -> None:
+def test_a_stopped_child_loses_nothing_as_its_supervisor_beats(target: Target, tmp_path: Path) -> None:
     config = configured(target, tmp_path, rows=1)
     study_ = filled(target, config)
     with executing(target, config, "hold") as worker:
@@ -221,7 +221,7 @@ def test_a_child_that_is_stopped_loses_nothing_as_its_supervisor_beats(target: T
     assert target.query("SELECT accuracy, model FROM study") == [(0.1, "of who held it first")]
 
 
-def test_after_a_machine_vanished_its_row_is_executed_once_the_lease_is_over(target: Target, tmp_path: Path) -> None:
+def test_the_row_of_a_vanished_machine_is_executed_after_its_lease(target: Target, tmp_path: Path) -> None:
     config = configured(target, tmp_path, rows=3)
     study_ = filled(target, config)
     with executing(target, config, "hold") as worker:
@@ -237,7 +237,7 @@ def test_after_a_machine_vanished_its_row_is_executed_once_the_lease_is_over(tar
     assert numbers == [(1, "lost"), (2, "done")]
 
 
-def test_nobody_waits_for_rows_whose_lease_is_good(target: Target, tmp_path: Path) -> None:
+def test_no_worker_waits_for_rows_whose_lease_is_valid(target: Target, tmp_path: Path) -> None:
     """Others may take hours: whoever finds nothing open goes home."""
     config = configured(target, tmp_path, rows=3, lease=600)
     study_ = filled(target, config)
@@ -250,7 +250,7 @@ def test_nobody_waits_for_rows_whose_lease_is_good(target: Target, tmp_path: Pat
     assert (statuses(target), outcomes(target)) == ({"done": 3}, {"done": 3})
 
 
-def test_when_all_machines_were_asleep_nobody_takes_rows_of_others(target: Target, tmp_path: Path) -> None:
+def test_when_all_machines_were_asleep_no_row_changes_hands(target: Target, tmp_path: Path) -> None:
     directories = [tmp_path / "first", tmp_path / "second"]
     # The time to be heard of again is a heartbeat's, so it must be enough for a busy machine to wake up.
     configs = [configured(target, directory, rows=2, heartbeat=2, lease=3) for directory in directories]
@@ -271,7 +271,7 @@ def test_when_all_machines_were_asleep_nobody_takes_rows_of_others(target: Targe
     assert {pid for (pid,) in target.query("SELECT pid FROM study__attempts")} == set(pids)
 
 
-def test_the_reset_of_a_row_in_execution_stops_it_and_the_next_run_is_unharmed(target: Target, tmp_path: Path) -> None:
+def test_resetting_a_running_row_stops_it_and_the_next_run_is_fine(target: Target, tmp_path: Path) -> None:
     config = configured(target, tmp_path, rows=1)
     study_ = filled(target, config)
     with executing(target, config, "hold_once") as worker:
@@ -285,7 +285,7 @@ def test_the_reset_of_a_row_in_execution_stops_it_and_the_next_run_is_unharmed(t
     assert target.query("SELECT number, outcome FROM study__attempts ORDER BY number") == [(1, "reset"), (2, "done")]
 
 
-def test_without_isolation_a_thread_beats_while_the_function_runs(target: Target, tmp_path: Path) -> None:
+def test_without_isolation_a_thread_beats_during_the_function(target: Target, tmp_path: Path) -> None:
     study_ = filled(target, configured(target, tmp_path, rows=1, isolation="none"))
 
     def function(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> None:
@@ -298,7 +298,7 @@ def test_without_isolation_a_thread_beats_while_the_function_runs(target: Target
 
 
 @pytest.mark.parametrize("how", ["reaped", "reset"])
-def test_without_isolation_a_function_is_told_that_its_row_is_lost(target: Target, tmp_path: Path, how: str) -> None:
+def test_without_isolation_a_function_learns_that_its_row_is_lost(target: Target, tmp_path: Path, how: str) -> None:
     study_ = filled(target, configured(target, tmp_path, rows=1, isolation="none"))
     other = store(target, filled=False)
 

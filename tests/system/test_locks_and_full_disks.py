@@ -119,7 +119,7 @@ def on_a_full_disk(keyfields: dict[str, Any], results: ResultProcessor, custom: 
     return {"accuracy": 0.5}
 
 
-def test_results_that_find_the_disk_full_wait_in_a_journal(sqlite_target: Target, signs: Signs) -> None:
+def test_results_wait_in_a_journal_if_the_disk_is_full(sqlite_target: Target, signs: Signs) -> None:
     config = configured(sqlite_target, signs, 2, isolation="process", max_outage=2)
     config["PY_EXPERIMENTER"]["Custom"]["most"] = 16 * 1024  # less than the database, more than the journal
     study_ = experimenter(sqlite_target, config)
@@ -138,7 +138,7 @@ def test_results_that_find_the_disk_full_wait_in_a_journal(sqlite_target: Target
     assert list(journals_of(signs).iterdir()) == []
 
 
-def test_a_disk_too_full_for_a_journal_is_told_of(sqlite_target: Target, signs: Signs) -> None:
+def test_a_disk_too_full_for_a_journal_is_reported(sqlite_target: Target, signs: Signs) -> None:
     config = configured(sqlite_target, signs, 2, isolation="process", max_outage=2)
     config["PY_EXPERIMENTER"]["Custom"]["most"] = 1024
     study_ = experimenter(sqlite_target, config)
@@ -192,7 +192,7 @@ def large_model(keyfields: dict[str, Any], results: ResultProcessor, custom: dic
 
 
 @needs_dev_full
-def test_results_that_find_the_servers_disk_full_wait_in_a_journal(postgresql_target: Target, signs: Signs) -> None:
+def test_results_wait_in_a_journal_if_the_servers_disk_is_full(postgresql_target: Target, signs: Signs) -> None:
     filled(postgresql_target, signs, 2)
     config = configured(postgresql_target, signs, 2, isolation="none", max_outage=2)
     # Large values have a table of their own.

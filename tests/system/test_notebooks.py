@@ -52,7 +52,7 @@ def test_the_stored_notebook_has_the_outputs_of_a_run_in_order(path: Path) -> No
     assert any("<tfoot>" in text and "run" in text for text in html)  # a summary
 
 
-def test_nothing_stored_differs_from_run_to_run_or_tells_the_machine(path: Path) -> None:
+def test_stored_outputs_do_not_depend_on_the_run_or_the_machine(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     assert notebook.metadata.language_info == {"name": "python"}
     for cell in code_cells(notebook):

@@ -174,7 +174,7 @@ def test_results_wait_in_a_journal_for_the_database(
     assert study_.sync() == 0
 
 
-def test_an_execution_whose_end_waits_in_a_journal_is_not_given_back(
+def test_an_execution_that_ended_in_a_journal_is_not_given_back(
     mariadb_target: Target, proxy: Proxy, signs: Signs
 ) -> None:
     """Although the database is back when the worker ends."""
@@ -192,9 +192,7 @@ def test_an_execution_whose_end_waits_in_a_journal_is_not_given_back(
     assert outcomes(mariadb_target) == {"done": 1}
 
 
-def test_a_process_that_dies_while_the_database_is_away_has_its_death_in_the_journal(
-    mariadb_target: Target, proxy: Proxy, signs: Signs
-) -> None:
+def test_a_death_during_an_outage_is_in_the_journal(mariadb_target: Target, proxy: Proxy, signs: Signs) -> None:
     study_, error = journaled(mariadb_target, proxy, signs, "process", death="away")
     (journal,) = journals_of(signs).iterdir()
     assert str(journal) in str(error)
@@ -214,7 +212,7 @@ def assert_dead(target: Target, signs: Signs) -> None:
     assert list(journals_of(signs).iterdir()) == []
 
 
-def test_a_process_that_dies_when_the_database_is_back_has_written_what_it_reported(
+def test_a_death_after_an_outage_loses_nothing_that_was_reported(
     mariadb_target: Target, proxy: Proxy, signs: Signs
 ) -> None:
     filled(mariadb_target, signs, 2)
@@ -229,7 +227,7 @@ def test_a_process_that_dies_when_the_database_is_back_has_written_what_it_repor
     assert_dead(mariadb_target, signs)
 
 
-def test_a_script_whose_results_wait_in_a_journal_says_so_and_fails(
+def test_a_script_whose_results_are_in_a_journal_says_so_and_fails(
     mariadb_target: Target, proxy: Proxy, signs: Signs
 ) -> None:
     study_ = filled(mariadb_target, signs, 2)
@@ -248,7 +246,7 @@ def test_a_script_whose_results_wait_in_a_journal_says_so_and_fails(
 
 
 @pytest.mark.timeout(60)
-def test_a_server_that_is_not_there_at_the_beginning_is_not_waited_for(
+def test_a_server_that_is_away_from_the_start_is_not_waited_for(
     private_target: Target, private_mariadb: PrivateMariaDB, signs: Signs
 ) -> None:
     filled(private_target, signs, 2)
@@ -272,7 +270,7 @@ def wait_for_the_end(keyfields: dict[str, Any], results: ResultProcessor, custom
 
 
 @isolations
-def test_an_outage_longer_than_the_lease_costs_no_living_worker_its_row(
+def test_an_outage_longer_than_the_lease_costs_no_row(
     mariadb_target: Target, proxy: Proxy, signs: Signs, isolation: str
 ) -> None:
     """Although another experimenter, which the outage passes by, looks for silent workers in the middle of it."""

@@ -139,9 +139,7 @@ def print_all(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[
 
 
 @pytest.mark.parametrize("what", list(PRINTED))
-def test_of_a_long_output_the_last_64_kib_are_kept_and_what_is_left_out_is_counted(
-    target: Target, tmp_path: Path, what: str
-) -> None:
+def test_the_last_64_kib_of_output_are_kept_and_the_rest_counted(target: Target, tmp_path: Path, what: str) -> None:
     filled(target, tmp_path, rows=1, what=what).execute(print_all)
     assert statuses(target) == {"done": 1}
     (output,) = outputs(target)
@@ -275,7 +273,7 @@ def test_output_of_what_is_released_is_kept(target: Target, tmp_path: Path, end:
     assert attempts(target) == [*first, (1, "done", SECOND), (2, "done", "seed 2, first execution\n")]
 
 
-def test_output_of_what_is_reset_meanwhile_is_kept(target: Target, tmp_path: Path) -> None:
+def test_output_of_what_is_reset_while_it_runs_is_kept(target: Target, tmp_path: Path) -> None:
     study_ = filled(target, tmp_path, end="reset")
     with ThreadPoolExecutor() as pool:
         executed = pool.submit(study_.execute, print_and_end)
@@ -301,7 +299,7 @@ def print_and_wait(keyfields: dict[str, Any], results: ResultProcessor, custom: 
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
-def test_echo_shows_lines_live_and_tells_whose_they_are(
+def test_echo_shows_lines_live_and_says_whose_they_are(
     sqlite_target: Target, tmp_path: Path, capsys: pytest.CaptureFixture[str], n_jobs: int
 ) -> None:
     study_ = filled(sqlite_target, tmp_path, execution={"echo": True})
@@ -399,7 +397,7 @@ MESSAGES = (
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
-def test_messages_of_workers_reach_the_handlers_and_the_log_file_of_this_process_once(
+def test_messages_of_workers_reach_handlers_and_log_file_once(
     target: Target, tmp_path: Path, caplog: pytest.LogCaptureFixture, n_jobs: int
 ) -> None:
     config = configured(target, tmp_path)
@@ -422,9 +420,7 @@ def test_messages_of_workers_reach_the_handlers_and_the_log_file_of_this_process
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
-def test_messages_of_workers_are_shown_once_by_a_script_that_has_no_handlers(
-    target: Target, tmp_path: Path, n_jobs: int
-) -> None:
+def test_a_script_without_handlers_shows_workers_messages_once(target: Target, tmp_path: Path, n_jobs: int) -> None:
     filled(target, tmp_path)
     script = (
         "import json, sys; from pyexperimenter import PyExperimenter; from test_output import give_trouble\n"
@@ -442,7 +438,7 @@ def test_messages_of_workers_are_shown_once_by_a_script_that_has_no_handlers(
         assert done.stderr.count(message) == 1
 
 
-def test_a_level_that_is_not_told_is_not_told_by_workers_either(
+def test_a_level_that_is_not_logged_is_not_logged_by_workers(
     target: Target, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = configured(target, tmp_path)

@@ -63,7 +63,7 @@ def tell_parent(keyfields: dict[str, Any], results: ResultProcessor, custom: dic
 
 
 @pytest.mark.parametrize("backend", [None, "threading", "loky"])
-def test_workers_are_children_of_this_process_unless_a_backend_is_set(
+def test_workers_are_children_of_this_process_without_a_backend(
     target: Target, tmp_path: Path, backend: str | None
 ) -> None:
     study_ = filled(target, tmp_path)

@@ -83,7 +83,7 @@ def nap(keyfields: dict[str, Any], results: Any, custom: Any) -> dict[str, float
 
 # Forking beside threads is warned of since Python 3.12; the thread is the one that closes idle connections.
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_a_process_forked_just_after_a_fill_has_a_database_of_its_own(target: Target) -> None:
+def test_a_process_forked_after_a_fill_has_its_own_connection(target: Target) -> None:
     """SQLite's notes of the parent's open file would be wrong in the child, whose file the parent then closed."""
     study_ = experimenter(target, study(target))
     study_.fill_table_from_config()

@@ -54,9 +54,7 @@ def test_a_row_is_executed_again_until_it_succeeds(target: Target, tmp_path: Pat
 
 
 @isolations
-def test_a_row_that_fails_always_is_an_error_in_the_end_and_has_its_retries_again_after_a_reset(
-    target: Target, tmp_path: Path, isolation: str
-) -> None:
+def test_retries_that_are_used_up_leave_an_error_until_a_reset(target: Target, tmp_path: Path, isolation: str) -> None:
     study_ = filled(target, tmp_path, execution={"retries": 2, "isolation": isolation}, failures=100)
     assert study_.execute(one_needs_luck) == 8
     assert statuses(target) == {"done": 5, "error": 1}
@@ -100,7 +98,7 @@ def test_a_row_that_fails_always_is_an_error_in_the_end_and_has_its_retries_agai
         (["Hiccup"], ["OSError"], False),
     ],
 )
-def test_exceptions_worth_a_retry_are_named_by_their_class_or_one_that_it_derives_from(
+def test_exceptions_to_retry_are_named_by_their_class_or_a_base(
     target: Target, tmp_path: Path, isolation: str, retry_on: list[str], no_retry_on: list[str], is_retried: bool
 ) -> None:
     execution = {"retries": 1, "retry_on": retry_on, "no_retry_on": no_retry_on, "isolation": isolation}

@@ -86,9 +86,7 @@ print(study.execute(function), "executed")
     assert statuses(target) == outcomes(target) == {"done": 6}
 
 
-def test_files_in_the_working_directory_do_not_stand_in_for_the_standard_library(
-    target: Target, tmp_path: Path
-) -> None:
+def test_files_in_the_working_directory_do_not_shadow_the_stdlib(target: Target, tmp_path: Path) -> None:
     """A script sees the files beside it, not those of the directory that it is called in."""
     filled(target, tmp_path)
     (tmp_path / "script.py").write_text(SCRIPT)
@@ -108,7 +106,7 @@ def test_files_in_the_working_directory_do_not_stand_in_for_the_standard_library
     ],
     ids=["at once", "in good order"],
 )
-def test_a_process_that_ends_before_it_executes_anything_is_tried_three_times(
+def test_a_process_that_ends_before_executing_is_tried_3_times(
     target: Target, tmp_path: Path, end: str, cause: str
 ) -> None:
     filled(target, tmp_path)
@@ -142,9 +140,7 @@ except Exception as error:
     assert outcomes(target) == {}
 
 
-def test_a_function_that_writes_where_the_library_writes_does_not_damage_the_database(
-    sqlite_target: Target, tmp_path: Path
-) -> None:
+def test_a_function_that_closes_our_files_damages_no_database(sqlite_target: Target, tmp_path: Path) -> None:
     """A descriptor that was closed under the library may be given to the file of the database next."""
     filled(sqlite_target, tmp_path, how="close_descriptors", writes=True)
     (tmp_path / "script.py").write_text(

@@ -232,7 +232,7 @@ def test_the_configuration_says_which_signals_stop(target: Target, tmp_path: Pat
 @workers
 @isolations
 @addressees
-def test_a_ctrl_c_that_stops_nobody_is_an_ordinary_one_and_leaves_nothing_running(
+def test_ctrl_c_with_no_worker_to_stop_leaves_nothing_running(
     target: Target, tmp_path: Path, isolation: str, n_jobs: int, whom: str
 ) -> None:
     config = configured(target, tmp_path, n_jobs, isolation=isolation, grace=LONG, signals=["SIGUSR2"])
@@ -246,9 +246,7 @@ def test_a_ctrl_c_that_stops_nobody_is_an_ordinary_one_and_leaves_nothing_runnin
 
 
 @workers
-def test_a_signal_that_ends_the_supervisor_makes_its_workers_give_back_what_they_hold(
-    target: Target, tmp_path: Path, n_jobs: int
-) -> None:
+def test_a_signal_to_the_supervisor_makes_workers_give_back_rows(target: Target, tmp_path: Path, n_jobs: int) -> None:
     config = configured(target, tmp_path, n_jobs, isolation="process", signals=["SIGUSR2"])
     study_ = experimenter(target, config)
     study_.fill_table_from_config()
@@ -321,7 +319,7 @@ def test_the_handlers_that_were_there_are_there_again(
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
-def test_a_handler_of_the_users_own_is_called_when_the_workers_have_stopped(
+def test_the_users_handler_is_called_when_the_workers_have_stopped(
     target: Target, tmp_path: Path, heard: list[int], name: str
 ) -> None:
     study_ = experimenter(target, configured(target, tmp_path, isolation="none", grace=LONG))
@@ -355,7 +353,7 @@ def test_execute_works_in_a_thread(target: Target, tmp_path: Path, isolation: st
     assert handlers() == before
 
 
-def test_what_executes_in_another_thread_beside_the_main_one_is_stopped_too(target: Target, tmp_path: Path) -> None:
+def test_execution_in_a_thread_other_than_main_is_stopped_too(target: Target, tmp_path: Path) -> None:
     config = configured(target, tmp_path, isolation="process", grace=LONG)
     study_ = experimenter(target, config)
     study_.fill_table_from_config()

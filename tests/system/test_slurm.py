@@ -182,7 +182,7 @@ def test_the_signal_before_the_end_gives_the_row_back(
     assert study_.statuses() == {"done": ROWS}
 
 
-def test_nothing_is_begun_that_the_job_has_no_time_for(
+def test_nothing_is_started_that_the_job_has_no_time_for(
     slurm: SlurmCluster, mariadb_target: Target, workplace: Path
 ) -> None:
     """The job has 10 minutes: too few for min_time, then enough, then too few for what others took."""
@@ -247,7 +247,7 @@ def kill_worker(cluster: SlurmCluster, held: dict[str, Any]) -> None:
         (kill_worker, "COMPLETED", {"error"}),
     ],
 )
-def test_what_a_dead_job_held_is_open_again_or_an_error_that_tells_why(
+def test_a_dead_jobs_row_is_open_again_or_an_error_that_says_why(
     slurm: SlurmCluster, mariadb_target: Target, workplace: Path, die: Any, state: str, outcomes: set[str]
 ) -> None:
     # With a grace longer than SLURM's, so that a job that is asked to end is killed.
@@ -269,7 +269,7 @@ def test_what_a_dead_job_held_is_open_again_or_an_error_that_tells_why(
         assert re.fullmatch(r"its worker was last heard of at [-0-9:. ]+ UTC", study_.error(3))
 
 
-def test_what_slurm_believes_does_not_take_a_row_from_a_worker_that_lives(
+def test_slurms_beliefs_take_no_row_from_a_living_worker(
     slurm: SlurmCluster, mariadb_target: Target, workplace: Path
 ) -> None:
     study_ = Study(mariadb_target, slurm, workplace, held=[3])
@@ -286,7 +286,7 @@ def test_what_slurm_believes_does_not_take_a_row_from_a_worker_that_lives(
     assert study_.outcomes(3) == [("done", job)]
 
 
-def test_the_accounting_tells_why_a_worker_fell_silent(
+def test_the_accounting_says_why_a_worker_fell_silent(
     mariadb_target: Target, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert mariadb_target.server is not None

@@ -62,7 +62,7 @@ def one_dies(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[s
         ("kill", "killed by SIGKILL (out of memory?)"),
     ],
 )
-def test_a_death_is_an_error_of_its_row_with_cause_and_last_words_and_the_others_are_done(
+def test_a_death_is_an_error_with_cause_and_output_others_are_done(
     target: Target, tmp_path: Path, how: str, cause: str, n_jobs: int
 ) -> None:
     study_ = filled(target, tmp_path, how=how, n_jobs=n_jobs)
@@ -107,9 +107,7 @@ def one_returns_a_bomb(keyfields: dict[str, Any], results: ResultProcessor, cust
 
 
 @pytest.mark.parametrize("how", ["dies", "raises"])
-def test_a_result_that_fails_when_it_is_written_is_an_error_of_its_row(
-    target: Target, tmp_path: Path, how: str
-) -> None:
+def test_a_result_that_cannot_be_written_is_an_error_of_its_row(target: Target, tmp_path: Path, how: str) -> None:
     study_ = filled(target, tmp_path, how=how)
     assert study_.execute(one_returns_a_bomb) == 6
     assert statuses(target) == outcomes(target) == {"done": 5, "error": 1}
@@ -233,7 +231,7 @@ def one_hangs(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[
 
 
 @pytest.mark.parametrize("how", list(WAYS_TO_HANG))
-def test_who_exceeds_the_time_limit_is_killed_and_tells_where_it_was(target: Target, tmp_path: Path, how: str) -> None:
+def test_a_row_that_exceeds_time_limit_is_killed_with_its_traceback(target: Target, tmp_path: Path, how: str) -> None:
     study_ = filled(target, tmp_path, execution={"time_limit": "1s"}, how=how)
     assert statuses(target) == {"created": 6}
     assert study_.execute(one_hangs, n_jobs=2) == 6
@@ -309,7 +307,7 @@ def starts_and_terminates(
 # Since Python 3.12, forking with threads is warned of, whichever they are.
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 @pytest.mark.parametrize("when", ["at once", "at work"])
-def test_processes_that_an_experiment_forks_hear_its_signals(
+def test_processes_that_an_experiment_forks_get_its_signals(
     target: Target, tmp_path: Path, isolation: str, when: str
 ) -> None:
     """The handler that asks the worker to stop is none of theirs."""
@@ -331,7 +329,7 @@ def forks_and_returns_twice(
     return {"accuracy": 1}
 
 
-def test_the_child_of_a_function_that_forks_does_not_become_a_second_worker(target: Target, tmp_path: Path) -> None:
+def test_a_process_that_the_function_forks_is_not_a_second_worker(target: Target, tmp_path: Path) -> None:
     study_ = filled(target, tmp_path)
     assert study_.execute(forks_and_returns_twice) == 6
     assert statuses(target) == outcomes(target) == {"done": 6}

@@ -50,7 +50,7 @@ def test_the_next_execution_writes_what_waits_in_a_journal(target: Target, signs
 
 
 @pytest.mark.parametrize("how", ["reset", "reaped"])
-def test_results_that_waited_while_the_row_was_executed_anew_stay_with_their_own_attempt(
+def test_late_results_of_a_row_that_was_run_again_stay_apart(
     target: Target, signs: Signs, tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     study_ = filled(target, signs, 1)
@@ -81,7 +81,7 @@ def test_results_that_waited_while_the_row_was_executed_anew_stay_with_their_own
     assert study_.sync() == 0
 
 
-def test_a_sync_while_the_database_is_still_away_keeps_the_journal(target: Target, signs: Signs) -> None:
+def test_a_sync_during_the_outage_keeps_the_journal(target: Target, signs: Signs) -> None:
     study_ = filled(target, signs, 1)
     _, worker = cut_off(target, signs)
     worker.die()
@@ -96,7 +96,7 @@ def test_a_sync_while_the_database_is_still_away_keeps_the_journal(target: Targe
     assert statuses(target) == {"done": 1}
 
 
-def test_a_journal_is_written_once_however_often_the_writer_is_killed(target: Target, signs: Signs) -> None:
+def test_a_journal_is_written_once_even_if_sync_is_often_killed(target: Target, signs: Signs) -> None:
     rows, logs = 25, 20
     study_ = filled(target, signs, rows)
     _, worker = cut_off(target, signs, rows, logs)

@@ -98,7 +98,7 @@ def test_what_a_killed_worker_held_is_finished_by_one_that_waits(
 
 @isolations
 @pytest.mark.parametrize(("how", "expected"), [("done", ["done"]), ("fail", ["retried", "done"])])
-def test_it_waits_until_the_last_has_ended_and_takes_what_is_open_again(
+def test_it_waits_for_the_last_to_end_and_takes_what_opens_again(
     target: Target, tmp_path: Path, isolation: str, how: str, expected: list[str]
 ) -> None:
     config = configured(target, tmp_path, isolation=isolation, retries=1, lease=600)
@@ -152,7 +152,7 @@ def test_it_waits_for_what_it_may_claim_only(target: Target, tmp_path: Path) -> 
         assert (statuses(target), outcomes(target, 1)) == ({"done": ROWS - 1, "running": 1}, [None])
 
 
-def test_it_does_not_wait_for_rows_that_nobody_executes(target: Target, tmp_path: Path) -> None:
+def test_it_does_not_wait_for_rows_that_no_worker_executes(target: Target, tmp_path: Path) -> None:
     """Set running by hand, or by a library without leases, they would stay so for ever."""
     study_ = filled(target, configured(target, tmp_path))
     target.query("UPDATE study SET status = 'running' WHERE ID = 1")

@@ -162,7 +162,7 @@ def test_friedman_is_that_of_scipy(seed, blocks, levels):
 
 @settings(max_examples=30)
 @given(st.lists(st.lists(st.integers(0, 3), min_size=4, max_size=4), min_size=3, max_size=8).filter(len))
-def test_iman_and_davenport_is_an_analysis_of_variance_of_the_ranks(scores):
+def test_iman_davenport_is_an_analysis_of_variance_of_ranks(scores):
     ranks = rank(pd.DataFrame(scores), "max")
     statistic, _ = friedman(ranks)
     f, p = iman_davenport(statistic, *ranks.shape)
@@ -304,7 +304,7 @@ def test_blocks_without_all_levels_are_left_out_and_named():
     np.testing.assert_array_equal(comparison.scores, kept)
 
 
-def test_means_of_fewer_runs_are_told():
+def test_means_of_fewer_runs_are_reported():
     table = experiments(distinct(0, 6, 2), seeds=3)
     table.loc[0, "status"] = "running"
     message = r"^1 of 12 cells have fewer than 3 runs.*: method=level 0, dataset=0 \(n=2, missing 1\)$"

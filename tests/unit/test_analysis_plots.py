@@ -112,7 +112,7 @@ def test_long_names_are_turned():
     assert {label.get_rotation() for label in ax.get_xticklabels()} == {45}
 
 
-def test_what_is_missing_is_told():
+def test_what_is_missing_is_reported():
     table = by_c()
     table.loc[0, "status"] = "error"
     with pytest.warns(UserWarning, match=r": C=100, kernel=rbf \(n=2, missing 1\)$") as caught:
@@ -148,7 +148,7 @@ def test_a_heatmap_shows_the_means():
     assert [axes.get_ylabel() for axes in ax.figure.axes if axes is not ax] == ["accuracy (mean)"]
 
 
-def test_numbers_stand_out_from_their_colours():
+def test_numbers_are_readable_on_their_colours():
     ax = plot_heatmap(by_c(), "accuracy", x="C", y="kernel")
     (image,) = ax.images
     for text in ax.texts:
@@ -222,7 +222,7 @@ def test_an_index_that_identifies_nothing_is_refused():
         plot_curves(repeated, table, "loss", index="epoch", hue="kernel")
 
 
-def test_experiments_that_are_not_done_or_logged_less_are_told():
+def test_experiments_not_done_or_with_fewer_logs_are_reported():
     logs, table = study_with_logs()
     table.loc[0, "status"] = "running"
     message = r"means of fewer experiments than the table has: kernel=linear \(at least 1 of 2\)$"

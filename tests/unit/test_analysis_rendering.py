@@ -96,7 +96,7 @@ def test_html():
     ]
 
 
-def test_a_complete_table_has_no_marks_and_tells_n():
+def test_a_complete_table_has_no_marks_and_shows_n():
     complete = summary({("iris", "rbf"): (0.5, 0.1, 5, 0), ("wine", "rbf"): (0.6, 0.1, 5, 0)})
     text = to_markdown(complete)
     assert "†" not in text
@@ -157,11 +157,11 @@ def test_without_columns_the_value_is_the_header():
     assert [cells[:2] for cells in cells_of(table)] == [["iris", "linear"], ["iris", "rbf"], ["wine", "linear"]]
 
 
-def test_columns_may_be_named_anew():
+def test_columns_may_be_renamed():
     assert [cells[0] for cells in cells_of(to_markdown(grid(), columns="dataset"))] == ["linear", "rbf"]
 
 
-def test_rows_keep_the_order_of_the_summary_and_columns_are_sorted_with_null_last():
+def test_rows_keep_their_order_and_columns_are_sorted_null_last():
     table = summary(
         {
             ("wine", np.nan): (1, 0, 5, 0),
@@ -239,7 +239,7 @@ def test_a_cell_of_open_rows_is_marked():
     assert cells_of(to_markdown(table))[0][2] == "– †0/5"
 
 
-def test_a_cell_with_as_many_runs_as_others_but_open_ones_is_marked():
+def test_a_cell_with_open_runs_is_marked_despite_an_equal_count():
     table = summary({("iris", "rbf"): (0.5, 0.1, 5, 1), ("wine", "rbf"): (0.5, 0.1, 5, 0)})
     assert [cells[2] for cells in cells_of(to_markdown(table))] == ["0.500 ± 0.100 †5/6", "0.500 ± 0.100"]
 
@@ -284,7 +284,7 @@ def test_columns_are_compared_where_rows_have_one_cell():
     ]
 
 
-def test_ties_are_all_bold_and_the_numbers_behind_the_digits_decide():
+def test_ties_are_all_bold_and_unrounded_numbers_decide():
     assert bold(means([0.96341, 0.96342, 0.96342]), best="max") == [[False, True, True]]
     assert bold(means([0.1 + 0.2, 0.3]), best="max") == [[True, True]], "a rounding error is no difference"
     assert bold(means([0.3, 0.3 + 1e-9]), best="max") == [[False, True]]

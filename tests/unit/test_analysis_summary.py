@@ -61,7 +61,7 @@ NUMBERS = st.floats(-1e6, 1e6, allow_subnormal=False)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), NUMBERS), min_size=1, max_size=40), st.randoms())
-def test_statistics_are_those_of_numpy_whatever_the_order_of_the_rows(rows, random):
+def test_statistics_are_numpys_for_any_order_of_the_rows(rows, random):
     methods, values = zip(*rows, strict=True)
     table = experiments({"method": list(methods), "seed": list(range(len(rows)))}, {"loss": list(values)})
     with warnings.catch_warnings():
@@ -121,7 +121,7 @@ def test_a_statistic_adds_its_columns(stat, columns):
     assert summary[columns].notna().all(axis=None)
 
 
-def test_several_values_are_told_apart_by_a_column():
+def test_several_values_are_distinguished_by_a_column():
     table = study(accuracy=np.linspace(0, 1, 12), seconds=np.linspace(5, 6, 12))
     summary = summarize(table, ["seconds", "accuracy"], "dataset", "kernel")
     assert list(summary.columns[:3]) == ["dataset", "kernel", "value"]
@@ -169,7 +169,7 @@ def test_kinds_of_numbers(values, mean, std):
     ],
 )
 @pytest.mark.parametrize("second", [None, "method"])
-def test_null_is_a_group_of_its_own_and_stands_last(gamma, second):
+def test_null_is_a_group_of_its_own_and_comes_last(gamma, second):
     table = experiments({"gamma": gamma, "method": ["m"] * 4, "seed": [0, 0, 0, 1]}, {"loss": [4.0, 1.0, 3.0, 2.0]})
     with pytest.warns(UserWarning, match="2 of 3 cells have fewer than 2 runs"):
         summary = summarize(table, "loss", rows="gamma", columns=second)
@@ -199,7 +199,7 @@ def test_tables_with_an_index_of_their_own():
     pd.testing.assert_frame_equal(summarize(table, "accuracy", "dataset", "kernel"), expected)
 
 
-def test_columns_beside_keyfields_make_cells_too():
+def test_other_columns_than_keyfields_make_cells_too():
     table = study().assign(machine=["fast", "slow", "slow"] * 4)
     with pytest.warns(UserWarning, match="machine=fast"):
         summary = summarize(table, "accuracy", ["dataset", "kernel", "machine"])
@@ -220,7 +220,7 @@ def test_several_keyfields_are_averaged_over():
 # What is refused
 
 
-def test_a_keyfield_that_nobody_named_is_not_averaged_over():
+def test_a_keyfield_that_is_not_named_is_not_averaged_over():
     message = r"'kernel' takes several values \(linear, rbf\) at dataset=iris; name it in rows, columns or over"
     with pytest.raises(InvalidColumnError, match=message):
         summarize(study(), "accuracy", rows="dataset")
@@ -348,7 +348,7 @@ def test_complete_cells_of_one_code_are_no_cause_for_a_warning():
         ),
     ],
 )
-def test_mixed_code_is_told(column, other, message):
+def test_mixed_code_is_reported(column, other, message):
     mixed = attempts(list(range(1, 13)))
     mixed.loc[11, column] = other
     with pytest.warns(UserWarning) as caught:
@@ -358,7 +358,7 @@ def test_mixed_code_is_told(column, other, message):
     ]
 
 
-def test_one_warning_tells_all():
+def test_one_warning_reports_everything():
     table = study()
     table.loc[0, "status"] = "error"
     mixed = attempts(list(range(1, 13)), git_commit=["a" * 40] * 11 + ["b" * 40])
@@ -376,7 +376,7 @@ def test_only_the_executions_that_made_the_results_count():
     summarize(study(), "accuracy", "dataset", "kernel", attempts=made.sample(frac=1, random_state=0))
 
 
-def test_mixed_code_is_told_of_json_keyfields_and_tables_with_an_index_of_their_own():
+def test_mixed_code_warns_with_json_keyfields_and_any_index():
     table = study().rename(columns={"kernel": "settings"}).set_axis([7] * 12, axis="index")
     table["settings"] = [{"kernel": kernel} for kernel in table["settings"]]
     mixed = attempts(list(range(1, 13)), library_version=["2.0.0"] * 11 + ["1.0"])

@@ -180,7 +180,7 @@ def error_of(credentials, *arguments, **keywords):
     return caught.value
 
 
-def test_no_credentials_tells_both_ways(credentials, tmp_path):
+def test_missing_credentials_name_both_ways_to_give_them(credentials, tmp_path):
     for text in (None, "CREDENTIALS: {Database: {password: geheim}}", "[CREDENTIALS]\nhost = db\n"):
         message = str(error_of(credentials, text))
         assert str(tmp_path / "credentials.yml") in message
@@ -279,7 +279,7 @@ def test_a_secret_is_never_shown():
 
 
 @pytest.mark.parametrize(("mode", "told"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True)])
-def test_a_file_that_others_may_read_is_told_once(credentials, tmp_path, caplog, mode, told):
+def test_a_file_that_others_may_read_is_warned_about_once(credentials, tmp_path, caplog, mode, told):
     file = tmp_path / "credentials.yml"
     file.write_text(with_password("geheim"))
     file.chmod(mode)

@@ -173,7 +173,7 @@ def test_zip_of_different_lengths(error_of):
     assert "seed has 3, kernel has 2" in str(error)
 
 
-def test_the_first_of_several_errors_is_told(error_of):
+def test_the_first_of_several_errors_is_reported(error_of):
     error = error_of(changed("n_jobs: 1", "n_jobs: x").replace("sqlite", "foo").replace("DOUBLE}", "FOO}"))
     assert str(error).startswith("config.yml:2: PY_EXPERIMENTER.n_jobs: 'x'")
     assert "(and 3 more)" in str(error)

@@ -171,20 +171,20 @@ def test_defaults(load):
     assert config.table.result_timestamps is config.database.use_ssh_tunnel is False
 
 
-def test_letter_case_of_sections_does_not_matter_and_that_of_fields_is_kept(load):
+def test_sections_ignore_letter_case_and_fields_keep_theirs(load):
     shouting = SMALL.replace("Database", "DATABASE").replace("table", "Table").replace("seed", "Seed")
     config = load(shouting.replace("PY_EXPERIMENTER", "py_Experimenter").replace("type", "TYPE"))
     assert list(config.table.grid) == [{"Seed": 1}]
 
 
 @pytest.mark.parametrize("before", ["    table:\n", "  Database:\n"], ids=["in Database", "beside Database"])
-def test_logtables_stand_in_either_section(load, before):
+def test_logtables_may_be_in_either_section(load, before):
     indent = " " * (len(before) - len(before.lstrip()))
     config = load(SMALL.replace(before, f"{indent}LogTables: {{epochs: {{loss: DOUBLE}}}}\n{before}"))
     assert list(config.logtables) == ["epochs"]
 
 
-def test_empty_sections_are_no_sections_but_an_empty_codecarbon_is_one(load):
+def test_empty_sections_do_not_count_except_codecarbon(load):
     config = load(SMALL + "      resultfields:\n    logtables:\n  Custom:\n  Execution:\n  CodeCarbon:\n")
     assert config.table.resultfields == config.logtables == config.custom == config.codecarbon == {}
 
@@ -244,7 +244,7 @@ def test_a_dict_is_taken(load):
     assert config.custom == custom
 
 
-def test_equal_files_give_equal_configurations_that_can_be_pickled(load):
+def test_equal_files_give_equal_picklable_configurations(load):
     config = load(PREDECESSOR.replace("Custom", "custom").replace("use_ssh", "use_ssh_tunnel"))
     copy = pickle.loads(pickle.dumps(config))
     assert copy.table.keyfields == config.table.keyfields

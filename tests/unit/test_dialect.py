@@ -62,7 +62,7 @@ DIALECTS = [SQLITE, MYSQL, POSTGRESQL]
         ("a = ? --", "a = %s --"),
     ],
 )
-def test_question_marks_are_parameters_but_not_inside_quotes_and_comments(sql, translated):
+def test_question_marks_in_quotes_and_comments_are_not_parameters(sql, translated):
     assert MYSQL.statement(sql) == translated
     assert SQLITE.statement(sql) == sql
 
@@ -79,7 +79,7 @@ def test_question_marks_are_parameters_but_not_inside_quotes_and_comments(sql, t
         ("a = ? --ID ?\nAND b = ?", "a = %s --ID ?\nAND b = %s"),
     ],
 )
-def test_postgresql_has_rules_of_its_own_for_quotes_and_comments_and_folds_names(sql, translated):
+def test_postgresql_has_its_own_quotes_and_comments_and_folds_names(sql, translated):
     assert POSTGRESQL.statement(sql) == translated
 
 
@@ -257,7 +257,7 @@ def test_postgresql_errors_have_a_meaning(error, meaning):
     assert remedy.error is meaning
 
 
-def test_what_a_postgresql_error_quotes_does_not_give_it_a_meaning():
+def test_text_quoted_by_a_postgresql_error_has_no_meaning():
     assert POSTGRESQL.meaning_of(psycopg.errors.SyntaxError("near 'password authentication failed'")) is None
 
 

@@ -79,7 +79,7 @@ def test_excel_takes_what_it_has_no_letters_or_room_for(frame: pd.DataFrame, tmp
     assert back["end_date"][0].replace(microsecond=0) == datetime(2024, 1, 2, 3, 4, 5)
 
 
-def test_an_excel_sheet_too_short_is_told(tmp_path: Path) -> None:
+def test_an_excel_sheet_too_short_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InvalidValueError, match="1048576 rows are more than an Excel sheet holds"):
         export_frame(pd.DataFrame({"a": range(1_048_576)}), tmp_path / "f.xlsx")
     assert list(tmp_path.iterdir()) == []

@@ -118,7 +118,7 @@ def test_every_known_type_is_read_as_it_is_written(name):
 @pytest.mark.parametrize(
     "declaration", ["", "VARCHA", "VARCHAR(x)", "INT)", "ENUM('a','b')", "INT NOT NULL", "INT(1,2,3)"]
 )
-def test_what_is_no_type_is_refused_with_the_known_ones(declaration):
+def test_an_unknown_type_is_refused_with_the_known_ones(declaration):
     with pytest.raises(ValueError) as caught:
         FieldType.parse(declaration)
     message = str(caught.value)
@@ -138,7 +138,7 @@ def test_only_integers_can_be_unsigned(declaration):
 
 @pytest.mark.parametrize("nothing", [None, pd.NA, pd.NaT, np.datetime64("NaT", "s"), np.array(None)])
 @pytest.mark.parametrize("name", TYPE_NAMES)
-def test_nothing_stays_nothing(name, nothing):
+def test_none_stays_none(name, nothing):
     assert coerce(name, nothing) is None
 
 
@@ -147,7 +147,7 @@ def test_nothing_stays_nothing(name, nothing):
     [math.nan, np.nan, np.float32("nan"), Decimal("NaN"), Decimal("sNaN"), np.array(math.nan), Tensor(math.nan)],
 )
 @pytest.mark.parametrize("name", TYPE_NAMES)
-def test_not_a_number_is_left_to_the_writer_whatever_the_type(name, not_a_number):
+def test_nan_is_left_to_the_writer_for_every_type(name, not_a_number):
     result = coerce(name, not_a_number)
     assert type(result) is float
     assert math.isnan(result)
@@ -283,7 +283,7 @@ def test_not_a_number_is_left_to_the_writer_whatever_the_type(name, not_a_number
         ("TINYBLOB", bytes(255), bytes(255)),
     ],
 )
-def test_a_value_becomes_the_one_that_stands_for_it(type_, value, expected):
+def test_a_value_becomes_its_canonical_form(type_, value, expected):
     result = coerce(type_, value)
     assert repr(result) == repr(expected)  # which tells 1, 1.0 and True apart, at any depth
     assert repr(coerce(type_, result)) == repr(expected)  # and it stands for itself
@@ -359,7 +359,7 @@ def test_a_value_without_a_place_is_refused_and_named(type_, value, message):
     assert refusal(type_, value).endswith(message)
 
 
-def test_limits_of_varchar_are_in_characters_and_those_of_texts_in_bytes():
+def test_limits_are_characters_for_varchar_and_bytes_for_texts():
     assert coerce("VARCHAR(3)", "🎉🎉🎉") == "🎉🎉🎉"
     assert refusal("VARCHAR(3)", "🎉🎉🎉🎉").startswith("'🎉🎉🎉🎉' has 4 characters, a VARCHAR(3) holds 3")
     assert coerce("TINYTEXT", "ü" * 127) == "ü" * 127
@@ -479,7 +479,7 @@ def test_json_is_what_the_standard_library_reads_back(value):
 # Unwrapping
 
 
-def test_what_is_no_scalar_of_a_library_is_left_as_it_is():
+def test_what_is_not_a_librarys_scalar_is_left_as_it_is():
     pipeline = Pipeline()
     shaped = types.SimpleNamespace(shape=(), numel=5)
     frame = pd.DataFrame({"a": [1]})
@@ -577,7 +577,7 @@ INTEGERS = [f"{name}{sign}" for name in TYPE_NAMES if name.endswith(("INT", "INT
 
 
 @given(st.sampled_from(INTEGERS), st.sampled_from(INTEGERS))
-def test_an_integer_column_holds_a_type_just_if_it_takes_its_ends(column, field):
+def test_an_integer_column_holds_a_type_only_if_it_takes_its_limits(column, field):
     def takes(number):
         try:
             return coerce(column, number) == number
@@ -589,7 +589,7 @@ def test_an_integer_column_holds_a_type_just_if_it_takes_its_ends(column, field)
     assert FieldType.parse(column).holds(other) == all(map(takes, ends))
 
 
-def test_what_is_no_text_becomes_one():
+def test_what_is_not_text_becomes_text():
     text = FieldType.parse("VARCHAR(30)")
     values = [True, 0.5, date(2026, 1, 31), datetime(2026, 1, 31, 13, 30), Path("a/b")]
     assert [text.coerce(value) for value in values] == ["True", "0.5", "2026-01-31", "2026-01-31 13:30:00", "a/b"]

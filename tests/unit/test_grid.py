@@ -139,7 +139,7 @@ def test_the_order_is_that_of_nested_loops():
     assert next(iter(grid)) == {"a": 2, "b": "y"}
 
 
-def test_a_keyfield_is_walked_behind_those_that_its_condition_speaks_of():
+def test_a_keyfield_varies_after_those_that_its_condition_names():
     grid = Grid({"gamma": Domain([1, 2], {"kernel": ["rbf"]}), "kernel": ["linear", "rbf"], "seed": [7, 8]})
     rows = [
         (None, "linear", 7),
@@ -154,7 +154,7 @@ def test_a_keyfield_is_walked_behind_those_that_its_condition_speaks_of():
     assert list(next(iter(grid))) == ["gamma", "kernel", "seed"]  # still in the order of the configuration
 
 
-def test_zipped_keyfields_walk_together_at_the_place_of_the_first():
+def test_zipped_keyfields_vary_together_at_the_place_of_the_first():
     grid = Grid(
         {"dataset": ["iris", "wine"], "seed": [0, 1], "target": ["species", "colour"]}, zipped=[["target", "dataset"]]
     )
@@ -174,7 +174,7 @@ def test_rows_beyond_the_grid_come_last_in_their_order_and_once():
     assert len(grid) == 6
 
 
-def test_a_row_of_a_zipped_pair_that_does_not_walk_together_is_beyond_the_grid():
+def test_a_row_with_a_mismatched_zipped_pair_is_not_in_the_grid():
     grid = Grid({"a": [1, 2], "b": ["x", "y"]}, include=[{"a": 1, "b": "x"}, {"a": 1, "b": "y"}], zipped=[["a", "b"]])
     assert list(grid.tuples()) == [(1, "x"), (2, "y"), (1, "y")]
     assert len(grid) == 3
@@ -240,7 +240,7 @@ def test_the_size_of_a_huge_grid_is_known_at_once():
 
 
 @pytest.mark.timeout(20)
-def test_conditions_exclusions_and_rows_of_a_huge_grid_are_counted_at_once():
+def test_conditions_and_exclusions_of_a_huge_grid_count_at_once():
     domains = {
         "a": range(10**6),
         "b": stepped(0, 10**6, 1.0),
@@ -305,7 +305,7 @@ def test_walking_takes_no_memory_that_grows(domains, arguments):
     assert later - at_first < 500_000  # 60,000 rows kept would be megabytes
 
 
-def test_a_value_of_a_domain_is_converted_once_and_not_once_a_row():
+def test_a_value_of_a_domain_is_converted_once_not_once_a_row():
     calls = []
     grid = Grid({"a": range(500), "b": ["x", "y"]})
     rows = list(grid.tuples({"b": lambda value: calls.append(value) or value.upper()}))

@@ -18,7 +18,7 @@ CORES = os.cpu_count() or 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how many threads could run")
-def test_processes_that_compute_are_counted_and_those_that_wait_are_not() -> None:
+def test_processes_that_compute_count_and_those_that_wait_do_not() -> None:
     waiting = [subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) for _ in range(20)]
     computing = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(5)]
     try:

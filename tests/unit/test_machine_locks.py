@@ -46,9 +46,7 @@ def test_a_process_that_has_its_descriptor_does_not_keep_it(tmp_path: Path) -> N
         again.release()
 
 
-def test_a_runtime_directory_that_is_missing_or_open_to_others_is_not_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_or_shared_runtime_directory_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = tmp_path / "runtime"
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(given))
     assert runtime_directory() == own_directory()

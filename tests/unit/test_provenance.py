@@ -187,7 +187,7 @@ def test_usage_may_be_asked_for_again_and_grows():
 
 
 @pytest.mark.skipif(not sys.platform.startswith(("linux", "darwin")), reason="not measured here")
-def test_the_peak_of_memory_is_in_bytes_and_outlives_what_took_it():
+def test_peak_memory_is_in_bytes_and_remains_after_it_is_freed():
     meter = Meter()
     block = bytearray(b"x") * 300_000_000
     del block

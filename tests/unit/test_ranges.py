@@ -172,7 +172,7 @@ def test_spaces_that_make_no_sense_are_refused(arguments, message):
     assert str(caught.value) == message
 
 
-def test_ranges_do_not_depend_on_what_a_program_makes_of_decimals():
+def test_ranges_do_not_depend_on_the_decimal_context():
     expected = [list(spaced(1e-3, 2e3, 5, "log")), list(spaced(0.1, 1.7, 7)), list(stepped(0.12345, 1, 0.1))]
     lazy = [spaced(1e-3, 2e3, 5, "log"), spaced(0.1, 1.7, 7), stepped(0.12345, 1, 0.1)]
     with decimal.localcontext() as context:
@@ -297,7 +297,7 @@ def test_a_lazy_sequence_is_a_sequence():
 
 
 @given(st.integers(-1000, 1000), st.integers(-100, 100).filter(bool), st.integers(1, 60))
-def test_a_number_is_found_where_it_stands(start, step, count):
+def test_a_number_is_found_at_its_position(start, step, count):
     values = stepped(start / 10, (start + step * count) / 10, step / 10)
     assert isinstance(values, Progression)
     assert [values.index(value) for value in values] == list(range(count))

@@ -119,7 +119,7 @@ def test_an_unknown_column_is_named_with_those_there_are(selector):
         )
 
 
-def test_a_value_without_a_place_in_its_column_is_refused_and_named(selector):
+def test_a_value_that_does_not_fit_its_column_is_refused_and_named(selector):
     with pytest.raises(InvalidValueError) as caught:
         selector.condition({"dataset": "iris", "seed": [0, "many"]})
     assert str(caught.value) == "seed: 'many' is not an integer"
@@ -187,7 +187,7 @@ def test_rows_come_in_the_order_asked_for(connection, selector):
         ("seed,", "''"),
     ],
 )
-def test_what_is_no_column_is_no_order(selector, order_by, unknown):
+def test_only_columns_can_be_ordered_by(selector, order_by, unknown):
     with pytest.raises(InvalidColumnError) as caught:
         selector.selection(None, order_by, random=False)
     assert str(caught.value).startswith(f"the table has no column {unknown}; it has ID, dataset, ")

@@ -75,7 +75,7 @@ def test_the_time_left(text: str, seconds: float | None) -> None:
     assert time_left(text) == seconds
 
 
-def test_the_environment_tells_the_end_and_nobody_is_asked(commands: Commands) -> None:
+def test_the_environment_has_the_end_and_slurm_is_not_asked(commands: Commands) -> None:
     assert end_of_job({"SLURM_JOB_ID": "5", "SLURM_JOB_END_TIME": "2000"}, 1000) == 2000
     assert end_of_job({"SLURM_JOB_END_TIME": "soon"}, 1000) is None
     assert end_of_job({"SLURM_JOB_ID": ""}, 1000) is None
@@ -118,7 +118,7 @@ def test_the_patience_is_short() -> None:
     assert 1 <= slurm._PATIENCE <= 5
 
 
-def test_states_are_told_of_each_run_of_a_job() -> None:
+def test_each_run_of_a_job_has_its_own_state() -> None:
     assert parse_sacct(SACCT) == {
         "1": ["FAILED, exit code 3"],
         "2": ["FAILED, signal 9"],
@@ -132,7 +132,7 @@ def test_states_are_told_of_each_run_of_a_job() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "\n", "nothing", "Slurm accounting storage is disabled\n"])
-def test_what_is_no_record_tells_nothing(text: str) -> None:
+def test_what_is_not_a_record_is_ignored(text: str) -> None:
     assert parse_sacct(text) == {}
 
 
@@ -150,7 +150,7 @@ def test_what_sacct_says_of_the_jobs_of_workers(commands: Commands) -> None:
     assert call.endswith(" --jobs=2,4_1,5,99")
 
 
-def test_of_workers_without_a_job_nobody_is_asked(commands: Commands) -> None:
+def test_workers_without_a_job_are_not_asked_about(commands: Commands) -> None:
     assert Accounting().endings([None, "", "7.server"]) == {}
     assert commands.calls == []
 

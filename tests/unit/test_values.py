@@ -79,7 +79,7 @@ def test_a_value_comes_back_as_it_went_in(connection, type_, data):
 
 
 @pytest.mark.parametrize("type_", VALUES)
-def test_nothing_is_null_and_null_is_nothing(type_):
+def test_none_is_null_and_null_is_none(type_):
     field = FieldType.parse(type_)
     assert Encoder("field", field, keeps_infinity=False)(None) is None
     assert Encoder("field", field, keeps_infinity=False)(pd.NA) is None
@@ -124,7 +124,7 @@ def test_a_refusal_names_the_field():
 
 
 @pytest.mark.parametrize("type_", VALUES)
-def test_not_a_number_becomes_null_with_one_warning_that_names_the_field(type_):
+def test_nan_becomes_null_with_one_warning_that_names_the_field(type_):
     encode = Encoder("loss", FieldType.parse(type_), keeps_infinity=True)
     with pytest.warns(UserWarning, match="^loss: nan is stored as NULL$") as caught:
         assert encode(math.nan) is None
@@ -155,7 +155,7 @@ def test_infinity_is_kept_where_the_database_can(infinity, connection):
     assert len(caught) == 1
 
 
-def test_infinity_is_no_json_value_on_any_database():
+def test_infinity_is_not_a_json_value_on_any_database():
     with pytest.warns(UserWarning, match="^options: nan is stored as NULL$"):
         assert Encoder("options", FieldType.parse("JSON"), keeps_infinity=True)(math.inf) is None
 
