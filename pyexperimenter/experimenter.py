@@ -36,7 +36,7 @@ from pyexperimenter.execution.worker import run_one
 from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.grid import Combinations
 from pyexperimenter.logger import LogSettings
-from pyexperimenter.machine.gpus import hand_out
+from pyexperimenter.machine.gpus import allocate_gpus
 from pyexperimenter.result_processor import PrintingResultProcessor, ResultProcessor
 from pyexperimenter.study.progress import execution_bar, fill_bar
 from pyexperimenter.study.study import Study
@@ -415,7 +415,8 @@ class PyExperimenter(Study):
         ExecutionError
             If this machine has fewer free GPUs than the local jobs need.
         """
-        from pyexperimenter.cluster.job import checked_job, options_of
+        from pyexperimenter.cluster.job import checked_job
+        from pyexperimenter.cluster.options import options_of
         from pyexperimenter.cluster.submission import submit
 
         options = options_of(self.config, profile, cluster, options)
@@ -442,7 +443,7 @@ class PyExperimenter(Study):
 
         The parameters are those of `submit`.
         """
-        from pyexperimenter.cluster.job import options_of
+        from pyexperimenter.cluster.options import options_of
         from pyexperimenter.cluster.submission import sbatch_script
 
         options = options_of(self.config, profile, "slurm", options)
@@ -679,7 +680,7 @@ class PyExperimenter(Study):
             wait=wait,
             allowance=allowance(_seconds(stop_after), os.environ),
         )
-        with hand_out(os.environ, self.config.execution.gpus, len(limits)) as gpus, execution_bar(self._store):
+        with allocate_gpus(os.environ, self.config.execution.gpus, len(limits)) as gpus, execution_bar(self._store):
             reports = run_pool(task, limits, gpus, self._store, supervised)
         for report in reports:
             if report.stopped_by is not None:

@@ -1,43 +1,48 @@
-"""Workers as jobs of a cluster: what is checked before they are submitted, and what each does when it runs."""
+"""What a job does when it runs, and what is checked before it is submitted."""
 
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
 
-from pyexperimenter.cluster.submission import check_database_for_slurm
+from pyexperimenter.cluster.options import number_of_gpus
 from pyexperimenter.config import ExperimentConfig
-from pyexperimenter.exceptions import InvalidValueError
+from pyexperimenter.config.model import DatabaseConfig
+from pyexperimenter.database.backends.sqlite import network_file_system
+from pyexperimenter.exceptions import SubmissionError
 from pyexperimenter.execution.function import check_function_elsewhere, check_picklable
 from pyexperimenter.execution.pool import number_of_workers
-from pyexperimenter.machine.gpus import VARIABLE, given, hand_out
+from pyexperimenter.machine.gpus import VARIABLE, allocate_gpus, gpu_environment
+from pyexperimenter.machine.slurm import node_names
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a job does, on another machine, by a Python that knows nothing but this. Nothing secret may be in it.
+    """What a job does. It is pickled and may run on another machine, so it must not contain secrets.
 
     Attributes
     ----------
     experimenter : Callable
-        Makes the experimenter.
+        Creates the experimenter.
     function : bytes
         The user's function, pickled.
     selected : Mapping
         Which experiments, as arguments of ``execute``.
     gpus : int
-        How many of its machine it takes; 0 to leave what it is given.
+        How many of its machine's GPUs it allocates; 0 to use those that SLURM gave it.
     environment : Mapping of str to str or None
-        Variables that the jobs' engine changes, as they are to be; None for those that are not to be there.
+        Variables to restore because submitit changes them; None to remove one.
     path : sequence of str
-        Where modules are looked for.
+        Where modules are imported from.
     """
 
     experimenter: Callable[[], Any]
@@ -48,9 +53,9 @@ class Job:
     path: Sequence[str] = field(default_factory=lambda: list(sys.path))
 
     def __call__(self) -> int:
-        """Execute; return how many executions there were."""
+        """Execute experiments; return how many executions there were."""
         sys.path[:] = self.path
-        # The jobs' engine ignores the one, and takes the other for the end of what cannot be continued.
+        # submitit ignores SIGTERM, and ends at SIGUSR2.
         for number in (signal.SIGTERM, signal.SIGUSR2):
             signal.signal(number, signal.SIG_DFL)
         for name, value in self.environment.items():
@@ -58,8 +63,8 @@ class Job:
             if value is not None:
                 os.environ[name] = value
         experimenter = self.experimenter()
-        with hand_out(os.environ, self.gpus, 1) as (own,):
-            os.environ.update(given(own, uuid.uuid4().hex))
+        with allocate_gpus(os.environ, self.gpus, 1) as (own,):
+            os.environ.update(gpu_environment(own, uuid.uuid4().hex))
             # SLURM sends SIGUSR2 before the time is over.
             return int(experimenter._execute(cloudpickle.loads(self.function), signals=["SIGUSR2"], **self.selected))
 
@@ -73,7 +78,9 @@ def checked_job(
     cluster: str,
     options: Mapping[str, Any],
 ) -> Job:
-    """Return what each job does, after checking what can be checked here; parameters as of ``PyExperimenter.submit``.
+    """Check all that can be checked before submitting, and return what each job does.
+
+    Parameters are those of ``PyExperimenter.submit``.
 
     Raises
     ------
@@ -91,41 +98,35 @@ def checked_job(
     if cluster == "slurm":
         check_database_for_slurm(config.database)
     else:
-        gpus = _number_of_gpus(options) or config.execution.gpus * number_of_workers(config.n_jobs)
-        environment = {VARIABLE: os.environ.get(VARIABLE)}  # the engine hides the GPUs of this machine
-    with hand_out(os.environ, gpus, workers):
-        pass  # that there are too few is told here, rather than in the logs of jobs
+        gpus = number_of_gpus(options) or config.execution.gpus * number_of_workers(config.n_jobs)
+        environment = {VARIABLE: os.environ.get(VARIABLE)}  # submitit hides the GPUs of this machine
+    with allocate_gpus(os.environ, gpus, workers):
+        pass  # if there are too few, say so here rather than in the logs of the jobs
     if config.table.requires and not selected["resources"]:
-        resources = {"gpus": _number_of_gpus(options), "cpus": options.get("cpus_per_task") or 1}
+        resources = {"gpus": number_of_gpus(options), "cpus": options.get("cpus_per_task") or 1}
         selected = {**selected, "resources": resources}
     return Job(experimenter, pickled, selected, gpus, environment)
 
 
-def options_of(
-    config: ExperimentConfig, profile: str | None, cluster: str, options: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the options of a profile, and over them those of the call.
+def check_database_for_slurm(config: DatabaseConfig) -> None:
+    """Check that SLURM's machines share the database.
 
     Raises
     ------
-    InvalidValueError
-        If there is no such cluster or profile.
+    SubmissionError
+        If it is a SQLite file, unless that is on a local disk and the cluster is only this machine.
     """
-    if cluster not in ("slurm", "local"):
-        raise InvalidValueError(f"{cluster!r} is no cluster; use 'slurm' or 'local'")
-    profiles = config.cluster
-    if profile is not None and profile not in profiles:
-        raise InvalidValueError(
-            f"the section Cluster has no profile {profile!r}; it has {', '.join(profiles) or 'none'}"
+    if config.provider != "sqlite":
+        return
+    path = Path(config.database)
+    remedy = "use a database server (provider: mysql or postgresql), or cluster='local'"
+    kind = network_file_system(path)
+    if kind:
+        raise SubmissionError(
+            f"{path} is on a network file system ({kind}), on whose locks SQLite cannot rely; {remedy}"
         )
-    return {**profiles.get(profile or "default", {}), **options}
-
-
-def _number_of_gpus(options: Mapping[str, Any]) -> int:
-    """Return how many GPUs a job asks for, also where it says of which kind, in SLURM's way.
-
-    >>> [_number_of_gpus({"gpus": asked}) for asked in (None, 2, "a100:2", "a100")]
-    [0, 2, 2, 1]
-    """
-    count = str(options.get("gpus") or 0).rpartition(":")[2]
-    return int(count) if count.isdecimal() else 1
+    others = node_names() - {platform.node(), platform.node().partition(".")[0]}
+    if others:
+        raise SubmissionError(
+            f"{path} is a file of this machine, which jobs on {', '.join(sorted(others)[:3])} cannot see; {remedy}"
+        )

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from pyexperimenter import __version__
 from pyexperimenter.database.records import WorkerInfo
+from pyexperimenter.machine.slurm import run_id
 
 
 def worker_info(name: str, identity: str) -> WorkerInfo:
@@ -48,13 +49,7 @@ def job_id(environment: Mapping[str, str]) -> str | None:
     >>> job_id({"PBS_JOBID": "7.server"})
     '7.server'
     """
-    job = next(
-        (environment[name] for name in ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID") if environment.get(name)), None
-    )
-    if environment.get("SLURM_ARRAY_JOB_ID"):
-        job = f"{environment['SLURM_ARRAY_JOB_ID']}_{environment.get('SLURM_ARRAY_TASK_ID', '')}"
-    restarts = environment.get("SLURM_RESTART_COUNT") or "0"
-    return f"{job} restart {restarts}" if job and restarts != "0" else job
+    return run_id(environment) or environment.get("PBS_JOBID") or environment.get("LSB_JOBID") or None
 
 
 @lru_cache(maxsize=8)

@@ -56,27 +56,27 @@ def _uuids() -> dict[str, str]:
 
 
 @contextmanager
-def hand_out(environment: Mapping[str, str], each: int, workers: int) -> Iterator[list[str | None]]:
-    """Take GPUs that nobody has, until the end of the block.
+def allocate_gpus(environment: Mapping[str, str], each: int, workers: int) -> Iterator[list[str | None]]:
+    """Allocate GPUs that are free, until the end of the block.
 
     Parameters
     ----------
     environment : Mapping of str to str
         Of this process.
     each : int
-        GPUs for a worker.
+        GPUs per worker.
     workers : int
-        How many there are.
+        Number of workers.
 
     Yields
     ------
     list of str or None
-        What each worker's ``CUDA_VISIBLE_DEVICES`` is, no GPU being in two of them; None to leave it.
+        The ``CUDA_VISIBLE_DEVICES`` of each worker, with no GPU in two of them; None to leave it unchanged.
 
     Raises
     ------
     ExecutionError
-        If there are not enough.
+        If there are not enough free GPUs.
     """
     if not each:
         yield [None] * workers
@@ -107,16 +107,17 @@ def hand_out(environment: Mapping[str, str], each: int, workers: int) -> Iterato
         yield [",".join(taken[index * each : (index + 1) * each]) for index in range(workers)]
 
 
-def given(gpus: str | None, holder: str) -> dict[str, str]:
-    """Return the environment of those to whom GPUs are given; nothing changes for None.
+def gpu_environment(gpus: str | None, holder: str) -> dict[str, str]:
+    """Return the variables that give GPUs to a process; none for None.
 
-    Among themselves they hand them out anew, as a function does that calls execute(): so their locks have other names.
+    The process can allocate its GPUs again to workers of its own, as a function does that calls execute(). So the locks
+    that it takes have other names.
 
     Parameters
     ----------
     gpus : str or None
-        As from `hand_out`.
+        As from `allocate_gpus`.
     holder : str
-        Who gets them; a name that nobody else has.
+        A unique name of the process.
     """
     return {} if gpus is None else {VARIABLE: gpus, _GIVEN_TO: holder}

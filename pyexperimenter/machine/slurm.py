@@ -1,4 +1,4 @@
-"""What SLURM tells of jobs: how long one has left, and how one ended. It may know nothing, and it decides nothing."""
+"""Questions to SLURM about jobs and machines. Its answers are reported, but never decide who holds an experiment."""
 
 from __future__ import annotations
 
@@ -6,58 +6,120 @@ import re
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
-_PATIENCE = 3.0  # seconds for an answer
-_TIME_LEFT = re.compile(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)")
-_JOB = re.compile(r"([0-9]+(?:_[0-9]+)?)(?: restart ([0-9]+))?")
+from pyexperimenter.exceptions import SubmissionError
+
+_PATIENCE = 3.0  # seconds that a worker waits for an answer
+_TIMEOUT = 60.0  # seconds to wait when submitting jobs or looking at them
+_RUN = re.compile(r"([0-9]+(?:_[0-9]+)?)(?: restart ([0-9]+))?")
+_TIME = re.compile(r"(?:([0-9]+)-)?([0-9]+(?::[0-9]+){0,2})")
+
+
+# This process's job
+
+
+def job_id(environment: Mapping[str, str]) -> str | None:
+    """Return the ID of the SLURM job that this process belongs to, in the form that SLURM's commands take.
+
+    Examples
+    --------
+    >>> job_id({"SLURM_JOB_ID": "17", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "5"})
+    '12_5'
+    """
+    array, task = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else environment.get("SLURM_JOB_ID") or None
+
+
+def run_id(environment: Mapping[str, str]) -> str | None:
+    """Return the job's ID and the number of its restarts, as a requeued job keeps its ID.
+
+    Examples
+    --------
+    >>> run_id({"SLURM_JOB_ID": "12"}), run_id({"SLURM_JOB_ID": "12", "SLURM_RESTART_COUNT": "2"})
+    ('12', '12 restart 2')
+    """
+    job, restarts = job_id(environment), environment.get("SLURM_RESTART_COUNT") or "0"
+    return f"{job} restart {restarts}" if job and restarts != "0" else job
 
 
 def end_of_job(environment: Mapping[str, str], now: float) -> float | None:
-    """Return when the job of this process ends, as seconds since 1970; None if it is in none, or that has no end.
+    """Return when the job of this process ends, in seconds since 1970; None if it has no end or there is no job.
 
     Parameters
     ----------
     environment : Mapping of str to str
-        Where newer versions of SLURM say it; others, as 22.05, are asked.
+        Of this process. Newer versions of SLURM set the end there; older ones, such as 22.05, are asked.
     now : float
         The time.
     """
     end = environment.get("SLURM_JOB_END_TIME", "")
     if re.fullmatch(r"[0-9]+", end):
         return float(end)
-    # The first number of an array stands for all of its tasks.
-    job, task = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
-    job = f"{job}_{task}" if job and task else environment.get("SLURM_JOB_ID")
-    if not job:
+    job = job_id(environment)
+    if job is None:
         return None
-    left = time_left(_answer("squeue", "--noheader", f"--jobs={job}", "--format=%L") or "")
+    left = parse_time(_answer("squeue", "--noheader", f"--jobs={job}", "--format=%L") or "")
     return None if left is None else now + left
 
 
-def time_left(text: str) -> float | None:
-    """Return the seconds that squeue tells, as ``days-hours:minutes:seconds``; None if it tells none.
+def parse_time(text: str) -> int | None:
+    """Return the seconds of a time in SLURM's form; None for any other text, such as a plain number.
 
     Examples
     --------
-    >>> time_left("1-02:00:05"), time_left("5:00"), time_left("UNLIMITED")
-    (93605.0, 300.0, None)
+    >>> [parse_time(text) for text in ("1-02:00:05", "1-2", "2:00:00", "5:00", "5", "UNLIMITED")]
+    [93605, 93600, 7200, 300, None, None]
     """
-    found = _TIME_LEFT.fullmatch(text.strip())
-    if found is None:
+    found = _TIME.fullmatch(text.strip())
+    if found is None or text.strip().isdecimal():
         return None
-    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
-    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+    parts = [int(part) for part in found[2].split(":")]
+    missing = [0] * (3 - len(parts))
+    hours, minutes, seconds = [*parts, *missing] if found[1] else [*missing, *parts]
+    return ((int(found[1] or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+# The queue
+
+
+def node_names() -> set[str]:
+    """Return the host names of the cluster's machines.
+
+    Raises
+    ------
+    SubmissionError
+        If SLURM is missing or does not answer.
+    """
+    return set(re.findall(r"NodeHostName=(\S+)", _run(_TIMEOUT, "scontrol", "show", "node", "--oneliner").stdout))
+
+
+def queued_states(job_ids: Iterable[str]) -> dict[str, str]:
+    """Return the states of jobs, by ID; without those that SLURM's queue no longer knows.
+
+    Raises
+    ------
+    SubmissionError
+        If SLURM is missing or does not answer.
+    """
+    arrays = sorted({job.partition("_")[0] for job in job_ids})
+    command = ("squeue", "--noheader", "--array", "--states=all", "--format=%i %T", f"--jobs={','.join(arrays)}")
+    # It fails for a job that ended long ago.
+    return dict(line.split(maxsplit=1) for line in _run(_TIMEOUT, *command).stdout.splitlines() if line.strip())
+
+
+# The accounting
 
 
 class Accounting:
-    """SLURM's records of jobs that have ended. Where there are none, or they do not answer, it is asked once only."""
+    """SLURM's records of jobs that have ended. If they cannot be read, they are asked for only once."""
 
     def __init__(self) -> None:
         self._answers = True
 
     def endings(self, job_ids: Iterable[str | None]) -> dict[str, str]:
-        """Return what SLURM says of jobs with IDs as in attempts, of as many as it says something of."""
-        asked = {job_id: found for job_id in job_ids if job_id and (found := _JOB.fullmatch(job_id))}
+        """Return how jobs ended, by their IDs as in attempts; without jobs that SLURM has no record of."""
+        asked = {job_id: found for job_id in job_ids if job_id and (found := _RUN.fullmatch(job_id))}
         if not asked or not self._answers:
             return {}
         answer = _answer(
@@ -72,14 +134,14 @@ class Accounting:
         self._answers = answer is not None
         runs = parse_sacct(answer or "")
         return {
-            job_id: f"SLURM says of job {job_id}: {runs[found[1]][restart]}"
+            job_id: f"SLURM reports job {job_id} as {runs[found[1]][restart]}"
             for job_id, found in asked.items()
             if (restart := int(found[2] or 0)) < len(runs.get(found[1], []))
         }
 
 
 def parse_sacct(text: str) -> dict[str, list[str]]:
-    r"""Return the states of jobs in words, one for each time that a job was started, from sacct's lines.
+    r"""Return how jobs ended, one text for each time a job was started, from the output of sacct.
 
     Examples
     --------
@@ -98,18 +160,30 @@ def parse_sacct(text: str) -> dict[str, list[str]]:
     return dict(runs)
 
 
+# Its commands
+
+
 def _answer(*command: str) -> str | None:
-    """Return what a command prints; None if it is missing, fails or takes too long."""
+    """Return the output of a command; None if it is missing, fails or takes longer than a worker can wait."""
+    with suppress(SubmissionError, OSError):
+        done = _run(_PATIENCE, *command)
+        if done.returncode == 0:
+            return done.stdout
+    return None
+
+
+def _run(timeout: float, *command: str) -> subprocess.CompletedProcess[str]:
     try:
-        done = subprocess.run(
+        return subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=_PATIENCE,
+            timeout=timeout,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
+    except FileNotFoundError:
+        raise SubmissionError(f"there is no {command[0]} here; submit from a machine of the SLURM cluster") from None
+    except subprocess.TimeoutExpired:
+        raise SubmissionError(f"{command[0]} did not answer in {timeout:g} s; try again") from None

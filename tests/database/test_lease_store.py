@@ -145,15 +145,15 @@ def test_what_is_known_of_the_reason_is_reported(target: Target, max_lost: int, 
     opened = store(target)
     let_lease_run_out(target, claim(opened))
     (silent,) = opened.silent()
-    assert opened.reap(silent, max_lost, "SLURM says of job 7: TIMEOUT")
+    assert opened.reap(silent, max_lost, "SLURM reports job 7 as TIMEOUT")
     ((told,),) = target.query("SELECT error FROM study__attempts")
-    assert told == f"its worker was last heard of at {silent.heartbeat} UTC; SLURM says of job 7: TIMEOUT"
+    assert told == f"its worker was last heard of at {silent.heartbeat} UTC; SLURM reports job 7 as TIMEOUT"
     ((found, error),) = target.query("SELECT status, error FROM study WHERE ID = 1")
     assert found == status
     if status == "created":
         assert error is None
     else:
-        assert error.endswith("; see its attempts; SLURM says of job 7: TIMEOUT")
+        assert error.endswith("; see its attempts; SLURM reports job 7 as TIMEOUT")
 
 
 def test_nothing_is_taken_from_a_worker_that_beat_in_between(target: Target) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from pyexperimenter import PyExperimenter
 from pyexperimenter.exceptions import ExecutionError
-from pyexperimenter.machine.gpus import VARIABLE, given, hand_out
+from pyexperimenter.machine.gpus import VARIABLE, allocate_gpus, gpu_environment
 from tests.support.study import experimenter, study, wait_until
 from tests.support.target import Target
 
@@ -64,7 +64,7 @@ def began(machine: Path) -> int:
 
 
 def taken(each: int = 1, workers: int = 1, **environment: str) -> list[str | None]:
-    with hand_out({**os.environ, **environment}, each, workers) as gpus:
+    with allocate_gpus({**os.environ, **environment}, each, workers) as gpus:
         return gpus
 
 
@@ -92,7 +92,7 @@ def test_each_local_job_has_its_own(sqlite_target: Target, machine: Path, gpus: 
 
 def test_a_local_job_shares_its_gpus_among_its_workers(sqlite_target: Target, machine: Path) -> None:
     study_ = fleet(sqlite_target, machine, 1, n_jobs=2)
-    with hand_out(os.environ, 1, 1):
+    with allocate_gpus(os.environ, 1, 1):
         jobs = study_.submit(wait_for_go, 1, "local", folder=machine / "jobs", where="ID <= 2", gpus=3)
         wait_until(lambda: began(machine) == 2)
         with pytest.raises(ExecutionError, match="0 of them free"):  # the job has all three
@@ -143,13 +143,13 @@ def test_calls_share_the_machine_and_a_killed_one_frees_its_gpus(
 def test_a_fork_neither_keeps_nor_gives_them_back(machine: Path) -> None:
     """A process that a function leaves behind, and one that leaves the block as well."""
     held, release = os.pipe()
-    with hand_out(os.environ, 3, 1) as (gpus,):
+    with allocate_gpus(os.environ, 3, 1) as (gpus,):
         left = os.fork()
         if not left:
             os.close(release)
             os.read(held, 1)
             os._exit(0)
-        leaves = hand_out(os.environ, 1, 1)
+        leaves = allocate_gpus(os.environ, 1, 1)
         leaves.__enter__()
         leaver = os.fork()
         if not leaver:
@@ -183,17 +183,17 @@ def test_who_asks_in_vain_does_not_make_others_fail(monkeypatch: pytest.MonkeyPa
         with pytest.raises(ExecutionError, match="need 4"):
             taken(4)
 
-    with hand_out(os.environ, 1, 1), ThreadPoolExecutor(4) as threads:
+    with allocate_gpus(os.environ, 1, 1), ThreadPoolExecutor(4) as threads:
         asking = [threads.submit(lambda ask=ask: [ask() for _ in range(300)]) for ask in (ask_in_vain, *[taken] * 3)]
         for thread in asking:
             thread.result()
 
 
 def test_given_gpus_are_allocated_again_by_the_worker(machine: Path) -> None:
-    with hand_out(os.environ, 2, 1) as (gpus,):
-        inside = given(gpus, "the worker")
+    with allocate_gpus(os.environ, 2, 1) as (gpus,):
+        inside = gpu_environment(gpus, "the worker")
         assert taken(1, 2, **inside) == ["0", "1"]
-        with hand_out({**os.environ, **inside}, 2, 1), pytest.raises(ExecutionError, match="0 of them free"):
+        with allocate_gpus({**os.environ, **inside}, 2, 1), pytest.raises(ExecutionError, match="0 of them free"):
             taken(**inside)
 
 
@@ -202,25 +202,25 @@ def test_given_gpus_are_allocated_again_by_the_worker(machine: Path) -> None:
 
 def test_one_gpu_of_two_names_is_one(machine: Path) -> None:
     nvidia_smi(machine, ["GPU-8932f937-d72c", "GPU-2bd9faed-a9f6"])
-    with hand_out({**os.environ, VARIABLE: "1"}, 1, 1):
+    with allocate_gpus({**os.environ, VARIABLE: "1"}, 1, 1):
         for name in ("GPU-2bd9faed-a9f6", "GPU-2b"):
             with pytest.raises(ExecutionError, match="0 of them free"):
                 taken(CUDA_VISIBLE_DEVICES=name)
         without = {name: value for name, value in os.environ.items() if name != VARIABLE}
-        with hand_out(without, 1, 1) as gpus:
+        with allocate_gpus(without, 1, 1) as gpus:
             assert gpus == ["0"]
 
 
 def test_two_gpus_of_one_name_are_two(machine: Path) -> None:
     """Where a job or container may use one only, that is 0."""
     nvidia_smi(machine, ["GPU-8932f937-d72c"])
-    with hand_out({**os.environ, VARIABLE: "0"}, 1, 1):
+    with allocate_gpus({**os.environ, VARIABLE: "0"}, 1, 1):
         nvidia_smi(machine, ["GPU-2bd9faed-a9f6"])
         assert taken(CUDA_VISIBLE_DEVICES="0") == ["0"]
 
 
 def test_without_nvidia_smi_the_gpus_of_slurm_jobs_are_their_own(machine: Path) -> None:
-    with hand_out({**os.environ, "SLURM_JOB_ID": "7"}, 4, 1):
+    with allocate_gpus({**os.environ, "SLURM_JOB_ID": "7"}, 4, 1):
         assert taken(4, SLURM_JOB_ID="8") == ["0,1,2,GPU-8f"]
         with pytest.raises(ExecutionError, match="0 of them free"):  # another task of it
             taken(SLURM_JOB_ID="7")
@@ -228,7 +228,7 @@ def test_without_nvidia_smi_the_gpus_of_slurm_jobs_are_their_own(machine: Path) 
 
 @pytest.mark.parametrize("name", ["MIG-GPU-8932f937-d72c/1/0", "MIG-55c5b8a1-7c1f"])
 def test_parts_of_gpus(machine: Path, name: str) -> None:
-    with hand_out({**os.environ, VARIABLE: name}, 1, 1) as gpus:
+    with allocate_gpus({**os.environ, VARIABLE: name}, 1, 1) as gpus:
         assert gpus == [name]
         with pytest.raises(ExecutionError, match="0 of them free"):
             taken(CUDA_VISIBLE_DEVICES=name)

@@ -300,7 +300,7 @@ def test_the_accounting_says_why_a_worker_fell_silent(
         assert cluster.states(job) == ["PENDING"]  # it is to run again, and the accounting knows of its first run
         assert study_.execute_here(wait=True) == ROWS - 3
         assert study_.outcomes(3) == [("lost", f"{job}_5"), ("done", None)]
-        assert study_.error(3).endswith(f" UTC; SLURM says of job {job}_5: NODE_FAIL")
+        assert study_.error(3).endswith(f" UTC; SLURM reports job {job}_5 as NODE_FAIL")
     finally:
         cluster.close()
 

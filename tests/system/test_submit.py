@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from pyexperimenter import PyExperimenter
-from pyexperimenter.cluster import submission
+from pyexperimenter.cluster.job import check_database_for_slurm
 from pyexperimenter.exceptions import (
     DatabaseError,
     DatabaseQueryError,
@@ -125,9 +125,9 @@ def test_unknown_clusters_and_profiles(sqlite_target: Target) -> None:
     config = study(sqlite_target)
     config["PY_EXPERIMENTER"]["Cluster"] = {"default": {"time": "1h"}, "gpu": {"gpus": 1, "time": "2h"}}
     fleet = experimenter(sqlite_target, config)
-    with pytest.raises(InvalidValueError, match="'pbs' is no cluster; use 'slurm' or 'local'"):
+    with pytest.raises(InvalidValueError, match="'pbs' is not a valid cluster; choose 'slurm' or 'local'"):
         fleet.submit(work, cluster="pbs")
-    with pytest.raises(InvalidValueError, match="no profile 'cpu'; it has default, gpu"):
+    with pytest.raises(InvalidValueError, match="no profile 'cpu'; its profiles are default, gpu"):
         fleet.submit(work, profile="cpu")
     assert "--time=60\n" in fleet.sbatch_script()
     script = fleet.sbatch_script(3, profile="gpu", time="1-00:00:00", mem="8G", qos=None, reservation="paper")
@@ -146,7 +146,11 @@ def test_scripts_hold_no_secret(mariadb_target: Target) -> None:
 @pytest.mark.parametrize(
     ("nodes", "mounts", "refused"),
     [
-        ("NodeName=n1 NodeHostName=elsewhere State=IDLE", "", "a file of this machine, which jobs on elsewhere do not"),
+        (
+            "NodeName=n1 NodeHostName=elsewhere State=IDLE",
+            "",
+            "a file of this machine, which jobs on elsewhere cannot see",
+        ),
         ("NodeName=n1 NodeHostName=here", "", None),
         ("NodeName=n1 NodeHostName=here", "server:/home / nfs4 rw 0 0", "is on a network file system (nfs4)"),
     ],
@@ -169,10 +173,10 @@ def test_sqlite_is_for_one_machine_only(
     )
     database = experimenter(sqlite_target).config.database
     if refused is None:
-        submission.check_database_for_slurm(database)
+        check_database_for_slurm(database)
         return
     with pytest.raises(SubmissionError, match=re.escape(refused)):
-        submission.check_database_for_slurm(database)
+        check_database_for_slurm(database)
 
 
 def test_without_slurm_it_says_so(sqlite_target: Target, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pyexperimenter.machine import slurm
-from pyexperimenter.machine.slurm import Accounting, end_of_job, parse_sacct, time_left
+from pyexperimenter.machine.slurm import Accounting, end_of_job, parse_sacct, parse_time
 
 # Of a cluster of version 22.05, by the options that are asked with.
 SACCT = """\
@@ -68,11 +68,13 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
         ("", None),
         ("5:00\n5:00\n", None),  # of several tasks
         ("-5:00", None),
-        ("1-5:00", None),
+        ("1-5:00", 86400 + 5 * 3600),  # as sbatch takes it
+        ("1-5", 86400 + 5 * 3600),
+        ("5", None),
     ],
 )
 def test_the_time_left(text: str, seconds: float | None) -> None:
-    assert time_left(text) == seconds
+    assert parse_time(text) == seconds
 
 
 def test_the_environment_has_the_end_and_slurm_is_not_asked(commands: Commands) -> None:
@@ -140,11 +142,11 @@ def test_what_sacct_says_of_the_jobs_of_workers(commands: Commands) -> None:
     commands.put("sacct", f"cat <<'END'\n{SACCT}END")
     ids = ["2", "4_1", "5", "5 restart 1", "5 restart 2", "5 restart 3", "99", "2", None, "7.server", "2; rm -rf /"]
     assert Accounting().endings(ids) == {
-        "2": "SLURM says of job 2: FAILED, signal 9",
-        "4_1": "SLURM says of job 4_1: TIMEOUT",
-        "5": "SLURM says of job 5: REQUEUED",
-        "5 restart 1": "SLURM says of job 5 restart 1: NODE_FAIL",
-        "5 restart 2": "SLURM says of job 5 restart 2: OUT_OF_MEMORY, signal 125",
+        "2": "SLURM reports job 2 as FAILED, signal 9",
+        "4_1": "SLURM reports job 4_1 as TIMEOUT",
+        "5": "SLURM reports job 5 as REQUEUED",
+        "5 restart 1": "SLURM reports job 5 restart 1 as NODE_FAIL",
+        "5 restart 2": "SLURM reports job 5 restart 2 as OUT_OF_MEMORY, signal 125",
     }
     (call,) = commands.calls
     assert call.endswith(" --jobs=2,4_1,5,99")

@@ -18,7 +18,7 @@ import cloudpickle
 from pyexperimenter.execution.supervision.messages import TRACEBACK_SIGNAL
 from pyexperimenter.execution.supervision.tail import Tail
 from pyexperimenter.execution.task import WorkerTask
-from pyexperimenter.machine.gpus import given
+from pyexperimenter.machine.gpus import gpu_environment
 
 _BOOTSTRAP = (
     # Files in the working directory must not stand in for the standard library's.
@@ -218,7 +218,7 @@ def _in_words(exit_code: int) -> str:
 
 def _environment(environment: Mapping[str, str], task: WorkerTask) -> dict[str, str]:
     """Share the machine among the workers: its GPUs, and its cores, all of which numerical libraries would take."""
-    changes = given(task.gpus, task.identity)
+    changes = gpu_environment(task.gpus, task.identity)
     if not any(name in environment for name in _THREADS):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         changes |= dict.fromkeys(_THREADS, str(max(1, cores // task.workers)))
