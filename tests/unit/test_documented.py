@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import re
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ import pytest
 from pyexperimenter.config import ini_file, json_schema
 from tests.support.public import commands, options, public_objects
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PACKAGE = ROOT / "pyexperimenter"
 OBJECTS = public_objects()
 COMMANDS = commands()
 
@@ -68,3 +72,16 @@ def test_options_of_ini_files_are_listed(generated: Any) -> None:
     reference = generated.ini_reference()
     for option in (*ini_file._OPTIONS, *ini_file._LISTS, *ini_file._CREDENTIALS):
         assert f"\n| `{option}` |" in reference, option
+
+
+def test_the_page_on_stability_lists_public_modules_and_deprecated_names() -> None:
+    public, _, deprecated = (DOCS / "stability.md").read_text(encoding="utf-8").partition("## Deprecated names")
+    modules = re.findall(r"^\| `(pyexperimenter[\w.]*)` \|", public, re.M)
+    assert len(modules) == 7
+    for module in modules:
+        importlib.import_module(module)
+    source = "".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
+    warned = re.findall(r'warn\(\s*"(\w+(?:\(\))?) is deprecated; \w+ (\w+(?:\(\))?)', source)
+    listed = re.findall(r"^\| `(?:\w+\.)?([\w()]+)`.*`([\w()]+)` \|$", deprecated, re.M)
+    assert source.count("DeprecationWarning,") == len(warned) > 0
+    assert sorted(listed) == sorted(warned)
