@@ -1,4 +1,4 @@
-"""Durations as people write them: ``60s``, ``5m``, ``2h``, ``1d``, ``1h30m``, or a number of seconds."""
+"""Durations in a readable form: ``60s``, ``5m``, ``2h``, ``1d``, ``1h30m``, or a number of seconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def seconds(duration: Any) -> float:
     Raises
     ------
     ValueError
-        If it is no duration, or is not above 0.
+        If it is not a positive duration.
 
     Examples
     --------
@@ -28,12 +28,14 @@ def seconds(duration: Any) -> float:
     """
     total = _number_of_seconds(duration)
     if not 0 < total < math.inf:
-        raise ValueError(f"{duration!r} is no duration above 0; write 60s, 5m, 2h, 1d, 1h30m or a number of seconds")
+        raise ValueError(
+            f"{duration!r} is not a positive duration; write 60s, 5m, 2h, 1d, 1h30m or a number of seconds"
+        )
     return total
 
 
 def duration_text(seconds: float) -> str:
-    """Write a duration as people do.
+    """Return a duration in the readable form.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""SQL column types as Python sees them: which values a field takes, and what they become.
+"""SQL column types in Python: which values a field accepts, and what they are converted to.
 
-A field's declared type means the same on every database. A value is turned into the one Python object that
-stands for it (`FieldType.coerce`), or refused, before any statement is made of it.
+A declared type means the same on every database. `FieldType.coerce` converts each value to its canonical Python
+object, or rejects it, before it gets into a statement.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from pyexperimenter.jsonable import shown, to_json, unwrap
 
 
 class Kind(Enum):
-    """What the values of a type are in Python."""
+    """What the values of a type are in Python, as messages call it."""
 
     INTEGER = "an integer"
     REAL = "a number"
     BOOLEAN = "true or false"
-    TEXT = "a text"
+    TEXT = "a string"
     JSON = "a JSON value"
     DATETIME = "a date and time"
     DATE = "a date"
     BINARY = "bytes"
 
 
-# SQL type name -> (kind, limit): the largest number of an integer type, the bytes of a text or binary type.
+# SQL type name -> (kind, limit): the largest integer of an integer type, the most bytes of a text or binary type.
 _TYPES: dict[str, tuple[Kind, int | None]] = {
     "TINYINT": (Kind.INTEGER, 2**7 - 1),
     "SMALLINT": (Kind.INTEGER, 2**15 - 1),
@@ -77,15 +77,15 @@ class FieldType:
     Attributes
     ----------
     name : str
-        The SQL name in upper case, for example ``VARCHAR``.
+        The SQL name in upper case, such as ``VARCHAR``.
     kind : Kind
         What its values are in Python.
     length : int or None
         ``n`` of ``VARCHAR(n)``, in characters, or ``p`` of ``DECIMAL(p, s)``, in digits.
     scale : int or None
-        ``s`` of ``DECIMAL(p, s)``: digits behind the point.
+        ``s`` of ``DECIMAL(p, s)``: the digits after the decimal point.
     unsigned : bool
-        Whether negative integers are refused.
+        Whether negative integers are rejected.
     """
 
     name: str
@@ -96,12 +96,12 @@ class FieldType:
 
     @classmethod
     def parse(cls, declaration: str) -> FieldType:
-        """Read a declaration as it stands in a configuration or in a ``CREATE TABLE``.
+        """Parse a declaration from a configuration or a ``CREATE TABLE`` statement.
 
         Raises
         ------
         ValueError
-            If it is no type that this library knows.
+            If this library does not know the type.
 
         Examples
         --------
@@ -112,11 +112,11 @@ class FieldType:
         """
         match = _DECLARATION.fullmatch(declaration)
         if match is None or match[1].upper() not in _TYPES:
-            raise ValueError(f"{declaration!r} is no type known here; known are {', '.join(TYPE_NAMES)}")
+            raise ValueError(f"{declaration!r} is not a valid type; choose from {', '.join(TYPE_NAMES)}")
         name = match[1].upper()
         kind, _ = _TYPES[name]
         if match[4] is not None and kind is not Kind.INTEGER:
-            raise ValueError(f"{declaration!r} is no type known here; only integer types can be UNSIGNED")
+            raise ValueError(f"{declaration!r} is not a valid type; only integer types can be UNSIGNED")
         length = int(match[2]) if match[2] else None
         scale = int(match[3]) if match[3] else None
         if name in ("VARCHAR", "CHAR", "STR", "STRING"):
@@ -136,21 +136,21 @@ class FieldType:
 
     @property
     def limit(self) -> int | None:
-        """Largest integer, or most bytes of a text; None where neither applies."""
+        """The largest integer, or the most bytes of a text; None where neither applies."""
         limit = _TYPES[self.name][1]
         return 2 * limit + 1 if limit is not None and self.unsigned else limit
 
     def coerce(self, value: Any) -> Any:
-        """Turn `value` into the Python object that stands for it in a field of this type.
+        """Convert `value` to the canonical Python object for a field of this type.
 
-        None stays None, and NaN stays NaN whatever the type. Scalars of numpy, torch and the like are unwrapped, and
-        arrays of one item where one value is meant; texts that are numbers become numbers where a number is
-        declared, since YAML reads ``1e-3`` as a text.
+        None stays None and NaN stays NaN, whatever the type. Scalars of numpy, torch and similar libraries are
+        unwrapped, and so are arrays with one item where a single value is expected. Strings that contain a number
+        become numbers in numeric fields, since YAML reads ``1e-3`` as a string.
 
         Raises
         ------
         InvalidValueError
-            If the value has no place in a field of this type; the message says why, not where.
+            If the value does not fit the type. The message says why, not where.
 
         Examples
         --------
@@ -163,11 +163,11 @@ class FieldType:
         """
         value = unwrap(value if self.kind in (Kind.TEXT, Kind.JSON) else _only_item(value))
         if value is None or _is_nan(value):
-            return None if value is None else math.nan  # left to the writer: it becomes NULL, with a warning
+            return None if value is None else math.nan  # whoever writes it makes it NULL, with a warning
         return _COERCERS[self.kind](self, value)
 
     def holds(self, other: FieldType) -> bool:
-        """Tell whether a column of this type can take every value of `other`.
+        """Return whether a column of this type can store every value of `other`.
 
         >>> FieldType.parse("BIGINT").holds(FieldType.parse("INT"))
         True
@@ -177,7 +177,7 @@ class FieldType:
         if self.name == other.name and self.length == other.length and self.scale == other.scale:
             return self.unsigned == other.unsigned
         if self.kind is Kind.INTEGER and other.kind is Kind.BOOLEAN:
-            return True  # MySQL knows no BOOL: such a column calls itself TINYINT
+            return True  # MySQL has no BOOL: it reports such a column as TINYINT
         if self.kind is Kind.INTEGER is other.kind:
             assert self.limit is not None and other.limit is not None
             return self.limit >= other.limit and (other.unsigned or not self.unsigned)
@@ -189,22 +189,22 @@ class FieldType:
 
     def _holds_number(self, other: FieldType) -> bool:
         if self.length is None:
-            return self.name != "FLOAT"  # a DOUBLE holds all; a column that is a FLOAT keeps 7 digits
+            return self.name != "FLOAT"  # a DOUBLE stores all of them, a FLOAT column only 7 digits
         if other.length is None:
-            # It would be rounded; but a bare DECIMAL is what the predecessor declared, and MySQL made DECIMAL(10,0).
+            # Values are rounded, but py-experimenter declared a bare DECIMAL, which MySQL made a DECIMAL(10,0).
             return other.name in ("DECIMAL", "NUMERIC")
         scale, other_scale = self.scale or 0, other.scale or 0
         return scale >= other_scale and self.length - scale >= other.length - other_scale
 
     def _holds_text(self, other: FieldType) -> bool:
-        if other.length is None:  # so many bytes may be as many characters
+        if other.length is None:  # n bytes can be n characters
             return (self.length or self.limit or 0) >= (other.limit or 0)
-        # A character may take four bytes.
+        # A character can take four bytes.
         return self.length >= other.length if self.length is not None else (self.limit or 0) >= 4 * other.length
 
 
 def _only_item(value: Any) -> Any:
-    """Return the item of an array that has one, others as they are."""
+    """Return the item of an array with one item; other values unchanged."""
     shape = getattr(value, "shape", None)
     if not isinstance(shape, tuple) or any(size != 1 for size in shape):
         return value
@@ -230,7 +230,7 @@ def _integer(field: FieldType, value: Any) -> Any:
     if not isinstance(value, (int, float, Decimal)):
         raise _refuse(value, field.kind)
     if _is_nan(value):
-        return value  # the text "nan"
+        return value  # it was the string "nan"
     if not math.isfinite(value) or value != int(value):
         raise _refuse(value, field.kind)
     assert field.limit is not None
@@ -256,7 +256,7 @@ def _real(field: FieldType, value: Any) -> float:
         except OverflowError:
             number = math.inf
         if math.isinf(number) and value != number:
-            raise _refuse(value, field.kind, " a DOUBLE can hold")
+            raise _refuse(value, field.kind, " that a DOUBLE can store")
     else:
         raise _refuse(value, field.kind)
     if field.length is not None and math.isfinite(number):
@@ -264,7 +264,7 @@ def _real(field: FieldType, value: Any) -> float:
         number = round(number, scale)
         if abs(number) >= 10 ** (field.length - scale):
             raise InvalidValueError(f"{number!r} is outside {field}")
-    return number + 0.0  # -0.0 and 0.0 are one value
+    return number + 0.0  # makes -0.0 the same value as 0.0
 
 
 def _boolean(field: FieldType, value: Any) -> bool:
@@ -287,22 +287,22 @@ def _text(field: FieldType, value: Any) -> str:
 
 def _fitting(field: FieldType, text: str) -> str:
     if "\0" in text:
-        raise _refuse(text, field.kind, " a database can hold: it contains a NUL character")
+        raise _refuse(text, field.kind, " that a database can store: it contains a NUL character")
     try:
         encoded = text.encode()
     except UnicodeEncodeError:
-        raise _refuse(text, field.kind, " a database can hold: it contains a lone surrogate") from None
+        raise _refuse(text, field.kind, " that a database can store: it contains a lone surrogate") from None
     size, most, unit = (
         (len(encoded), field.limit, "bytes") if field.length is None else (len(text), field.length, "characters")
     )
     if most is not None and size > most:
-        raise InvalidValueError(f"{shown(text)} has {size} {unit}, a {field} holds {most}; declare a longer type")
+        raise InvalidValueError(f"{shown(text)} has {size} {unit}, but {field} stores {most}; declare a longer type")
     return text
 
 
 def _json(field: FieldType, value: Any) -> Any:
     if isinstance(value, float) and math.isinf(value):
-        return math.nan  # no JSON value, as NaN is none
+        return math.nan  # like NaN, infinity has no JSON form
     text = to_json(value)
     _fitting(field, text)
     return json.loads(text)
@@ -344,7 +344,7 @@ def _binary(field: FieldType, value: Any) -> bytes:
     data = bytes(value)
     if field.limit is not None and len(data) > field.limit:
         raise InvalidValueError(
-            f"{len(data)} bytes are more than a {field} holds: {field.limit}; declare a longer type"
+            f"the value has {len(data)} bytes, but {field} stores {field.limit}; declare a longer type"
         )
     return data
 

@@ -23,7 +23,7 @@ _LONGEST_SHOWN = 60
 
 
 def unwrap(value: Any) -> Any:
-    """Return the plain Python object inside a scalar of numpy, torch or pandas; others as they are."""
+    """Return the plain Python object in a scalar or array of numpy, torch or pandas; other values unchanged."""
     if value is None or type(value) in _PLAIN:
         return value
     if isinstance(value, Enum):
@@ -35,18 +35,18 @@ def unwrap(value: Any) -> Any:
             return value.to_pydatetime(warn=False)
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         if getattr(getattr(value, "dtype", None), "kind", None) == "M":
-            value = value.astype("datetime64[us]")  # nanoseconds would come as an integer
+            value = value.astype("datetime64[us]")  # nanoseconds would become an integer
         plain = value.item()
         if type(plain) is not type(value):
             return unwrap(plain)
-        return float(plain) if type(value).__name__ == "longdouble" else str(plain)  # it is its own plain form
+        return float(plain) if type(value).__name__ == "longdouble" else str(plain)  # its item is of its own type
     if hasattr(value, "tolist") and hasattr(value, "shape"):
         return value.tolist()
     return value
 
 
 def shown(value: Any) -> str:
-    """Return the representation of a value for a message, shortened where it is long."""
+    """Return the representation of a value for a message, shortened if it is long."""
     try:
         text = repr(value)
     except Exception:  # the user's own __repr__ may raise, and deep nesting exhausts the stack

@@ -1,7 +1,7 @@
-"""Configuration files -> one frozen, validated `ExperimentConfig`; whatever is wrong raises, with its place.
+"""Configuration files: read, checked and turned into a frozen `ExperimentConfig`; errors name file, line and key.
 
-The walk of a file: `document` (read it; `yaml_file` or `ini_file` -> plain data with line numbers) -> `interpolation`
-(``${...}``) -> `schema` (which keys and types there are) -> `build` (names, domains, credentials -> the `model`).
+`document` reads a file into plain data with line numbers (by `yaml_file` or `ini_file`), `interpolation` resolves
+``${...}``, `schema` checks keys and types, and `build` checks names, domains and credentials and makes the `model`.
 """
 
 from pyexperimenter.config.load import json_schema, load_config

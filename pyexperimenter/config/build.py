@@ -1,4 +1,4 @@
-"""A document -> the checked `ExperimentConfig`."""
+"""Check a document and turn it into an `ExperimentConfig`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _TABLE: KeyPath = (_ROOT, "Database", "table")
 
 @dataclass(frozen=True)
 class Overrides:
-    """What the caller sets instead of what the file says; None leaves it to the file."""
+    """Settings of the caller that take precedence over the file; None leaves them to the file."""
 
     table_name: str | None = None
     database_name: str | None = None
@@ -47,12 +47,12 @@ class Overrides:
 def build_config(
     document: Document, credentials_path: str | PathLike[str] | None, overrides: Overrides
 ) -> ExperimentConfig:
-    """Check a document and return what it configures.
+    """Return the configuration in a document.
 
     Raises
     ------
     InvalidConfigError
-        If something in it is wrong; the message starts with file, line and key path.
+        If something in it is wrong. The message starts with file, line and key path.
     """
     with _located(document):
         experiment = _validated(document)
@@ -112,11 +112,11 @@ def _table(table: schema.Table, name: str | None) -> TableConfig:
 
 
 def _logtables(experiment: schema.Experiment) -> dict[str, dict[str, FieldType]]:
-    """Return the logtables: of the section Database, as the predecessor has them, or of the one around it."""
+    """Return the logtables: from the section Database, as in py-experimenter, or from the section around it."""
     inner, outer = experiment.database.logtables, experiment.logtables
     if inner and outer:
         raise DuplicateKeyError(
-            "logtables stand here and in the section Database; put them into one", (_ROOT, "logtables")
+            "there are logtables here and in the section Database; put them in one place", (_ROOT, "logtables")
         )
     with within(_ROOT, *(["logtables"] if outer else ["Database", "logtables"])):
         names.check_logtables((inner or outer).items())
@@ -127,7 +127,7 @@ def _execution(section: schema.Execution) -> ExecutionConfig:
     if section.lease <= section.heartbeat:
         raise InvalidTypeError(
             f"lease is {section.lease:g} s and heartbeat {section.heartbeat:g} s, so every worker would soon count as "
-            "dead; let the lease be a few heartbeats long",
+            "dead; make the lease several heartbeats long",
             (_ROOT, "Execution", "lease" if "lease" in section.model_fields_set else "heartbeat"),
         )
     return ExecutionConfig(**dict(section))
@@ -136,7 +136,7 @@ def _execution(section: schema.Execution) -> ExecutionConfig:
 def _use_ssh_tunnel(section: schema.Database, override: bool | None) -> bool:
     if section.use_ssh is not None and section.use_ssh_tunnel is not None:
         path = (_ROOT, "Database", "use_ssh")
-        raise DuplicateKeyError("use_ssh is the older name of use_ssh_tunnel; delete one of the two", path)
+        raise DuplicateKeyError("use_ssh is the old name of use_ssh_tunnel; delete one of the two", path)
     if section.use_ssh is not None:
         # Level 5 is the caller of PyExperimenter(...).
         warnings.warn("use_ssh is deprecated; write use_ssh_tunnel instead", DeprecationWarning, stacklevel=5)
@@ -151,7 +151,7 @@ def _database(
     name: str | None,
     use_ssh_tunnel: bool,
 ) -> DatabaseConfig:
-    # SQLite needs no credentials, so a file that happens to be there, broken or not, is not looked at.
+    # SQLite needs no credentials, so a credential file is ignored, even if it is broken.
     port = schema.PORTS.get(section.provider)
     if port is None:
         return DatabaseConfig(section.provider, _sqlite_file(name or section.database))

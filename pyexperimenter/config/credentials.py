@@ -1,6 +1,6 @@
-"""Who asks the server, and the way to it: from the credential file and the environment.
+"""User, password and address of the server, from the credential file and the environment.
 
-No message here shows a value or an unknown key of the file: either may be (part of) a password.
+No message here quotes a value or an unknown key of the file: either may be (part of) a password.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SecretText = InstanceOf[Secret]
 
 
 class User(Section):
-    """The database's user."""
+    """The user of the database."""
 
     user: str | None = None
     password: SecretText | None = None
@@ -46,7 +46,7 @@ class User(Section):
 
 
 class Tls(Section):
-    """Encryption of the connection."""
+    """The encryption of the connection."""
 
     ca: str | None = None
     cert: str | None = None
@@ -55,7 +55,7 @@ class Tls(Section):
 
 
 class Standard(Section):
-    """The way to the server."""
+    """The address of the server."""
 
     server: str | None = None
     port: Port | None = None
@@ -64,7 +64,7 @@ class Standard(Section):
 
 
 class Ssh(Section):
-    """The way through an SSH server; only looked at if it is used."""
+    """The SSH server in front of the database; ignored without a tunnel."""
 
     server: str | None = None
     address: str
@@ -82,19 +82,19 @@ class Ssh(Section):
 
 
 def _if_used(value: Any, info: ValidationInfo) -> Any:
-    # Templates of the predecessor hold placeholders here, which must not disturb who has no tunnel.
+    # Templates from py-experimenter have placeholders here, which must not matter without a tunnel.
     return value if info.context else None
 
 
 class Connection(Section):
-    """Both ways."""
+    """How to reach the server: directly, or through SSH."""
 
     standard: Standard = Field({}, alias="Standard", validate_default=True)
     ssh: Annotated[Ssh | None, BeforeValidator(_if_used)] = Field(None, alias="Ssh")
 
 
 class CredentialsSection(Section):
-    """All that the file tells."""
+    """The content of the credential file."""
 
     database: User = Field({}, alias="Database", validate_default=True)
     connection: Connection = Field({}, alias="Connection", validate_default=True)
@@ -107,12 +107,12 @@ class CredentialsFile(Section):
 
 
 def credentials_of(path: str | PathLike[str] | None, use_ssh_tunnel: bool, port: int) -> Credentials:
-    """Read the credential file, if there is one, and what the environment overrides; `port` is the default.
+    """Read the credential file, if it exists, and apply the environment variables; `port` is the default.
 
     Raises
     ------
     InvalidCredentialsError
-        If both together do not tell how to reach the database; no secret is in the message.
+        If both together do not say how to reach the database. The message contains no secret.
     """
     file_exists = path is not None and Path(path).exists()
     credentials = Credentials(port=port)
@@ -121,14 +121,14 @@ def credentials_of(path: str | PathLike[str] | None, use_ssh_tunnel: bool, port:
     credentials = _overridden(credentials, _from_environment())
     if credentials.user is None:
         raise InvalidCredentialsError(
-            f"no user for the database server: {_searched(path)}. Either write there\n"
+            f"no user for the database server: {_searched(path)}. Either write to that file\n"
             "    CREDENTIALS: {Database: {user: ..., password: ...}, Connection: {Standard: {server: ...}}}\n"
             f"or set the environment variables {_PREFIX}USER, {_PREFIX}PASSWORD and {_PREFIX}HOST",
             ("CREDENTIALS", "Database", "user"),
         )
     if use_ssh_tunnel and credentials.ssh is None:
         raise InvalidCredentialsError(
-            f"no SSH server for the tunnel: {_searched(path)}. Either write there\n"
+            f"no SSH server for the tunnel: {_searched(path)}. Either write to that file\n"
             "    CREDENTIALS: {Connection: {Ssh: {address: ..., server: ...}}}\n"
             "or set use_ssh_tunnel to false",
             ("CREDENTIALS", "Connection", "Ssh"),
@@ -140,7 +140,7 @@ def _searched(path: str | PathLike[str] | None) -> str:
     if path is None:
         return "no credential file was given"
     where = os.path.abspath(path)
-    return f"{where} names none" if os.path.exists(path) else f"there is no credential file {where}"
+    return f"{where} names none" if os.path.exists(path) else f"the credential file {where} does not exist"
 
 
 # The file
@@ -149,7 +149,7 @@ def _searched(path: str | PathLike[str] | None) -> str:
 def _from_file(path: Path, use_ssh_tunnel: bool, port: int) -> Credentials:
     outcome = _read_credentials(path, use_ssh_tunnel, port)
     if isinstance(outcome, InvalidCredentialsError):
-        # Raised here and not where it was found, so that no error with values of the file in it comes along.
+        # Raised here, outside of any `except`, so that no error that contains values of the file is its context.
         raise outcome
     return outcome
 
@@ -172,24 +172,25 @@ def _read_credentials(path: Path, use_ssh_tunnel: bool, port: int) -> Credential
 
 
 def _read(path: Path) -> Document:
-    """Return the file's content with its passwords hidden; `text` stays empty for the same reason."""
+    """Return the content of the file with its passwords hidden; `text` stays empty for the same reason."""
     _warn_if_others_may_read(path)
     try:
         document = parsed(path.read_bytes(), path, credentials=True)
     except FileProblem as problem:
         if problem.kind is UnknownKeyError:
-            raise  # its text names no key
+            raise  # its message quotes no key
         if problem.kind is DuplicateKeyError:
-            raise FileProblem("a key stands twice in one section; delete one", problem.line) from None
+            raise FileProblem("a key appears twice in a section; delete one", problem.line) from None
         raise FileProblem(
-            "this is neither YAML nor INI (what stands there is not shown); quote a value with special characters",
+            "this is neither YAML nor INI (the line may be secret and is not shown); "
+            "put quotes around values with special characters",
             problem.line,
         ) from None
     try:
         data = interpolate(document.data, ENVIRONMENT)
     except InvalidConfigError as error:
         raise FileProblem(
-            "a '${...}' cannot be resolved; set the environment variable, or write \\${ where a literal ${ is meant",
+            "a '${...}' cannot be resolved; set the environment variable, or write \\${ for a literal ${",
             document.lines.of(error.path) or 1,
         ) from None
     return Document(document.source, "", _hidden(data), document.lines)
@@ -201,7 +202,7 @@ def _warn_if_others_may_read(path: Path) -> None:
     if os.name == "posix" and mode & 0o077 and where not in _warned_of:
         _warned_of.add(where)
         _LOGGER.warning(
-            "%s: other users of this machine may read your passwords (%s); run: chmod 600 %s",
+            "%s: other users of this machine can read your passwords (%s); run: chmod 600 %s",
             path,
             stat.filemode(mode),
             shlex.quote(str(path)),
@@ -209,7 +210,7 @@ def _warn_if_others_may_read(path: Path) -> None:
 
 
 def _hidden(data: Any) -> Any:
-    """Wrap passwords, wherever they stand, before anything else looks at them."""
+    """Wrap all passwords before anything else sees them."""
     if isinstance(data, Mapping):
         return {
             key: Secret(value) if isinstance(value, str) and str(key).lower() in _SECRET_KEYS else _hidden(value)
@@ -221,7 +222,7 @@ def _hidden(data: Any) -> Any:
 def _credentials(section: CredentialsSection, port: int) -> Credentials:
     user, standard, ssh = section.database, section.connection.standard, section.connection.ssh
     if user.password is not None and user.password_command is not None:
-        raise InvalidConfigError("there is a password, too; keep one of the two", (*_USER, "password_command"))
+        raise InvalidConfigError("there is also a password; keep one of the two", (*_USER, "password_command"))
     return Credentials(
         user=user.user,
         password=user.password,
@@ -236,7 +237,7 @@ def _credentials(section: CredentialsSection, port: int) -> Credentials:
 
 def _tls(section: Tls) -> TlsConfig:
     if (section.cert is None) != (section.key is None):
-        raise InvalidConfigError("cert and key belong together; give both or none", (*_STANDARD, "tls"))
+        raise InvalidConfigError("cert and key belong together; give both or neither", (*_STANDARD, "tls"))
     return TlsConfig(section.ca, section.cert, section.key, section.verify)
 
 
@@ -251,7 +252,7 @@ def _ssh(section: Ssh, port: int) -> SshConfig:
         remote_port=section.remote_port or port,
         **_given(
             port=section.port,
-            # `server` is the database's host as the SSH server sees it.
+            # `server` is the host of the database as seen from the SSH server.
             remote_address=section.remote_address or section.server,
             local_address=section.local_address,
         ),
@@ -259,7 +260,7 @@ def _ssh(section: Ssh, port: int) -> SshConfig:
 
 
 def _given(**values: Any) -> dict[str, Any]:
-    """Return what is set; for the rest, the defaults of the model hold."""
+    """Return the values that are set; the model has defaults for the others."""
     return {key: value for key, value in values.items() if value is not None}
 
 
@@ -267,14 +268,14 @@ def _given(**values: Any) -> dict[str, Any]:
 
 
 def _from_environment() -> dict[str, Any]:
-    """Return what ``PYEXPERIMENTER_DB_...`` says; an empty variable says nothing."""
+    """Return the settings in the variables ``PYEXPERIMENTER_DB_...``; empty variables do not count."""
     names = ("user", "password", "host", "port")
     settings = _given(**_hidden({name: os.environ.get(f"{_PREFIX}{name.upper()}") or None for name in names}))
     return settings | ({"port": _port(settings["port"])} if "port" in settings else {})
 
 
 def _overridden(credentials: Credentials, settings: Mapping[str, Any]) -> Credentials:
-    """Return the credentials with these settings instead."""
+    """Return the credentials, with these settings in place of their own."""
     changes = dict(settings)
     if "password" in settings:
         changes["password_command"] = None
@@ -282,11 +283,13 @@ def _overridden(credentials: Credentials, settings: Mapping[str, Any]) -> Creden
         address = _given(remote_address=settings.get("host"), remote_port=settings.get("port"))
         changes["ssh"] = replace(credentials.ssh, **address)
     if "host" in settings:
-        changes["unix_socket"] = None  # the socket of the file leads to another server
+        changes["unix_socket"] = None  # the socket in the file belongs to another server
     return replace(credentials, **changes)
 
 
 def _port(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise InvalidCredentialsError(f"the environment variable {_PREFIX}PORT is no port; give a number up to 65535")
+        raise InvalidCredentialsError(
+            f"the environment variable {_PREFIX}PORT is not a port; give a number from 1 to 65535"
+        )
     return int(text)

@@ -1,4 +1,4 @@
-"""A configuration as read: plain data, and the line on which each key stands."""
+"""A configuration as read from its file: plain data, and the line of each key."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Document:
     Attributes
     ----------
     source : str
-        Path of the file as given, or ``<dict>``.
+        Path of the file, as given, or ``<dict>``.
     text : str
-        The file's text, or the dict as JSON.
+        The text of the file, or the dict as JSON.
     data : Any
         Nested dicts, lists and scalars.
     lines : Lines
-        Where each of them stands; empty for a dict.
+        The line of each key; empty for a dict.
     """
 
     source: str
@@ -40,27 +40,29 @@ class Document:
     lines: Lines = field(default_factory=Lines)
 
     def locate(self, error: InvalidConfigError) -> InvalidConfigError:
-        """Return the same error with file, line and key path before its message."""
+        """Return the same error with file, line and key path in front of its message."""
         line = self.lines.of(error.path)
         parts = [self.source if line is None else f"{self.source}:{line}", dotted(error.path), str(error)]
         return type(error)(": ".join(part for part in parts if part), error.path)
 
     def first(self, errors: Sequence[InvalidConfigError]) -> InvalidConfigError:
-        """Return the error that stands first in the file, with the number of the others."""
+        """Return the error that comes first in the file; its message says how many more there are."""
         first = min(errors, key=lambda error: self.lines.of(error.path) or 0)
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         return type(first)(f"{first}{more}", first.path)
 
 
 def document_of(source: str | PathLike[str] | Mapping[str, Any]) -> Document:
-    """Read a configuration file, or take a dict.
+    """Read a configuration from a file or a dict.
 
     Raises
     ------
     NoConfigFileError
-        If there is no such file.
+        If the file does not exist.
+    ConfigError
+        If it cannot be read.
     InvalidConfigError
-        If it is neither YAML nor INI, or holds a key twice.
+        If it is neither YAML nor INI, or contains a key twice.
     """
     if isinstance(source, Mapping):
         return Document("<dict>", json.dumps(source, default=str), source)
@@ -70,7 +72,7 @@ def document_of(source: str | PathLike[str] | Mapping[str, Any]) -> Document:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise NoConfigFileError(
             f"{os.path.abspath(path)}: there is no such configuration file; give the path of a YAML or INI file "
-            f"(relative paths start in the working directory)"
+            f"(relative paths start at the working directory)"
         ) from None
     except OSError as error:
         raise ConfigError(f"{os.path.abspath(path)}: the file cannot be read: {error.strerror}") from error
@@ -83,16 +85,16 @@ def document_of(source: str | PathLike[str] | Mapping[str, Any]) -> Document:
 
 
 def parsed(content: bytes, path: Path, credentials: bool = False) -> Document:
-    """Parse a file's content.
+    """Parse the content of a file.
 
     Parameters
     ----------
     content : bytes
-        What stands in the file.
+        The bytes of the file.
     path : Path
-        Its name, which may tell the format.
+        Its path, whose suffix may decide the format.
     credentials : bool
-        Read a credential file: scalars stay the texts they are, so that the password 0123 is not a number.
+        Read a credential file: scalars stay strings, so that the password 0123 does not become a number.
 
     Raises
     ------
@@ -103,7 +105,7 @@ def parsed(content: bytes, path: Path, credentials: bool = False) -> Document:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise FileProblem("this is no text in UTF-8; save the file as UTF-8", line) from None
+        raise FileProblem("this is not UTF-8 text; save the file as UTF-8", line) from None
     if _is_ini(text, path):
         data, lines = (ini_file.read_credentials if credentials else ini_file.read)(text)
     else:

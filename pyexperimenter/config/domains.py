@@ -1,4 +1,4 @@
-"""What the section ``table`` says about values -> the grid. Paths of errors start at that section."""
+"""The values in the section ``table`` as a grid. The paths of errors are relative to that section."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from pyexperimenter.config.messages import unknown, within
+from pyexperimenter.config.messages import nearest, within
 from pyexperimenter.config.model import Requirement
 from pyexperimenter.config.schema import Keyfield, Sampled, Spaced, Stepped, Table
 from pyexperimenter.exceptions import (
@@ -19,19 +19,20 @@ from pyexperimenter.exceptions import (
 from pyexperimenter.fieldtypes import FieldType, Kind
 from pyexperimenter.grid import Domain, Grid, Lazy, sampled, spaced, stepped
 
-# A log range of integers at least doubles or halves ... or is so short that it is simply looked through.
+# If n integers have a constant ratio p/q, the first is divisible by q**(n - 1) and the last by p**(n - 1), so there
+# cannot be more of 64 bits.
 _LONGEST_LOG_RANGE_OF_INTEGERS = 64
 
 
 def grid_of(table: Table) -> Grid | None:
     """Return the grid of a table; None if no keyfield has values and no row is included.
 
-    A keyfield without values is NULL in every row of the grid, but `include` may set it.
+    A keyfield without values is NULL in all rows of the grid except those of `include` that set it.
 
     Raises
     ------
     InvalidConfigError
-        If values do not fit the keyfield's type, make no domain, or contradict each other.
+        If values do not fit the keyfield's type, are not a valid domain, or contradict each other.
     """
     fields = {name: table.keyfield(name) for name in table.keyfields}
     has_values = any("values" in field.model_fields_set for field in fields.values())
@@ -39,7 +40,7 @@ def grid_of(table: Table) -> Grid | None:
         for key in ("exclude", "zip"):
             if getattr(table, key):
                 raise InvalidValuesInConfiguration(
-                    "no keyfield has values, so there is no grid; give some values", (key,)
+                    "no keyfield has values, so the table has no grid; add 'values' to a keyfield", (key,)
                 )
         return None
     types = {name: field.type for name, field in fields.items()}
@@ -47,7 +48,7 @@ def grid_of(table: Table) -> Grid | None:
     exclude = [_condition(condition, types, "exclude", i) for i, condition in enumerate(table.exclude)]
     include = [_row(row, types, "include", i) for i, row in enumerate(table.include)]
     if not has_values:
-        # Nothing to cross: leave out the one row of NULLs that the grid would have.
+        # There is nothing to cross; the grid would consist of one row of NULLs.
         exclude.append({next(iter(types)): [None]})
     for index, names in enumerate(table.zip):
         _check_known(names, types, "zip", index)
@@ -55,12 +56,12 @@ def grid_of(table: Table) -> Grid | None:
 
 
 def requirements_of(table: Table) -> list[Requirement]:
-    """Return what experiments need.
+    """Return the resources that experiments need.
 
     Raises
     ------
     InvalidConfigError
-        If a condition names no keyfield, or a value does not fit.
+        If a condition names an unknown keyfield, or a value does not fit.
     """
     types = {name: table.keyfield(name).type for name in table.keyfields}
     return [
@@ -74,14 +75,14 @@ def _domain(name: str, field: Keyfield, types: Mapping[str, FieldType]) -> Domai
     with within("keyfields", name):
         if "values" not in field.model_fields_set:
             if when is not None:
-                raise InvalidValuesInConfiguration("it has a condition, but no values; give it 'values'", ("when",))
+                raise InvalidValuesInConfiguration("it has a condition but no values; add 'values'", ("when",))
             return Domain([None])
         with within("values"):
             return Domain(_values(field.type, field.values), when)
 
 
 def _values(field: FieldType, values: Any) -> Sequence[Any]:
-    """Return the values of a domain as its type has them. Ranges stay ranges, however long they are."""
+    """Return the values of a domain, converted to its type. Ranges stay lazy, however long they are."""
     if isinstance(values, Stepped):
         return _as_type(field, _stepped(field, values))
     if isinstance(values, Spaced):
@@ -89,11 +90,13 @@ def _values(field: FieldType, values: Any) -> Sequence[Any]:
     if isinstance(values, Sampled):
         return _sampled(field, values)
     if values is None:
-        raise EmptyDomainError("there is no value; give some, [null] for NULL, or drop the key to fill by rows only")
+        raise EmptyDomainError(
+            "the values are missing; add some, write [null] for NULL, or remove the key to fill from rows only"
+        )
     if not isinstance(values, list):
         return [_coerce(field, values)]
     if not values:
-        raise EmptyDomainError("the list is empty; give at least one value, or drop the key to fill by rows only")
+        raise EmptyDomainError("the list is empty; add at least one value, or remove the key to fill from rows only")
     return [_coerce(field, value, index) for index, value in enumerate(values)]
 
 
@@ -104,7 +107,7 @@ def _stepped(field: FieldType, values: Stepped) -> Sequence[Any]:
     elif field.kind is Kind.REAL:
         for key in ("start", "step"):
             if field.coerce(numbers[key]) != numbers[key]:
-                raise InvalidRangeError(f"{numbers[key]!r} has more digits than {field} keeps; declare DOUBLE", (key,))
+                raise InvalidRangeError(f"{numbers[key]!r} has more digits than {field} stores; declare DOUBLE", (key,))
         numbers = {key: float(number) for key, number in numbers.items()}
     return stepped(**numbers, inclusive=values.inclusive)
 
@@ -118,8 +121,8 @@ def _spaced(field: FieldType, values: Spaced) -> Sequence[Any]:
         step, rest = divmod(stop - start, values.num - 1)
         if rest:
             raise InvalidRangeError(
-                f"{values.num} values from {start} to {stop} are no integers, but the type is {field}; "
-                "change num, or declare DOUBLE"
+                f"{values.num} evenly spaced values from {start} to {stop} are not all integers, but the type is "
+                f"{field}; change num, or declare DOUBLE"
             )
         return stepped(start, stop, step, inclusive=True)
     if values.num > _LONGEST_LOG_RANGE_OF_INTEGERS:
@@ -130,7 +133,7 @@ def _spaced(field: FieldType, values: Spaced) -> Sequence[Any]:
 def _sampled(field: FieldType, values: Sampled) -> Sequence[Any]:
     if field.kind is Kind.INTEGER and values.sample != "integers":
         raise InvalidValuesInConfiguration(
-            f"a {values.sample} sample has fractions, but the type is {field}; use 'integers' or declare DOUBLE",
+            f"a {values.sample} sample contains fractions, but the type is {field}; use 'integers', or declare DOUBLE",
             ("sample",),
         )
     given = values.model_fields_set & {"low", "high", "mean", "std"}
@@ -139,7 +142,7 @@ def _sampled(field: FieldType, values: Sampled) -> Sequence[Any]:
 
 
 def _as_type(field: FieldType, numbers: Sequence[Any]) -> Sequence[Any]:
-    """Return the numbers as values of the field's type; only the ends are looked at."""
+    """Return the numbers as values of the field's type; only the first and the last are checked."""
     for end in (0, -1) if len(numbers) else ():
         _coerce(field, numbers[end])
     if field.kind is Kind.INTEGER or (field.kind is Kind.REAL and field.length is None):
@@ -154,7 +157,7 @@ def _coerced_item(field: FieldType, numbers: Sequence[Any], index: int) -> Any:
 def _whole(field: FieldType, number: float, key: str) -> int:
     if number != number or number in (float("inf"), float("-inf")) or int(number) != number:
         raise InvalidRangeError(
-            f"{key} is {number!r}, but the type is {field}; give a whole number, or declare DOUBLE", (key,)
+            f"{key} is {number!r}, but the type is {field}; give an integer, or declare DOUBLE", (key,)
         )
     return int(number)
 
@@ -162,7 +165,7 @@ def _whole(field: FieldType, number: float, key: str) -> int:
 def _condition(
     condition: Mapping[str, Any], types: Mapping[str, FieldType], *path: str | int
 ) -> dict[str, Sequence[Any]]:
-    """Return a condition with its values as lists and in the types of the keyfields that it names."""
+    """Return a condition with its values as lists, converted to the types of their keyfields."""
     _check_known(condition, types, *path)
     result: dict[str, Sequence[Any]] = {}
     for name, allowed in condition.items():
@@ -186,17 +189,18 @@ def _row(row: Mapping[str, Any], types: Mapping[str, FieldType], *path: str | in
 def _check_known(names: Iterable[str], types: Mapping[str, FieldType], *path: str | int) -> None:
     for name in names:
         if name not in types:
-            raise UnknownKeyError(unknown("keyfield", name, types), (*path, name) if path[0] != "zip" else path)
+            message = f"{name!r} is not a keyfield{nearest(name, types)} (choose from {', '.join(types)})"
+            raise UnknownKeyError(message, (*path, name) if path[0] != "zip" else path)
 
 
 def _coerce(field: FieldType, value: Any, *path: int) -> Any:
     if field.kind is Kind.TEXT and isinstance(value, bool):
-        # YAML reads no, off and yes as these, which is hardly what was meant.
-        raise InvalidValuesInConfiguration(f"{value} is not a text; quote it if a text is meant", path)
+        # YAML reads no, off and yes as booleans, which is hardly what is meant here.
+        raise InvalidValuesInConfiguration(f"{value} is not a string; quote it", path)
     try:
         result = field.coerce(value)
     except InvalidValueError as error:
         raise InvalidValuesInConfiguration(f"{error} (the keyfield's type is {field})", path) from error
     if result != result:
-        raise InvalidValuesInConfiguration("NaN is no value of a keyfield; write null for NULL", path)
+        raise InvalidValuesInConfiguration("NaN cannot be the value of a keyfield; write null for NULL", path)
     return result

@@ -1,7 +1,7 @@
-"""The predecessor's INI files (v1.0 to v1.3) -> the same plain data as the YAML, and the line of every key.
+"""INI files of py-experimenter 1.0 to 1.3, read into the same plain data as YAML, with the line of each key.
 
-Values are comma-separated texts; what they become, the declared types tell later. ``%(option)s`` stands for another
-option of the section and ``%%`` for a percent sign, as in the predecessor.
+Values are comma-separated strings, which are converted later to the declared types. As in py-experimenter,
+``%(option)s`` is replaced by another option of the section, and ``%%`` is a percent sign.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _DEFAULT_TYPE = "VARCHAR(255)"
 _ROOT = "PY_EXPERIMENTER"
 _DATABASE: KeyPath = (_ROOT, "Database")
 _TABLE: KeyPath = (*_DATABASE, "table")
-# Option -> where it is in the YAML. The others are lists of columns, or values of a keyfield or logtable.
+# Option -> its path in the YAML. All others are lists of columns, values of a keyfield or columns of a logtable.
 _OPTIONS: dict[str, KeyPath] = {
     "provider": (*_DATABASE, "provider"),
     "database": (*_DATABASE, "database"),
@@ -80,12 +80,12 @@ def read(text: str) -> tuple[dict[str, Any], Lines]:
     Raises
     ------
     FileProblem
-        If it is not INI, or an option is not known, stands twice or lacks another one.
+        If it is not INI, or if an option is unknown, appears twice or needs another one that is missing.
     """
     result = _Result()
     sections = _sections(text)
     if not any(section.name.lower() == _ROOT.lower() for section in sections):
-        raise FileProblem(f"the section [{_ROOT}] is missing; begin with it", 1, kind=MissingKeyError)
+        raise FileProblem(f"the section [{_ROOT}] is missing; start with it", 1, kind=MissingKeyError)
     for section in sections:
         kind = section.name.lower()
         if kind == "py_experimenter":
@@ -106,45 +106,45 @@ def read(text: str) -> tuple[dict[str, Any], Lines]:
 
 
 def read_credentials(text: str) -> tuple[dict[str, Any], Lines]:
-    """Parse a credential file: ``[CREDENTIALS]`` with host, user, password and perhaps port.
+    """Parse a credential file: ``[CREDENTIALS]`` with host, user, password and optionally more.
 
     Raises
     ------
     FileProblem
-        If it is not INI, or an option is not known or stands twice.
+        If it is not INI, or if an option is unknown or appears twice.
     """
     result = _Result()
     for section in _sections(text):
         if section.name.lower() != "credentials":
-            raise FileProblem("unknown section; write all into [CREDENTIALS]", section.line, kind=UnknownKeyError)
+            raise FileProblem("unknown section; put everything in [CREDENTIALS]", section.line, kind=UnknownKeyError)
         result.section(("CREDENTIALS",), section.line)
         for key, option in section.options.items():
             if key not in _CREDENTIALS:
-                # Not named in the message, since a password may have got there.
+                # The message does not quote the option, since it may be a misplaced password.
                 hint = nearest(key, _CREDENTIALS)
-                text = f"unknown option{hint} (known here: {', '.join(_CREDENTIALS)})"
+                text = f"unknown option{hint} (choose from {', '.join(_CREDENTIALS)})"
                 raise FileProblem(text, option.line, kind=UnknownKeyError)
             result.set(_CREDENTIALS[key], option.value, option.line)
     return result.data, result.lines
 
 
 class _Result:
-    """The plain data as it grows."""
+    """The plain data read so far."""
 
     def __init__(self) -> None:
         self.data: dict[str, Any] = {}
         self.lines = Lines()
 
     def section(self, path: KeyPath, line: int) -> None:
-        """Make a section, if it is not there yet."""
+        """Add a section, unless it exists."""
         self._at(path)
         self.lines[path] = line
 
     def set(self, path: KeyPath, value: Any, line: int) -> None:
-        """Set what is not set yet, making the sections around it."""
+        """Set a value that is not set yet, adding the sections around it."""
         section = self._at(path[:-1])
         if path[-1] in section:
-            raise FileProblem("this is given twice; delete one", line, kind=DuplicateKeyError, path=path)
+            raise FileProblem("this appears twice; delete one", line, kind=DuplicateKeyError, path=path)
         section[path[-1]] = value
         self.lines[path] = line
 
@@ -183,7 +183,7 @@ def _read_experiment(section: _Options, result: _Result) -> None:
 
 
 def _read_keyfields(section: _Options, result: _Result) -> Iterator[str]:
-    """Set the keyfields; yield the names of the options with their values."""
+    """Set the keyfields; yield the names of the options that hold their values."""
     option = section["keyfields"]
     path = (*_TABLE, "keyfields")
     result.section(path, option.line)
@@ -196,7 +196,7 @@ def _read_keyfields(section: _Options, result: _Result) -> Iterator[str]:
 
 
 def _read_logtables(section: _Options, result: _Result) -> Iterator[str]:
-    """Set the logtables; yield the names of the options with their columns."""
+    """Set the logtables; yield the names of the options that hold their columns."""
     option = section["logtables"]
     path = (*_DATABASE, "logtables")
     result.section(path, option.line)
@@ -209,9 +209,9 @@ def _read_logtables(section: _Options, result: _Result) -> Iterator[str]:
         elif _field_type(columns) is not None:
             result.set((*path, name), {name: _sql_type(columns)}, option.line)
         else:
-            missing = f"there is no line '{columns} = ...'" if colon else "its columns are not given"
+            missing = f"the line '{columns} = ...' is missing" if colon else "its columns are missing"
             raise FileProblem(
-                f"{missing}; write {name}:<an SQL type>, or {name}:<name> and a line '<name> = column:type, ...'",
+                f"{missing}; write {name}:<SQL type>, or {name}:<name> and a line '<name> = column:type, ...'",
                 option.line,
                 kind=MissingLogTableError,
                 path=(*path, name),
@@ -219,19 +219,19 @@ def _read_logtables(section: _Options, result: _Result) -> Iterator[str]:
 
 
 def _columns(option: _Option, path: KeyPath) -> list[tuple[str, str]]:
-    """Read ``a, b:int, c:DECIMAL(10,2)`` as names and SQL types."""
+    """Parse ``a, b:int, c:DECIMAL(10,2)`` into names and SQL types."""
     columns: dict[str, str] = {}
     for entry in _split(option.value):
         name, colon, declaration = (part.strip() for part in entry.partition(":"))
         if name in columns:
-            text = "this column stands twice; delete or rename one"
+            text = "this column appears twice; delete or rename one"
             raise FileProblem(text, option.line, kind=DuplicateKeyError, path=(*path, name))
         columns[name] = _sql_type(declaration) if colon else _DEFAULT_TYPE
     return list(columns.items())
 
 
 def _split(text: str) -> list[str]:
-    """Split at the commas that are not within parentheses; what is empty falls away."""
+    """Split at the commas outside of parentheses, and drop empty parts."""
     return [part.strip() for part in re.split(r",(?![^(]*\))", text) if part.strip()]
 
 
@@ -247,7 +247,7 @@ def _field_type(declaration: str) -> FieldType | None:
 
 
 def _values(declaration: str, option: _Option, path: KeyPath) -> Any:
-    """Read ``1, 2, 5:9`` as a list, and a single range as a range; only numbers have ranges."""
+    """Parse ``1, 2, 5:9`` into a list, and a single range into a range. Only numbers have ranges."""
     items = [item.strip() for item in option.value.split(",")]
     if items[-1] == "":
         items.pop()
@@ -265,7 +265,7 @@ def _values(declaration: str, option: _Option, path: KeyPath) -> Any:
 
 
 def _expanded(parts: Sequence[str], line: int, path: KeyPath) -> Sequence[Any]:
-    """Return the numbers of a range that stands among other values."""
+    """Return the numbers of a range in a list with other values."""
     whole = all(re.fullmatch(r"[-+]?\d+", part) for part in parts)
     start, stop, step = (int(part) if whole else float(part) for part in parts)
     try:
@@ -275,7 +275,7 @@ def _expanded(parts: Sequence[str], line: int, path: KeyPath) -> Sequence[Any]:
 
 
 def _scalar(text: str) -> Any:
-    """Read true, false, none and numbers as what they are; the rest as text."""
+    """Parse true, false, none and numbers; leave everything else a string."""
     word = {"true": True, "false": False, "none": None}.get(text.lower(), text)
     if word is not text:
         return word
@@ -291,7 +291,7 @@ def _scalar(text: str) -> Any:
 
 
 def _sections(text: str) -> list[_Section]:
-    """Parse sections and options, with their lines."""
+    """Parse sections and options, and note their lines."""
     sections: list[_Section] = []
     option: _Option | None = None
     for number, raw in enumerate(text.splitlines(), start=1):
@@ -303,7 +303,7 @@ def _sections(text: str) -> list[_Section]:
         elif header := _SECTION.fullmatch(line):
             name, option = header[1].strip(), None
             if any(section.name.lower() == name.lower() for section in sections):
-                raise FileProblem(f"the section [{name}] stands twice; merge them", number, kind=DuplicateKeyError)
+                raise FileProblem(f"the section [{name}] appears twice; merge them", number, kind=DuplicateKeyError)
             sections.append(_Section(name, number, {}))
         else:
             option = _option(line, number, sections[-1].options if sections else None)
@@ -317,11 +317,11 @@ def _option(line: str, number: int, section: _Options | None) -> _Option:
     if match is None or not match[1]:
         raise FileProblem("this is neither a [section] nor 'option = value' nor a # comment", number)
     if section is None:
-        raise FileProblem(f"there is no section yet; begin with [{_ROOT}]", number)
+        raise FileProblem(f"this is outside of any section; start with [{_ROOT}]", number)
     option = _Option(match[1].strip(), match[2].strip(), number)
     first = section.setdefault(option.name.lower(), option)
     if first is not option:
-        text = f"the option stands twice, first on line {first.line}; delete one"
+        text = f"the option appears twice, first on line {first.line}; delete one"
         raise FileProblem(text, number, kind=DuplicateKeyError, path=(option.name,))
     return option
 

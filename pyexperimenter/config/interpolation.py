@@ -1,13 +1,13 @@
-r"""``${...}`` in the texts of a configuration.
+r"""``${...}`` in the strings of a configuration.
 
-=================================== ==========================================================================
+=================================== ==============================================================================
 ``${VARIABLE}``                     an environment variable
-``${oc.env:VARIABLE}``              the same, as OmegaConf writes it
-``${oc.env:VARIABLE,default}``      the default where the variable is not set
-``${PY_EXPERIMENTER.Custom.path}``  another key of the file, from the root on; as the whole text it keeps its type
-``${.other}``, ``${..other}``       a key beside this one, or one section further out
+``${oc.env:VARIABLE}``              the same, in OmegaConf's notation
+``${oc.env:VARIABLE,default}``      with a default for when the variable is not set
+``${PY_EXPERIMENTER.Custom.path}``  another key of the file, by its full path; keeps its type if it is the whole string
+``${.other}``, ``${..other}``       a key in the same section, or in the section around it
 ``$${`` and ``\${``                  a literal ``${``
-=================================== ==========================================================================
+=================================== ==============================================================================
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _REFERENCE = re.compile(r"\.*[\w-]+(?:\.[\w -]+|\[\d+\])*")
 
 
 def interpolate(data: Any, environment: Mapping[str, str]) -> Any:
-    r"""Resolve ``${...}`` in every text of nested dicts and lists.
+    r"""Resolve ``${...}`` in all strings of nested dicts and lists.
 
     Raises
     ------
     InvalidConfigError
-        If a variable or key is not there, or keys refer to each other in a circle.
+        If a variable or key does not exist, or if keys refer to each other in a circle.
 
     Examples
     --------
@@ -43,7 +43,7 @@ def interpolate(data: Any, environment: Mapping[str, str]) -> Any:
 
 
 class _Environment(Mapping[str, str]):
-    """The environment, which may hold passwords, without its values where variables are shown with a traceback."""
+    """The environment, with a repr that hides its values: they may be passwords, and some tracebacks show variables."""
 
     def __getitem__(self, name: str) -> str:
         return os.environ[name]
@@ -65,7 +65,7 @@ class _Interpolation:
     def __init__(self, root: Any, environment: Mapping[str, str]) -> None:
         self._root = root
         self._environment = environment
-        self._open: list[KeyPath] = []  # texts being resolved, from the outermost on
+        self._open: list[KeyPath] = []  # strings being resolved, outermost first
 
     def value(self, value: Any, path: KeyPath) -> Any:
         if isinstance(value, Mapping):
@@ -84,7 +84,7 @@ class _Interpolation:
         return result
 
     def _resolved(self, text: str, path: KeyPath) -> Any:
-        """Replace what is between ``${`` and ``}``; a text that is nothing else becomes the value itself."""
+        """Replace each ``${...}``; a string that consists of a single one becomes the value itself."""
         parts: list[Any] = []
         position = 0
         while (start := text.find("${", position)) >= 0:
@@ -95,19 +95,17 @@ class _Interpolation:
                 continue
             end = _closing(text, start)
             if end is None:
-                raise InvalidConfigError(
-                    "a '${' is not closed by a '}'; close it, or write \\${ where a literal ${ is meant", path
-                )
+                raise InvalidConfigError("a '${' has no closing '}'; add it, or write \\${ for a literal ${", path)
             value = self._expression(text[start + 2 : end].strip(), path)
             if start == 0 and end == len(text) - 1:
                 return value
-            parts += [text[position:start], self._inside_a_text(value, text[start : end + 1], path)]
+            parts += [text[position:start], self._inside_a_string(value, text[start : end + 1], path)]
             position = end + 1
         return "".join([*parts, text[position:]])
 
-    def _inside_a_text(self, value: Any, expression: str, path: KeyPath) -> str:
+    def _inside_a_string(self, value: Any, expression: str, path: KeyPath) -> str:
         if isinstance(value, (dict, list)):
-            raise InvalidConfigError(f"{expression} is a section or a list and cannot stand inside a text", path)
+            raise InvalidConfigError(f"{expression} is a section or a list and cannot be part of a string", path)
         return str(value)
 
     def _expression(self, expression: str, path: KeyPath) -> Any:
@@ -119,8 +117,8 @@ class _Interpolation:
         if _NAME.fullmatch(expression):
             return self._variable(expression, path)
         raise InvalidConfigError(
-            f"${{{expression}}} names nothing; write ${{VARIABLE}}, ${{oc.env:VARIABLE,default}} or "
-            "${section.key}, and \\${ where a literal ${ is meant",
+            f"${{{expression}}} cannot be resolved; write ${{VARIABLE}}, ${{oc.env:VARIABLE,default}} or "
+            "${section.key}, or \\${ for a literal ${",
             path,
         )
 
@@ -137,10 +135,10 @@ class _Interpolation:
         return None if default == "null" else self._resolved(default, path)
 
     def _is_root_key(self, name: str) -> bool:
-        return isinstance(self._root, Mapping) and name in self._root  # in these letters: ${HOME} is not the key home
+        return isinstance(self._root, Mapping) and name in self._root  # case matters: ${HOME} is not the key home
 
     def _reference(self, expression: str, path: KeyPath) -> Any:
-        """Look up another key of the file; what stands there is resolved in its turn."""
+        """Look up another key of the file, and resolve its value in turn."""
         name = expression.lstrip(".")
         outwards = len(expression) - len(name)
         target: KeyPath = path[: max(len(path) - outwards, 0)] if outwards else ()
@@ -161,7 +159,7 @@ class _Interpolation:
 
 
 def _closing(text: str, start: int) -> int | None:
-    """Return the position of the brace that closes the one opened at `start`."""
+    """Return the position of the brace that closes the one at `start`; None if there is none."""
     depth = 0
     for match in re.finditer(r"\$\{|\}", text[start:]):
         depth += 1 if match[0] == "${" else -1
@@ -177,7 +175,7 @@ def _item(data: Any, path: KeyPath) -> Any:
 
 
 def _key_like(found: Any, part: str) -> Any:
-    """Return the key of a section or the index of a list that `part` names; None if there is none."""
+    """Return the key of a section, or the index into a list, that `part` names; None if there is none."""
     if isinstance(found, Mapping):
         if part in found:
             return part

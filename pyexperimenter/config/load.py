@@ -1,4 +1,4 @@
-"""The way in: a configuration file, or a dict, becomes an `ExperimentConfig`."""
+"""The entry point: load a configuration from a file or a dict."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ def load_config(
     source : path or Mapping
         A YAML or INI file, or the same content as nested dicts.
     credentials_path : path, optional
-        The file that tells how to reach the server. Environment variables ``PYEXPERIMENTER_DB_USER``,
-        ``..._PASSWORD``, ``..._HOST`` and ``..._PORT`` override it, and suffice without one.
+        File with the address, user and password of the server. The environment variables
+        ``PYEXPERIMENTER_DB_USER``, ``..._PASSWORD``, ``..._HOST`` and ``..._PORT`` override it, and are enough
+        without it.
     table_name, database_name, use_ssh_tunnel : optional
-        Override what the file says.
+        Override the values in the file.
 
     Raises
     ------
     ConfigError
-        If the configuration cannot be used: which kind it is tells what is wrong, the message where and
-        what to do.
+        If the configuration cannot be used. The subclass says what is wrong; the message says where, and what to
+        do about it.
 
     Examples
     --------
@@ -43,7 +44,7 @@ def load_config(
     >>> len(config.table.grid)
     5
     """
-    # pydantic and yaml are imported by these, when they are needed and not before.
+    # These import pydantic and yaml, which workers do not need.
     from pyexperimenter.config.build import Overrides, build_config
     from pyexperimenter.config.document import document_of
 
@@ -52,7 +53,7 @@ def load_config(
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of the YAML configuration, for editors to complete and check it."""
+    """Return the JSON Schema of the YAML configuration, with which editors complete and check it."""
     from pyexperimenter.config.schema import json_schema as schema_of_the_yaml
 
     return schema_of_the_yaml()

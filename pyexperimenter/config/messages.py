@@ -1,4 +1,4 @@
-"""How an error in a configuration reads: place, key path, what is wrong, what was expected."""
+"""The wording of configuration errors: place, key path, what is wrong, what was expected."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
 
 KeyPath = tuple[str | int, ...]
 
-# What pydantic calls a problem -> what it expected there.
+# Pydantic's name for a problem -> what it expected.
 _EXPECTED = {
     "bool": "true or false",
     "dict": "a section of 'key: value' pairs",
     "float": "a number",
-    "int": "a whole number",
-    "is_instance_of": "a text",
+    "int": "an integer",
+    "is_instance_of": "a string",
     "list": "a list; put [ ] around it",
     "tuple": "a list; put [ ] around it",
     "literal_error": "one of {expected}",
     "mapping": "a section of 'key: value' pairs",
     "model": "a section of 'key: value' pairs",
-    "string": "a text; quote it if a text is meant",
-    "string_too_short": "a name",
+    "string": "a string; quote it",
+    "string_too_short": "a valid name",
     "greater_than_equal": "at least {ge}",
     "less_than_equal": "at most {le}",
 }
 
 
 def dotted(path: KeyPath) -> str:
-    """Write a key path as in ``PY_EXPERIMENTER.n_jobs`` or ``values[2]``.
+    """Format a key path, as in ``PY_EXPERIMENTER.n_jobs`` or ``values[2]``.
 
     >>> dotted(("table", "exclude", 0, "kernel"))
     'table.exclude[0].kernel'
@@ -45,7 +45,7 @@ def dotted(path: KeyPath) -> str:
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
-    """Return a hint at the known name that was perhaps meant, or nothing.
+    """Return a hint with the known name that is closest to `name`, or an empty string.
 
     >>> nearest("keyfeilds", ["keyfields", "resultfields"])
     "; did you mean 'keyfields'?"
@@ -55,15 +55,9 @@ def nearest(name: object, known: Iterable[str]) -> str:
     return f"; did you mean {by_lower[matches[0]]!r}?" if matches else ""
 
 
-def unknown(what: str, name: object, known: Iterable[str]) -> str:
-    """Return the message for a name that is not among the known ones."""
-    names = list(known)
-    return f"{name!r} is no {what}{nearest(name, names)} (known: {', '.join(names)})"
-
-
 @contextmanager
 def within(*prefix: str | int) -> Iterator[None]:
-    """Let the paths of errors raised in this block start with `prefix`."""
+    """Prepend `prefix` to the paths of errors raised in this block."""
     try:
         yield
     except InvalidConfigError as error:
@@ -71,14 +65,14 @@ def within(*prefix: str | int) -> Iterator[None]:
 
 
 def problems_of(error: ValidationError, quote: bool = True) -> list[InvalidConfigError]:
-    """Translate what pydantic found into errors of ours, still without file and line.
+    """Translate pydantic's findings into our errors, still without file and line.
 
     Parameters
     ----------
     error : ValidationError
-        What pydantic raised.
+        The error that pydantic raised.
     quote : bool
-        Whether messages may show keys and values of the file; False where they may be secret.
+        Whether messages may quote keys and values of the file; False where they may be secret.
     """
     return [_problem(dict(detail), quote) for detail in error.errors(include_url=False)]
 
@@ -86,21 +80,21 @@ def problems_of(error: ValidationError, quote: bool = True) -> list[InvalidConfi
 def _problem(detail: dict[str, Any], quote: bool) -> InvalidConfigError:
     kind, context, value = detail["type"], detail.get("ctx", {}), detail["input"]
     path = tuple(key for key in detail["loc"] if not _is_union_tag(key))
-    if kind.endswith(("Error", "Configuration")):  # the name of one of our classes, given by a validator of ours
+    if kind.endswith(("Error", "Configuration")):  # the name of one of our errors, from one of our validators
         where = (*path, context["key"]) if "key" in context and quote else path
         return _class(kind)(context["message"], where)
     if kind == "missing":
         return MissingKeyError(f"the key {path[-1]!r} is missing; add it", path[:-1])
     if kind == "too_short":
-        return MissingKeyError("there is nothing in it; give at least one", path)
-    if path and path[-1] == "[key]":  # pydantic's marker for a problem with the key before it
-        return InvalidTypeError(f"the key {shown(value)} is not a text; quote it", (*path[:-2], value))
+        return MissingKeyError("it is empty; add at least one entry", path)
+    if path and path[-1] == "[key]":  # pydantic's marker for a problem with the preceding key
+        return InvalidTypeError(f"the key {shown(value)} is not a string; quote it", (*path[:-2], value))
     expected = next((_EXPECTED[stem] for stem in _stems(kind) if stem in _EXPECTED), "valid")
     return InvalidTypeError(f"{shown(value) if quote else 'the value'} is not {expected.format(**context)}", path)
 
 
 def _stems(kind: str) -> Iterator[str]:
-    """Yield pydantic's name of a problem, ever more general: int_from_float, int_from, int."""
+    """Yield pydantic's name for a problem, then ever more general ones: int_from_float, int_from, int."""
     while kind:
         yield kind
         kind = kind.rpartition("_")[0]
@@ -112,5 +106,5 @@ def _class(name: str) -> type[InvalidConfigError]:
 
 
 def _is_union_tag(key: str | int) -> bool:
-    """Tell whether pydantic put this into the path to name the member of a union; ours are written <so>."""
+    """Return whether pydantic added this part of the path to name a member of a union; our tags are in <...>."""
     return isinstance(key, str) and key.startswith("<") and key.endswith(">")

@@ -1,4 +1,4 @@
-"""The configuration of an experiment once read and checked: plain frozen values, whatever file they came from."""
+"""The configuration of an experiment, read and checked: frozen dataclasses, the same for every file format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pyexperimenter.grid import Grid
 
 
 class Secret:
-    """A text that is never shown: not in reprs, logs or tracebacks. `reveal` gives it out."""
+    """A string that never appears in reprs, logs or tracebacks. `reveal` returns it."""
 
     __slots__ = ("_text",)
 
@@ -19,7 +19,7 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
-        """Return the secret text."""
+        """Return the secret string."""
         return self._text
 
     def __eq__(self, other: object) -> bool:
@@ -34,7 +34,7 @@ class Secret:
 
 @dataclass(frozen=True)
 class TlsConfig:
-    """How to encrypt the way to the server: paths of PEM files, and whether the server's certificate is checked."""
+    """Encryption of the connection: paths of PEM files, and whether to verify the server's certificate."""
 
     ca: str | None = None
     cert: str | None = None
@@ -44,7 +44,7 @@ class TlsConfig:
 
 @dataclass(frozen=True)
 class SshConfig:
-    """The SSH server in front of the database, as the predecessor's credential file gives it."""
+    """The SSH server in front of the database, as in the credential file of py-experimenter."""
 
     address: str
     port: int = 22
@@ -60,7 +60,7 @@ class SshConfig:
 
 @dataclass(frozen=True)
 class Credentials:
-    """Where the server is and who asks. All but `host` and `port` may be None for SQLite."""
+    """Address and user of the server. For SQLite, all but `host` and `port` may be None."""
 
     host: str = "localhost"
     port: int = 3306
@@ -74,9 +74,9 @@ class Credentials:
 
 @dataclass(frozen=True)
 class DatabaseConfig:
-    """Which database to use: `provider` is ``sqlite``, ``mysql`` (MariaDB too) or ``postgresql``.
+    """Which database to use: `provider` is ``sqlite``, ``mysql`` (also for MariaDB) or ``postgresql``.
 
-    `database` is the name of the database on the server, or for SQLite the absolute path of the file.
+    `database` is the name of the database on the server; for SQLite, the absolute path of the file.
     """
 
     provider: str
@@ -87,7 +87,7 @@ class DatabaseConfig:
 
 @dataclass(frozen=True)
 class Requirement:
-    """What experiments need whose keyfields have one of these values: resource -> amount."""
+    """Resources (name -> amount) needed by the experiments that meet the condition `when`."""
 
     when: Mapping[str, Sequence[Any]]
     resources: Mapping[str, float]
@@ -95,9 +95,9 @@ class Requirement:
 
 @dataclass(frozen=True)
 class TableConfig:
-    """The experiment table: columns in their order, and the grid its rows come from.
+    """The experiment table: its columns in order, and the grid that its rows come from.
 
-    `grid` is None when no keyfield has values; such a table is filled with combinations or rows only.
+    `grid` is None if no keyfield has values; such a table can only be filled from combinations or rows.
     """
 
     name: str
@@ -133,24 +133,24 @@ class ExecutionConfig:
 
 @dataclass(frozen=True)
 class ExperimentConfig:
-    """Everything one configuration file says.
+    """Everything that a configuration file defines.
 
     Attributes
     ----------
     source : str
         Path of the file, or ``<dict>``.
     text : str
-        The file's text as read (for the record), or the dict as JSON; it never holds credentials.
+        The text of the file, or the dict as JSON, stored for reference. It never contains credentials.
     n_jobs : int
-        Number of workers of one call of ``execute``.
+        Number of workers that a call of ``execute`` starts.
     logtables : Mapping of str to Mapping of str to FieldType
-        Columns of each logtable, by the short name used in the configuration (without ``<table>__``).
+        Columns of each logtable, by its short name in the configuration (without ``<table>__``).
     cluster : Mapping of str to Mapping
-        Profiles of options for submitting workers.
+        Profiles with options for submitting workers.
     custom : Mapping
         The custom fields, passed to every run.
     codecarbon : Mapping or None
-        Options of the section CodeCarbon; None where there is no such section.
+        Options in the section CodeCarbon; None without such a section.
     """
 
     source: str

@@ -1,4 +1,4 @@
-"""Which names tables and columns may have."""
+"""Rules for the names of tables and columns."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ from pyexperimenter.config.messages import KeyPath, dotted
 from pyexperimenter.exceptions import DuplicateNameError, InvalidNameError, ReservedNameError
 from pyexperimenter.jsonable import shown
 
-# All in lower case: databases do not tell columns apart by letter case.
+# In lower case, since databases ignore case in column names.
 _TABLE_COLUMNS = frozenset(
     {"id", "creation_date", "status", "start_date", "name", "machine", "end_date", "error", "pyexperimenter_identity"}
 )
 _LOGTABLE_COLUMNS = frozenset({"id", "experiment_id", "timestamp", "attempt_id"})
 _SIDE_TABLES = frozenset({"attempts", "meta"})
 
-_NAME = re.compile(r"[^\W\d][\w\-. ]*(?<! )")  # \w holds the letters of all alphabets, digits and the underscore
+_NAME = re.compile(r"[^\W\d][\w\-. ]*(?<! )")  # \w matches the letters of all alphabets, digits and the underscore
 
 
 def check_name(name: str, path: KeyPath, reserved: Iterable[str] = ()) -> None:
-    """Refuse a name that no database would take, or that is reserved.
+    """Check that a name is valid and not reserved.
 
     Raises
     ------
     InvalidNameError
-        If it has other characters than letters, digits, ``_-.`` and spaces, or starts or ends wrongly.
+        If it contains characters other than letters, digits, ``_-.`` and spaces, or starts or ends with the wrong one.
     ReservedNameError
-        If the library itself uses this name.
+        If the library uses this name itself.
     """
     if not _NAME.fullmatch(name):
         raise InvalidNameError(
-            f"{shown(name)} is no valid name; start with a letter or underscore, go on with letters, digits, "
+            f"{shown(name)} is not a valid name; start with a letter or underscore, continue with letters, digits, "
             "underscores, hyphens, dots or spaces, and do not end with a space",
             path,
         )
     if name.lower() in reserved:
-        raise ReservedNameError(f"{name!r} is a name that the library uses itself; choose another", path)
+        raise ReservedNameError(f"{name!r} is reserved for the library; choose another name", path)
 
 
 def check_table_columns(keyfields: Iterable[str], resultfields: Iterable[str], timestamps: bool) -> None:
-    """Check the columns of the experiment table; paths of errors start at its section.
+    """Check the columns of the experiment table; the paths of errors are relative to its section.
 
     Raises
     ------
     InvalidNameError
-        Of which kind: see `check_name`; DuplicateNameError if two columns would have the same name.
+        As raised by `check_name`; DuplicateNameError if two columns would have the same name.
     """
     columns: list[tuple[str, KeyPath]] = [(name, ("keyfields", name)) for name in keyfields]
     for name in resultfields:
@@ -56,12 +56,12 @@ def check_table_columns(keyfields: Iterable[str], resultfields: Iterable[str], t
 
 
 def check_logtables(logtables: Iterable[tuple[str, Iterable[str]]]) -> None:
-    """Check names and columns of the logtables; paths of errors start at their section.
+    """Check the names and columns of the logtables; the paths of errors are relative to their section.
 
     Raises
     ------
     InvalidNameError
-        As `check_table_columns`.
+        As raised by `check_table_columns`.
     """
     logtables = [(name, list(columns)) for name, columns in logtables]
     _check_columns([(name, (name,)) for name, _ in logtables], _SIDE_TABLES)
@@ -76,6 +76,6 @@ def _check_columns(columns: Iterable[tuple[str, KeyPath]], reserved: frozenset[s
         first = first_paths.setdefault(name.lower(), path)
         if first is not path:
             raise DuplicateNameError(
-                f"{name!r} is a name that {dotted(first)} has already (letter case does not count); rename one",
+                f"{name!r} is already used by {dotted(first)} (case is ignored); rename one",
                 path,
             )

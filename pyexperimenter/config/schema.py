@@ -1,6 +1,6 @@
-"""Which sections, keys and types the YAML has. What these models describe is also the JSON Schema for editors.
+"""Sections, keys and types of the YAML file; the JSON Schema for editors is derived from them.
 
-A model of this module is what stands in the file; `build` makes the `model` of it.
+The models here mirror the file; `build` turns them into the dataclasses of `model`.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from pyexperimenter.jsonable import shown, unwrap
 
 
 class Section(BaseModel):
-    """A section of the file. Letter case does not matter in its keys; unknown ones are refused."""
+    """A section of the file. Its keys are case-insensitive; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     @model_validator(mode="before")
     @classmethod
     def _spell_keys(cls, data: Any) -> Any:
-        """Spell the keys as the model does; a section without anything in it is an empty one."""
+        """Spell the keys as the model does; read null as an empty section."""
         if data is None:
             return {}
         if not isinstance(data, Mapping):
@@ -49,17 +49,17 @@ class Section(BaseModel):
         for key, value in data.items():
             spelling = known.get(str(key).casefold())
             if spelling is None:
-                # The key itself is in the path, so that it is not shown where it may be a secret.
+                # The message does not quote the key, which may be a secret. It is in the path, if it may be shown.
                 hint, names = nearest(key, known.values()), ", ".join(known.values())
-                _refuse("UnknownKeyError", f"unknown key{hint} (known here: {names})", key=key)
+                _refuse("UnknownKeyError", f"unknown key{hint} (choose from {names})", key=key)
             if spelling in result:
-                _refuse("DuplicateKeyError", f"{spelling} stands twice in this section; delete one", key=key)
+                _refuse("DuplicateKeyError", f"{spelling} appears twice in this section; delete one", key=key)
             result[spelling] = value
         return result
 
     @classmethod
     def spellings(cls) -> list[str]:
-        """Return the keys this section may have, as they are spelled in the documentation."""
+        """Return the keys that this section may have, spelled as in the documentation."""
         return [field.alias or name for name, field in cls.model_fields.items()]
 
 
@@ -69,7 +69,7 @@ _Refusal = Literal[
 
 
 def _refuse(error: _Refusal, message: str, **context: Any) -> NoReturn:
-    """Refuse a value, or the `key` given; `error` names the class that the user is to catch."""
+    """Reject a value, or the key passed as `key`; `error` is the name of the exception that the user gets."""
     raise PydanticCustomError(error, "{message}", {"message": message, **context})
 
 
@@ -78,12 +78,12 @@ def _refuse(error: _Refusal, message: str, **context: Any) -> NoReturn:
 
 def _parse_type(declaration: Any) -> FieldType:
     if not isinstance(declaration, str):
-        _refuse("InvalidTypeError", f"{shown(declaration)} is no type; write one such as INT or VARCHAR(255)")
+        _refuse("InvalidTypeError", f"{shown(declaration)} is not a type; write one such as INT or VARCHAR(255)")
     try:
         return FieldType.parse(declaration)
     except ValueError:
         hint = nearest(declaration.partition("(")[0].strip(), TYPE_NAMES)
-        _refuse("InvalidTypeError", f"{declaration!r} is no type{hint} (known: {', '.join(TYPE_NAMES)})")
+        _refuse("InvalidTypeError", f"{declaration!r} is not a valid type{hint} (choose from {', '.join(TYPE_NAMES)})")
 
 
 def _parse_duration(value: Any) -> float:
@@ -94,7 +94,7 @@ def _parse_duration(value: Any) -> float:
 
 
 def _parse_number(value: Any) -> int | float:
-    """Take a number, or a text that is one, as it comes from the environment."""
+    """Accept a number, or a string that contains one, as from an environment variable."""
     value = unwrap(value)
     if isinstance(value, str):
         for number in (int, float):
@@ -106,13 +106,13 @@ def _parse_number(value: Any) -> int | float:
 
 
 def _no_boolean(value: Any) -> Any:
-    # Pydantic takes True for 1, a person means something else.
-    return _refuse("InvalidTypeError", f"{value} is not a whole number") if isinstance(value, bool) else value
+    # Pydantic accepts True as 1, which is hardly what is meant.
+    return _refuse("InvalidTypeError", f"{value} is not an integer") if isinstance(value, bool) else value
 
 
 def _parse_n_jobs(value: int) -> int:
     if value < -1 or value == 0:
-        _refuse("InvalidTypeError", f"{value} is no number of workers; give 1 or more, or -1 for one on each core")
+        _refuse("InvalidTypeError", f"{value} is not a number of workers; give 1 or more, or -1 for one per core")
     return value
 
 
@@ -123,7 +123,7 @@ def _parse_signals(value: Any) -> tuple[str, ...]:
     names = value if isinstance(value, list) else [value]
     for name in names:
         if name not in _SIGNALS:
-            _refuse("InvalidTypeError", f"{shown(name)} is no signal to stop on; choose from {', '.join(_SIGNALS)}")
+            _refuse("InvalidTypeError", f"{shown(name)} is not a stop signal; choose from {', '.join(_SIGNALS)}")
     return tuple(names)
 
 
@@ -135,7 +135,7 @@ _PROVIDERS = {
     "postgres": "postgresql",
 }
 PORTS = {"mysql": 3306, "postgresql": 5432}
-"""The port on which a provider's servers listen by default."""
+"""Provider -> the default port of its servers."""
 
 
 def _spell_provider(value: Any) -> Any:
@@ -148,7 +148,7 @@ ColumnType = Annotated[
     WithJsonSchema(
         {
             "type": "string",
-            "description": f"SQL type: one of {', '.join(TYPE_NAMES)}; VARCHAR(n) and DECIMAL(p, s) with their sizes.",
+            "description": f"SQL type: one of {', '.join(TYPE_NAMES)}; with a size in VARCHAR(n) and DECIMAL(p, s).",
             "examples": ["INT", "DOUBLE", "VARCHAR(255)", "BOOL", "LONGTEXT"],
         }
     ),
@@ -169,7 +169,7 @@ Scalar = Annotated[Any, WithJsonSchema({"type": ["string", "number", "boolean", 
 Names = Annotated[list[str], Field(min_length=1)]
 NameOrNames = Annotated[
     tuple[str, ...], BeforeValidator(lambda names: [names] if isinstance(names, str) else names)
-]  # one name needs no brackets
+]  # a single name needs no brackets
 Mappings = list[dict[str, Any]]
 
 
@@ -184,12 +184,12 @@ Columns = Annotated[dict[str, ColumnType], BeforeValidator(_empty_if_null)]
 
 
 class Stepped(Section):
-    """start, start + step, ... The stop is left out, unless `inclusive`."""
+    """start, start + step, ... up to but not including stop; up to and including it if `inclusive`."""
 
     start: Number = Field(description="First value.")
-    stop: Number = Field(description="End of the range, left out unless 'inclusive'.")
-    step: Number = Field(1, description="Distance of two values; below 0 for a falling range.")
-    inclusive: bool = Field(False, description="Whether the stop is a value, too.")
+    stop: Number = Field(description="End of the range, excluded unless 'inclusive'.")
+    step: Number = Field(1, description="Difference between two values; negative for a descending range.")
+    inclusive: bool = Field(False, description="Include the stop.")
 
 
 class Spaced(Section):
@@ -197,19 +197,19 @@ class Spaced(Section):
 
     start: Number = Field(description="First value.")
     stop: Number = Field(description="Last value.")
-    num: Whole = Field(description="How many values.")
-    scale: Literal["linear", "log"] = Field("linear", description="Evenly spaced, or evenly spaced in logarithm.")
+    num: Whole = Field(description="Number of values.")
+    scale: Literal["linear", "log"] = Field("linear", description="Evenly spaced, or evenly spaced on a log scale.")
 
 
 class Sampled(Section):
-    """`num` values drawn at random, the same ones on every machine."""
+    """`num` random values, the same on every machine."""
 
     sample: Literal["uniform", "loguniform", "normal", "integers"] = Field(description="The distribution.")
-    low: Number | None = Field(None, description="Least value (not for normal).")
+    low: Number | None = Field(None, description="Smallest value (not for normal).")
     high: Number | None = Field(None, description="Largest value (not for normal); included for integers.")
     mean: Number | None = Field(None, description="Mean of a normal distribution.")
     std: Number | None = Field(None, description="Standard deviation of a normal distribution.")
-    num: Whole = Field(description="How many values.")
+    num: Whole = Field(description="Number of values.")
     seed: Whole = Field(0, description="Seed of the random numbers.")
 
 
@@ -221,7 +221,7 @@ def _kind_of_values(value: Any) -> str:
 
 
 def _plain_values(value: Any) -> Any:
-    """Take what a dict may hold, but no file: a range, a numpy array."""
+    """Convert what a dict may contain but a file cannot: a range or a numpy array."""
     if isinstance(value, range):
         return {"start": value.start, "stop": value.stop, "step": value.step}
     return value.tolist() if hasattr(value, "tolist") else value
@@ -239,19 +239,21 @@ Values = Annotated[
 
 
 class Keyfield(Section):
-    """An input of the experiments: its type, its values, and when it is set."""
+    """An input of the experiments: its type, its values, and the condition under which it is set."""
 
     type: ColumnType
-    values: Values = Field(None, description="A list, one value, a range or a sample. Without: filled by rows only.")
+    values: Values = Field(
+        None, description="A list, a single value, a range or a sample. If omitted, only rows set this keyfield."
+    )
     when: dict[str, Any] | None = Field(
-        None, description="Set only where these keyfields have one of these values; elsewhere it is NULL."
+        None, description="Set only where these keyfields have one of these values; NULL elsewhere."
     )
 
 
 def _check_form(value: Any) -> Any:
     if not isinstance(value, (str, Mapping)):
         _refuse(
-            "InvalidTypeError", f"{shown(value)} is no keyfield; write {{type: INT, values: [1, 2]}} or a type only"
+            "InvalidTypeError", f"{shown(value)} is not a keyfield; write {{type: INT, values: [1, 2]}} or only a type"
         )
     return value
 
@@ -271,13 +273,13 @@ KeyfieldOrType = Annotated[
 
 
 class Requirement(Section):
-    """What experiments need of the machine that executes them."""
+    """Resources that experiments need."""
 
     when: dict[str, Any] = Field(
-        {}, description="Which experiments: keyfield -> value or list of values; without, all."
+        {}, description="Which experiments: keyfield -> value or list of values. If omitted, all."
     )
     resources: dict[str, Annotated[Number, Field(ge=0)]] = Field(
-        min_length=1, description="What they need: a name, such as gpus, and how much of it."
+        min_length=1, description="What they need: resource, such as gpus -> amount."
     )
 
 
@@ -286,17 +288,19 @@ class Table(Section):
 
     name: str = Field(description="Name of the table.")
     keyfields: dict[str, KeyfieldOrType] = Field(
-        min_length=1, description="The inputs, one column each. All combinations of their values make the grid."
+        min_length=1, description="The inputs, one column each. All combinations of their values form the grid."
     )
-    exclude: Mappings = Field([], description="Combinations left out: keyfield -> value or list of values.")
-    include: Mappings = Field([], description="Single rows beyond the grid; keyfields left out are NULL.")
-    zip: list[Names] = Field([], description="Lists of keyfields that walk together instead of crossing.")
-    requires: list[Requirement] = Field([], description="What some experiments need of a machine, as in {gpus: 1}.")
+    exclude: Mappings = Field([], description="Combinations to leave out: keyfield -> value or list of values.")
+    include: Mappings = Field([], description="Single rows to add to the grid; omitted keyfields are NULL.")
+    zip: list[Names] = Field([], description="Lists of keyfields whose values are paired instead of crossed.")
+    requires: list[Requirement] = Field([], description="Resources that some experiments need, such as {gpus: 1}.")
     resultfields: Columns = Field({}, description="The outputs, one column each.")
-    result_timestamps: bool = Field(False, description="Whether each resultfield has a column with its time.")
+    result_timestamps: bool = Field(
+        False, description="Add a column to each resultfield with the time when it was written."
+    )
 
     def keyfield(self, name: str) -> Keyfield:
-        """Return a keyfield, also where only its type stands in the file."""
+        """Return a keyfield, even if the file gives only its type."""
         entry = self.keyfields[name]
         return entry if isinstance(entry, Keyfield) else Keyfield.model_construct(_fields_set={"type"}, type=entry)
 
@@ -313,59 +317,63 @@ LogTables = Annotated[
 
 
 class Database(Section):
-    """The database and what is kept in it."""
+    """The database and its tables."""
 
     provider: Annotated[
         Literal["sqlite", "mysql", "postgresql"],
         BeforeValidator(_spell_provider),
         WithJsonSchema({"enum": list(_PROVIDERS)}),
-    ] = Field(description="sqlite for one machine; mysql (MariaDB too) or postgresql for many.")
-    database: str = Field(min_length=1, description="The server's database; for sqlite the path of the file.")
-    use_ssh_tunnel: bool | None = Field(None, description="Whether to reach the server through SSH.")
+    ] = Field(description="sqlite for one machine; mysql (also for MariaDB) or postgresql for many.")
+    database: str = Field(
+        min_length=1, description="Name of the database on the server; for sqlite, the path of the file."
+    )
+    use_ssh_tunnel: bool | None = Field(None, description="Connect to the server through an SSH tunnel.")
     use_ssh: bool | None = Field(
         None, description="Deprecated name of use_ssh_tunnel.", json_schema_extra={"deprecated": True}
     )
     table: Table
-    logtables: LogTables = Field({}, description="Side tables of intermediate values: name -> columns.")
+    logtables: LogTables = Field({}, description="Tables for intermediate values: name -> columns.")
 
 
-_DEFAULT = ExecutionConfig()  # workers read it without pydantic, so the defaults are there
+_DEFAULT = ExecutionConfig()  # the defaults are in the model, which workers import without pydantic
 
 
 class Execution(Section):
     """How workers run experiments."""
 
     isolation: Literal["process", "none"] = Field(
-        _DEFAULT.isolation, description="Run experiments in child processes, or here."
+        _DEFAULT.isolation, description="Run experiments in child processes, or in the worker itself."
     )
-    time_limit: Duration | None = Field(_DEFAULT.time_limit, description="An experiment that takes longer is killed.")
+    time_limit: Duration | None = Field(_DEFAULT.time_limit, description="Experiments that take longer are killed.")
     min_time: Duration | None = Field(
-        _DEFAULT.min_time, description="Time that must be left of the job to start an experiment."
+        _DEFAULT.min_time, description="Start no experiment if the job has less time left."
     )
-    retries: Whole = Field(_DEFAULT.retries, ge=0, description="How often a failed experiment is run again.")
-    retry_on: NameOrNames = Field(_DEFAULT.retry_on, description="Exceptions worth another run; none named: all are.")
-    no_retry_on: NameOrNames = Field(_DEFAULT.no_retry_on, description="These exceptions are not worth another run.")
+    retries: Whole = Field(_DEFAULT.retries, ge=0, description="How often a failed experiment is retried.")
+    retry_on: NameOrNames = Field(
+        _DEFAULT.retry_on, description="Retry only after these exceptions; if empty, after all."
+    )
+    no_retry_on: NameOrNames = Field(_DEFAULT.no_retry_on, description="Never retry after these exceptions.")
     max_lost: Whole = Field(
-        _DEFAULT.max_lost, ge=1, description="An experiment that lost its worker so often is an error."
+        _DEFAULT.max_lost, ge=1, description="An experiment that loses its worker this often is an error."
     )
-    heartbeat: Duration = Field(_DEFAULT.heartbeat, description="How often a worker says that it is alive.")
-    lease: Duration = Field(_DEFAULT.lease, description="Without a heartbeat for so long, a worker counts as dead.")
+    heartbeat: Duration = Field(_DEFAULT.heartbeat, description="Time between two signs of life of a worker.")
+    lease: Duration = Field(_DEFAULT.lease, description="A worker without a heartbeat for this long counts as dead.")
     grace: Duration = Field(
-        _DEFAULT.grace, description="Time an experiment has to end when the worker is asked to stop."
+        _DEFAULT.grace, description="Time that a running experiment has to finish when its worker is asked to stop."
     )
-    signals: Signals = Field(_DEFAULT.signals, description="What asks a worker to stop.")
+    signals: Signals = Field(_DEFAULT.signals, description="Signals that ask a worker to stop.")
     stop_after_errors: Whole = Field(
-        _DEFAULT.stop_after_errors, ge=0, description="A worker stops after so many errors in a row; 0: never."
+        _DEFAULT.stop_after_errors, ge=0, description="A worker stops after this many errors in a row; 0: never."
     )
-    echo: bool = Field(_DEFAULT.echo, description="Whether what experiments print is shown while they run.")
+    echo: bool = Field(_DEFAULT.echo, description="Show the output of experiments while they run.")
     max_outage: Duration = Field(
-        _DEFAULT.max_outage, description="How long a worker waits for a database that is away."
+        _DEFAULT.max_outage, description="How long a worker waits for a database that cannot be reached."
     )
     journal: str | None = Field(
-        _DEFAULT.journal, description="Directory for what could not be written to the database."
+        _DEFAULT.journal, description="Directory for results that could not be written to the database."
     )
     gpus: Whole = Field(
-        _DEFAULT.gpus, ge=0, description="GPUs of each worker, whose IDs stand in its CUDA_VISIBLE_DEVICES."
+        _DEFAULT.gpus, ge=0, description="GPUs for each worker; CUDA_VISIBLE_DEVICES contains their IDs."
     )
     function: str | None = Field(
         _DEFAULT.function,
@@ -375,22 +383,22 @@ class Execution(Section):
 
 
 class Experiment(Section):
-    """All that is configured."""
+    """The configuration of an experiment."""
 
     n_jobs: Annotated[Whole, AfterValidator(_parse_n_jobs)] = Field(
-        1, description="Number of workers; -1: one on each core."
+        1, description="Number of workers; -1: one per core."
     )
     database: Database = Field(alias="Database")
-    logtables: LogTables = Field({}, description="As in the section Database.")
+    logtables: LogTables = Field({}, description="The same as logtables in the section Database.")
     execution: Execution = Field({}, alias="Execution", validate_default=True)
     cluster: Annotated[dict[str, dict[str, Any]], BeforeValidator(_empty_if_null)] = Field(
-        {}, alias="Cluster", description="Profiles of options for submitting workers: name -> option -> value."
+        {}, alias="Cluster", description="Profiles for submitting workers: name -> option -> value."
     )
     custom: Annotated[dict[Any, Any], BeforeValidator(_empty_if_null)] = Field(
-        {}, alias="Custom", description="Fixed values that are passed to every run."
+        {}, alias="Custom", description="Fixed values, passed to every run."
     )
     codecarbon: Annotated[dict[str, Any] | None, BeforeValidator(_empty_if_null)] = Field(
-        None, alias="CodeCarbon", description="Options of CodeCarbon; emissions are tracked if this section is there."
+        None, alias="CodeCarbon", description="Options of CodeCarbon; emissions are measured if this section exists."
     )
 
 
@@ -406,7 +414,7 @@ _INTERPOLATION = {"type": "string", "pattern": r"\$\{.+\}", "description": "A va
 
 
 class _EditorSchema(GenerateJsonSchema):
-    """Allows ``${...}`` wherever a number or a boolean stands."""
+    """Allows ``${...}`` in place of a number or a boolean."""
 
     def int_schema(self, schema: core_schema.IntSchema) -> JsonSchemaValue:
         return {"anyOf": [super().int_schema(schema), _INTERPOLATION]}
@@ -416,7 +424,7 @@ class _EditorSchema(GenerateJsonSchema):
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of the YAML, its keys spelled as in the documentation."""
+    """Return the JSON Schema (draft 2020-12) of the YAML file, with keys spelled as in the documentation."""
     mode: JsonSchemaMode = "validation"
     schema = ConfigFile.model_json_schema(by_alias=True, schema_generator=_EditorSchema, mode=mode)
     return {"$schema": GenerateJsonSchema.schema_dialect, **schema, "title": "PyExperimenter configuration"}

@@ -1,4 +1,4 @@
-"""Where things are in the text of a configuration: the line of every key, and what keeps a file from being read."""
+"""Positions in a configuration file: the line of each key, and the line of a problem in the text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pyexperimenter.exceptions import InvalidConfigError
 
 
 class FileProblem(Exception):
-    """What is wrong with a file's text, before it can be told which key is meant."""
+    """A problem in the text of a file; `document` turns it into an error of the given kind, with the file's name."""
 
     def __init__(
         self,
@@ -25,7 +25,7 @@ class FileProblem(Exception):
 
 
 class Lines:
-    """The line of every key path. Paths are looked up without regard to letter case, as sections are."""
+    """The line of each key path. Lookups ignore case, as section names do."""
 
     def __init__(self) -> None:
         self._lines: dict[KeyPath, int] = {}
@@ -34,7 +34,7 @@ class Lines:
         self._lines[_folded(path)] = line
 
     def of(self, path: KeyPath) -> int | None:
-        """Return the line of `path`, or of the nearest section around it."""
+        """Return the line of `path`, or of the innermost section around it that has one."""
         folded = _folded(path)
         return next((self._lines[p] for end in range(len(folded), 0, -1) if (p := folded[:end]) in self._lines), None)
 

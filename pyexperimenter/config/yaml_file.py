@@ -1,4 +1,4 @@
-"""YAML text -> plain data and the line of every key; a key that stands twice in a section is refused."""
+"""YAML, read into plain data with the line of each key. A key that appears twice in a section is an error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pyexperimenter.jsonable import shown
 if TYPE_CHECKING:
     from yaml import SafeLoader as _FastestLoader
 else:
-    # The parser in C is some ten times faster: a list of 10,000 values is read in a tenth of a second.
+    # The parser written in C is about ten times faster: it reads a list of 10,000 values in a tenth of a second.
     _FastestLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _NULL, _MERGE = "tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"
@@ -32,7 +32,7 @@ def _resolvers_without(*tags: str, only: tuple[str, ...] = ()) -> dict[str, list
 
 
 class _ConfigLoader(_FastestLoader):
-    """Reads scalars as the predecessor did: ``1e-3`` is a number, a date stays the text that it is."""
+    """Reads scalars as py-experimenter did: ``1e-3`` is a number, and dates stay strings."""
 
     yaml_implicit_resolvers = _resolvers_without(_TIMESTAMP)
 
@@ -41,7 +41,7 @@ _ConfigLoader.add_implicit_resolver(_FLOAT, re.compile(r"[-+]?[0-9][0-9_]*[eE][-
 
 
 class _TextLoader(_FastestLoader):
-    """Reads every scalar but null as the text that it is."""
+    """Reads all scalars except null as strings."""
 
     yaml_implicit_resolvers = _resolvers_without(only=(_NULL, _MERGE))
 
@@ -54,12 +54,12 @@ def read(text: str, as_text: bool = False) -> tuple[Any, Lines]:
     text : str
         The YAML.
     as_text : bool
-        Leave scalars the texts that they are.
+        Leave all scalars except null strings.
 
     Raises
     ------
     FileProblem
-        If it is not YAML, or holds a key twice.
+        If it is not YAML, or contains a key twice.
     """
     try:
         loader = (_TextLoader if as_text else _ConfigLoader)(text)
@@ -74,12 +74,12 @@ def read(text: str, as_text: bool = False) -> tuple[Any, Lines]:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise FileProblem(
-            f"the character {_character(error)} cannot stand in YAML; is this a text file?", line
+            f"YAML cannot contain the character {_character(error)}; is this a text file?", line
         ) from None
 
 
 class _Reader:
-    """Walks the nodes of a parsed file; `lines` fills on the way."""
+    """Converts the nodes of a parsed file, and notes the line of each key in `lines`."""
 
     def __init__(self, loader: _FastestLoader) -> None:
         self.lines = Lines()
@@ -96,14 +96,14 @@ class _Reader:
             if isinstance(node, yaml.SequenceNode) and node.tag == _SEQUENCE:
                 return self._sequence(node, path)
             return self._loader.construct_object(node, deep=True)
-        except ValueError as error:  # an int or float with an explicit tag that is none
+        except ValueError as error:  # an explicit tag !!int or !!float on something else
             raise FileProblem(str(error), node.start_mark.line + 1, path=path) from None
         finally:
             self._open.pop()
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[Any, Any]:
         self._refuse_duplicates(node, path)
-        self._loader.flatten_mapping(node)  # resolves `<<`; what it merges comes first, so that own keys win
+        self._loader.flatten_mapping(node)  # resolves `<<`: merged keys come first, so that the section's own keys win
         result = {}
         for key_node, value_node in node.value:
             key = self._key(key_node, path)
@@ -127,7 +127,7 @@ class _Reader:
             key, line = self._key(key_node, path), key_node.start_mark.line + 1
             if key in first_lines:
                 raise FileProblem(
-                    f"the key stands twice here, first on line {first_lines[key]}; delete or rename one",
+                    f"the key appears twice in this section, first on line {first_lines[key]}; delete or rename one",
                     line,
                     kind=DuplicateKeyError,
                     path=(*path, key),
@@ -137,12 +137,12 @@ class _Reader:
     def _key(self, node: yaml.Node, path: KeyPath) -> Any:
         key = self._loader.construct_object(node, deep=True)
         if not isinstance(key, Hashable):
-            raise FileProblem(f"{shown(key)} cannot be a key; give a text", node.start_mark.line + 1, path=path)
+            raise FileProblem(f"{shown(key)} cannot be a key; use a string", node.start_mark.line + 1, path=path)
         return key
 
 
 def _problem(error: yaml.MarkedYAMLError, text: str) -> FileProblem:
-    """Say in one line where the YAML breaks, with the remedy where the usual mistakes can be told."""
+    """Return a one-line message for a syntax error, with a remedy for the usual mistakes."""
     mark = error.problem_mark or error.context_mark
     number = mark.line if mark is not None else 0
     column = mark.column if mark is not None else 0
@@ -151,9 +151,9 @@ def _problem(error: yaml.MarkedYAMLError, text: str) -> FileProblem:
     if "\t" in line[: column + 1]:
         remedy = "; indent with spaces, not with tabs"
     elif "${" in line:
-        remedy = "; put quotes around a text with ${...}"
+        remedy = "; put quotes around a string with ${...}"
     else:
-        remedy = "; check indentation, brackets and quotes here and just above"
+        remedy = "; check the indentation, brackets and quotes here and just above"
     return FileProblem(f"not valid YAML: {error.problem}{remedy}", number + 1, column + 1)
 
 

@@ -181,7 +181,7 @@ def test_an_invalid_time_in_the_environment_is_ignored(
 def test_an_invalid_time_is_refused_before_anything_is_claimed(sqlite_target: Target, stop_after: Any) -> None:
     study_ = filled(sqlite_target)
     with pytest.raises(
-        InvalidValueError, match=r"is no duration above 0; write 60s, 5m, 2h, 1d, 1h30m or a number of sec"
+        InvalidValueError, match=r"is not a positive duration; write 60s, 5m, 2h, 1d, 1h30m or a number of sec"
     ):
         study_.execute(pass_by, stop_after=stop_after)
     assert done(sqlite_target) == 0

@@ -72,7 +72,7 @@ def test_the_function_gets_keyfields_a_processor_and_custom_fields(filled: PyExp
         (ExperimentStatus.RUNNING, "error", "the experiment function returned <ExperimentStatus.RUNNING"),
         (5, "error", "the experiment function returned 5; it may return None, one of ExperimentStatus.DONE, "),
         ({"accuracy": 0.5, "acc": 1}, "error", "'acc' is no resultfield; resultfields are accuracy, model"),
-        ({"accuracy": 0.5, "model": b"x"}, "error", "model: b'x' is not a text; decode it, or declare a BLOB"),
+        ({"accuracy": 0.5, "model": b"x"}, "error", "model: b'x' is not a string; decode it, or declare a BLOB"),
     ],
 )
 def test_what_the_function_returns_decides_the_status(

@@ -203,7 +203,7 @@ def test_tunnel_without_a_server_for_it(credentials):
     "text, start, fragment",
     [
         ("CREDENTIALS: {Database: {user: me, pasword: x}}", "credentials.yml:1: CREDENTIALS.Database: ", "did you mean 'password'"),
-        ("CREDENTIALS:\n  Connection: {Standard: {port: x}}", "credentials.yml:2: CREDENTIALS.Connection.Standard.port: ", "whole number"),
+        ("CREDENTIALS:\n  Connection: {Standard: {port: x}}", "credentials.yml:2: CREDENTIALS.Connection.Standard.port: ", "integer"),
         ("CREDENTIALS:\n  Connection: {Standard: {port: 99999}}", "credentials.yml:2: CREDENTIALS.Connection.Standard.port: ", "at most 65535"),
         ("CREDENTIALS:\n  Connection: {Standard: {tls: {cert: c}}}", "credentials.yml:2: CREDENTIALS.Connection.Standard.tls: ", "cert and key"),
         ("CREDENTIALS:\n  Connection: {Standard: {tls: {verify: maybe}}}", "credentials.yml:2: ", "true or false"),

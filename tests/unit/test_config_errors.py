@@ -73,19 +73,19 @@ CASES = {
     "missing stop": ("[1, 2]", "{start: 0}", "MissingKeyError", 9, f"{SEED}.values", ["'stop'"]),
     "key that YAML reads as a boolean": ("seed:", "no:", "InvalidTypeError", 9, f"{TABLE}.keyfields.False", ["quote it"]),
     # types
-    "text for a number": ("n_jobs: 1", "n_jobs: four", "InvalidTypeError", 2, "PY_EXPERIMENTER.n_jobs", ["'four'", "whole number"]),
-    "boolean for a number": ("n_jobs: 1", "n_jobs: yes", "InvalidTypeError", 2, "PY_EXPERIMENTER.n_jobs", ["True", "whole number"]),
-    "fraction for a whole number": ("n_jobs: 1", "n_jobs: 1.5", "InvalidTypeError", 2, "PY_EXPERIMENTER.n_jobs", ["1.5"]),
+    "text for a number": ("n_jobs: 1", "n_jobs: four", "InvalidTypeError", 2, "PY_EXPERIMENTER.n_jobs", ["'four'", "an integer"]),
+    "boolean for a number": ("n_jobs: 1", "n_jobs: yes", "InvalidTypeError", 2, "PY_EXPERIMENTER.n_jobs", ["True", "an integer"]),
+    "fraction for an integer": ("n_jobs: 1", "n_jobs: 1.5", "InvalidTypeError", 2, "PY_EXPERIMENTER.n_jobs", ["1.5"]),
     "no worker": ("n_jobs: 1", "n_jobs: 0", "InvalidTypeError", 2, "PY_EXPERIMENTER.n_jobs", ["0 is", "-1"]),
     "fewer than all": ("n_jobs: 1", "n_jobs: -2", "InvalidTypeError", 2, "PY_EXPERIMENTER.n_jobs", ["-2 is", "-1"]),
     "unknown provider": ("sqlite", "sqlight", "InvalidTypeError", 4, f"{DATABASE}.provider", ["'sqlight'", "'sqlite', 'mysql' or 'postgresql'"]),
-    "number for a text": ("study", "5", "InvalidTypeError", 5, f"{DATABASE}.database", ["5 is not a text", "quote it"]),
+    "number for a string": ("study", "5", "InvalidTypeError", 5, f"{DATABASE}.database", ["5 is not a string", "quote it"]),
     "text for a boolean": ("timestamps: true", "timestamps: maybe", "InvalidTypeError", 15, f"{TABLE}.result_timestamps", ["'maybe'", "true or false"]),
     "value for a section": ("{}", "5", "InvalidTypeError", 18, EXECUTION, ["5 is not a section"]),
     "unknown type": ("VARCHAR(50)", "VARCAR(50)", "InvalidTypeError", 10, f"{KERNEL}.type", ["'VARCAR(50)'", "did you mean 'VARCHAR'"]),
     "unknown type of a result": ("acc: DOUBLE", "acc: DUBLE", "InvalidTypeError", 14, f"{TABLE}.resultfields.acc", ["'DUBLE'", "'DOUBLE'"]),
-    "number for a type": ("INT", "5", "InvalidTypeError", 9, f"{SEED}.type", ["5 is no type", "VARCHAR(255)"]),
-    "list for a keyfield": ("{type: INT, values: [1, 2]}", "[1, 2]", "InvalidTypeError", 9, SEED, ["[1, 2] is no keyfield", "type"]),
+    "number for a type": ("INT", "5", "InvalidTypeError", 9, f"{SEED}.type", ["5 is not a type", "VARCHAR(255)"]),
+    "list for a keyfield": ("{type: INT, values: [1, 2]}", "[1, 2]", "InvalidTypeError", 9, SEED, ["[1, 2] is not a keyfield", "type"]),
     "exclude without list": ("exclude: []", "exclude: {seed: 1}", "InvalidTypeError", 11, f"{TABLE}.exclude", ["not a list", "[ ]"]),
     "zip without list": ("zip: []", "zip: [seed, kernel]", "InvalidTypeError", 13, f"{TABLE}.zip[0]", ["'seed' is not a list", "and 1 more"]),
     # values
@@ -95,7 +95,7 @@ CASES = {
     "step 0": ("[1, 2]", "{start: 0, stop: 5, step: 0}", "InvalidRangeError", 9, f"{SEED}.values", ["step is 0", "other than 0"]),
     "step away from stop": ("[1, 2]", "{start: 0, stop: 5, step: -1}", "InvalidRangeError", 9, f"{SEED}.values", ["-1", "sign"]),
     "fractions of integers": ("[1, 2]", "{start: 0, stop: 5, step: 0.5}", "InvalidRangeError", 9, f"{SEED}.values.step", ["0.5", "INT", "DOUBLE"]),
-    "spaces between integers": ("[1, 2]", "{start: 0, stop: 10, num: 4}", "InvalidRangeError", 9, f"{SEED}.values", ["4 values", "change num"]),
+    "spaces between integers": ("[1, 2]", "{start: 0, stop: 10, num: 4}", "InvalidRangeError", 9, f"{SEED}.values", ["4 evenly spaced values", "change num"]),
     "endless range": ("[1, 2]", "{start: 0, stop: .inf}", "InvalidRangeError", 9, f"{SEED}.values.stop", ["inf"]),
     "log scale through 0": ("[1, 2]", "{start: 0, stop: 10, num: 4, scale: log}", "InvalidRangeError", 9, f"{SEED}.values", ["log scale"]),
     "unknown scale": ("[1, 2]", "{start: 0, stop: 9, num: 4, scale: lin}", "InvalidTypeError", 9, f"{SEED}.values.scale", ["'lin'", "'linear' or 'log'"]),
@@ -104,7 +104,7 @@ CASES = {
     "sample without its parameters": ("[1, 2]", "{sample: integers, low: 0, num: 3}", "InvalidRangeError", 9, f"{SEED}.values", ["high"]),
     "value of another type": ("[1, 2]", "[1, x]", "InvalidValuesInConfiguration", 9, f"{SEED}.values[1]", ["'x' is not an integer", "INT"]),
     "value on its own line": ("[1, 2]", "[1,\n          2,\n          x]", "InvalidValuesInConfiguration", 11, f"{SEED}.values[2]", ["'x'"]),
-    "YAML's no for a text": ("[linear, rbf]", "[linear, no]", "InvalidValuesInConfiguration", 10, f"{KERNEL}.values[1]", ["False is not a text", "quote it"]),
+    "YAML's no for a string": ("[linear, rbf]", "[linear, no]", "InvalidValuesInConfiguration", 10, f"{KERNEL}.values[1]", ["False is not a string", "quote it"]),
     "text that is too long": ("50", "5", "InvalidValuesInConfiguration", 10, f"{KERNEL}.values[0]", ["'linear'", "VARCHAR(5)", "longer type"]),
     "integer that is too large": ("[1, 2]", "{start: 2147483640, stop: 2147483650}", "InvalidValuesInConfiguration", 9, f"{SEED}.values", ["2147483649", "INT"]),
     "not a number": ("[1, 2]", "[.nan]", "InvalidValuesInConfiguration", 9, f"{SEED}.values[0]", ["NaN", "null"]),
@@ -139,7 +139,7 @@ CASES = {
     "logtable without columns": ("{loss: DOUBLE}", "", "MissingLogTableError", 17, f"{DATABASE}.logtables.epochs", ["loss: DOUBLE"]),
     # execution
     "no duration": ("{}", "{time_limit: 2x}", "InvalidTypeError", 18, f"{EXECUTION}.time_limit", ["'2x'", "1h30m"]),
-    "duration 0": ("{}", "{grace: 0}", "InvalidTypeError", 18, f"{EXECUTION}.grace", ["above 0"]),
+    "duration 0": ("{}", "{grace: 0}", "InvalidTypeError", 18, f"{EXECUTION}.grace", ["not a positive duration"]),
     "unknown isolation": ("{}", "{isolation: thread}", "InvalidTypeError", 18, f"{EXECUTION}.isolation", ["'thread'", "'process' or 'none'"]),
     "negative count": ("{}", "{retries: -1}", "InvalidTypeError", 18, f"{EXECUTION}.retries", ["-1", "at least 0"]),
     "unknown signal": ("{}", "{signals: [SIGTERM, SIGKILL]}", "InvalidTypeError", 18, f"{EXECUTION}.signals", ["'SIGKILL'", "SIGTERM, SIGINT, SIGUSR1"]),
@@ -186,9 +186,7 @@ def test_an_overriding_table_name_is_checked(error_of):
 
 
 def test_errors_in_a_dict_name_the_key_path(tmp_path):
-    with pytest.raises(
-        exceptions.InvalidTypeError, match=r"^<dict>: PY_EXPERIMENTER\.n_jobs: 'x' is not a whole number"
-    ):
+    with pytest.raises(exceptions.InvalidTypeError, match=r"^<dict>: PY_EXPERIMENTER\.n_jobs: 'x' is not an integer"):
         load_config({"PY_EXPERIMENTER": {"n_jobs": "x", "Database": {}}})
 
 
@@ -225,7 +223,12 @@ def test_unreadable_file():
             "indentation",
         ),
         (CONFIG.replace("[1, 2]", "[1, 2"), "InvalidConfigError", "config.yml:9:", "brackets"),
-        (CONFIG.replace("[1, 2]", "[${N}]"), "InvalidConfigError", "config.yml:9:", "quotes around a text with ${...}"),
+        (
+            CONFIG.replace("[1, 2]", "[${N}]"),
+            "InvalidConfigError",
+            "config.yml:9:",
+            "quotes around a string with ${...}",
+        ),
         (CONFIG.replace("[1, 2]", "!!python/object:os.system x"), "InvalidConfigError", "config.yml:9:", "tag"),
         (CONFIG.replace("[1, 2]", "{[1]: 2}"), "InvalidConfigError", "config.yml:9:", "cannot be a key"),
         ("", "MissingKeyError", "config.yml: ", "empty"),

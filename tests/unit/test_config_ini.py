@@ -155,10 +155,10 @@ def test_old_name_of_n_jobs(load):
         ("keyfields = a\nb = 1", "UnknownKeyError", 6, ["'b' is neither an option nor a keyfield"]),
         ("keyfields = a\na = 1\na = 2", "DuplicateKeyError", 7, ["line 6"]),
         ("keyfields = a\nn_jobs = 1\ncpu.max = 2", "DuplicateKeyError", 7, ["n_jobs"]),
-        ("keyfields = a\nn_jobs = x", "InvalidTypeError", 6, ["n_jobs", "'x' is not a whole number"]),
+        ("keyfields = a\nn_jobs = x", "InvalidTypeError", 6, ["n_jobs", "'x' is not an integer"]),
         ("keyfields = a\nresultfields.timestamps = maybe", "InvalidTypeError", 6, ["'maybe'", "true or false"]),
         ("keyfields = a\nlogtables = ts:log_ts", "MissingLogTableError", 6, ["logtables.ts", "'log_ts = ...'"]),
-        ("keyfields = a\nlogtables = ts", "MissingLogTableError", 6, ["logtables.ts", "not given"]),
+        ("keyfields = a\nlogtables = ts", "MissingLogTableError", 6, ["logtables.ts", "its columns are missing"]),
         ("keyfields = a\nlogtables = ts:x\nx =", "MissingLogTableError", 7, ["no columns"]),
         ("keyfields = a\nlogtables = meta:INT", "ReservedNameError", 6, ["'meta'"]),
         ("keyfields = a\na = %(nope)s", "InvalidConfigError", 6, ["%(nope)s", "no such option"]),
@@ -180,11 +180,11 @@ def test_errors_name_file_and_line(load, lines, kind, line, fragments):
     "text, kind, start",
     [
         ("", "MissingKeyError", "config.cfg:1: the section [PY_EXPERIMENTER] is missing"),
-        ("a = 1\n", "InvalidConfigError", "config.cfg:1: there is no section yet"),
+        ("a = 1\n", "InvalidConfigError", "config.cfg:1: this is outside of any section"),
         ("[X]\na = 1\n", "MissingKeyError", "config.cfg:1: the section [PY_EXPERIMENTER] is missing"),
         ("[CUSTOM]\na = 1\n", "MissingKeyError", "config.cfg:1: the section [PY_EXPERIMENTER] is missing"),
         ("[PY_EXPERIMENTER]\n", "MissingKeyError", "config.cfg:1: PY_EXPERIMENTER: the key 'Database' is missing"),
-        ("PY_EXPERIMENTER:\n  n_jobs: 1\n", "InvalidConfigError", "config.cfg:1: there is no section yet"),
+        ("PY_EXPERIMENTER:\n  n_jobs: 1\n", "InvalidConfigError", "config.cfg:1: this is outside of any section"),
     ],
 )
 def test_no_configuration_at_all(load, text, kind, start):

@@ -122,7 +122,7 @@ def test_an_unknown_type_is_refused_with_the_known_ones(declaration):
     with pytest.raises(ValueError) as caught:
         FieldType.parse(declaration)
     message = str(caught.value)
-    assert message.startswith(f"{declaration!r} is no type known here; known are TINYINT, SMALLINT, ")
+    assert message.startswith(f"{declaration!r} is not a valid type; choose from TINYINT, SMALLINT, ")
     assert message.endswith(", LONGBLOB")
 
 
@@ -316,8 +316,8 @@ def test_a_value_becomes_its_canonical_form(type_, value, expected):
         ("INT UNSIGNED", -1, "-1 is outside INT UNSIGNED: 0 to 4294967295"),
         ("BIGINT UNSIGNED", 2**64, "18446744073709551616 is outside BIGINT UNSIGNED: 0 to 18446744073709551615"),
         ("DOUBLE", "a lot", "'a lot' is not a number"),
-        ("DOUBLE", 10**400, f"{str(10**400)[:57]}... is not a number a DOUBLE can hold"),
-        ("DOUBLE", Decimal("1e400"), "Decimal('1E+400') is not a number a DOUBLE can hold"),
+        ("DOUBLE", 10**400, f"{str(10**400)[:57]}... is not a number that a DOUBLE can store"),
+        ("DOUBLE", Decimal("1e400"), "Decimal('1E+400') is not a number that a DOUBLE can store"),
         ("DOUBLE", 1j, "1j is not a number"),
         ("DOUBLE", np.complex64(1), "(1+0j) is not a number"),
         ("DOUBLE", {"a": 1}, "{'a': 1} is not a number"),
@@ -330,13 +330,13 @@ def test_a_value_becomes_its_canonical_form(type_, value, expected):
         ("BOOL", "yes", "'yes' is not true or false"),
         ("BOOL", "1", "'1' is not true or false"),
         ("BOOL", [], "[] is not true or false"),
-        ("VARCHAR(5)", b"abc", "b'abc' is not a text; decode it, or declare a BLOB"),
-        ("TEXT", bytearray(b"abc"), "bytearray(b'abc') is not a text; decode it, or declare a BLOB"),
-        ("VARCHAR(5)", "abcdef", "'abcdef' has 6 characters, a VARCHAR(5) holds 5; declare a longer type"),
-        ("VARCHAR(3)", 0.25, "'0.25' has 4 characters, a VARCHAR(3) holds 3; declare a longer type"),
-        ("VARCHAR(5)", "a\0b", r"'a\x00b' is not a text a database can hold: it contains a NUL character"),
-        ("VARCHAR(5)", "\ud800", r"'\ud800' is not a text a database can hold: it contains a lone surrogate"),
-        ("LONGTEXT", "x\udfff", r"'x\udfff' is not a text a database can hold: it contains a lone surrogate"),
+        ("VARCHAR(5)", b"abc", "b'abc' is not a string; decode it, or declare a BLOB"),
+        ("TEXT", bytearray(b"abc"), "bytearray(b'abc') is not a string; decode it, or declare a BLOB"),
+        ("VARCHAR(5)", "abcdef", "'abcdef' has 6 characters, but VARCHAR(5) stores 5; declare a longer type"),
+        ("VARCHAR(3)", 0.25, "'0.25' has 4 characters, but VARCHAR(3) stores 3; declare a longer type"),
+        ("VARCHAR(5)", "a\0b", r"'a\x00b' is not a string that a database can store: it contains a NUL character"),
+        ("VARCHAR(5)", "\ud800", r"'\ud800' is not a string that a database can store: it contains a lone surrogate"),
+        ("LONGTEXT", "x\udfff", r"'x\udfff' is not a string that a database can store: it contains a lone surrogate"),
         ("JSON", {"a": "\ud800"}, "it contains a lone surrogate"),
         ("JSON", {"a": Pipeline}, "cannot be written as JSON: <class 'test_fieldtypes.Pipeline'> has no JSON form"),
         ("JSON", [b"x"], "[b'x'] cannot be written as JSON: b'x' has no JSON form"),
@@ -352,7 +352,7 @@ def test_a_value_becomes_its_canonical_form(type_, value, expected):
         ("BLOB", "text", "'text' is not bytes"),
         ("BLOB", 5, "5 is not bytes"),
         ("BLOB", [1, 2], "[1, 2] is not bytes"),
-        ("TINYBLOB", bytes(256), "256 bytes are more than a TINYBLOB holds: 255; declare a longer type"),
+        ("TINYBLOB", bytes(256), "the value has 256 bytes, but TINYBLOB stores 255; declare a longer type"),
     ],
 )
 def test_a_value_without_a_place_is_refused_and_named(type_, value, message):
@@ -361,12 +361,12 @@ def test_a_value_without_a_place_is_refused_and_named(type_, value, message):
 
 def test_limits_are_characters_for_varchar_and_bytes_for_texts():
     assert coerce("VARCHAR(3)", "🎉🎉🎉") == "🎉🎉🎉"
-    assert refusal("VARCHAR(3)", "🎉🎉🎉🎉").startswith("'🎉🎉🎉🎉' has 4 characters, a VARCHAR(3) holds 3")
+    assert refusal("VARCHAR(3)", "🎉🎉🎉🎉").startswith("'🎉🎉🎉🎉' has 4 characters, but VARCHAR(3) stores 3")
     assert coerce("TINYTEXT", "ü" * 127) == "ü" * 127
-    assert "has 256 bytes, a TINYTEXT holds 255; declare a longer type" in refusal("TINYTEXT", "ü" * 128)
+    assert "has 256 bytes, but TINYTEXT stores 255; declare a longer type" in refusal("TINYTEXT", "ü" * 128)
     assert coerce("TINYTEXT", "u" * 255) == "u" * 255
     assert coerce("TEXT", "u" * 65_535)
-    assert "has 65536 bytes, a TEXT holds 65535" in refusal("TEXT", "u" * 65_536)
+    assert "has 65536 bytes, but TEXT stores 65535" in refusal("TEXT", "u" * 65_536)
     assert coerce("MEDIUMTEXT", "u" * 65_536)
 
 
@@ -423,7 +423,7 @@ def test_handed_in_values_are_left_alone():
 
 
 def test_bytes_are_no_list_of_numbers():
-    assert "is not a text; decode it, or declare a BLOB" in refusal("TEXT", memoryview(b"ab"))
+    assert "is not a string; decode it, or declare a BLOB" in refusal("TEXT", memoryview(b"ab"))
     assert "cannot be written as JSON" in refusal("JSON", {"a": memoryview(b"ab")})
 
 

@@ -203,7 +203,7 @@ def test_what_has_a_meaning_is_decoded(type_, value, expected):
         ("DOUBLE", "high", "'high', which is not a number (DOUBLE)"),
         ("BOOL", 2, "2, which is not true or false (BOOL)"),
         ("BOOL", "true", "'true', which is not true or false (BOOL)"),
-        ("VARCHAR(5)", b"\xff", r"b'\xff', which is not a text (VARCHAR(5))"),
+        ("VARCHAR(5)", b"\xff", r"b'\xff', which is not a string (VARCHAR(5))"),
         ("JSON", "{'a': 1}", """"{'a': 1}", which is not a JSON value (JSON)"""),
         ("JSON", 5, "5, which is not a JSON value (JSON)"),
         ("JSON", "[" * 100_000, f"'{'[' * 59}, which is not a JSON value (JSON)"),
