@@ -3,11 +3,12 @@
 Data go to stdout, messages to stderr. Nothing heavy is imported before a command needs it, so that help is instant.
 """
 
-from pyexperimenter.cli import exporting, reading, running, starting, submitting
-from pyexperimenter.cli.app import main
+from pyexperimenter.cli import exporting, maintaining, reading, running, starting, submitting
+from pyexperimenter.cli.app import completion, main
 
-for module in (starting, running, submitting, reading, exporting):
+for module in (starting, running, submitting, reading, exporting, maintaining):
     for command in module.COMMANDS:
         main.add_command(command)
+main.add_command(completion)
 
 __all__ = ["main"]

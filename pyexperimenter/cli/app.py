@@ -83,7 +83,7 @@ def main(ctx: click.Context, config: str) -> None:
     ctx.default_map = {name: {"config": config} for name in main.commands}
 
 
-@main.command()
+@click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print a shell's completion script.

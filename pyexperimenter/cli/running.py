@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
 import click
 
 from pyexperimenter.cli.printing import experiments, print_status
 from pyexperimenter.cli.study_options import (
-    STATES,
     NameList,
     StudyOptions,
     check_filled,
-    ids_option,
+    config_and_function,
+    load_function_of,
     study_options,
     where_option,
-    yes_option,
 )
 from pyexperimenter.exceptions import PyExperimenterError
-
-if TYPE_CHECKING:
-    from pyexperimenter.experimenter import PyExperimenter
 
 
 @click.command()
@@ -55,9 +47,9 @@ def run(
     FUNCTION is given as module:function or file.py:function, or as the key function of the config's section Execution.
     That experiments fail is a result, not an error of this command. Ctrl-C gives experiments in execution back.
     """
-    config, function_name = told_apart(names)
+    config, function_name = config_and_function(names)
     experimenter = study.open(config, name=name)
-    function = load_named_function(experimenter, function_name)
+    function = load_function_of(experimenter, function_name)
     check_filled(experimenter)
     executed = experimenter.execute(
         function,
@@ -71,40 +63,6 @@ def run(
     )
     click.echo(f"Executed {experiments(executed)}")
     print_status(experimenter.config.table.name, experimenter.status())
-
-
-def told_apart(names: tuple[str, ...]) -> tuple[str | None, str | None]:
-    """Return config and function, of which each may be left out.
-
-    Raises
-    ------
-    UsageError
-        If there is more.
-    """
-    if len(names) > 2:
-        raise click.UsageError(f"config and function are expected, but got {' '.join(names)}")
-    if len(names) == 2:
-        return names
-    (name,) = names or (None,)
-    return (None, name) if name is None or ":" in name else (name, None)
-
-
-def load_named_function(experimenter: PyExperimenter, name: str | None) -> Callable[..., Any]:
-    """Return the function of this name, or that of the config.
-
-    Raises
-    ------
-    UsageError
-        If neither is given.
-    """
-    from pyexperimenter.execution.function import load_function
-
-    name = name or experimenter.config.execution.function
-    if name is None:
-        raise click.UsageError(
-            "which function? Name it as module:function, or as the key function of the config's section Execution"
-        )
-    return load_function(name)
 
 
 @click.command()
@@ -121,7 +79,7 @@ def debug(ctx: click.Context, study: StudyOptions, experiment_id: int, function:
     from pyexperimenter.execution.function import user_traceback
 
     experimenter = study.open()
-    loaded = load_named_function(experimenter, function)
+    loaded = load_function_of(experimenter, function)
     try:
         returned = experimenter.debug(experiment_id, loaded, pdb)
     except PyExperimenterError:
@@ -132,75 +90,4 @@ def debug(ctx: click.Context, study: StudyOptions, experiment_id: int, function:
     click.echo(f"returned {returned!r}")
 
 
-@click.command()
-@click.argument("states", nargs=-1, metavar="[STATE]...", type=click.Choice([*STATES[1:], "all"]))
-@where_option
-@ids_option
-@click.option("--error", metavar="TEXT", help="Only experiments whose error contains this; letter case does not count.")
-@yes_option
-@study_options
-def reset(
-    study: StudyOptions,
-    states: tuple[str, ...],
-    where: str | None,
-    ids: tuple[int, ...],
-    error: str | None,
-    yes: bool,
-) -> None:
-    """Make experiments open again.
-
-    They keep their IDs and lose results and errors. Attempts and logs stay on record.
-
-    STATE is done, error, paused, running or all; without it, those done, paused or in error that the options choose.
-    """
-    if not states and where is None and not ids and error is None:
-        raise click.UsageError("which experiments? Name states, as in: pyexperimenter reset error")
-    experimenter = study.open()
-
-    def reset_them(dry_run: bool) -> int:
-        return experimenter.reset_experiments(*states, where=where, ids=ids or None, dry_run=dry_run, error=error)
-
-    _after_question("Reset", "reset", reset_them, yes)
-
-
-@click.command()
-@where_option
-@ids_option
-@yes_option
-@study_options
-def release(study: StudyOptions, where: str | None, ids: tuple[int, ...], yes: bool) -> None:
-    """Give back what workers that are gone were running.
-
-    Without this, that happens when their leases are over. A worker that is alive is stopped, and its experiment is
-    open again.
-    """
-    experimenter = study.open()
-
-    def release_them(dry_run: bool) -> int:
-        return experimenter.release_experiments(where, ids or None, dry_run)
-
-    _after_question("Release", "released", release_them, yes)
-
-
-def _after_question(verb: str, participle: str, act: Callable[[bool], int], yes: bool) -> None:
-    """Do something to experiments when asked whether to, with their number."""
-    chosen = act(True)
-    if not chosen:
-        click.echo(f"No experiment to be {participle}", err=True)
-        return
-    if not yes:
-        click.confirm(f"{verb} {experiments(chosen)}?", abort=True, err=True)
-    click.echo(f"{participle.capitalize()} {experiments(act(False))}")
-
-
-@click.command()
-@study_options
-def sync(study: StudyOptions) -> None:
-    """Write results that wait in journals.
-
-    They wait there because the database was away when they came. To do it twice is fine.
-    """
-    click.echo(f"Brought {study.open(log_level=logging.INFO).sync()} executions up to date")
-
-
-COMMANDS = (run, debug, reset, release, sync)
+COMMANDS = (run, debug)

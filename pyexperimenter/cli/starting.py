@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import click
 
 from pyexperimenter.cli.printing import experiments, print_json, print_rows
-from pyexperimenter.cli.study_options import Assignment, StudyOptions, json_option, study_options
+from pyexperimenter.cli.study_options import StudyOptions, json_option, study_options
 
 
 @click.command()
@@ -74,46 +73,4 @@ def fill(study: StudyOptions, create_database: bool) -> None:
     click.echo(f"Added {experiments(added)}, {skipped} were there")
 
 
-@click.command()
-@click.option("--dry-run", is_flag=True, help="Only tell what would be done.")
-@click.option(
-    "--default",
-    "defaults",
-    type=Assignment(),
-    multiple=True,
-    metavar="KEYFIELD=VALUE",
-    help="Value of a new keyfield in the rows that exist.",
-)
-@study_options
-def migrate(study: StudyOptions, dry_run: bool, defaults: tuple[tuple[str, Any], ...]) -> None:
-    """Add to the tables what the config has gained.
-
-    That is columns and logtables. Nothing is taken away.
-    """
-    done = study.open().migrate(dry_run, dict(defaults))
-    for line in done:
-        click.echo(f"{'would ' if dry_run else ''}{line}")
-    if not done:
-        click.echo("Nothing to do: the tables have all that the config has", err=True)
-
-
-@click.command()
-@click.option("--confirm", metavar="NAME", help="The table's name, instead of being asked for it.")
-@study_options
-def delete(study: StudyOptions, confirm: str | None) -> None:
-    """Drop the table and its side tables.
-
-    The table's name is asked for, as everything in them is lost.
-    """
-    experimenter = study.open()
-    name, number = experimenter.config.table.name, sum(experimenter.counts().values())
-    if confirm is None:
-        click.echo(f"This deletes {experiments(number)} with results, logs and attempts.", err=True)
-        confirm = click.prompt(f"Type the table's name ({name}) to do so", err=True)
-    if confirm != name:
-        raise click.ClickException(f"{confirm!r} is not the table's name, {name!r}; nothing was deleted")
-    experimenter.delete_table()
-    click.echo(f"{name} was deleted")
-
-
-COMMANDS = (init, validate, fill, migrate, delete)
+COMMANDS = (init, validate, fill)

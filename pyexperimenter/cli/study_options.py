@@ -125,3 +125,37 @@ def check_filled(experimenter: PyExperimenter) -> None:
         raise click.ClickException(
             f"the table {experimenter.config.table.name} has no experiments; insert them with: pyexperimenter fill"
         )
+
+
+def config_and_function(names: tuple[str, ...]) -> tuple[str | None, str | None]:
+    """Return config and function, of which each may be left out.
+
+    Raises
+    ------
+    UsageError
+        If there is more.
+    """
+    if len(names) > 2:
+        raise click.UsageError(f"config and function are expected, but got {' '.join(names)}")
+    if len(names) == 2:
+        return names
+    (name,) = names or (None,)
+    return (None, name) if name is None or ":" in name else (name, None)
+
+
+def load_function_of(experimenter: PyExperimenter, name: str | None) -> Callable[..., Any]:
+    """Return the function of this name, or that of the config.
+
+    Raises
+    ------
+    UsageError
+        If neither is given.
+    """
+    from pyexperimenter.execution.function import load_function
+
+    name = name or experimenter.config.execution.function
+    if name is None:
+        raise click.UsageError(
+            "which function? Name it as module:function, or as the key function of the config's section Execution"
+        )
+    return load_function(name)

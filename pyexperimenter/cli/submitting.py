@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
-from pyexperimenter.cli.running import load_named_function, told_apart
 from pyexperimenter.cli.study_options import (
     Assignment,
     NameList,
     StudyOptions,
     check_filled,
+    config_and_function,
+    load_function_of,
     study_options,
     where_option,
 )
@@ -66,13 +67,13 @@ def submit(
 
     Each executes open experiments until none is left or its time is over. FUNCTION is given as for run.
     """
-    config, function_name = told_apart(names)
+    config, function_name = config_and_function(names)
     experimenter = study.open(config, logging.WARNING)
     options = {name: value for name, value in options.items() if value is not None} | dict(more)
     if dry_run:
         click.echo(experimenter.sbatch_script(workers, profile, folder, **options), nl=False)
         return
-    function = load_named_function(experimenter, function_name)
+    function = load_function_of(experimenter, function_name)
     check_filled(experimenter)
     jobs = experimenter.submit(
         function, workers, cluster, profile, folder, where, order_by, random_order, None, **options
