@@ -63,6 +63,10 @@ The names from `py-experimenter` 1.4 are kept, so ``except`` clauses written for
 
 from __future__ import annotations
 
+from typing import Literal
+
+_Recovery = Literal["none", "repair", "wait", "retry"]
+
 
 class PyExperimenterError(Exception):
     """Base class of all errors that this library raises on purpose."""
@@ -162,15 +166,29 @@ class InvalidRowError(ParameterCombinationError):
 
 
 class DatabaseError(PyExperimenterError):
-    """An error of the database, or of the connection to it."""
+    """An error of the database, or of the connection to it.
+
+    Attributes
+    ----------
+    recovery : {"none", "repair", "wait", "retry"}
+        When the same statement may succeed: never; once someone has fixed the cause, such as permissions or a full
+        disk; once the server is back, which workers wait for; or at once, at a second try. Unless it is ``"none"``,
+        workers keep in a journal what they could not write.
+    """
+
+    recovery: _Recovery = "none"
 
 
 class DatabaseConnectionError(DatabaseError):
     """A connection to the database could not be opened."""
 
+    recovery: _Recovery = "repair"
+
 
 class ServerUnreachableError(DatabaseConnectionError):
     """No server answers at the given address."""
+
+    recovery: _Recovery = "wait"
 
 
 class AccessDeniedError(DatabaseConnectionError):
@@ -188,9 +206,13 @@ class DatabaseCreationError(DatabaseError):
 class DatabaseQueryError(DatabaseError):
     """A statement failed."""
 
+    recovery: _Recovery = "repair"
+
 
 class TransientDatabaseError(DatabaseQueryError):
     """A statement failed for a reason that may pass: a deadlock, a lock timeout, a lost connection."""
+
+    recovery: _Recovery = "retry"
 
 
 class ReadOnlyDatabaseError(DatabaseQueryError):
@@ -204,13 +226,19 @@ class DatabaseFullError(DatabaseQueryError):
 class MissingTableError(DatabaseQueryError):
     """The table does not exist yet."""
 
+    recovery: _Recovery = "none"
+
 
 class UndecodableValueError(DatabaseQueryError):
     """A stored value does not fit its column's declared type, perhaps after an edit by hand."""
 
+    recovery: _Recovery = "none"
+
 
 class SshTunnelError(DatabaseError):
     """The SSH tunnel could not be opened."""
+
+    recovery: _Recovery = "wait"
 
 
 class EmptyFillDatabaseCallError(DatabaseError):

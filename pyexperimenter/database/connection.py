@@ -21,8 +21,6 @@ from pyexperimenter.exceptions import (
     DatabaseError,
     InvalidValueError,
     PyExperimenterError,
-    ServerUnreachableError,
-    SshTunnelError,
     TransientDatabaseError,
 )
 
@@ -196,10 +194,8 @@ class Database:
         self._backend.plain = True
 
     def may_pass(self, error: DatabaseError) -> bool:
-        """Tell whether trouble is worth another try."""
-        return isinstance(error, TransientDatabaseError) or (
-            self._waits_for_server and isinstance(error, (ServerUnreachableError, SshTunnelError))
-        )
+        """Return whether a second try may succeed after this error."""
+        return error.recovery == "retry" or (error.recovery == "wait" and self._waits_for_server)
 
     def close(self) -> None:
         """Close this thread's connection, if there is one. The next statement opens another."""
