@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pyexperimenter import __version__
 from pyexperimenter.config import load_config
 from pyexperimenter.database.records import Attempt, FillCount
-from pyexperimenter.database.selection import OrderBy, Where
+from pyexperimenter.database.selection import OrderBy, Where, statuses
 from pyexperimenter.durations import seconds
 from pyexperimenter.exceptions import (
     ClaimLostError,
@@ -601,7 +601,7 @@ class PyExperimenter(Study):
         InvalidValueError
             If a state is not valid.
         """
-        wanted = [_status(state) for state in states]
+        wanted = statuses(states)
         if not wanted:
             if where is None and ids is None and error is None:
                 self.logger.warning("nothing is reset: name states ('error', 'all', ...), where, ids or error")
@@ -749,11 +749,3 @@ def _seconds(duration: float | str | None) -> float | None:
         return None if duration is None else seconds(duration)
     except ValueError as error:
         raise InvalidValueError(f"stop_after: {error}") from None
-
-
-def _status(state: str | ExperimentStatus) -> ExperimentStatus:
-    try:
-        return ExperimentStatus(state)
-    except ValueError:
-        known = ", ".join(status.value for status in ExperimentStatus)
-        raise InvalidValueError(f"{state!r} is not a valid status; choose from {known}") from None

@@ -72,11 +72,8 @@ def list_experiments(
 ) -> None:
     """List experiments."""
     experimenter = study.open()
-    if states:
-        chosen = ", ".join(f"'{state}'" for state in states)
-        where = f"status IN ({chosen})" + (f" AND ({where}\n)" if where else "")
     shown = _FIRST if limit is None and not as_json and sys.stdout.isatty() else limit
-    table = experimenter.get_table(where, columns, order_by, shown)
+    table = experimenter.get_table(where, columns, order_by, shown, states or None)
     if as_json:
         print_json(records(table))
         return

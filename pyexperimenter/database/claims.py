@@ -90,7 +90,7 @@ class ClaimStore(ExperimentReader):
                 self._in_doubt = True  # if it is the answer to the commit that was lost, a row was taken
                 raise
             # Rows locked by others were passed over: only a count without locks may end a worker.
-            if not self.count(Condition("status = 'created'") & selection.condition):
+            if not self.count(self._selector.rows(ExperimentStatus.CREATED) & selection.condition):
                 return None
             time.sleep(0.01 * random.random())
 

@@ -9,7 +9,7 @@ from typing import Any
 from pyexperimenter.config.model import ExperimentConfig
 from pyexperimenter.database.connection import Database, retried
 from pyexperimenter.database.schema import Schema
-from pyexperimenter.database.selection import Condition, OrderBy, Selector, Where
+from pyexperimenter.database.selection import Condition, OrderBy, Selector, States, Where
 from pyexperimenter.database.statements import Statements
 from pyexperimenter.database.values import decode
 from pyexperimenter.exceptions import InvalidLogtableError, MissingTableError
@@ -76,6 +76,7 @@ class ExperimentReader:
         order_by: OrderBy = None,
         limit: int | None = None,
         ids: Sequence[int] | None = None,
+        states: States = None,
     ) -> Rows:
         """Return columns and rows of the main table.
 
@@ -83,13 +84,16 @@ class ExperimentReader:
         ------
         InvalidColumnError
             If a column is named that the table does not have.
+        InvalidValueError
+            If a state is not a valid status.
         """
-        selection = self._selector.selection(where, order_by, random=False)
-        condition = selection.condition & self._selector.rows([ExperimentStatus.ALL], None, ids)
+        condition = self._selector.rows(states, where, ids)
         names = "*" if columns is None else self._selector.columns(columns)
-        order = f"{selection.order}, " if selection.order else ""
+        order = self._selector.order(order_by)
         ending = "" if limit is None else f" LIMIT {int(limit)}"
-        return self.query(self._sql.table.format(names, condition.sql, order, ending), condition.parameters)
+        return self.query(
+            self._sql.table.format(names, condition.sql, f"{order}, " if order else "", ending), condition.parameters
+        )
 
     def attempt_rows(self, experiment_id: int | None = None) -> Rows:
         """Return columns and rows of the attempts; there are none yet for a table of the predecessor."""

@@ -10,12 +10,15 @@ from typing import Any
 from pyexperimenter.config.model import Requirement
 from pyexperimenter.database.schema import Schema
 from pyexperimenter.database.values import Encoder
-from pyexperimenter.exceptions import InvalidColumnError
+from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError
 from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.fieldtypes import Kind
 
 Where = Mapping[str, Any] | str | None
 """A mapping column -> value or list of values, all of which have to match; or a condition in SQL."""
+
+States = str | Sequence[str] | None
+"""A status or several; None or ``"all"`` for all."""
 
 OrderBy = str | Sequence[str] | None
 """Column names; a leading ``-`` or a trailing ``DESC`` turns one round."""
@@ -51,6 +54,26 @@ class Selection:
     random: bool = False
 
 
+def statuses(states: States) -> list[ExperimentStatus]:
+    """Return the statuses that are named; if ``"all"`` is, or none is given at all, that stands for the others.
+
+    Raises
+    ------
+    InvalidValueError
+        If one is not a valid status.
+    """
+    named = [ExperimentStatus.ALL] if states is None else [states] if isinstance(states, str) else states
+    return [_status(state) for state in named]
+
+
+def _status(state: str) -> ExperimentStatus:
+    try:
+        return ExperimentStatus(state)
+    except ValueError:
+        known = ", ".join(status.value for status in ExperimentStatus)
+        raise InvalidValueError(f"{state!r} is not a valid status; choose from {known}") from None
+
+
 class Selector:
     """Translates what users write into conditions on the main table.
 
@@ -71,7 +94,7 @@ class Selector:
         InvalidColumnError
             If a column is named that the table does not have.
         """
-        return Selection(self.condition(where), self._order(order_by), random)
+        return Selection(self.condition(where), self.order(order_by), random)
 
     def condition(self, where: Where) -> Condition:
         """Translate `where`.
@@ -104,15 +127,20 @@ class Selector:
         return condition
 
     def rows(
-        self, states: Sequence[str], where: Where, ids: Sequence[int] | None, error: str | None = None
+        self,
+        states: States = None,
+        where: Where = None,
+        ids: Sequence[int] | None = None,
+        error: str | None = None,
     ) -> Condition:
         """Return the condition for rows in these states, under `where`, with these IDs, whose error has this text."""
         condition = self.condition(where)
         if error is not None:
             text = re.sub(r"[!%_]", r"!\g<0>", error.lower())
             condition &= Condition(f"LOWER({self._schema.q('error')}) LIKE ? ESCAPE '!'", (f"%{text}%",))
-        if ExperimentStatus.ALL not in states:
-            condition &= self._one_of("status", [str(state) for state in states])
+        wanted = statuses(states)
+        if ExperimentStatus.ALL not in wanted:
+            condition &= self._one_of("status", [status.value for status in wanted])
         if ids is not None:
             condition &= self._one_of("ID", list(ids))
         return condition
@@ -127,6 +155,17 @@ class Selector:
         """
         return ", ".join(self._column(name) for name in names)
 
+    def order(self, order_by: OrderBy) -> str:
+        """Return columns for ORDER BY, or an empty string.
+
+        Raises
+        ------
+        InvalidColumnError
+            If the table does not have one of them.
+        """
+        names = [order_by] if isinstance(order_by, str) and order_by else order_by or []
+        return ", ".join(self._direction(part.strip()) for name in names for part in name.split(","))
+
     def _one_of(self, name: str, values: Iterable[Any]) -> Condition:
         column = self._column(name)
         encode: Callable[[Any], Any] = Encoder(name, self._schema.columns[name], self._schema.dialect.keeps_infinity)
@@ -139,10 +178,6 @@ class Selector:
         if len(given) < len(encoded):
             options.append(f"{column} IS NULL")
         return Condition(f"({' OR '.join(options) or '1 = 0'})", given)
-
-    def _order(self, order_by: OrderBy) -> str:
-        names = [order_by] if isinstance(order_by, str) and order_by else order_by or []
-        return ", ".join(self._direction(part.strip()) for name in names for part in name.split(","))
 
     def _direction(self, name: str) -> str:
         words = name.split()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pyexperimenter.config import ExperimentConfig
-from pyexperimenter.database.selection import OrderBy, Where
+from pyexperimenter.database.selection import OrderBy, States, Where
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import (
     InvalidLogtableError,
@@ -63,6 +63,7 @@ class Study:
         columns: Sequence[str] | None = None,
         order_by: OrderBy = None,
         limit: int | None = None,
+        states: States = None,
     ) -> pd.DataFrame:
         """Return experiments.
 
@@ -75,7 +76,9 @@ class Study:
         order_by : str or sequence of str, optional
             Columns to sort by, ``-`` before or ``DESC`` behind for descending; then by ``ID``.
         limit : int, optional
-            Most rows.
+            Maximum number of rows.
+        states : str, ExperimentStatus or sequence of them, optional
+            Only experiments in these states; ``"all"`` for every state.
 
         Returns
         -------
@@ -89,8 +92,11 @@ class Study:
             If there is no table yet.
         InvalidColumnError
             If a column is named that the table does not have.
+        InvalidValueError
+            If a state is not a valid status.
         """
-        return self._frame(self._store.table_rows(where, columns, order_by, limit), self._store.schema.table)
+        rows = self._store.table_rows(where, columns, order_by, limit, states=states)
+        return self._frame(rows, self._store.schema.table)
 
     def get_logtable(
         self, logtable_name: str, condition: str | None = None, all_attempts: bool = False

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from pyexperimenter.exceptions import DatabaseQueryError, InvalidLogtableError
+from pyexperimenter import ExperimentStatus
+from pyexperimenter.exceptions import DatabaseQueryError, InvalidLogtableError, InvalidValueError
 from tests.support.study import experimenter, study
 from tests.support.target import Target
 
@@ -98,6 +100,34 @@ def test_a_column_edited_by_hand_is_shown_as_it_is(sqlite_target: Target) -> Non
     table = study_.get_table()
     assert table["seed"].tolist() == ["three", 1, 2, 0, 1, 2]
     assert table["accuracy"][0] == "high"
+
+
+@pytest.mark.parametrize(
+    "states, where, expected",
+    [
+        (None, None, [1, 2, 3, 4, 5, 6]),
+        ("all", None, [1, 2, 3, 4, 5, 6]),
+        ("done", None, [1, 3]),
+        (ExperimentStatus.ERROR, None, [2]),
+        (["done", ExperimentStatus.ERROR], None, [1, 2, 3]),
+        (("created", "error"), "seed = 0 OR seed = 1", [2, 4, 5]),
+        ([], None, []),
+    ],
+)
+def test_get_table_by_status(
+    target: Target, states: str | Sequence[str] | None, where: str | None, expected: list[int]
+) -> None:
+    study_ = experimenter(target)
+    study_.fill_table_from_config()
+    target.query("UPDATE study SET status = 'done' WHERE ID IN (1, 3)")
+    target.query("UPDATE study SET status = 'error' WHERE ID = 2")
+    assert study_.get_table(where, states=states)["ID"].tolist() == expected
+
+
+def test_get_table_by_invalid_status(sqlite_target: Target) -> None:
+    study_ = experimenter(sqlite_target)
+    with pytest.raises(InvalidValueError, match=r"'failed' is not a valid status; choose from created, running, done"):
+        study_.get_table(states=["done", "failed"])
 
 
 def test_logtables_by_condition(target: Target) -> None:
