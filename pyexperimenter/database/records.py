@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 from pyexperimenter.experiment_status import ExperimentStatus
@@ -118,26 +120,30 @@ class Ending:
     retries: int = 0
 
 
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(" ", "seconds").partition("+")[0]
+
+
 @dataclass(frozen=True)
 class Note:
-    """Something that an attempt has to write, in encoded values: results, rows of logs, its ending, or several.
+    """What an attempt writes in one transaction, in encoded values: results, rows of logs, its end, or several.
 
     Attributes
     ----------
+    time : str
+        UTC time at which it was made.
+    token : str
+        Unique to this note, so that it is not written twice.
     results : Mapping
         Resultfield -> value.
     logs : LogRows
-        What is appended to logtables.
+        Rows to append to logtables.
     ending : Ending or None
-        The attempt's end.
-    time : str
-        UTC time.
-    token : str
-        Unique to this note, so that it is not written twice.
+        How the attempt ended.
     """
 
-    time: str
-    token: str
+    time: str = field(default_factory=_now)
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
     results: Mapping[str, Any] = field(default_factory=dict)
     logs: LogRows = field(default_factory=dict)
     ending: Ending | None = None

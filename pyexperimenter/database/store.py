@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import wraps
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from pyexperimenter.config.model import ExperimentConfig
 from pyexperimenter.database.claims import ClaimStore
 from pyexperimenter.database.connection import Cursor, retried
 from pyexperimenter.database.records import NOT_MEASURED, Attempt, Ending, FillCount, LogRows, Note, Usage
 from pyexperimenter.database.schema import CODECARBON_COLUMNS, SCHEMA_VERSION
-from pyexperimenter.database.selection import Condition, Where
+from pyexperimenter.database.selection import Condition, States, Where
 from pyexperimenter.database.statements import RETRIED
 from pyexperimenter.database.tables import Tables
 from pyexperimenter.database.values import Encoded, Encoder, decode, encode_all
@@ -37,6 +37,23 @@ _CHUNK = 10_000  # rows of one transaction of a fill
 
 class _NothingAdded(PyExperimenterError):
     """All rows of a chunk exist."""
+
+
+_Write = TypeVar("_Write", bound=Callable[..., Any])
+
+
+def _keeping(write: _Write) -> _Write:
+    """Keep with the attempt what it cannot write to its row, because it has lost it."""
+
+    @wraps(write)
+    def keeping(self: ExperimentStore, attempt: Attempt, *notes: Note) -> Any:
+        try:
+            return write(self, attempt, *notes)
+        except ClaimLostError:
+            self._keep_late(attempt, notes)
+            raise
+
+    return cast(_Write, keeping)
 
 
 class ExperimentStore(ClaimStore):
@@ -143,7 +160,7 @@ class ExperimentStore(ClaimStore):
         encoded = self._encode_results(results)
         problem = encoded.problem
         if encoded.values:
-            problem = self.put_results(attempt, encoded.values) or problem
+            problem = self.put(attempt, Note(results=encoded.values)) or problem
         if problem is not None:
             raise problem
 
@@ -164,7 +181,7 @@ class ExperimentStore(ClaimStore):
         ClaimLostError
             If the attempt does not hold its row any more.
         """
-        self.put_logs(attempt, self.encode_logs(logs), uuid.uuid4().hex)
+        self.put(attempt, Note(logs=self.encode_logs(logs)))
 
     def finish(
         self,
@@ -191,56 +208,43 @@ class ExperimentStore(ClaimStore):
         encoded = self._encode_results(results or {})
         if encoded.problem is not None:
             self.write_results(attempt, results or {})
+        ending = Ending(outcome.value, error, usage, output, retries)
         try:
-            self.put_ending(attempt, Ending(outcome.value, error, usage, output, retries), encoded.values)
+            self.put(attempt, Note(results=encoded.values, ending=ending))
         except InvalidValueError:
             self.write_results(attempt, results or {})  # writes what does fit, and raises, naming what does not
             raise  # it was the error's text
 
-    def put_results(self, attempt: Attempt, values: Mapping[str, Any]) -> InvalidValueError | None:
-        """Write encoded results; return what is wrong with one that the table refuses, once the others are written."""
-        with self._keeping(attempt, values):
-            return self._put_results(attempt, values)
-
+    @_keeping
     @retried
-    def _put_results(self, attempt: Attempt, values: Mapping[str, Any]) -> InvalidValueError | None:
-        with self.database.transaction() as cursor:
-            self._fence(cursor, attempt)
-            return self._update_row(cursor, attempt, values)
-
-    @retried
-    def put_logs(self, attempt: Attempt, logs: LogRows, token: str) -> None:
-        """Append encoded rows to logtables, unless a try before that had this token did."""
-        with self.database.transaction() as cursor:
-            if self._fence(cursor, attempt) != token:
-                self._append(cursor, attempt, logs, self._now(cursor))
-                cursor.run(self._sql.note_write, [token, attempt.id])
-
-    def put_ending(self, attempt: Attempt, ending: Ending, values: Mapping[str, Any]) -> None:
-        """End an attempt, with encoded results."""
-        with self._keeping(attempt, values, ending.output):
-            self._put_ending(attempt, ending, values)
-
-    @retried
-    def _put_ending(self, attempt: Attempt, ending: Ending, values: Mapping[str, Any]) -> None:
-        with self.database.transaction() as cursor:
-            self._end(cursor, attempt, ending, values)
-
-    def replay(self, attempt: Attempt, notes: Sequence[Note]) -> None:
-        """Write what was noted while the database was away, in one transaction; nothing, if that was done before.
+    def put(self, attempt: Attempt, note: Note) -> InvalidValueError | None:
+        """Write a note. If the table refuses a result, write the others and return what is wrong with it.
 
         Raises
         ------
         ClaimLostError
-            If the attempt does not hold its row any more; results and output are kept with the attempt.
+            If the attempt no longer holds its row.
         """
-        values = {name: value for note in notes for name, value in note.results.items()}
-        output = next((note.ending.output for note in notes if note.ending is not None), None)
-        with self._keeping(attempt, values, output):
-            self._replay(attempt, notes)
+        with self.database.transaction() as cursor:
+            if note.ending is not None:
+                self._end(cursor, attempt, note.ending, note.results)
+                return None
+            last_token = self._fence(cursor, attempt)
+            if note.logs and note.token != last_token:
+                self._append(cursor, attempt, note.logs, self._now(cursor))
+                cursor.run(self._sql.note_write, [note.token, attempt.id])
+            return self._update_row(cursor, attempt, note.results) if note.results else None
 
+    @_keeping
     @retried
-    def _replay(self, attempt: Attempt, notes: Sequence[Note]) -> None:
+    def replay(self, attempt: Attempt, *notes: Note) -> None:
+        """Write the notes of a journal, in one transaction; those that were written before are skipped.
+
+        Raises
+        ------
+        ClaimLostError
+            If the attempt no longer holds its row.
+        """
         last = notes[-1]
         with self.database.transaction() as cursor:
             token, outcome = cursor.one(self._sql.last_write, [attempt.id]) or (None, None)
@@ -308,26 +312,20 @@ class ExperimentStore(ClaimStore):
         if not held:
             raise self._lost(attempt)
 
-    @contextmanager
-    def _keeping(self, attempt: Attempt, values: Mapping[str, Any], output: str | None = None) -> Iterator[None]:
-        """Keep with the attempt what does not reach its row."""
-        try:
-            yield
-        except ClaimLostError:
-            self._keep_late(attempt, values, output)
-            raise
-
     @retried
-    def _keep_late(self, attempt: Attempt, values: Mapping[str, Any], output: str | None) -> None:
+    def _keep_late(self, attempt: Attempt, notes: Sequence[Note]) -> None:
+        """Keep results and output of notes with an attempt that has lost its row."""
+        values = {name: value for note in notes for name, value in note.results.items()}
         results = {name: decode(name, self.schema.resultfields[name], value) for name, value in values.items()}
+        output = next((note.ending.output for note in notes if note.ending is not None), None)
+        if not results and output is None:
+            return
         with self.database.transaction() as cursor:
             if output is not None:
                 cursor.run(self._sql.keep_output, [output, attempt.id])
-            (kept,) = cursor.one(self._sql.late_results, [attempt.id]) or (None,)
             if results:
-                merged = json.loads(kept or "{}")
-                for name, value in results.items():
-                    merged[name] = _as_json(value)
+                (kept,) = cursor.one(self._sql.late_results, [attempt.id]) or (None,)
+                merged = json.loads(kept or "{}") | {name: _as_json(value) for name, value in results.items()}
                 cursor.run(self._sql.keep_late_results, [to_json(merged), attempt.id])
 
     # Side tables
@@ -380,7 +378,7 @@ class ExperimentStore(ClaimStore):
     @retried
     def reset(
         self,
-        states: Sequence[str],
+        states: States,
         where: Where,
         ids: Sequence[int] | None,
         dry_run: bool,

@@ -7,16 +7,14 @@ import errno
 import json
 import logging
 import os
-import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from datetime import datetime, timezone
 from io import FileIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pyexperimenter.database.records import Attempt, Ending, LogRows, Note, Usage
+from pyexperimenter.database.records import Attempt, Ending, Note, Usage
 
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of some network file systems: it has to do without
 SUFFIX = ".journal.jsonl"
@@ -133,17 +131,6 @@ def _lock(file: FileIO, wait: bool) -> None:
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
-
-
-def note(
-    token: str | None = None,
-    results: Mapping[str, Any] | None = None,
-    logs: LogRows | None = None,
-    ending: Ending | None = None,
-) -> Note:
-    """Make a note of now."""
-    now = datetime.now(timezone.utc).isoformat(" ", "seconds").partition("+")[0]
-    return Note(now, token or uuid.uuid4().hex, results or {}, logs or {}, ending)
 
 
 def _entry(line: Mapping[str, Any]) -> Entry:

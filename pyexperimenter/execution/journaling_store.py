@@ -7,33 +7,62 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
 
 from pyexperimenter.config import ExperimentConfig
-from pyexperimenter.database.records import Attempt, Ending, LogRows, Note
+from pyexperimenter.database.connection import Database
+from pyexperimenter.database.records import Attempt, Note
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import (
     ClaimLostError,
-    DatabaseConnectionError,
     DatabaseError,
-    DatabaseQueryError,
     InvalidExperimentError,
     InvalidValueError,
     JournalError,
-    MissingTableError,
     ResultsInJournalError,
-    SshTunnelError,
-    UndecodableValueError,
 )
-from pyexperimenter.execution.journal_file import SUFFIX, Entry, JournalFile, note, open_journal
+from pyexperimenter.execution.journal_file import SUFFIX, Entry, JournalFile, open_journal
 
 _LOGGER = logging.getLogger(__name__)
-_PATIENCE_IN_VAIN = 5.0  # seconds to wait for a database that did not come back in the time allowed
+_SHORT_WAIT = 5.0  # seconds
 
 
-_T = TypeVar("_T")
+class _Patience:
+    """How long a worker waits for a database that is away.
+
+    At first as long as the configuration allows. Once that was not enough, a few seconds at a time, until the database
+    is back; once the worker has to end, a few seconds for good.
+    """
+
+    def __init__(self, database: Database, max_outage: float) -> None:
+        database.wait_out(max_outage)
+        self._database = database
+        self._max_outage = max_outage
+        self._ending = False
+        self._next_try = -math.inf
+
+    def may_try(self) -> bool:
+        """Return whether it is time for another try."""
+        return time.monotonic() > self._next_try
+
+    def pause(self, seconds: float) -> None:
+        """Allow no try for this long."""
+        self._next_try = time.monotonic() + seconds
+
+    def shorten(self) -> None:
+        """Wait only a few seconds, because waiting longer was no use."""
+        self._database.patience = min(self._database.patience, _SHORT_WAIT)
+
+    def restore(self) -> None:
+        """Wait as long as at first, because the database is back."""
+        self._next_try = -math.inf
+        if not self._ending:
+            self._database.patience = self._max_outage
+
+    def end(self) -> None:
+        """Wait only a few seconds from now on."""
+        self._ending = True
+        self.shorten()
 
 
 class JournalingStore(ExperimentStore):
@@ -54,31 +83,32 @@ class JournalingStore(ExperimentStore):
 
     def __init__(self, config: ExperimentConfig, directory: str | Path, worker: str) -> None:
         super().__init__(config)
-        self.database.wait_out(config.execution.max_outage)
+        self._patience = _Patience(self.database, config.execution.max_outage)
         self._path = Path(directory) / f"{config.table.name}.{worker}{SUFFIX}"
         self._worker = worker
         self._journal: JournalFile | None = None
         self._reason = ""
         self._writing: tuple[Attempt, Note] | None = None
         self._lock = threading.RLock()
-        self._max_outage = config.execution.max_outage
-        self._hurried = False
-        self._next_try = -math.inf  # when writing the journal to the database is worth another try
 
-    def put_results(self, attempt: Attempt, values: Mapping[str, Any]) -> InvalidValueError | None:
-        """Write encoded results, or note them down."""
-        noted = note(results=values)
-        return self._or_journal(attempt, noted, lambda: super(JournalingStore, self).put_results(attempt, values))
-
-    def put_logs(self, attempt: Attempt, logs: LogRows, token: str) -> None:
-        """Append encoded rows to logtables, or note them down."""
-        noted = note(token, logs=logs)
-        self._or_journal(attempt, noted, lambda: super(JournalingStore, self).put_logs(attempt, logs, token))
-
-    def put_ending(self, attempt: Attempt, ending: Ending, values: Mapping[str, Any]) -> None:
-        """End an attempt, or note its end down."""
-        noted = note(results=values, ending=ending)
-        self._or_journal(attempt, noted, lambda: super(JournalingStore, self).put_ending(attempt, ending, values))
+    def put(self, attempt: Attempt, note: Note) -> InvalidValueError | None:
+        """Write a note to the database, or to the journal while the database is away."""
+        # A function that writes often should not spend most of its time waiting.
+        if self._patience.may_try() and self.caught_up():
+            with self._lock:
+                self._writing = attempt, note
+            try:
+                return super().put(attempt, note)
+            except DatabaseError as error:
+                if error.recovery == "none":
+                    raise
+                self._reason = str(error)
+            finally:
+                with self._lock:
+                    self._writing = None
+        self._journal_note(attempt, note)
+        self._patience.shorten()
+        return None
 
     def raise_if_journaled(self) -> None:
         """Raise if something waits in the journal, after another try to write it.
@@ -96,8 +126,7 @@ class JournalingStore(ExperimentStore):
 
     def give_up_soon(self) -> None:
         """Wait no more for a database that is away than a few seconds."""
-        self._hurried = True
-        self._wait_less()
+        self._patience.end()
 
     def hurry(self) -> None:
         """Wait no more; what is being written at this moment is noted down, in case that there is no time to end it.
@@ -108,7 +137,7 @@ class JournalingStore(ExperimentStore):
         with self._lock:
             if self._writing is not None:
                 # If the database does take it after all, it is the same twice, which does no harm.
-                self._note_down(*self._writing)
+                self._journal_note(*self._writing)
 
     def adopt(self) -> None:
         """Go on with the journal that the worker's process left when it died, if it did."""
@@ -135,35 +164,15 @@ class JournalingStore(ExperimentStore):
         try:
             _replay(self._journal, self, _LOGGER)
         except DatabaseError as error:
-            if not _is_away(error):
+            if error.recovery == "none":
                 raise
-            now = time.monotonic()
-            self._next_try = now + (now - start)
+            self._patience.pause(time.monotonic() - start)
             return False
-        self._journal, self._next_try = None, -math.inf
-        if not self._hurried:
-            self.database.patience = self._max_outage
+        self._journal = None
+        self._patience.restore()
         return True
 
-    def _or_journal(self, attempt: Attempt, noted: Note, write: Callable[[], _T]) -> _T | None:
-        # A function that writes often is not to spend most of its time waiting.
-        if time.monotonic() > self._next_try and self.caught_up():
-            with self._lock:
-                self._writing = attempt, noted
-            try:
-                return write()
-            except DatabaseError as error:
-                if not _is_away(error):
-                    raise
-                self._reason = str(error)
-            finally:
-                with self._lock:
-                    self._writing = None
-        self._note_down(attempt, noted)
-        self._wait_less()  # whoever has waited in vain need not wait so long for the next write
-        return None
-
-    def _note_down(self, attempt: Attempt, noted: Note) -> None:
+    def _journal_note(self, attempt: Attempt, noted: Note) -> None:
         try:
             with self._lock:
                 if self._journal is None:
@@ -175,9 +184,6 @@ class JournalingStore(ExperimentStore):
                 f"{self._reason}; and the journal {self._path} cannot be written: {error}; results of experiment "
                 f"{attempt.experiment_id} are lost. Mend one of the two, or name another directory as journal"
             ) from error
-
-    def _wait_less(self) -> None:
-        self.database.patience = min(self.database.patience, _PATIENCE_IN_VAIN)
 
 
 def replay_journals(store: ExperimentStore, directory: str | Path, logger: logging.Logger) -> int:
@@ -226,7 +232,7 @@ def _replay(journal: JournalFile, store: ExperimentStore, logger: logging.Logger
         try:
             if store.worker_of(attempt) != worker:
                 raise InvalidExperimentError(f"{store.database} has no such execution; was the experiment deleted?")
-            store.replay(attempt, [entry.note for entry in group])
+            store.replay(attempt, *(entry.note for entry in group))
         except ClaimLostError as lost:
             logger.warning("%s: %s; the results are in late_results of the attempt", journal.path, lost)
         except (InvalidExperimentError, InvalidValueError) as error:
@@ -237,11 +243,3 @@ def _replay(journal: JournalFile, store: ExperimentStore, logger: logging.Logger
             logger.info("results of experiment %d were written from %s", experiment, journal.path)
     journal.close(left)
     return written
-
-
-def _is_away(error: DatabaseError) -> bool:
-    """Tell whether a write failed for a reason that passes some day, with no fault of what was to be written."""
-    lasting = (MissingTableError, UndecodableValueError)
-    return isinstance(error, (DatabaseConnectionError, DatabaseQueryError, SshTunnelError)) and not isinstance(
-        error, lasting
-    )

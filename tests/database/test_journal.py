@@ -67,7 +67,7 @@ def logs_of(target: Target) -> list[tuple[Any, ...]]:
 
 
 def test_results_logs_and_the_end_are_written(target: Target, opened: ExperimentStore) -> None:
-    opened.replay(claim(opened), notes())
+    opened.replay(claim(opened), *notes())
     row = target.query("SELECT status, accuracy, model, error, end_date IS NOT NULL FROM study WHERE ID = 1")
     assert row == [("done", 0.5, "tree", None, 1)]
     assert logs_of(target) == [(1, 1, 1, 0.5), (1, 1, 2, 0.25)]
@@ -82,7 +82,7 @@ def test_all_is_written_or_nothing(target: Target, opened: ExperimentStore) -> N
     attempt = claim(opened)
     wrong = Note(TIME, "third", logs={"epochs": (["no_such_column"], [(1,)])})
     with pytest.raises(DatabaseError, match="no_such_column"):
-        opened.replay(attempt, [*notes()[:2], wrong])
+        opened.replay(attempt, *notes()[:2], wrong)
     assert target.query("SELECT status, accuracy, model FROM study WHERE ID = 1") == [("running", None, None)]
     assert logs_of(target) == []
     assert target.query("SELECT outcome, last_write FROM study__attempts") == [(None, None)]
@@ -93,7 +93,7 @@ def test_writing_it_twice_does_nothing(target: Target, opened: ExperimentStore, 
     attempt = claim(opened)
     noted = notes() if ended else notes()[:2]
     for _ in range(2):
-        opened.replay(attempt, noted)
+        opened.replay(attempt, *noted)
         accuracy, status = (0.5, "done") if ended else (0.25, "running")
         assert target.query("SELECT status, accuracy FROM study WHERE ID = 1") == [(status, accuracy)]
         assert logs_of(target) == [(1, 1, 1, 0.5), (1, 1, 2, 0.25)]
@@ -102,8 +102,8 @@ def test_writing_it_twice_does_nothing(target: Target, opened: ExperimentStore, 
 
 def test_what_was_written_before_is_not_written_again(target: Target, opened: ExperimentStore) -> None:
     attempt = claim(opened)
-    opened.replay(attempt, notes()[:2])
-    opened.replay(attempt, notes())
+    opened.replay(attempt, *notes()[:2])
+    opened.replay(attempt, *notes())
     assert target.query("SELECT status, accuracy, model FROM study WHERE ID = 1") == [("done", 0.5, "tree")]
     assert logs_of(target) == [(1, 1, 1, 0.5), (1, 1, 2, 0.25)]
 
@@ -121,7 +121,7 @@ def test_an_attempt_that_lost_its_row_keeps_what_it_noted(target: Target, opened
     before = target.query("SELECT ID, status, accuracy, model FROM study ORDER BY ID")
     for noted in (notes()[:2], notes(), notes()):
         with pytest.raises(ClaimLostError, match="nothing was written to the row"):
-            opened.replay(attempt, noted)
+            opened.replay(attempt, *noted)
         assert target.query("SELECT ID, status, accuracy, model FROM study ORDER BY ID") == before
         assert logs_of(target) == []
     kept = target.query("SELECT late_results, output FROM study__attempts WHERE ID = ?", attempt.id)
@@ -133,7 +133,7 @@ def test_an_attempt_that_lost_its_row_keeps_what_it_noted(target: Target, opened
 def test_a_noted_failure_uses_up_a_retry(target: Target, opened: ExperimentStore, retries: int) -> None:
     failures = retries + 1
     for failure in range(1, failures + 1):
-        opened.replay(claim(opened), notes(f"token {failure}", outcome="error", error="no", retries=retries))
+        opened.replay(claim(opened), *notes(f"token {failure}", outcome="error", error="no", retries=retries))
         status, error = ("created", None) if failure < failures else ("error", "no")
         assert target.query("SELECT status, error FROM study WHERE ID = 1") == [(status, error)]
     outcomes = target.query("SELECT outcome, error FROM study__attempts ORDER BY ID")
@@ -143,7 +143,7 @@ def test_a_noted_failure_uses_up_a_retry(target: Target, opened: ExperimentStore
 
 def test_times_of_results_are_written(target: Target) -> None:
     opened = store(target, result_timestamps=True)
-    opened.replay(claim(opened), notes())
+    opened.replay(claim(opened), *notes())
     times = target.query(
         "SELECT accuracy_timestamp IS NULL, model_timestamp IS NULL FROM study WHERE ID < 3 ORDER BY ID"
     )
@@ -153,7 +153,7 @@ def test_times_of_results_are_written(target: Target) -> None:
 def test_logs_with_the_same_token_are_appended_once(target: Target, opened: ExperimentStore) -> None:
     attempt = claim(opened)
     for token, rows in (("one", 2), ("one", 2), ("two", 4), ("two", 4)):
-        opened.put_logs(attempt, EPOCHS, token)
+        opened.put(attempt, Note(TIME, token, logs=EPOCHS))
         assert len(logs_of(target)) == rows
 
 
