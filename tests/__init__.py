@@ -1,3 +1,3 @@
 import pytest
 
-pytest.register_assert_rewrite("tests.support")  # whose assertions then say what they compared, as those of tests do
+pytest.register_assert_rewrite("tests.support")  # its assertions then show what they compared

@@ -20,20 +20,20 @@ from tests.support.server import Server
 from tests.support.slurm import SlurmCluster
 from tests.support.target import Target, write_credentials
 
-# On a machine that others use too, how long an example takes says nothing.
+# The time an example takes means nothing on a shared machine.
 hypothesis.settings.register_profile("no_deadline", deadline=None)
 hypothesis.settings.load_profile("no_deadline")
 
 
 class Servers:
-    """The servers of a test run, each started when first asked for, with a note of those that cannot be had."""
+    """The servers of a test run, each started on first use, and the reasons why others are unavailable."""
 
     def __init__(self) -> None:
         self._running: dict[str, Any] = {}
-        self.not_tested: dict[str, str] = {}  # name -> why, and what to do
+        self.not_tested: dict[str, str] = {}  # name -> the reason, and what to do
 
     def get(self, name: str) -> Any:
-        """Return the server, or skip the test that asks; it fails where the server must be there."""
+        """Return the server, or skip the test; fail it if the server is required."""
         if name not in self._running and name not in self.not_tested:  # one try is enough
             try:
                 self._running[name] = _STARTERS[name]()
@@ -70,7 +70,7 @@ _STARTERS: dict[str, Callable[[], Server | SlurmCluster]] = {
 
 
 def _is_required(name: str) -> bool:
-    """CI must test the servers that can be installed; and a server that a person names is meant to be tested."""
+    """CI must test the servers that can be installed; a server that is configured must be tested, too."""
     if name != "mysql":
         return os.environ.get("CI", "").lower() in ("1", "true")
     return bool(os.environ.get(MYSQL_URL) or os.environ.get(MYSQLD))
@@ -78,7 +78,7 @@ def _is_required(name: str) -> bool:
 
 @pytest.fixture(autouse=True)
 def no_credentials_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the credentials that a person has in their environment out of the tests, and their databases with them."""
+    """Keep the user's own credentials, and so their databases, out of the tests."""
     for variable in [name for name in os.environ if name.startswith("PYEXPERIMENTER_DB_")]:
         monkeypatch.delenv(variable)
 
@@ -120,7 +120,7 @@ def postgresql_target(pytestconfig: pytest.Config, tmp_path: Path) -> Iterator[T
 
 @pytest.fixture
 def private_postgresql() -> Iterator[PrivatePostgreSQL]:
-    """A PostgreSQL server for this test alone, to be stopped, killed and started at will."""
+    """A PostgreSQL server for this test alone, which may stop, kill and start it."""
     server = PrivatePostgreSQL()
     yield server
     server.close()
@@ -128,7 +128,7 @@ def private_postgresql() -> Iterator[PrivatePostgreSQL]:
 
 @pytest.fixture
 def private_mariadb() -> Iterator[PrivateMariaDB]:
-    """A MariaDB server for this test alone, to be stopped, killed and started at will."""
+    """A MariaDB server for this test alone, which may stop, kill and start it."""
     server = PrivateMariaDB()
     yield server
     server.close()
@@ -207,10 +207,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
     servers = session.config.stash[SERVERS]
     one_of_several = hasattr(session.config, "workeroutput")
-    if one_of_several:  # another process tells, of what is sent to it in the yield
+    if one_of_several:  # the main process reports what it is sent during the yield
         session.config.workeroutput["not_tested"] = servers.not_tested
     result = yield
-    servers.close()  # after fixtures that an interrupt left to be torn down in the yield
+    servers.close()  # after the yield, which tears down fixtures that an interrupt left behind
     if one_of_several:
         return result
     terminal = session.config.pluginmanager.get_plugin("terminalreporter")

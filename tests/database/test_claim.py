@@ -187,7 +187,7 @@ def test_add_and_claim_takes_an_open_row_and_reports_others(target: Target) -> N
 
 
 def test_an_id_is_given_by_the_database_alone(postgresql_target: Target) -> None:
-    """One given by hand would not be counted, and a fill would take a later row with that ID for one that exists."""
+    """An ID set by hand would not be counted, and a fill would mistake a later row with that ID for an existing one."""
     store(postgresql_target)
     with pytest.raises(psycopg.Error, match="GENERATED ALWAYS"):
         postgresql_target.query("INSERT INTO study (ID, dataset, seed) VALUES (7, 'by hand', 5)")

@@ -111,7 +111,7 @@ def test_a_config_without_values_says_how_to_fill(sqlite_target: Target) -> None
 
 
 def test_filling_streams(sqlite_target: Target) -> None:
-    """A fill takes rows as they come: the last is made only after the first were written."""
+    """A fill streams its rows: the last is generated only after the first were written."""
     opened = store(sqlite_target)
 
     def rows() -> object:

@@ -1,4 +1,4 @@
-"""Two rows with equal keyfields cannot exist, whoever writes them."""
+"""Two rows with equal keyfields cannot exist, however they are written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a study is, one experiment in full, and errors in groups, on tables as studies and people leave them."""
+"""The progress of a study, the details of an experiment, and groups of errors, on tables as found in practice."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def filled(target: Target, rows: int, **changes: Any) -> PyExperimenter:
 
 
 def executed(target: Target, rows: int, ended: list[tuple[float, float]]) -> PyExperimenter:
-    """Return a study of which some experiments began and ended so many seconds ago."""
+    """Return a study whose first experiments began and ended the given numbers of seconds ago."""
     study_ = filled(target, rows)
     study_.execute(lambda keyfields, results, custom: None, max_experiments=len(ended))
     for attempt, (start, end) in enumerate(ended, start=1):
@@ -127,7 +127,7 @@ def test_workers_are_alive_until_their_leases_run_out(target: Target) -> None:
     assert silent.silent_seconds == pytest.approx(400, abs=30)
     assert (alive.experiment_id, alive.machine, alive.pid, alive.job_id, alive.alive) == (2, "here", 1, None, True)
     assert 0 <= alive.silent_seconds <= alive.running_seconds + 0.01 < 30
-    target.query("UPDATE study SET status = 'created' WHERE ID = 2")  # taken from it by a person
+    target.query("UPDATE study SET status = 'created' WHERE ID = 2")  # taken away by a person
     assert [one.experiment_id for one in study_.status().workers] == [1]
 
 

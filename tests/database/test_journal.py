@@ -1,4 +1,4 @@
-"""What waits in a journal reaches the database as it was, once, and by its own attempt only."""
+"""The contents of a journal reach the database unchanged, once, and through their own attempt only."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def claim(opened: ExperimentStore) -> Attempt:
 
 
 def notes(token: str = "last", **ending: Any) -> list[Note]:
-    """What a function reported that wrote results, logs, results again, and returned."""
+    """The reports of a function that wrote results, logs, results again, and returned."""
     end = Ending(**{"outcome": "done", "usage": Usage(1.5, 1.25, 1000), "output": "printed", **ending})
     return [
         Note(TIME, "first", results={"accuracy": 0.25, "model": "tree"}),
@@ -63,7 +63,7 @@ def logs_of(target: Target) -> list[tuple[Any, ...]]:
     return target.query("SELECT experiment_id, attempt_id, epoch, loss FROM study__epochs ORDER BY ID")
 
 
-# What is noted is written
+# The journal is written to the database
 
 
 def test_results_logs_and_the_end_are_written(target: Target, opened: ExperimentStore) -> None:
@@ -157,7 +157,7 @@ def test_logs_with_the_same_token_are_appended_once(target: Target, opened: Expe
         assert len(logs_of(target)) == rows
 
 
-# The way through a file
+# Through a file
 
 
 KINDS: dict[str, tuple[str, Any]] = {
@@ -225,13 +225,13 @@ def test_attempts_of_one_worker_are_kept_apart(target: Target, opened: Experimen
 
 
 def test_a_living_workers_journal_is_written_before_its_next_write(sqlite_target: Target, tmp_path: Path) -> None:
-    """And another outage is waited for as long as the first was."""
+    """And the next outage is waited for as long as the first."""
     opened = store(sqlite_target)
     attempt = claim(opened)
     journaling = JournalingStore(
         load_config(study(sqlite_target, Execution={"max_outage": 100})), tmp_path / "journals", worker().identity
     )
-    opened.database.close()  # which makes one file of it
+    opened.database.close()  # which merges it into one file
     os.rename(sqlite_target.database, tmp_path / "elsewhere")
     with pytest.raises(MissingDatabaseError):
         journaling.counts()
@@ -252,7 +252,7 @@ def test_a_living_workers_journal_is_written_before_its_next_write(sqlite_target
     ]
 
 
-# What cannot be written, or is not there in full
+# Journals that are incomplete or cannot be written
 
 
 def test_a_journal_of_a_deleted_experiment_is_kept_and_reported(
@@ -348,7 +348,7 @@ def test_a_last_line_that_was_not_written_to_its_end_is_left_out(
 
 
 def test_an_incomplete_line_costs_no_line_after_it(target: Target, opened: ExperimentStore, journals: Path) -> None:
-    """A worker's next process goes on with the journal of the one that was killed in the middle of a line."""
+    """A worker's next process continues the journal of one that was killed in the middle of a line."""
     attempt = CutOffWorker(target, journals).claim_by(opened)
     for epoch in (1, 2):
         journaling = CutOffWorker(target, journals)
@@ -364,7 +364,7 @@ def test_an_incomplete_line_costs_no_line_after_it(target: Target, opened: Exper
 
 @pytest.mark.parametrize("adopting", [True, False])
 def test_a_journal_that_a_sync_is_at_hinders_no_worker(sqlite_target: Target, journals: Path, adopting: bool) -> None:
-    """That of its dead process, say, when its next one has something to note down."""
+    """For example the journal of its dead process, when the next process has something to write."""
     opened = store(sqlite_target)
     dead, alive = CutOffWorker(sqlite_target, journals), CutOffWorker(sqlite_target, journals)
     attempt = dead.claim_by(opened)

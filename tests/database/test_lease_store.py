@@ -1,4 +1,4 @@
-"""Leases in the database: who is silent, who loses a row, and what is kept of those who lost one."""
+"""Leases in the database: which workers are silent, which lose a row, and what is kept of their attempts."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_beat_returns_the_attempts_that_no_longer_hold_a_row(target: Target) -
     assert opened.beat([attempt.id for attempt in held]) == {attempt.id for attempt in held[:5]}
     assert opened.beat([held[5].id]) == set()
     assert target.query("SELECT heartbeat FROM study__attempts WHERE experiment_id < 6 ORDER BY ID") == before
-    # Whoever holds the row next is not taken for the one who held it before.
+    # The next holder of the row is not mistaken for the previous one.
     assert claim(opened).experiment_id == 2
     assert opened.beat([held[1].id]) == {held[1].id}
     assert rows(target) == {1: "done", 2: "running", 6: "running"}
@@ -108,7 +108,7 @@ def test_silent_are_only_holders_of_rows_whose_lease_has_run_out(target: Target)
     let_lease_run_out(target, dead, paused, done, opened_by_hand)
     target.query("UPDATE study SET status = 'created' WHERE ID = ?", opened_by_hand.experiment_id)
     assert [(silent.attempt, silent.experiment_id) for silent in opened.silent()] == [(dead.id, dead.experiment_id)]
-    # A writer that is attached to a row which somebody sets to running has no lease, so it cannot run out.
+    # A writer attached to a row that was set to running by hand has no lease, so none can run out.
     target.query("UPDATE study SET status = 'running' WHERE ID = ?", done.experiment_id)
     assert target.query("SELECT lease_until FROM study__attempts WHERE ID = ?", attached.id) == [(None,)]
     assert [silent.attempt for silent in opened.silent()] == [dead.id]
@@ -347,7 +347,7 @@ def test_a_worker_is_not_mistaken_for_one_with_a_longer_name(target: Target) -> 
 
 
 def test_the_lease_of_the_configuration_is_the_one_that_runs_out(target: Target) -> None:
-    """Without a hand in the tables: the database's own clock ends it."""
+    """Without touching the tables: the database's own clock ends it."""
     opened = store(target, Execution=SHORT)
     attempt = claim(opened)
     ((begun, until),) = target.query("SELECT started, lease_until FROM study__attempts")

@@ -1,4 +1,4 @@
-"""A commit that went in, though its answer was lost: nothing is claimed twice, doubled or forgotten."""
+"""A commit that succeeded although its answer was lost: nothing is claimed twice, duplicated or forgotten."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_claim_is_made_once(mariadb_target: Target, proxy: Proxy, through_prox
 def test_a_claim_in_doubt_costs_no_other_worker_its_experiment(
     mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore
 ) -> None:
-    """Also one whose identity begins as that of the worker in doubt: the 2nd and the 11th of a call of execute()."""
+    """Also with a worker whose identity begins like that of the worker in doubt: the 2nd and the 11th of execute()."""
     for identity in ("session.10", "session.2"):
         through_proxy.claim(replace(worker(), identity=identity))
     proxy.swallow_next(b"COMMIT")
@@ -128,7 +128,7 @@ def test_logs_are_appended_once(
 ) -> None:
     experiment = through_proxy.claim(worker())
     assert experiment is not None
-    for written in (1, 2):  # the second time other logs stand before
+    for written in (1, 2):  # the second time, other logs come first
         proxy.swallow_next(statement)
         through_proxy.write_logs(experiment.attempt, LOGS)
         assert proxy.swallowed.is_set()
@@ -187,7 +187,7 @@ def test_a_fill_doubles_nothing(mariadb_target: Target, proxy: Proxy, through_pr
     assert mariadb_target.query("SELECT COUNT(*) FROM study") == [(16,)]
 
 
-# Where the answer is lost because the server goes away at that moment, and stays away: the journal comes in.
+# The answer is lost because the server goes away at that moment, and stays away: the journal is used.
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ def journaling(
     execution = {"isolation": "none", "max_outage": 0.3}
     config = load_config(study(target, Execution=execution), credentials_path=target.credentials_file)
     worker_s = JournalingStore(config, tmp_path / "journal", worker().identity)
-    # A healthy server may take its time; only the outage is to be over soon.
+    # A healthy server may take its time; only the outage has to end soon.
     worker_s.database.wait_out(60)
     worker_s.counts()
     worker_s.database.patience = 0.3
@@ -246,14 +246,14 @@ def test_an_end_that_arrived_is_not_late_in_the_journal(
     assert not journal.exists()
     assert mariadb_target.query("SELECT status, accuracy, error FROM study WHERE ID = 1") == [("done", 0.5, None)]
     assert mariadb_target.query("SELECT outcome, late_results FROM study__attempts") == [("done", None)]
-    assert caplog.messages == []  # nothing was lost, so none is told
+    assert caplog.messages == []  # nothing was lost, so none is reported
 
 
 @pytest.mark.parametrize("answered", [True, False])
 def test_what_was_noted_in_a_hurry_is_not_written_twice(
     mariadb_target: Target, proxy: Proxy, journaling: JournalingStore, tmp_path: Path, answered: bool
 ) -> None:
-    """A worker is told to stop while the server is silent: what it writes is noted, and then written after all."""
+    """A worker is asked to stop while the server is silent: its writes go to the journal, and then to the database."""
     experiment = journaling.claim(worker())
     assert experiment is not None
     proxy.blackhole()

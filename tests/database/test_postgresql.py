@@ -1,4 +1,4 @@
-"""What only PostgreSQL does: its errors while connecting, its silence, its transactions, and names with capitals."""
+"""Specific to PostgreSQL: errors while connecting, silent servers, transactions, and names with capital letters."""
 
 from __future__ import annotations
 

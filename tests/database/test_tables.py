@@ -1,4 +1,4 @@
-"""Making, comparing, taking over, migrating and dropping tables."""
+"""Creating, comparing, adopting, migrating and dropping tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fixtures that all database tests stand on hold what they promise."""
+"""The fixtures that all database tests rely on do what they promise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Databases that cannot be reached, read, written or filled: a class of its own, the place and the remedy."""
+"""Databases that cannot be reached, read, written or filled: each error has its class, its place and a remedy."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_a_sqlite_file_where_none_can_be(tmp_path: Path) -> None:
 
 @pytest.fixture
 def without_roots_rights() -> Iterator[Path]:
-    """A directory for a test that runs with the rights of an ordinary user, as no file's mode keeps root out."""
+    """A directory for a test that runs with the rights of an ordinary user: file modes do not apply to root."""
     with tempfile.TemporaryDirectory() as directory:
         user = os.geteuid()
         os.chmod(directory, 0o777)

@@ -1,4 +1,4 @@
-"""An authority that signs certificates, for tests."""
+"""A certificate authority for tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 
 
 class Authority:
-    """Signs certificates, which it writes as PEM files."""
+    """Signs certificates and writes them as PEM files."""
 
     def __init__(self, directory: Path, name: str) -> None:
         self._directory = directory

@@ -1,4 +1,4 @@
-"""MySQL servers: private ones, and one that a person names."""
+"""MySQL servers: private ones, and the one that an environment variable names."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class MySQLServer(Server):
 
 
 def server_from_url(url: str) -> MySQLServer:
-    """Take a server that a person names, e.g. ``mysql://user:p%40ss@host:3306``; it must answer."""
+    """Return the server at a URL such as ``mysql://user:p%40ss@host:3306``; it must answer."""
     try:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme != "mysql" or not parts.hostname or parts.username is None:
@@ -133,7 +133,7 @@ class PrivateMySQL(PrivateServer, MySQLServer):
             f"--socket={home / 's'}",
             f"--pid-file={home / 'p'}",
             f"--tmpdir={home}",
-            f"--init-file={home / 'user.sql'}",  # runs before the first connection is let in
+            f"--init-file={home / 'user.sql'}",  # runs before the first connection is accepted
             f"--port={self.port}",
             f"--bind-address={self.host}",
             "--skip-name-resolve",
@@ -145,7 +145,7 @@ class PrivateMySQL(PrivateServer, MySQLServer):
         self.connect().close()
 
     def _user_sql(self) -> str:
-        """Return what creates the user of the tests: root has no password here, which would not test ours."""
+        """Return statements that create the tests' user: root has no password here, so it would not test ours."""
         password = self.password.replace("\\", "\\\\").replace("'", "''")
         return "".join(
             f"CREATE USER IF NOT EXISTS '{self.user}'@'{host}' IDENTIFIED BY '{password}';\n"

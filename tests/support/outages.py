@@ -20,7 +20,7 @@ from tests.support.target import Target
 
 @dataclass(frozen=True)
 class Signs:
-    """Files by which functions, wherever they run, and the test tell each other how far they are."""
+    """Files by which the test and its functions, wherever they run, signal their progress to each other."""
 
     directory: Path
 
@@ -36,7 +36,7 @@ def seeds(rows: int) -> dict[str, Any]:
 
 
 def configured(target: Target, signs: Signs, rows: int, **execution: Any) -> dict[str, Any]:
-    """A study of so many rows whose journals are beside the signs."""
+    """Return a study of so many rows, whose journals are next to the signs."""
     return study(
         target,
         keyfields=seeds(rows),
@@ -57,13 +57,13 @@ def journals_of(signs: Signs) -> Path:
 
 @contextmanager
 def executing(study_: PyExperimenter, function: Callable[..., Any], **options: Any) -> Iterator[Future[int]]:
-    """Execute in a thread: the main thread is the test's, whose servers end with the thread that started them."""
+    """Execute in a thread: the main thread belongs to the test, whose servers end with the thread that started them."""
     with ThreadPoolExecutor(1) as pool:
         yield pool.submit(study_.execute, function, **options)
 
 
 def assert_each_done_once(target: Target, rows: int, logs: int) -> None:
-    """By one attempt a row, whose results and logs are complete. Claims of which nobody knew were released."""
+    """Assert that one attempt did each row, with all results and logs; claims whose answer was lost were released."""
     assert statuses(target) == {"done": rows}
     ended = outcomes(target)
     assert ended.pop("released", 0) >= 0
@@ -80,7 +80,7 @@ def assert_each_done_once(target: Target, rows: int, logs: int) -> None:
 
 
 def measure(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> dict[str, Any]:
-    """Write results, logs and results again; the 10th waits in the middle until it is told that the outage began."""
+    """Write results, logs and results again; the 10th waits in the middle until the outage has begun."""
     signs, seed = Signs(Path(custom["signs"])), keyfields["seed"]
     results.process_results({"model": str(seed)})
     results.process_logs({"epochs": [{"epoch": epoch, "loss": 0.5} for epoch in (1, 2)]})
@@ -112,7 +112,7 @@ else:
 
 @contextmanager
 def script(target: Target, config: dict[str, Any], doing: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a script that syncs, or executes a function, ``module:name``; it does not outlive the block."""
+    """Run a script that syncs, or executes a function named as ``module:name``; it ends with the block."""
     options = {name: str(value) for name, value in credentials(target).items()}
     command = [sys.executable, "-c", SCRIPT, doing, json.dumps(config), json.dumps(options)]
     with subprocess.Popen(

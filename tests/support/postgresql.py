@@ -62,7 +62,7 @@ class PrivatePostgreSQL(PrivateServer, PostgreSQLServer):
     """
 
     brand = "postgresql"
-    stop_signal = signal.SIGINT  # does not wait for those who are connected
+    stop_signal = signal.SIGINT  # does not wait for open connections
     not_ready = psycopg.Error
 
     def __init__(self, *options: str, files: Mapping[str, str] | None = None) -> None:
@@ -80,7 +80,7 @@ class PrivatePostgreSQL(PrivateServer, PostgreSQLServer):
 
     @classmethod
     def initialise(cls, home: Path) -> None:
-        """Make the data directory, with the tests' user and a password that is needed."""
+        """Create the data directory, with the tests' user, who needs a password."""
         (home / "password").write_text(PASSWORD)
         _hand_over(home)
         run(
@@ -103,7 +103,7 @@ class PrivatePostgreSQL(PrivateServer, PostgreSQLServer):
             *("-k", str(self.home)),
             *("-c", f"listen_addresses={self.host}"),
             *("-c", "max_connections=200"),
-            *("-c", "fsync=off"),  # a process that is killed loses nothing by it, only a machine would
+            *("-c", "fsync=off"),  # only a crash of the machine could lose data by it
             *(part for option in self._options for part in ("-c", option)),
         ]
 
@@ -126,7 +126,7 @@ def _find(program: str) -> str:
 
 
 def _unprivileged() -> dict[str, Any]:
-    """Return options of subprocess by which root runs a program as another user, since PostgreSQL refuses root."""
+    """Return the options of subprocess that make root run a program as another user: PostgreSQL refuses root."""
     if os.geteuid() != 0:
         return {}
     user = _unprivileged_user()

@@ -1,4 +1,4 @@
-"""Private servers: throw-away, each in a directory of its own, ended with the process that started it."""
+"""Private servers: throw-away, each in its own directory, stopped with the process that started it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ServerUnavailable(Exception):
 
 
 class Throwaway:
-    """What has its files in a directory of its own, `home`, and is closed when this process ends."""
+    """Keeps its files in its own directory, `home`, and is closed when this process ends."""
 
     def __init__(self, name: str) -> None:
         self.home = Path(tempfile.mkdtemp(prefix=f"pe-{name}-"))
@@ -62,14 +62,14 @@ class PrivateServer(Throwaway):
     @classmethod
     @functools.cache
     def template(cls) -> Path:
-        """Return a data directory, made once in this process: to copy one is several times faster than to make one."""
+        """Return a data directory, created once in this process: copying one is several times faster."""
         home = Throwaway(f"{cls.brand}-template").home
         cls.initialise(home)
         return home / "data"
 
     @classmethod
     def initialise(cls, home: Path) -> None:
-        """Make the data directory `home/data`."""
+        """Create the data directory `home/data`."""
         raise NotImplementedError
 
     def command(self) -> list[str]:
@@ -77,7 +77,7 @@ class PrivateServer(Throwaway):
         raise NotImplementedError
 
     def process_options(self) -> dict[str, Any]:
-        """Return options of subprocess, such as the user that it runs as."""
+        """Return options of subprocess, such as the user that runs it."""
         return {}
 
     def probe(self) -> None:
@@ -85,7 +85,7 @@ class PrivateServer(Throwaway):
         socket.create_connection((self.host, self.port), timeout=5).close()
 
     def start(self) -> None:
-        """Start it, on the data it had before, and return when it answers."""
+        """Start it on the data it had before, and return when it answers."""
         if self._process is not None:
             raise RuntimeError(f"{self} is running already")
         command = self.command()
@@ -118,7 +118,7 @@ class PrivateServer(Throwaway):
             self.kill()
 
     def kill(self) -> None:
-        """Send SIGKILL, which ends it as a crash would; ``start()`` recovers what was committed."""
+        """Kill it, as a crash would; ``start()`` recovers what was committed."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

@@ -1,4 +1,4 @@
-"""A way to the server on which the worst happens: it is cut, closed or goes silent, or an answer gets lost on it."""
+"""A proxy for network faults: connections are cut, refused or go silent, or an answer is lost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.target import Target, write_credentials
 
 
 def through_port(target: Target, port: int) -> Target:
-    """Return the same database reached by another port, as a proxy's; the target's own queries take the direct way."""
+    """Return the same database reached through another port, as of a proxy; the target's own queries go directly."""
     assert target.server is not None
     assert target.credentials_file is not None
     server = target.server.kind(target.name, "127.0.0.1", port, target.server.user, target.server.password)
@@ -31,14 +31,14 @@ def through_port(target: Target, port: int) -> Target:
 
 
 def leading_nowhere(target: Target) -> Target:
-    """Return the same database, as it is for somebody to whom it is away."""
+    """Return the same database as seen by a worker that cannot reach it."""
     if target.server is None:
         return replace(target, database=f"{target.database}.away")
-    return through_port(target, 1)  # nobody listens there
+    return through_port(target, 1)  # nothing listens there
 
 
 class CutOffWorker(JournalingStore):
-    """What a worker writes with that holds attempts, and to whom the database has been away for too long."""
+    """The store of a worker that holds attempts and has been cut off from the database for too long."""
 
     def __init__(self, target: Target, journals: Path, identity: str = "cut off", **changes: Any) -> None:
         away = leading_nowhere(target)
@@ -54,12 +54,12 @@ class CutOffWorker(JournalingStore):
         return experiment.attempt
 
     def die(self) -> None:
-        """Let go of the journal, as a process does that is killed."""
+        """Release the journal, as a killed process does."""
         self.close()
 
 
 class Proxy:
-    """Forwards connections to a server, and does to them what it was told to since the last `heal`."""
+    """Forwards connections to a server, with the faults that were requested since the last `heal`."""
 
     def __init__(self, host: str, port: int) -> None:
         self.server = (host, port)
@@ -75,34 +75,34 @@ class Proxy:
         self.port = self._listener.sockets[0].getsockname()[1]
 
     def cut(self) -> None:
-        """Reset the connections there are."""
+        """Reset all connections."""
         self._run(self._cut())
 
     def cut_at_random(self, probability: float, seed: int) -> None:
-        """Reset a connection instead of handing something on, in each direction with this probability."""
+        """Reset a connection instead of forwarding data, in each direction with this probability."""
         self._dice, self._probability = random.Random(seed), probability
 
     def cut_on(self, *statements: bytes) -> None:
-        """Reset each connection that sends one of these; the server does not hear of it."""
+        """Reset each connection that sends one of these; the server does not receive it."""
         self._unwanted = statements
 
     def swallow_next(self, statement: bytes, then_refuse: bool = False) -> None:
-        """Reset the connection that next sends `statement`, once the server has answered: it is done, but who knows.
+        """Reset the connection that next sends `statement`, once the server has answered: only the answer is lost.
 
-        With `then_refuse` others are refused from that moment on.
+        With `then_refuse`, new connections are refused from that moment on.
         """
         self.swallowed.clear()
         self._refuses_then, self._to_swallow = then_refuse, statement
 
     def refuse(self) -> None:
-        """Reset the connections there are, and refuse others, as if the server were down."""
+        """Reset all connections and refuse new ones, as if the server were down."""
         self._run(self._refuse())
 
     def blackhole(self, for_good: bool = False) -> None:
-        """Take all that comes, also new connections, and hand nothing on.
+        """Accept data and new connections, but forward nothing.
 
-        It is handed on by `heal`, as TCP would send it again; or, `for_good`, never, as if a router between had
-        forgotten the connection.
+        It is forwarded by `heal`, as TCP would resend it; with `for_good`, never, as if a router had forgotten the
+        connection.
         """
         self.holding.clear()
         self._holds, self._forgets = True, for_good

@@ -29,7 +29,7 @@ def public_objects() -> dict[str, Any]:
 
 def _members(objects: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, found in objects.items():
-        # What Python's own classes bring along is none of ours.
+        # Members that come from Python's own classes are not ours.
         for base in found.__mro__ if isinstance(found, type) else ():
             if base.__module__.startswith("pyexperimenter"):
                 for member, value in vars(base).items():
@@ -38,7 +38,7 @@ def _members(objects: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def commands(command: click.Command = main, path: str = "pyexperimenter") -> dict[str, click.Command]:
-    """Return a command with those below it."""
+    """Return a command and its subcommands."""
     found = {path: command}
     for name, below in getattr(command, "commands", {}).items():
         found |= commands(below, f"{path} {name}")

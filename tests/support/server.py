@@ -51,7 +51,7 @@ class Server:
         raise NotImplementedError
 
     def drop_user(self, name: str, database: str) -> None:
-        """Drop the user, and with it, where it must be, the database."""
+        """Drop the user, and the database with it where the server requires that."""
         raise NotImplementedError
 
     def run(self, *statements: str) -> list[tuple[Any, ...]]:

@@ -1,4 +1,4 @@
-"""A private SLURM for the tests: real daemons, several nodes on this machine, which can be lost and started again."""
+"""A private SLURM for the tests: real daemons and several nodes on this machine, which can fail and be restarted."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ StorageLoc={database}
 
 
 class SlurmCluster(Throwaway):
-    """A throw-away SLURM: own directory, own ports, every process of it ended with it, those of its jobs too.
+    """A throw-away SLURM with its own directory and ports; all its processes end with it, those of its jobs too.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ class SlurmCluster(Throwaway):
     # What users do
 
     def run(self, *command: str) -> str:
-        """Run a command of SLURM's; return what it prints."""
+        """Run a command of SLURM and return its output."""
         done = subprocess.run(
             command, env=self.environment, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
         )
@@ -126,13 +126,13 @@ class SlurmCluster(Throwaway):
         return self.run("sbatch", "--parsable", *options, str(script))
 
     def states(self, job: str) -> list[str]:
-        """Return the states of a job, or of all tasks of an array that were told apart so far."""
+        """Return the states of a job, or of all tasks of an array that are listed separately so far."""
         return self.run("squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T").split()
 
     def wait_for_end(self, job: str, seconds: float = 60) -> list[str]:
-        """Wait until nothing of a job runs or is to run; return the states of its tasks."""
+        """Wait until nothing of a job runs or is pending; return the states of its tasks."""
         deadline = time.monotonic() + seconds
-        while set(states := self.states(job)) - ENDED:  # there are many names for what is still to come
+        while set(states := self.states(job)) - ENDED:  # there are many names for jobs that have not ended
             assert time.monotonic() < deadline, f"after {seconds} s job {job} is {states}"
             time.sleep(0.2)
         return states
@@ -144,14 +144,14 @@ class SlurmCluster(Throwaway):
     # What happens to machines
 
     def lose_daemon(self, node: str) -> None:
-        """End SLURM on a node, and let SLURM know; jobs that run there go on."""
+        """End the daemon of a node, and mark the node as down; its jobs go on."""
         daemon = self._daemons.pop(node)
         daemon.kill()
         daemon.wait()
         self.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
 
     def lose(self, node: str) -> None:
-        """End a node as a power cut would: nothing on it has the time to notice the death of another."""
+        """End a node as a power cut would: no process on it has time to notice the death of another."""
         for number in (signal.SIGSTOP, signal.SIGKILL):
             for process in self._processes(node):
                 with suppress(psutil.Error):
@@ -167,7 +167,7 @@ class SlurmCluster(Throwaway):
         self._wait_for(self._is_idle, "come to rest")
 
     def stop(self) -> None:
-        """End everything that was started here, and by its jobs."""
+        """End everything that was started here or by its jobs."""
         while found := self._processes():
             for process in found:
                 with suppress(psutil.Error):
@@ -241,7 +241,7 @@ class SlurmCluster(Throwaway):
         self._daemons[name] = launch(command, self.home / f"{name}.out", env=environment)
 
     def _is_idle(self) -> bool:
-        """Tell whether every node is up and does nothing."""
+        """Return whether every node is up and idle."""
         with suppress(AssertionError):  # slurmctld may not answer yet
             found = self.run("sinfo", "--noheader", "--Node", "--format=%N %T").splitlines()
             return sorted(found) == sorted(f"{node} idle" for node in self.nodes)
@@ -264,7 +264,7 @@ class SlurmCluster(Throwaway):
         return " | ".join(lines[-3:]) or "they wrote no error"
 
     def _processes(self, node: str | None = None) -> list[psutil.Process]:
-        """Return the processes of this cluster, or of one of its nodes, with all that its jobs have started."""
+        """Return the processes of this cluster, or of one of its nodes, with everything that its jobs have started."""
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
@@ -278,7 +278,7 @@ class SlurmCluster(Throwaway):
         environment = process.environ()
         if environment.get("SLURM_CONF") == self.environment["SLURM_CONF"] and process.pid != self._owner:
             return environment.get(_NODE, "")
-        if process.name() == "slurmstepd":  # it writes its title over its environment
+        if process.name() == "slurmstepd":  # its title overwrites its environment
             logs = {str(self.home / f"slurmd-{node}.log"): node for node in self.nodes}
             return next((logs[file.path] for file in process.open_files() if file.path in logs), None)
         return None

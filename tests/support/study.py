@@ -24,9 +24,9 @@ isolations = pytest.mark.parametrize("isolation", ["process", "none"])
 
 
 def study(target: Target, **changes: Any) -> dict[str, Any]:
-    """Return a configuration of 2 x 3 experiments; `changes` go to the table, or to where their name belongs."""
+    """Return a configuration of 2 x 3 experiments; `changes` go into the table, or into the section they belong to."""
     table = {"name": "study", "keyfields": KEYFIELDS, "resultfields": RESULTFIELDS}
-    # Here, so that functions may tell the test what they saw; tests of supervision say otherwise.
+    # In this process, so that functions can report to the test; tests of supervision set it differently.
     root: dict[str, Any] = {"Execution": {"isolation": "none"}}
     logtables = changes.pop("logtables", {"epochs": {"epoch": "INT", "loss": "DOUBLE"}})
     for section in ("Custom", "CodeCarbon", "Execution", "n_jobs"):
@@ -68,7 +68,7 @@ def wait_until(condition: Callable[[], Any], seconds: float = 60) -> Any:
     """Return the condition's value once it is true; fail if that takes too long."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {seconds} s in vain"
+        assert time.monotonic() < deadline, f"the condition did not become true within {seconds} s"
         time.sleep(0.01)
     return value
 

@@ -1,4 +1,4 @@
-"""Studies whose experiments run in processes of their own, and notes by which their functions and the tests talk."""
+"""Studies whose experiments run in their own processes, and files by which their functions notify the tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUICK = {"isolation": "process", "heartbeat": 0.5, "lease": 5}
 def configured(
     target: Target, directory: Path, rows: int = 6, execution: dict[str, Any] | None = None, **custom: Any
 ) -> dict[str, Any]:
-    """Experiments with the seeds 0, 1, ...; what the functions are told, and what they tell, is in `directory`."""
+    """Return a study with the seeds 0, 1, ...; its functions and the test communicate by files in `directory`."""
     keyfields = {"seed": {"type": "INT", "values": {"start": 0, "stop": rows}}}
     execution = {**QUICK, "journal": str(directory), **(execution or {})}
     return study(target, keyfields=keyfields, Execution=execution, Custom={"directory": str(directory), **custom})
@@ -39,7 +39,7 @@ def row(target: Target, columns: str, seed: int) -> tuple[Any, ...]:
 
 
 def is_gone(pid: int) -> bool:
-    """Tell whether a process has ended; its new parent need not have asked for its end yet."""
+    """Return whether a process has ended; its new parent need not have waited for it yet."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -47,7 +47,7 @@ def is_gone(pid: int) -> bool:
 
 
 def note(custom: dict[str, Any], name: str, text: object = "") -> None:
-    """Leave a file for the test and for the other workers, there all at once."""
+    """Write a file for the test and the other workers, atomically."""
     file = Path(custom["directory"], name)
     file.with_suffix(".part").write_text(str(text))
     file.with_suffix(".part").rename(file)
@@ -60,7 +60,7 @@ def await_note(custom: dict[str, Any], name: str) -> str:
 
 
 def count_execution(keyfields: dict[str, Any], custom: dict[str, Any]) -> int:
-    """Count, for the test, too, how often a row is executed."""
+    """Count in a file how often a row is executed, and return the count."""
     with Path(custom["directory"], f"executions of {keyfields['seed']}").open("a") as file:
         file.write("x")
         file.flush()
@@ -86,7 +86,7 @@ study = PyExperimenter(config, **options, log_level="ERROR")
 def run_script(
     target: Target, directory: Path, script: str | None = None, config: dict[str, Any] | None = None, **options: Any
 ) -> subprocess.CompletedProcess[str]:
-    """Run the script in `directory`, or what is given as `script`, as input of Python, in another directory."""
+    """Run the script in `directory`, or the text `script` from standard input, in another working directory."""
     arguments = [json.dumps(config or configured(target, directory)), json.dumps(credentials(target), default=str)]
     what = directory / "script.py" if script is None else "-"
     elsewhere = directory / "elsewhere"

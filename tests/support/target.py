@@ -1,4 +1,4 @@
-"""What a test gets of a database server: a fresh database, and a way to look into it."""
+"""The database of a test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ A_FILE_AND_A_SERVER = ["sqlite", "mariadb"]  # enough databases for tests of pro
 
 @dataclass(frozen=True)
 class Target:
-    """One fresh database: what a config needs to name it, and a way to look into it beside the library."""
+    """A fresh database: what a config needs to name it, and queries that bypass the library."""
 
     name: str  # sqlite | mariadb | mysql | postgresql
     provider: str  # as in a config: sqlite | mysql | postgresql
@@ -34,7 +34,7 @@ class Target:
         return connection
 
     def query(self, sql: str, *params: Any) -> list[tuple[Any, ...]]:
-        """Run one statement on a connection of its own. Placeholders are ``?``, and no other ``?`` may be there.
+        """Run one statement on its own connection. Placeholders are ``?``; no other ``?`` is allowed.
 
         Tests write ``ID`` bare, which PostgreSQL takes for ``id``.
         """
@@ -52,7 +52,7 @@ class Target:
 
 
 def write_credentials(path: Path, server: Server) -> Path:
-    """Write the credential file of a server's user, readable for its owner only."""
+    """Write the credential file of a server's user, readable only by its owner."""
     path.touch(mode=0o600)
     credentials = {
         "CREDENTIALS": {

@@ -1,4 +1,4 @@
-"""How long workers go on claiming: the caller's time, the cluster's, and how long an experiment takes."""
+"""How long workers go on claiming: limits of the caller and the cluster, and the time an experiment takes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def pass_by(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[st
 
 
 def done(target: Target) -> int:
-    """Return the number of rows done, which are all that were ever claimed; the others are open."""
+    """Return the number of rows that are done; no other row was ever claimed."""
     counts = dict(target.query("SELECT status, COUNT(*) FROM study GROUP BY status"))
     attempts = dict(target.query("SELECT outcome, COUNT(*) FROM study__attempts GROUP BY outcome"))
     assert counts.pop("created", 0) + counts.get("done", 0) == ROWS
@@ -196,7 +196,7 @@ def test_each_of_several_workers_minds_the_time(target: Target) -> None:
 
 
 def test_a_worker_whose_process_died_gets_no_new_time(sqlite_target: Target) -> None:
-    """The time counts from the call, not from the beginning of the process that takes the place of another."""
+    """The time counts from the call, not from the start of a process that replaces another."""
     study_ = filled(sqlite_target, isolation="process")
     end = time.time() + ENOUGH_TO_BEGIN
 

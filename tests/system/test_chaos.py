@@ -1,4 +1,4 @@
-"""Processes are killed at random, again and again: each experiment ends, with the results of one execution."""
+"""Processes are killed at random, again and again: each experiment ends with the results of one execution."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.target import Target
 
 ROWS, WORKERS, KILLS, SEED = 300, 4, 50, 1
 EXECUTION = {"isolation": "process", "heartbeat": 0.3, "lease": 2, "grace": 1, "stop_after_errors": 0}
-MARK = "PYEXPERIMENTER_TEST_CHAOS"  # in the environment of the scripts, and so of all their offspring
+MARK = "PYEXPERIMENTER_TEST_CHAOS"  # in the environment of the scripts, and so of all their descendants
 
 SCRIPT = """
 import json, os, random, subprocess, sys, time, uuid
@@ -102,7 +102,7 @@ class Scripts:
         return True
 
     def kill_everything(self) -> bool:
-        """As when a machine loses its power: whoever is stopped first has no time to notice the death of another."""
+        """As in a power cut: no process has time to notice the death of another."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
         children = self.children()
@@ -115,7 +115,7 @@ class Scripts:
         return self.kill_supervisor()
 
     def remains(self) -> list[str]:
-        """Return what still runs of all that was ever started."""
+        """Return all processes started here that still run."""
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
@@ -160,7 +160,7 @@ def test_every_row_is_done_once_whatever_is_killed(target: Target, tmp_path: Pat
     assert by_status(target) == {"created": ROWS}
     moments = random.Random(SEED)
     kills: Counter[str] = Counter()
-    attempts_before_reset: dict[int, int] = defaultdict(int)  # of rows that this test did reset
+    attempts_before_reset: dict[int, int] = defaultdict(int)  # of rows that this test has reset
 
     def reset(condition: str) -> None:
         rows = target.query(f"SELECT ID, error FROM study WHERE {condition}")
@@ -183,9 +183,9 @@ def test_every_row_is_done_once_whatever_is_killed(target: Target, tmp_path: Pat
             if not script.is_running():
                 script.start()
             before = executed_so_far()
-            # It may also end by itself, if nothing but rows of the dead was left.
+            # It may also end by itself if only rows of dead workers were left.
             wait_until(lambda before=before: executed_so_far() > before or not script.is_running())
-            time.sleep(moments.uniform(0, 0.3))  # no synchronisation: the moment is to be any
+            time.sleep(moments.uniform(0, 0.3))  # not for synchronisation: it picks a random moment
             if script.is_running():
                 kind = moments.choices(["child", "supervisor", "everything"], [6, 3, 2])[0]
                 killed = {
@@ -196,8 +196,8 @@ def test_every_row_is_done_once_whatever_is_killed(target: Target, tmp_path: Pat
                 kills[kind] += killed
         left = by_status(target)
         if script.is_running():
-            script.wait()  # whatever it says: workers whose processes die too often in a row give up
-        for _ in range(20):  # rows of the dead have to wait for the end of their lease
+            script.wait()  # with any exit code: workers whose processes die too often in a row give up
+        for _ in range(20):  # rows of dead workers wait for the end of their lease
             if by_status(target) == {"done": ROWS}:
                 break
             reset("status = 'error'")
@@ -211,7 +211,7 @@ def test_every_row_is_done_once_whatever_is_killed(target: Target, tmp_path: Pat
     told = f"seed {SEED}"
     assert left.keys() & {"created", "running"}, f"{told}: at the last kill rows were still open"
     assert min(kills[kind] for kind in ("child", "supervisor", "everything")) > 0, told
-    # All ways to die were taken: the supervisor's word, the farewell of a child, and no word at all.
+    # All ways to die occurred: reported by the supervisor, by the child itself, and not at all.
     assert outcomes.keys() == {"done", "error", "released", "lost"}, told
     attempts: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
     for row, *attempt in target.query(
@@ -239,7 +239,7 @@ def test_every_row_is_done_once_whatever_is_killed(target: Target, tmp_path: Pat
         assert logged[last_attempt] == [last], told
         done = [number for number, _, outcome, *_ in attempts[row] if outcome == "done"]
         assert len([number for number in done if number > attempts_before_reset[row]]) == 1, told
-        # An execution that nobody wrote down would be one too many in the files.
+        # An execution that is not in the database would be one too many in the files.
         assert not Counter(token.split("-")[0] for token in executed[row]) - Counter(str(a[1]) for a in attempts[row])
         for _, pid, outcome, _, attempt in attempts[row]:
             tokens = logged[attempt]
@@ -259,7 +259,7 @@ def test_an_experiment_that_kills_its_workers_becomes_an_error(target: Target, t
     assert by_status(target) == {"created": 4}
     exit_codes = []
     with scripts(target, config, "poison", tmp_path) as script:
-        # Whoever finds nothing open while the lease of the dead still runs ends; it takes a few.
+        # A worker that finds nothing open while the leases of dead ones are valid ends; it takes a few.
         while len(exit_codes) < 30 and by_status(target).keys() & {"created", "running"}:
             script.start()
             exit_codes.append(script.wait())

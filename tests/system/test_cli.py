@@ -87,7 +87,7 @@ def executed(directory: Path) -> Path:
     return directory
 
 
-# The way of a study
+# From start to finish
 
 
 def test_a_starter_is_written_checked_filled_run_and_summarised(
@@ -188,7 +188,7 @@ def test_run_hands_its_options_on(directory: Path) -> None:
     assert call("run", "--random-order", "--stop-after", "1h").stdout.startswith("Executed 4 experiments\n")
 
 
-# Looking
+# Reading
 
 
 def test_status(executed: Path) -> None:
@@ -203,7 +203,7 @@ def test_list(executed: Path) -> None:
     header, _, *rows = call("list").stdout.splitlines()
     assert header.split() == ["ID", "dataset", "seed", "status", "accuracy", "model", "error"]
     assert len(rows) == 6
-    assert rows[0].split() == ["1", "iris", "0", "done", "0.5", "a", "b"]  # of two lines one is made
+    assert rows[0].split() == ["1", "iris", "0", "done", "0.5", "a", "b"]  # two lines become one
     assert rows[4].endswith("ValueError: no wine with seed 1")
     assert [row["ID"] for row in data("list", "-s", "error", "-s", "created")] == [5, 6]
     assert [row["ID"] for row in data("list", "-s", "done", "-w", "seed = 0 OR seed = 1 -- both")] == [1, 2, 4]
@@ -283,7 +283,7 @@ def test_debug(executed: Path) -> None:
         text=True,
         check=False,
     )
-    assert "1001" in asked.stdout  # the debugger stands where the error was raised
+    assert "1001" in asked.stdout  # the debugger is where the error was raised
     assert data("status")["counts"]["error"] == 1
 
 
@@ -313,7 +313,7 @@ def test_delete_asks_for_the_name(executed: Path) -> None:
     assert "no such table: study; fill the table first" in call("run", code=1).stderr
 
 
-# Taking out
+# Exporting
 
 
 def test_export(executed: Path) -> None:
@@ -353,7 +353,7 @@ def test_table(executed: Path) -> None:
     assert "--format latex" in call("table", "accuracy", "--rows", "dataset", "--caption", "x", code=2).stderr
 
 
-# What is wrong
+# Mistakes
 
 
 WRONG = [
@@ -528,7 +528,7 @@ def test_watch_follows_a_study_until_it_is_finished(directory: Path) -> None:
     finally:
         (directory / "go").touch()
     wait_until(lambda: shows("done 6"))
-    assert process.wait(60) == 0  # without being told
+    assert process.wait(60) == 0  # without an option
     os.close(terminal)
     assert running.wait(60) == 0
 

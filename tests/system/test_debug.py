@@ -1,4 +1,4 @@
-"""One experiment in the process at hand, as a debugger needs it: what it reports is printed, and nothing is written."""
+"""One experiment in this process, as a debugger needs it: its reports are printed, and nothing is written."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def report(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str
 
 @pytest.fixture
 def filled(target: Target) -> PyExperimenter:
-    """With isolation, as is the default: to debug is to do without."""
+    """The study has the default, isolation; debugging does without it."""
     study_ = experimenter(target, study(target, Execution={"isolation": "process"}, Custom={"datapath": "data/"}))
     study_.fill_table_from_config()
     return study_

@@ -1,4 +1,4 @@
-"""Sphinx builds the documentation without a warning, and its references have all that users can call, catch or type."""
+"""Sphinx builds the documentation without warnings, and its reference has all that users can call, catch or type."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every code block of the README and of docs/ is put to the test; a language that this file does not know fails.
+"""Every code block of the README and of docs/ is tested; a language that this file does not know fails.
 
 python   The blocks of a page run one after the other in one process and an empty directory, every warning an error. A
          block whose first line is a comment that names a file is written to that file instead.
@@ -93,7 +93,7 @@ class Block:
 
 
 def needs_more(words: list[str]) -> bool:
-    """Tell whether a command needs a person or SLURM."""
+    """Return whether a command needs a person or SLURM."""
     return bool({"--watch", "--pdb"} & set(words)) or ("submit" in words and "--dry-run" not in words)
 
 
@@ -123,7 +123,7 @@ def test_pages_have_blocks_in_known_languages_only() -> None:
     known = {"python", "text", "yaml", "ini", "bash", "mermaid", "sql"}
     unknown = [f"{b}: {b.language!r}" for page in PAGES for b in blocks_of(page) if b.language not in known]
     assert unknown == []
-    assert {b.language for page in PAGES for b in blocks_of(page)} == known  # or a test below tests nothing
+    assert {b.language for page in PAGES for b in blocks_of(page)} == known  # otherwise a test below tests nothing
 
 
 # What is run, and what it prints
@@ -201,7 +201,7 @@ def run_page_on_server(page: str, blocks: list[Block], server: Server | None, fo
 
 @contextmanager
 def on_server(server: Server | None, blocks: list[Block]) -> Iterator[dict[str, str]]:
-    """Make the databases that a page speaks of; yield its environment."""
+    """Create the databases that a page mentions; yield its environment."""
     assert server is not None
     environment = {"PYEXPERIMENTER_DB_HOST": server.host, "PYEXPERIMENTER_DB_PORT": str(server.port)}
     statements = [line for block in blocks if block.is_administrators for line in block.code.splitlines()]
@@ -314,14 +314,14 @@ def test_configurations_load(block: Block, tmp_path: Path) -> None:
 def whole(block: Block) -> Any:
     part = yaml.safe_load(block.code)
     place = next((place for place, keys in PARTS.items() if set(part) <= keys), None)
-    assert place is not None, f"{block}: is no part of a configuration"
+    assert place is not None, f"{block}: is not part of a configuration"
     for key in reversed(place):
         part = {key: part}
     return merged(CONFIG, part)
 
 
 def merged(base: Any, part: Any) -> Any:
-    """Sections are merged, but what lists columns is replaced."""
+    """Sections are merged, but lists of columns are replaced."""
     if not (isinstance(base, Mapping) and isinstance(part, Mapping)):
         return part
     return {

@@ -1,4 +1,4 @@
-"""Emissions are measured by the real CodeCarbon, in offline mode; whatever goes wrong with it, experiments run on."""
+"""The real CodeCarbon measures emissions, in offline mode; when it fails, experiments go on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OFFLINE = {"offline_mode": True, "country_iso_code": "DEU"}
 
 @pytest.fixture
 def logger(request: pytest.FixtureRequest) -> logging.Logger:
-    """A logger of the test's own: what another one was warned of is not said to it twice."""
+    """A logger of the test's own, since each logger gets a warning only once."""
     return logging.getLogger(request.node.nodeid)
 
 
@@ -120,7 +120,7 @@ def test_no_file_is_left_and_nothing_is_said(tmp_path: Path) -> None:
 
 
 def test_stray_settings_are_not_read(tmp_path: Path) -> None:
-    """The predecessor left such a file behind; its settings would win over what is left open."""
+    """The predecessor left such a file behind; its settings would override the defaults."""
     stray = (
         "[codecarbon]\nproject_name = stray\nsave_to_file = true\noutput_methods = csv\nallow_multiple_runs = false\n"
     )
@@ -226,7 +226,7 @@ def test_failing_tracker_costs_the_measurement_only(
 def test_what_the_tracker_hides_is_not_a_measurement(
     logger: logging.Logger, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It swallows its own exceptions and would then hand out zeros."""
+    """It swallows its own exceptions and would then return zeros."""
     from codecarbon import OfflineEmissionsTracker
 
     def fail(tracker: Any) -> None:
@@ -267,7 +267,7 @@ def test_exceptions_of_the_experiment_pass(logger: logging.Logger, raised: BaseE
         raise raised
     assert caught.value is raised
     assert raised.__context__ is None
-    assert meter.measured is not None  # what fails has used energy, too
+    assert meter.measured is not None  # failures use energy, too
 
 
 @pytest.mark.parametrize("method", ["start", "stop"])

@@ -1,4 +1,4 @@
-"""The examples, run as a newcomer runs them, in directories of their own and with every warning an error."""
+"""The examples, run as a newcomer runs them, each in its own directory and with every warning an error."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CREDENTIALS = EXAMPLES / "mysql" / "database_credentials.example.yml"
 
 
 class Example:
-    """A copy of an example, with a configuration that takes seconds, and a working directory beside it."""
+    """A copy of an example, with a configuration that takes seconds, and a separate working directory."""
 
     def __init__(self, name: str, folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
         self.folder = folder / name
@@ -112,7 +112,7 @@ def svm_study(tmp_path_factory: pytest.TempPathFactory) -> Example:
 
 @pytest.fixture(scope="module")
 def output(svm_study: Example, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What it prints without matplotlib, which the extra `examples` does not bring."""
+    """Its output without matplotlib, which the extra `examples` does not install."""
     blocked = tmp_path_factory.mktemp("blocked")
     (blocked / "matplotlib.py").write_text("raise ModuleNotFoundError('blocked', name='matplotlib')\n")
     return svm_study.run(PYTHONPATH=str(blocked))
@@ -136,7 +136,7 @@ def test_every_experiment_is_done(output: str, svm_study: Example) -> None:
 def test_two_workers_share_the_work_and_none_is_doubled(output: str, svm_study: Example) -> None:
     assert load_config(EXAMPLES / "svm_study" / "config.yml").n_jobs == 2
     attempts = svm_study.query("SELECT worker, COUNT(*) FROM svm__attempts GROUP BY worker")
-    assert len(attempts) in (1, 2)  # where the machine is busy, one may be through before the other has started
+    assert len(attempts) in (1, 2)  # on a busy machine, one may have finished before the other has started
     assert sum(count for _, count in attempts) == SMALL
 
 
@@ -341,10 +341,10 @@ def test_mysql_is_shared_by_all_who_start_it(mariadb_target: Target, tmp_path: P
     assert any("'done': 100" in output for output in outputs)
     shares = dict(mariadb_target.query("SELECT occupied, AVG(percolates) FROM lattices GROUP BY occupied"))
     assert shares[0.5] < 0.5 < shares[0.7]
-    # A cluster that leads from top to bottom has a site in each row.
+    # A cluster that reaches from top to bottom has a site in each row.
     too_small = "SELECT COUNT(*) FROM lattices WHERE percolates AND largest_cluster * size < 0.999"
     assert mariadb_target.query(too_small) == [(0,)]
-    # The table of the last to finish has no holes; of the other it may warn of what is running.
+    # The table of the last to finish is complete; the other may warn about running experiments.
     assert any(re.search(r"^\| 16 +\|( +\d\.\d\d \|){5}$", output, re.M) for output in outputs)
 
 
@@ -429,7 +429,7 @@ def test_slurm_array_gives_back_its_experiments_when_time_is_over(
     mariadb_target.query("UPDATE walksat SET ratio = 50")
     process = task(3)
     wait_until(lambda: mariadb_target.query("SELECT COUNT(*) FROM walksat WHERE status = 'running'") == [(1,)])
-    process.send_signal(signal.SIGTERM)  # to the script alone, as B: says; Python has taken its place
+    process.send_signal(signal.SIGTERM)  # to the script alone, as B: requests; Python has replaced it by exec
     process.communicate(timeout=60)
     assert process.returncode == 143
     assert mariadb_target.query("SELECT status, COUNT(*) FROM walksat GROUP BY status") == [("created", 12)]

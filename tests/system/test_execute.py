@@ -1,4 +1,4 @@
-"""What becomes of the user's function: return values, exceptions, results, logs, several workers."""
+"""The execution of the user's function: return values, exceptions, results, logs, several workers."""
 
 from __future__ import annotations
 
@@ -347,7 +347,7 @@ def test_what_is_attached_is_taken_over_by_the_next_claim(target: Target, filled
 
 
 def test_workers_use_the_file_of_the_directory_of_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers' processes are used again, and were started in the first directory."""
+    """Workers' processes are reused, and were started in the first directory."""
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
@@ -416,7 +416,7 @@ def test_bars_are_shown_on_a_terminal_only(sqlite_target: Target) -> None:
         try:
             while part := os.read(controller, 65536):
                 shown += part
-        except OSError:  # how Linux tells that nobody holds the terminal any more
+        except OSError:  # how Linux reports that no process has the terminal open any more
             pass
     os.close(controller)
     assert process.returncode == 0

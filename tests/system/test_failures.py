@@ -110,7 +110,7 @@ def tell_nothing() -> None:
 
 WAYS_TO_FAIL: dict[str, tuple[Callable[[], None], str]] = {
     "RecursionError": (recurse, "RecursionError: maximum recursion depth exceeded"),
-    "CancelledError": (cancel, "asyncio.exceptions.CancelledError"),  # is no Exception
+    "CancelledError": (cancel, "asyncio.exceptions.CancelledError"),  # not a subclass of Exception
     "Untellable": (tell_nothing, "test_failures.Untellable: <exception str() failed>"),
 }
 

@@ -20,7 +20,7 @@ from tests.support.target import A_FILE_AND_A_SERVER, Target
 DATABASES = A_FILE_AND_A_SERVER
 
 
-# What cannot be handed to another process, or found there
+# Functions that cannot be sent to another process, or are not found there
 
 
 def test_an_unpicklable_function_is_refused_before_any_claim(target: Target, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""No two workers of a user on a machine see the same GPU, whichever process they belong to."""
+"""No two workers of a user on one machine get the same GPU, even if they belong to different calls."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def see_gpus(keyfields: dict[str, Any], results: Any, custom: dict[str, Any]) ->
 
 
 def wait_for_go(keyfields: dict[str, Any], results: Any, custom: dict[str, Any]) -> dict[str, str]:
-    """Tell what is seen, and run until the test says so."""
+    """Report the visible GPUs, and run until the test ends it."""
     signs = Path(custom["signs"])
     (signs / f"began_{os.getpid()}").touch()
     wait_until((signs / "go").exists)
@@ -132,7 +132,7 @@ def test_calls_share_the_machine_and_a_killed_one_frees_its_gpus(
     assert "1 workers with 1 GPUs each need 1, but this process sees 2 (0, 1), 0 of them free" in third.communicate()[1]
     first.kill()
     first.wait()
-    assert taken() == ["0"]  # though its child may not have ended yet
+    assert taken() == ["0"]  # although its child may not have ended yet
     first.communicate()
     (machine / "go").touch()
     assert second.communicate(timeout=60)[0] == "1\n"
@@ -177,7 +177,7 @@ def test_to_ask_for_too_many_leaves_them_to_others(machine: Path) -> None:
 
 
 def test_who_asks_in_vain_does_not_make_others_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyexperimenter.machine.gpus._uuids", dict)  # so that they meet more often
+    monkeypatch.setattr("pyexperimenter.machine.gpus._uuids", dict)  # so that they collide more often
 
     def ask_in_vain() -> None:
         with pytest.raises(ExecutionError, match="need 4"):
@@ -212,7 +212,7 @@ def test_one_gpu_of_two_names_is_one(machine: Path) -> None:
 
 
 def test_two_gpus_of_one_name_are_two(machine: Path) -> None:
-    """Where a job or container may use one only, that is 0."""
+    """If a job or container may use only one, its number is 0."""
     nvidia_smi(machine, ["GPU-8932f937-d72c"])
     with allocate_gpus({**os.environ, VARIABLE: "0"}, 1, 1):
         nvidia_smi(machine, ["GPU-2bd9faed-a9f6"])

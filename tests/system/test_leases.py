@@ -1,4 +1,4 @@
-"""Workers that fall silent: stopped, cut off, vanished, or with a clock of their own; and those who take their rows."""
+"""Workers that fall silent: stopped, cut off, vanished, or with a wrong clock; and the workers that take their rows."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from tests.support.target import Target
 EXECUTION = {"isolation": "process", "heartbeat": 0.3, "lease": 2, "grace": 1}
 
 
-# What workers do; they tell the test by files
+# The functions that workers execute; they notify the test by files
 
 
 def hold(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> dict[str, str]:
-    """Tell of the beginning, and go on when the test says so."""
+    """Report the start, and go on when the test allows it."""
     directory = Path(custom["directory"])
-    subprocess.Popen(["sleep", "600"])  # offspring, which has to go when its parent has to
+    subprocess.Popen(["sleep", "600"])  # a child, which has to end with its parent
     (directory / "pid.part").write_text(str(os.getpid()))
     (directory / "pid.part").rename(directory / "pid")
     wait_until((directory / "go").exists, seconds=600)
@@ -56,18 +56,18 @@ def take(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, 
 
 
 def meet(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> dict[str, Any]:
-    """Tell the time and who this is, and begin when another worker has begun, too."""
+    """Report the time and the worker, and go on when another worker has started, too."""
     (Path(custom["directory"]) / f"here {os.getppid()}").touch()
     wait_until(lambda: len(list(Path(custom["directory"]).glob("here *"))) > 1)
     time.sleep(0.05)
     return {"accuracy": time.time(), "model": str(os.getpid())}
 
 
-# What the tests do with them
+# Helpers of the tests
 
 
 class Worker:
-    """A process that executes, and what is below it."""
+    """A process that executes, and its descendants."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
@@ -92,7 +92,7 @@ class Worker:
         self.process.send_signal(signal.SIGCONT)
 
     def vanish(self) -> None:
-        """End everything as a power cut would: who is stopped first cannot notice the death of another."""
+        """End everything as a power cut would: no process has time to notice the death of another."""
         if self.process.poll() is None:
             self.stop()
             self.signal_children(signal.SIGKILL)
@@ -104,7 +104,7 @@ class Worker:
 def executing(
     target: Target, config: dict[str, Any], function: str, wrapper: Sequence[str] = (), path: Sequence[str] = ()
 ) -> Iterator[Worker]:
-    """Let a process of its own execute the study with a function of this module."""
+    """Execute the study with a function of this module, in another process."""
     options = {name: str(value) for name, value in credentials(target).items()}
     command = [*wrapper, sys.executable, __file__, function, json.dumps(config), json.dumps(options)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*path, *sys.path])}
@@ -136,7 +136,7 @@ def wait_for_pid(directory: Path) -> int:
 
 
 def is_gone(pid: int) -> bool:
-    """Tell whether a process and its whole group have ended; its new parent need not have asked for its end yet."""
+    """Return whether a process and its whole group have ended; its new parent need not have waited for it yet."""
     for process in psutil.process_iter():
         with suppress(psutil.Error, ProcessLookupError):
             if os.getpgid(process.pid) == pid and process.status() != psutil.STATUS_ZOMBIE:
@@ -145,7 +145,7 @@ def is_gone(pid: int) -> bool:
 
 
 def stop_between_writes(worker: Worker, target: Target) -> None:
-    """Stop a worker, but not while it writes to SQLite: it would lock the file for as long as it is stopped."""
+    """Stop a worker, but not while it writes to SQLite: it would lock the file while it is stopped."""
 
     def succeeds() -> bool:
         worker.stop()
@@ -163,7 +163,7 @@ def stop_between_writes(worker: Worker, target: Target) -> None:
 
 
 def seconds_beaten(target: Target) -> float:
-    """How long after its beginning the first attempt was last heard of."""
+    """Return the seconds between the start and the last heartbeat of the first attempt."""
     ((begun, heartbeat),) = target.query("SELECT started, heartbeat FROM study__attempts ORDER BY ID LIMIT 1")
     if isinstance(begun, str):
         begun, heartbeat = datetime.fromisoformat(begun), datetime.fromisoformat(heartbeat)
@@ -192,7 +192,7 @@ def test_a_worker_that_wakes_up_after_its_lease_does_no_harm(target: Target, tmp
             wait_until((tmp_path / "refused").exists)
             worker.process.send_signal(signal.SIGCONT)
         else:
-            worker.process.send_signal(signal.SIGCONT)  # which kills a child that is stopped, too
+            worker.process.send_signal(signal.SIGCONT)  # which kills a stopped child, too
         assert worker.wait() == 0
         wait_until(lambda: is_gone(pid))
     assert target.query("SELECT * FROM study ORDER BY ID") == before
@@ -230,7 +230,7 @@ def test_the_row_of_a_vanished_machine_is_executed_after_its_lease(target: Targe
     wait_until(lambda: is_gone(pid))
     assert (statuses(target), outcomes(target)) == ({"created": 2, "running": 1}, {None: 1})
     wait_until(store(target, filled=False).silent)
-    # It takes what is open, and then waits until the silent one has had its time.
+    # It takes what is open, and then waits until the lease of the silent one has run out.
     assert study_.execute(take) == 3
     assert (statuses(target), outcomes(target)) == ({"done": 3}, {"done": 3, "lost": 1})
     numbers = target.query("SELECT number, outcome FROM study__attempts WHERE experiment_id = 1 ORDER BY number")
@@ -238,7 +238,7 @@ def test_the_row_of_a_vanished_machine_is_executed_after_its_lease(target: Targe
 
 
 def test_no_worker_waits_for_rows_whose_lease_is_valid(target: Target, tmp_path: Path) -> None:
-    """Others may take hours: whoever finds nothing open goes home."""
+    """Others may take hours: a worker that finds nothing open ends."""
     config = configured(target, tmp_path, rows=3, lease=600)
     study_ = filled(target, config)
     with executing(target, config, "hold") as worker:
@@ -252,7 +252,7 @@ def test_no_worker_waits_for_rows_whose_lease_is_valid(target: Target, tmp_path:
 
 def test_when_all_machines_were_asleep_no_row_changes_hands(target: Target, tmp_path: Path) -> None:
     directories = [tmp_path / "first", tmp_path / "second"]
-    # The time to be heard of again is a heartbeat's, so it must be enough for a busy machine to wake up.
+    # A worker has one heartbeat's time to show that it lives, which must be enough for a busy machine to wake up.
     configs = [configured(target, directory, rows=2, heartbeat=2, lease=3) for directory in directories]
     filled(target, configs[0])
     for directory in directories:
@@ -278,7 +278,7 @@ def test_resetting_a_running_row_stops_it_and_the_next_run_is_fine(target: Targe
         pid = wait_for_pid(tmp_path)
         assert (statuses(target), outcomes(target)) == ({"running": 1}, {None: 1})
         assert study_.reset_experiments("running") == 1
-        wait_until(lambda: is_gone(pid))  # its function, left alone, would go on for ten minutes
+        wait_until(lambda: is_gone(pid))  # its function would go on for ten minutes
         assert worker.wait() == 0
     assert (statuses(target), outcomes(target)) == ({"done": 1}, {"reset": 1, "done": 1})
     assert target.query("SELECT accuracy, model, error FROM study") == [(0.9, "of who came second", None)]
@@ -336,7 +336,7 @@ SLEEP = "import select, time; time.sleep = lambda seconds: select.select([], [],
 @pytest.mark.skipif(not shutil.which("faketime"), reason="no faketime here; apt-get install faketime")
 @pytest.mark.parametrize("offset", ["+1d", "-1d"])
 def test_a_worker_whose_clock_is_wrong_does_no_harm(target: Target, tmp_path: Path, offset: str) -> None:
-    """On a server only its clock counts. With SQLite who is ahead may take rows of others, and the table is right."""
+    """A server uses its own clock. With SQLite, a worker whose clock is ahead may take rows; the table stays right."""
     rows = 40
     config = configured(target, tmp_path, rows, max_lost=1000)
     filled(target, config)
@@ -360,7 +360,7 @@ def test_a_worker_whose_clock_is_wrong_does_no_harm(target: Target, tmp_path: Pa
     winners = {row: (str(pid), outcome) for row, number, pid, outcome in attempts if number == last[row]}
     models = dict(target.query("SELECT ID, model FROM study"))
     assert winners == {row: (model, "done") for row, model in models.items()}
-    # There were two at it (and new processes for those that lost their rows), and one did see another time.
+    # There were two workers (and new processes for those that lost their rows), one with another clock.
     assert len(set(models.values())) >= 2
     ((least, greatest),) = target.query("SELECT MIN(accuracy), MAX(accuracy) FROM study")
     assert greatest - least > 80_000

@@ -1,4 +1,4 @@
-"""Another process holds a lock, or a disk is full: it is waited for, or the results wait in a journal."""
+"""Locks of other processes are waited for; if a disk is full, results wait in a journal."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.support.target import Target
 def test_a_row_that_a_person_has_locked_is_waited_for(
     private_target: Target, private_mariadb: PrivateMariaDB, signs: Signs, isolation: str
 ) -> None:
-    """For longer than the server lets a statement wait."""
+    """The lock is held for longer than the server lets a statement wait."""
     private_target.query("SET GLOBAL innodb_lock_wait_timeout = 1")
     study_ = filled(private_target, signs, 10, isolation=isolation)
     with executing(study_, measure) as execution, closing(private_target.connect()) as person:
@@ -47,7 +47,7 @@ def test_a_row_that_a_person_has_locked_is_waited_for(
         waits = "SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_waits'"
         ((_, before),) = private_target.query(waits)
         signs.give("the outage began")
-        # The second begins when the first was in vain.
+        # The second wait begins when the first has timed out.
         wait_until(lambda: int(private_target.query(waits)[0][1]) >= int(before) + 2)
         assert statuses(private_target) == {"running": 1, "done": 9}
         cursor.execute("ROLLBACK")
@@ -108,7 +108,7 @@ def test_a_file_that_another_process_has_locked_is_waited_for(
 
 
 def on_a_full_disk(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> dict[str, Any]:
-    """No file of this process may grow beyond the custom field `most` from now on."""
+    """From now on, no file of this process may grow beyond the custom field `most`."""
     import resource
 
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -156,9 +156,9 @@ def test_a_disk_too_full_for_a_journal_is_reported(sqlite_target: Target, signs:
 
 @contextmanager
 def no_room(target: Target, table: str) -> Iterator[None]:
-    """Let a PostgreSQL server find the disk full where it writes the first rows of a table, which only later ones open.
+    """Make the disk of a PostgreSQL server look full when connections opened from now on write a table's first rows.
 
-    Their file is /dev/full, which takes nothing, and says so as a disk does.
+    Their file is /dev/full, which fails writes as a full disk does.
     """
     assert isinstance(target.server, PrivatePostgreSQL)
     ((place,),) = target.query("SELECT pg_relation_filepath(CAST(? AS regclass))", table)
@@ -195,7 +195,7 @@ def large_model(keyfields: dict[str, Any], results: ResultProcessor, custom: dic
 def test_results_wait_in_a_journal_if_the_servers_disk_is_full(postgresql_target: Target, signs: Signs) -> None:
     filled(postgresql_target, signs, 2)
     config = configured(postgresql_target, signs, 2, isolation="none", max_outage=2)
-    # Large values have a table of their own.
+    # Large values are in a separate table.
     ((table,),) = postgresql_target.query(
         "SELECT CAST(reltoastrelid AS regclass) FROM pg_class WHERE relname = 'study'"
     )

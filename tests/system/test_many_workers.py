@@ -1,4 +1,4 @@
-"""More workers than the server takes connections: all find their turn, and nothing is lost or done twice."""
+"""More workers than the server accepts connections: all get their turn, and nothing is lost or done twice."""
 
 from __future__ import annotations
 
@@ -51,4 +51,4 @@ def test_200_workers_share_151_connections(private_mariadb: PrivateMariaDB, tmp_
     ((_, most),) = target.query("SHOW VARIABLES LIKE 'max_connections'")
     ((_, refused),) = target.query("SHOW GLOBAL STATUS LIKE 'Connection_errors_max_connections'")
     assert int(most) < WORKERS
-    assert int(refused) > 0  # or nothing was tested
+    assert int(refused) > 0  # otherwise nothing was tested

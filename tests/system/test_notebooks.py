@@ -1,4 +1,4 @@
-"""The notebooks: each runs anew with every warning an error, and is stored with the outputs of a run in order."""
+"""The notebooks: each runs with every warning an error, and is stored with the outputs of one run in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The database goes away and comes back, in every way: no result is lost, none is written twice, nothing hangs."""
+"""The database goes away and comes back in various ways: no result is lost or written twice, and nothing hangs."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_connections_that_are_cut_at_random_cost_nothing(
 def test_a_silent_connection_costs_nothing(
     mariadb_target: Target, proxy: Proxy, signs: Signs, isolation: str, for_good: bool
 ) -> None:
-    """If it does not go on, it is given up, and what was to be written is written through another."""
+    """If it stays silent, it is given up, and the writes go through another connection."""
     filled(mariadb_target, signs, 11)
     target = through_port(mariadb_target, proxy.port)
     study_ = experimenter(target, configured(target, signs, 11, isolation=isolation, max_outage=4))
@@ -103,7 +103,7 @@ def test_a_silent_connection_costs_nothing(
 
 
 def away_in_the_middle(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> dict[str, Any]:
-    """Write some results and logs before the outage, the rest in it. Custom's `death` says when it is killed."""
+    """Write some results and logs before the outage, the rest during it. The custom field `death` says when to die."""
     signs = Signs(Path(custom["signs"]))
     results.process_results({"model": "before"})
     results.process_logs({"epochs": {"epoch": 1, "loss": 0.5}})
@@ -121,7 +121,7 @@ def away_in_the_middle(keyfields: dict[str, Any], results: ResultProcessor, cust
 
 @contextmanager
 def outage(proxy: Proxy, signs: Signs) -> Iterator[None]:
-    """In the middle of a function that says when it has started; the database is back when the block ends."""
+    """Make the database unavailable in the middle of a function; it is back when the block ends."""
     signs.wait_for("started")
     proxy.refuse()
     signs.give("the outage began")
@@ -132,7 +132,7 @@ def outage(proxy: Proxy, signs: Signs) -> Iterator[None]:
 def journaled(
     target: Target, proxy: Proxy, signs: Signs, isolation: str, death: str | None = None, **options: Any
 ) -> tuple[PyExperimenter, ResultsInJournalError]:
-    """Execute one of two rows, whose end finds the database away for too long."""
+    """Execute one of two rows, which ends when the database has been away for too long."""
     filled(target, signs, 2)
     config = configured(through_port(target, proxy.port), signs, 2, isolation=isolation, max_outage=2)
     config["PY_EXPERIMENTER"]["Custom"]["death"] = death
@@ -181,7 +181,7 @@ def test_an_execution_that_ended_in_a_journal_is_not_given_back(
     filled(mariadb_target, signs, 2)
     target = through_port(mariadb_target, proxy.port)
     study_ = experimenter(target, configured(target, signs, 2, isolation="none", max_outage=2))
-    proxy.cut_on(b"outcome = 'done'", b"SELECT worker FROM")  # the end, and what is asked before a journal is written
+    proxy.cut_on(b"outcome = 'done'", b"SELECT worker FROM")  # the end, and the query before a journal is written
     with pytest.raises(ResultsInJournalError):
         study_.execute(again)
     assert statuses(mariadb_target) == {"created": 1, "running": 1}
@@ -273,7 +273,7 @@ def wait_for_the_end(keyfields: dict[str, Any], results: ResultProcessor, custom
 def test_an_outage_longer_than_the_lease_costs_no_row(
     mariadb_target: Target, proxy: Proxy, signs: Signs, isolation: str
 ) -> None:
-    """Although another experimenter, which the outage passes by, looks for silent workers in the middle of it."""
+    """Although another experimenter, unaffected by the outage, looks for silent workers in the middle of it."""
     heartbeat, lease = 4, 4.5
     execution = {"isolation": isolation, "heartbeat": heartbeat, "lease": lease}
     filled(mariadb_target, signs, 1)
@@ -291,7 +291,7 @@ def test_an_outage_longer_than_the_lease_costs_no_row(
             # It has looked, and looks again.
             assert looking.swallowed.wait(60)
             proxy.heal()
-            # It ends when nobody is silent any more, as there is nothing for it to do.
+            # It ends when no worker is silent any more, as it has nothing to do.
             assert process.communicate(timeout=60) == ("", "")
             assert process.returncode == 0
         ((heartbeat_, holds),) = mariadb_target.query(beaten)

@@ -1,4 +1,4 @@
-"""What experiments print: kept with each attempt, shown if asked for; and where the library's own messages go."""
+"""The output of experiments: kept with each attempt, shown on request; and where the library's own messages go."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KIB64 = 64 * 1024
 def configured(
     target: Target, directory: Path, rows: int = 3, execution: dict[str, Any] | None = None, **custom: Any
 ) -> dict[str, Any]:
-    """Experiments with the seeds 0, 1, ...; what the functions are told, and what they tell, is in `directory`."""
+    """Return a study with the seeds 0, 1, ...; its functions and the test communicate by files in `directory`."""
     keyfields = {"seed": {"type": "INT", "values": {"start": 0, "stop": rows}}}
     execution = {"isolation": "process", "heartbeat": 0.5, "lease": 5, "journal": str(directory), **(execution or {})}
     return study(target, keyfields=keyfields, Execution=execution, Custom={"directory": str(directory), **custom})
@@ -69,14 +69,14 @@ def print_in_many_ways(keyfields: dict[str, Any], results: ResultProcessor, cust
     os.write(1, f"descriptor {seed}\n".encode())
     subprocess.run(["sh", "-c", f"echo child {seed}; echo child error {seed} >&2"], check=True)
     print(f"no newline {seed}", end="")
-    ctypes.CDLL(None).puts(f" C {seed}".encode())  # C keeps it back
+    ctypes.CDLL(None).puts(f" C {seed}".encode())  # buffered by C
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_each_attempt_has_its_own_output_whatever_wrote_it(
     target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_jobs: int
 ) -> None:
-    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # with it nothing is kept back, neither by Python nor by C
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # with it, neither Python nor C buffers
     study_ = filled(target, tmp_path, rows=6)
     assert statuses(target) == {"created": 6}
     assert study_.execute(print_in_many_ways, n_jobs=n_jobs) == 6
@@ -181,7 +181,7 @@ def print_a_million_lines(keyfields: dict[str, Any], results: ResultProcessor, c
 
 
 def test_a_million_lines_do_no_harm(target: Target, tmp_path: Path) -> None:
-    """Whoever waits for a reader that does not come would wait here: a pipe holds 64 KiB."""
+    """A writer that waits for a reader would hang here: a pipe holds 64 KiB."""
     assert filled(target, tmp_path, rows=2).execute(print_a_million_lines, n_jobs=2) == 2
     assert statuses(target) == {"done": 2}
     for output in outputs(target):
@@ -262,7 +262,7 @@ def test_output_is_kept_however_an_attempt_ends(
 
 @pytest.mark.parametrize("end", ["interrupted", "stopped"])
 def test_output_of_what_is_released_is_kept(target: Target, tmp_path: Path, end: str) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which the processes of pytest-xdist do without
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which processes of pytest-xdist do not have
     study_ = filled(target, tmp_path, end=end, execution={"grace": 0.1})
     with pytest.raises(KeyboardInterrupt):
         study_.execute(print_and_end)
@@ -352,7 +352,7 @@ def print_a_long_line(keyfields: dict[str, Any], results: ResultProcessor, custo
 
 
 def test_echo_copes_with_a_long_line(sqlite_target: Target, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """As progress bars write, which never end a line."""
+    """As progress bars do, which never end a line."""
     filled(sqlite_target, tmp_path, rows=1, execution={"echo": True}).execute(print_a_long_line)
     assert statuses(sqlite_target) == {"done": 1}
     assert capsys.readouterr().out.endswith(" and its end\n")
@@ -377,7 +377,7 @@ def test_what_is_executed_here_prints_here(target: Target, tmp_path: Path, capfd
 
 
 def give_trouble(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> dict[str, Any] | None:
-    logging.basicConfig()  # of the experiment: it does not make the library's messages a part of its output
+    logging.basicConfig()  # of the experiment, whose output does not include the library's messages
     print("an output")
     match keyfields["seed"]:
         case 0:

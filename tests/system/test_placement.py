@@ -25,7 +25,7 @@ DATABASES = A_FILE_AND_A_SERVER
 
 
 def told_parent(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> dict[str, Any]:
-    # The first two wait for each other, so that there are two at a time.
+    # The first two wait for each other, so that two run at the same time.
     note(custom, f"begun {keyfields['seed']}")
     if keyfields["seed"] < 2:
         await_note(custom, f"begun {1 - keyfields['seed']}")

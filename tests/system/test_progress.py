@@ -30,14 +30,14 @@ from tests.support.target import Target
 
 
 class Terminal(io.StringIO):
-    """What a bar takes for a terminal."""
+    """A stream that a bar treats as a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 def opened_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """Let the test write to a terminal from now on; in a fixture pytest would take stderr back."""
+    """Let the test write to a terminal from now on; if a fixture did this, pytest would replace stderr again."""
     opened = Terminal()
     monkeypatch.setattr(sys, "stderr", opened)
     monkeypatch.setattr(progress, "_INTERVAL", 0.01)
@@ -56,9 +56,9 @@ def set_status(target: Target, status: str, ids: str) -> None:
 
 
 def seen_on_a_terminal(script: str, *given: str) -> str:
-    """Run a script with a terminal for stderr; return what comes there."""
+    """Run a script with a terminal as stderr; return what it prints there."""
     ours, theirs = pty.openpty()
-    # In a terminal without columns there is no room for a bar.
+    # A terminal without columns has no room for a bar.
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen([sys.executable, "-c", script, *given], stderr=theirs, env=environment)
@@ -70,7 +70,7 @@ def seen_on_a_terminal(script: str, *given: str) -> str:
             if select.select([ours], [], [], 1)[0]:
                 try:
                     part = os.read(ours, 65536)
-                except OSError:  # Linux's word for the end of a terminal
+                except OSError:  # how Linux reports the end of a terminal
                     break
                 if not part:
                     break
@@ -104,7 +104,7 @@ def test_an_execution_on_a_terminal(target: Target, tmp_path: Path, isolation: s
     assert "0/6" in bars(seen)[0]
     assert "done=4, error=2" in bars(seen)[-1]
     assert "6/6" in bars(seen)[-1]
-    # Messages begin their lines: what stood there was wiped out.
+    # Messages begin their lines: the bar was erased.
     messages = [line for line in seen.split("\r\n") if "experiment 2 failed" in line or "experiment 5 failed" in line]
     assert len(messages) == 2
     for message in messages:
@@ -225,7 +225,7 @@ def test_a_server_that_never_answers_does_not_hold_up_the_end(monkeypatch: pytes
     table.answers.set()
     watcher.join(60)
     assert not watcher.is_alive()
-    assert terminal.getvalue() == shown  # what comes too late is not shown
+    assert terminal.getvalue() == shown  # a late answer is not shown
 
 
 def test_an_exception_passes_and_ends_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:

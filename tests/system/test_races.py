@@ -1,4 +1,4 @@
-"""Many processes on one table: every row is executed exactly once, none is left."""
+"""Many processes on one table: every row is executed exactly once."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.support.target import Target
 ROWS = 2000
 SEEDS = {"seed": {"type": "INT", "values": {"start": 0, "stop": ROWS}}}
 
-# Real processes, of which each need not load the library anew.
+# Real processes that need not each load the library again.
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["study", "pyexperimenter.execution.worker"])
 
 
 def work(target: Target, start: Any, finished: Any, options: dict[str, Any]) -> None:
-    """Be one process: execute until nothing is open, then tell which rows were run here."""
+    """In one process, execute until nothing is open, then report which rows were executed here."""
     ran: list[int] = []
 
     def function(keyfields: dict[str, Any], results: Any, custom: Any) -> dict[str, float]:
@@ -61,7 +61,7 @@ def fill(target: Target, start: Any, finished: Any) -> None:
 
 
 def test_several_fillers_at_once_double_no_row(target: Target) -> None:
-    """The table is not there yet, so they make it at once, too."""
+    """The table does not exist yet, so they create it at the same time, too."""
     fillers = 4
     start, finished = CONTEXT.Barrier(fillers), CONTEXT.Queue()
     processes = [CONTEXT.Process(target=fill, args=(target, start, finished)) for _ in range(fillers)]
@@ -81,10 +81,10 @@ def nap(keyfields: dict[str, Any], results: Any, custom: Any) -> dict[str, float
     return {"accuracy": 1.0}
 
 
-# Forking beside threads is warned of since Python 3.12; the thread is the one that closes idle connections.
+# Since Python 3.12, forking with threads is warned of; here the thread is the one that closes idle connections.
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_process_forked_after_a_fill_has_its_own_connection(target: Target) -> None:
-    """SQLite's notes of the parent's open file would be wrong in the child, whose file the parent then closed."""
+    """SQLite's state of the parent's open file would be wrong in the child once the parent has closed it."""
     study_ = experimenter(target, study(target))
     study_.fill_table_from_config()
     process = multiprocessing.get_context("fork").Process(target=study_.execute, args=(nap,))

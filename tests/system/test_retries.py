@@ -16,7 +16,7 @@ DATABASES = A_FILE_AND_A_SERVER
 
 
 class Hiccup(OSError):
-    """Something that passes."""
+    """An error that passes."""
 
 
 def one_needs_luck(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> dict[str, float]:
@@ -28,7 +28,7 @@ def one_needs_luck(keyfields: dict[str, Any], results: ResultProcessor, custom: 
 
 
 def attempts_of_the_unlucky(target: Target) -> list[tuple[str, str | None]]:
-    """Return outcome and the last line of the error, of each."""
+    """Return the outcome of each attempt and the last line of its error."""
     columns = "outcome, error"
     sql = (
         f"SELECT {columns} FROM study__attempts WHERE experiment_id = (SELECT ID FROM study WHERE seed = 1) ORDER BY ID"

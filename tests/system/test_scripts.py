@@ -87,7 +87,7 @@ print(study.execute(function), "executed")
 
 
 def test_files_in_the_working_directory_do_not_shadow_the_stdlib(target: Target, tmp_path: Path) -> None:
-    """A script sees the files beside it, not those of the directory that it is called in."""
+    """A script can import the files next to it, not those in the working directory."""
     filled(target, tmp_path)
     (tmp_path / "script.py").write_text(SCRIPT)
     (tmp_path / "elsewhere").mkdir()
@@ -101,7 +101,7 @@ def test_files_in_the_working_directory_do_not_shadow_the_stdlib(target: Target,
     ("end", "cause"),
     [
         ("os.write(2, b'something is badly installed\\n'); os._exit(7)", "exit code 7, as by os._exit(7)"),
-        # This process comes to its end in good order, which takes a while.
+        # This process shuts down cleanly, which takes a while.
         ("sys.modules['pyexperimenter'] = None", "exit code 1, as by os._exit(1)"),
     ],
     ids=["at once", "in good order"],

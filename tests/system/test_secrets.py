@@ -36,7 +36,7 @@ one_server = pytest.mark.parametrize("target", ["mariadb"], indirect=True)  # wh
 
 @pytest.fixture
 def secret_target(target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
-    """A database that is reached by three secrets: of its user, of an SSH server, and of a key."""
+    """A database behind three secrets: the passwords of its user, of an SSH server and of a key."""
     server = target.server
     assert server is not None
     user = f"secretive_{target.database}"
@@ -77,7 +77,7 @@ def change(file: Path, old: str, new: str) -> None:
 
 
 def check(text: str, *needed: str) -> None:
-    """Make sure that a text is what it is meant to be, and holds no secret."""
+    """Assert that a text contains what it should, and no secret."""
     for part in needed:
         assert part in text
     for secret in SECRETS:
@@ -136,7 +136,7 @@ def test_a_whole_study(secret_target: Target, tmp_path: Path, from_environment: 
     assert len(family) == 3
     for member in family:
         check(" ".join(member.cmdline()), sys.executable)
-        inherited = {**member.environ(), "PYEXPERIMENTER_DB_PASSWORD": ""}  # what the user gives stays as it is
+        inherited = {**member.environ(), "PYEXPERIMENTER_DB_PASSWORD": ""}  # the user's environment stays as it is
         check(str(inherited), "PYTHONPATH")
     (tmp_path / "go").touch()
     printed, errors = process.communicate(timeout=60)
@@ -183,7 +183,7 @@ def failing(doing: Callable[[], object]) -> tuple[BaseException, str]:
 def _repr(value: object) -> str:
     try:
         return repr(value)
-    except AttributeError as error:  # it is not made to its end
+    except AttributeError as error:  # it was not fully constructed
         return str(error)
 
 
@@ -307,7 +307,7 @@ def test_the_command_line_with_debug(secret_target: Target, tmp_path: Path) -> N
 
 @one_server
 def test_a_worker_elsewhere_that_cannot_be_pickled_or_fails(secret_target: Target) -> None:
-    """Joblib tells where a worker failed, and what it could not hand over."""
+    """Joblib reports where a worker failed, and what it could not send."""
     file = secret_target.credentials_file
     config = load_config(study(secret_target), credentials_path=file, use_ssh_tunnel=True)
     lock = threading.Lock()

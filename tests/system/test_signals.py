@@ -1,4 +1,4 @@
-"""Asked to stop: by which signal, sent to whom, once or twice. No row is left `running`, and no process."""
+"""Signals that ask to stop, sent to different processes, once or twice: no row is left `running`, and no process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ workers = pytest.mark.parametrize("n_jobs", [1, 2])
 addressees = pytest.mark.parametrize("whom", ["all", "first"])
 
 
-# What workers do; they tell the test by files
+# The functions that workers execute; they notify the test by files
 
 
 def touch(custom: dict[str, Any], name: str) -> None:
@@ -41,7 +41,7 @@ def touch(custom: dict[str, Any], name: str) -> None:
 
 
 def hang(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> None:
-    """Never end, whoever asks."""
+    """Run for ever and ignore all signals."""
     results.process_results({"accuracy": 0.1})
     touch(custom, "started")
     while not results.stop_requested:
@@ -68,7 +68,7 @@ def pass_by(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[st
     return {"accuracy": 0.2}
 
 
-# What the tests do with them
+# Helpers of the tests
 
 
 def configured(target: Target, directory: Path, n_jobs: int = 1, **execution: Any) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def configured(target: Target, directory: Path, n_jobs: int = 1, **execution: An
 def executing(
     target: Target, config: dict[str, Any], function: Callable[..., Any], count: int
 ) -> Iterator[subprocess.Popen[str]]:
-    """Let a process with a session of its own execute the study; go on when so many executions have begun."""
+    """Execute the study in a process with its own session; go on when so many executions have begun."""
     directory = Path(config["PY_EXPERIMENTER"]["Custom"]["directory"])
     options = {name: str(value) for name, value in credentials(target).items()}
     command = [sys.executable, __file__, function.__name__, json.dumps(config), json.dumps(options)]
@@ -115,7 +115,7 @@ def send(process: subprocess.Popen[str], name: str, whom: str = "first") -> None
 
 
 def end_is(process: subprocess.Popen[str], name: str) -> None:
-    """Assert that a script ended as one that does not mind the signal any more has to."""
+    """Assert that a script ended as programs do that do not handle the signal."""
     stdout, stderr = process.communicate(timeout=60)
     if name == "SIGINT":
         assert process.returncode == -signal.SIGINT, stderr
@@ -163,7 +163,7 @@ def test_a_signal_releases_what_does_not_end_within_its_grace(
     # Several workers without isolation are processes of joblib's, which ends them at once.
     if isolation == "process" or n_jobs == 1:
         assert len(list(tmp_path.glob("asked *"))) == n_jobs
-    # A release is no loss, of which one would have been too many.
+    # A release is not a loss, of which one would be too many.
     assert study_.execute(pass_by, n_jobs=1) == 6
     assert study_.counts()["done"] == 6
 
@@ -260,7 +260,7 @@ def test_a_signal_to_the_supervisor_makes_workers_give_back_rows(target: Target,
 @signals
 @isolations
 def test_a_worker_that_waits_for_the_dead_stops_too(target: Target, tmp_path: Path, name: str, isolation: str) -> None:
-    # Its patience is longer than this test's.
+    # It would wait for longer than this test may take.
     config = configured(target, tmp_path, isolation=isolation, heartbeat=500, lease=1000, grace=LONG)
     opened = store(target)
     dead = opened.claim(worker())
@@ -282,7 +282,7 @@ def handlers() -> list[Any]:
 
 @pytest.fixture
 def heard() -> Iterator[list[int]]:
-    """Signals that came to handlers of the user's own."""
+    """Signals that the user's own handlers received."""
     came: list[int] = []
 
     def hear(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""On a real SLURM: workers in jobs that somebody wrote by hand, and all the ways in which such jobs die."""
+"""On a real SLURM: workers in hand-written jobs, and all the ways in which such jobs die."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class Study:
         )
 
     def error(self, seed: int) -> str:
-        """Return what the first attempt of a row says of its end."""
+        """Return what is recorded about the end of a row's first attempt."""
         ((error,),) = self.target.query(
             "SELECT error FROM study__attempts WHERE experiment_id = ? AND number = 1", seed + 1
         )
@@ -129,14 +129,14 @@ class Study:
 
 @pytest.fixture
 def workplace(slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A directory for a study; what is executed in this process is on the cluster, but in no job."""
+    """A directory for a study; this process is on the cluster, but not in a job."""
     for name in [name for name in os.environ if name.startswith("SLURM")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("SLURM_CONF", slurm.environment["SLURM_CONF"])
     return tmp_path
 
 
-# The plain way
+# Ordinary runs
 
 
 def test_the_tasks_of_an_array_need_nothing_but_the_database(
@@ -185,7 +185,7 @@ def test_the_signal_before_the_end_gives_the_row_back(
 def test_nothing_is_started_that_the_job_has_no_time_for(
     slurm: SlurmCluster, mariadb_target: Target, workplace: Path
 ) -> None:
-    """The job has 10 minutes: too few for min_time, then enough, then too few for what others took."""
+    """The job has 10 minutes: too few for min_time, then enough, then too few for the time that others took."""
     for min_time, before, executed in [("11m", 0, 0), ("5m", 0, 6), ("1s", 6, 0), ("1s", 6, 6)]:
         here = workplace / f"{min_time} {before} {executed}".replace(" ", "-")
         here.mkdir()
@@ -237,20 +237,20 @@ def kill_worker(cluster: SlurmCluster, held: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("die", "state", "outcomes"),
     [
-        # Killed together, the worker may have had the time to give its row back.
+        # They were killed together: the worker may have had time to give its row back.
         (time_limit, "TIMEOUT", {"lost", "released"}),
         (cancel, "CANCELLED", {"lost", "released"}),
         (cancel_by_kill, "CANCELLED", {"lost", "released"}),
         (kill_script, "FAILED", {"lost", "released"}),
         (lose_node, "NODE_FAIL", {"lost"}),
-        (use_up_memory, "FAILED", {"lost", "error"}),  # OUT_OF_MEMORY only where control groups tell it
+        (use_up_memory, "FAILED", {"lost", "error"}),  # OUT_OF_MEMORY only where control groups report it
         (kill_worker, "COMPLETED", {"error"}),
     ],
 )
 def test_a_dead_jobs_row_is_open_again_or_an_error_that_says_why(
     slurm: SlurmCluster, mariadb_target: Target, workplace: Path, die: Any, state: str, outcomes: set[str]
 ) -> None:
-    # With a grace longer than SLURM's, so that a job that is asked to end is killed.
+    # With a grace longer than SLURM's, so that a job that should stop is killed.
     study_ = Study(mariadb_target, slurm, workplace, held=[3], grace=600)
     job = study_.submit("--no-requeue")
     die(slurm, study_.held(3))
@@ -297,7 +297,7 @@ def test_the_accounting_says_why_a_worker_fell_silent(
         job = study_.submit("--array=5")
         study_.held(3)
         lose_node(cluster, study_.held(3))
-        assert cluster.states(job) == ["PENDING"]  # it is to run again, and the accounting knows of its first run
+        assert cluster.states(job) == ["PENDING"]  # it will run again, and the accounting has its first run
         assert study_.execute_here(wait=True) == ROWS - 3
         assert study_.outcomes(3) == [("lost", f"{job}_5"), ("done", None)]
         assert study_.error(3).endswith(f" UTC; SLURM reports job {job}_5 as NODE_FAIL")
@@ -321,7 +321,9 @@ def test_an_array_finishes_a_study_whatever_happens_to_its_tasks(
         workplace,
         rows,
         held=list(dying.values()),
-        last=list(range(rows - last, rows)),  # these wait until a task was started again, so that it finds something
+        last=list(
+            range(rows - last, rows)
+        ),  # these wait until a task has been restarted, so that it finds something to do
         seconds=0.2,
         heartbeat=1,
         lease=5,

@@ -18,7 +18,7 @@ EXECUTION = {"isolation": "process", "heartbeat": 0.5, "lease": 3, "grace": 0.5}
 
 
 def work(keyfields: dict[str, Any], results: Any, custom: dict[str, Any]) -> dict[str, float]:
-    """Return at once; but the rows to be held are never through."""
+    """Return at once, except for the rows to be held, which never end."""
     if keyfields["seed"] in custom["held"]:
         Path(custom["here"], "held").touch()
         threading.Event().wait(300)
@@ -27,7 +27,7 @@ def work(keyfields: dict[str, Any], results: Any, custom: dict[str, Any]) -> dic
 
 @pytest.fixture
 def workplace(slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A directory; this process is on the cluster, but in no job."""
+    """A directory for a study; this process is on the cluster, but not in a job."""
     for name in [name for name in os.environ if name.startswith("SLURM")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("SLURM_CONF", slurm.environment["SLURM_CONF"])

@@ -88,7 +88,7 @@ def test_a_death_is_an_error_with_cause_and_output_others_are_done(
 
 
 class Bomb:
-    """A result that has to be computed yet, as those on a graphics card, and then fails as those do."""
+    """A result that is computed lazily, as on a GPU, and then fails."""
 
     shape = ()
 
@@ -176,7 +176,7 @@ def test_max_experiments_is_exact_and_a_death_counts(
 def one_wants_too_much_memory(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> None:
     if keyfields["seed"] == 1:
         size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        # It is not lifted again: what the process does afterwards fits into it.
+        # The limit stays: the process needs no more memory afterwards.
         resource.setrlimit(resource.RLIMIT_AS, (size + 512 * 2**20, resource.RLIM_INFINITY))
         bytearray(8 * 2**30)
 
@@ -208,7 +208,7 @@ def one_takes_too_much_time_of_the_cpu(
 
 
 def test_a_limit_of_cpu_time_is_named_as_the_cause(target: Target, tmp_path: Path) -> None:
-    """As the soft limit of a cluster, beside which there is a hard one, which kills without saying why."""
+    """Like the soft limit of a cluster; the hard limit would kill it without giving a reason."""
     study_ = filled(target, tmp_path)
     assert study_.execute(one_takes_too_much_time_of_the_cpu) == 6
     assert statuses(target) == outcomes(target) == {"done": 5, "error": 1}
@@ -217,7 +217,7 @@ def test_a_limit_of_cpu_time_is_named_as_the_cause(target: Target, tmp_path: Pat
 
 
 def backtrack() -> None:
-    re.match(r"(a+)+$", "a" * 60 + "b")  # holds Python's lock for longer than the universe has existed
+    re.match(r"(a+)+$", "a" * 60 + "b")  # holds the GIL for longer than the universe has existed
 
 
 WAYS_TO_HANG = {function.__name__: function for function in (spin, backtrack, doze)}
@@ -310,7 +310,7 @@ def starts_and_terminates(
 def test_processes_that_an_experiment_forks_get_its_signals(
     target: Target, tmp_path: Path, isolation: str, when: str
 ) -> None:
-    """The handler that asks the worker to stop is none of theirs."""
+    """They do not inherit the handler that asks the worker to stop."""
     study_ = filled(target, tmp_path, rows=1, execution={"isolation": isolation}, when=when)
     assert study_.execute(starts_and_terminates) == 1
     assert target.query("SELECT DISTINCT status, error, accuracy FROM study") == [("done", None, -signal.SIGTERM)]
@@ -322,7 +322,7 @@ def forks_and_returns_twice(
     count_execution(keyfields, custom)
     pid = os.fork()
     if pid == 0 and keyfields["seed"] == 1:
-        raise ValueError("the child of a fork is no worker")
+        raise ValueError("the child of a fork is not a worker")
     if pid == 0:
         return {"accuracy": -1}
     os.waitpid(pid, 0)

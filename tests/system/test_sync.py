@@ -25,7 +25,7 @@ from tests.support.target import Target
 
 
 def cut_off(target: Target, signs: Signs, rows: int = 1, logs: int = 2) -> tuple[ExperimentStore, CutOffWorker]:
-    """Executions of so many rows that ended while the database was away, in the journal of a worker that lives."""
+    """Return a worker that lives, and whose journal has executions of so many rows that ended while it was cut off."""
     opened = store(target, filled=False, keyfields=seeds(rows))
     cut_off = CutOffWorker(target, journals_of(signs), keyfields=seeds(rows))
     epochs = {"epochs": [{"epoch": epoch, "loss": 0.5} for epoch in range(logs)]}
@@ -105,7 +105,7 @@ def test_a_journal_is_written_once_even_if_sync_is_often_killed(target: Target, 
     done = [0]
     while len(done) < 4 and done[-1] < rows:
         with script(target, configured(target, signs, rows), "sync"):
-            # Killed in whatever it does after the next attempt.
+            # Killed at any point after the next attempt.
             wait_until(lambda: statuses(target).get("done", 0) > done[-1])
         done.append(statuses(target)["done"])
     study_.sync()

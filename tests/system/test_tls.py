@@ -1,4 +1,4 @@
-"""Encrypted connections to real servers, whose certificates come from an authority made here."""
+"""Encrypted connections to real servers with certificates from an authority of our own."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _mariadb(authority: Authority, cert: str, key: str) -> PrivateMariaDB:
 
 def _postgresql(authority: Authority, cert: str, key: str) -> PrivatePostgreSQL:
     names = {"ssl_ca_file": authority.certificate, "ssl_cert_file": cert, "ssl_key_file": key}
-    # In its own directory, since it may run as a user who may not look into others'.
+    # In its own directory, since it may run as a user who cannot read others.
     files = {name: Path(file).read_text() for name, file in names.items()}
     files["pg_hba.conf"] = (
         "hostssl all certified all scram-sha-256 clientcert=verify-ca\nhostssl all all all scram-sha-256\n"
@@ -101,14 +101,14 @@ def cipher(opened: PyExperimenter) -> str:
 def refusal(opened: PyExperimenter, kind: type[DatabaseError] = DatabaseConnectionError) -> str:
     with pytest.raises(kind) as caught:
         opened.execute_custom_query("SELECT 1")
-    assert type(caught.value) is kind  # neither waited for nor tried again
+    assert type(caught.value) is kind  # neither waited for nor retried
     message = str(caught.value)
     assert "\n" not in message
     return message
 
 
 def test_unencrypted_connections_are_refused(server: Server) -> None:
-    """What the other tests stand on."""
+    """The other tests rely on this."""
     login = {"host": server.host, "port": server.port, "user": server.user, "password": server.password}
     if server.provider == "mysql":
         with pytest.raises(pymysql.Error, match=r"insecure transport|Access denied"):
@@ -135,7 +135,7 @@ def test_wrong_authority(connect: Any, tmp_path: Path) -> None:
 
 @only_postgresql
 def test_authority_of_the_system(connect: Any, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Python knows it: psycopg may bring an OpenSSL of its own, which looks where there is none."""
+    """The one that Python finds: psycopg may include its own OpenSSL, which looks in another place."""
     paths = ssl.get_default_verify_paths()._replace(cafile=authority.certificate)
     monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
     assert cipher(connect({"verify": True}))
@@ -148,7 +148,7 @@ def test_another_host(connect: Any, authority: Authority) -> None:
 
 
 def test_not_verified(connect: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor with an authority in the place where PostgreSQL's own programs look for one."""
+    """Nor with an authority in the default location of PostgreSQL's own programs."""
     (tmp_path / ".postgresql").mkdir()
     os.rename(Authority(tmp_path, "stranger").certificate, tmp_path / ".postgresql" / "root.crt")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -156,7 +156,7 @@ def test_not_verified(connect: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_server_decides(connect: Any) -> None:
-    """Without a word on TLS, a server that wants it gets it."""
+    """Without any setting, a server that requires TLS gets it."""
     opened = connect()
     assert [bool(cipher(opened)) for _ in range(2)] == [True, True]
     opened._store.database.close()
@@ -172,7 +172,7 @@ def test_client_certificate(connect: Any, authority: Authority, tmp_path: Path) 
     wrong, key = Authority(tmp_path, "stranger").issue("wrong")
     stranger = connect({"ca": authority.certificate, "cert": wrong, "key": key}, **user)
     with pytest.raises(DatabaseError):
-        stranger._store.database._backend.connect(False)  # without trying again: MariaDB hangs up without a word
+        stranger._store.database._backend.connect(False)  # no retry: MariaDB closes the connection without an answer
 
 
 @only_postgresql
@@ -203,7 +203,7 @@ def test_plain_server(target: Target, authority: Authority) -> None:
 
 
 def test_through_ssh(connect: Any, server: Server, authority: Authority, tmp_path: Path, monkeypatch: Any) -> None:
-    """The certificate is of the server, not of this end of the tunnel."""
+    """The certificate is checked for the server, not for the local end of the tunnel."""
     for name in ("sshd", "home"):
         (tmp_path / name).mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

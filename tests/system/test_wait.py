@@ -1,4 +1,4 @@
-"""Workers that stay as long as others execute, and take over what those lose or give back."""
+"""Workers that stay while others execute, and take over what those lose or give back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EXECUTION = {"isolation": "process", "heartbeat": 0.5, "lease": 3, "grace": 1}
 
 
 def hold_first(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> dict[str, Any]:
-    """Tell of the beginning of the first experiment's first execution, and end it when the test says so."""
+    """Report the start of the first experiment's first execution, and end it when the test allows it."""
     directory = Path(custom["directory"])
     if keyfields["seed"] == 0 and not (directory / "held").exists():
         (directory / "held").touch()
@@ -40,7 +40,7 @@ def hold_first(keyfields: dict[str, Any], results: ResultProcessor, custom: dict
 
 @contextmanager
 def executing(target: Target, config: dict[str, Any], *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Let a process of its own execute the study."""
+    """Execute the study in another process."""
     options = {name: str(value) for name, value in credentials(target).items()}
     command = [sys.executable, __file__, json.dumps(config), json.dumps(options), *arguments]
     process = subprocess.Popen(
@@ -74,7 +74,7 @@ def outcomes(target: Target, row: int) -> list[str | None]:
 
 
 def wait_for_the_last(target: Target) -> None:
-    """Wait until all but the experiment that is held are done."""
+    """Wait until all experiments but the held one are done."""
     wait_until(lambda: statuses(target) == {"done": ROWS - 1, "running": 1})
 
 
@@ -103,7 +103,7 @@ def test_it_waits_for_the_last_to_end_and_takes_what_opens_again(
 ) -> None:
     config = configured(target, tmp_path, isolation=isolation, retries=1, lease=600)
     filled(target, config)
-    # The first goes home after its experiment, so that a retry is the other's.
+    # The first ends after its experiment, so the other executes the retry.
     with executing(target, config, "once") as first:
         wait_until((tmp_path / "held").exists)
         with executing(target, config, "wait") as second:
@@ -153,7 +153,7 @@ def test_it_waits_for_what_it_may_claim_only(target: Target, tmp_path: Path) -> 
 
 
 def test_it_does_not_wait_for_rows_that_no_worker_executes(target: Target, tmp_path: Path) -> None:
-    """Set running by hand, or by a library without leases, they would stay so for ever."""
+    """Rows set to running by hand, or by a version without leases, would stay so for ever."""
     study_ = filled(target, configured(target, tmp_path))
     target.query("UPDATE study SET status = 'running' WHERE ID = 1")
     assert study_.execute(hold_first, wait=True) == ROWS - 1
@@ -200,7 +200,7 @@ def test_on_the_command_line(sqlite_target: Target, tmp_path: Path, monkeypatch:
 
 @contextmanager
 def executing_when_held(target: Target, config: dict[str, Any], directory: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Let a process wait for another, and enter when it has nothing else to do."""
+    """Run a process that waits for another; enter the block when it has nothing else to do."""
     wait_until((directory / "held").exists)
     with executing(target, config, "wait") as process:
         wait_for_the_last(target)

@@ -1,4 +1,4 @@
-"""Paired tests against published examples, SciPy and statsmodels, and what is left out or refused."""
+"""Paired tests against published examples, SciPy and statsmodels; what is left out or refused."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def numbers_of(comparison):
     return [comparison.statistic, comparison.p_value, *comparison.average_ranks.sort_index(), *pairs.to_numpy().ravel()]
 
 
-@settings(max_examples=15)  # SciPy permutes where there are ties, which takes its time
+@settings(max_examples=15)  # with ties, SciPy permutes, which takes long
 @given(SCORES, st.integers(-50, 50), st.randoms())
 def test_what_cannot_matter_does_not(scores, shift, random):
     scores = np.array(scores) / 10

@@ -1,4 +1,4 @@
-"""What figures show, read from what was drawn: positions, heights, labels. Never pixels."""
+"""What figures show: positions, heights and labels, never pixels."""
 
 from __future__ import annotations
 

@@ -407,7 +407,7 @@ def test_markdown_shows_names_as_they_are(text):
 
 
 def read_latex(text):
-    """Return what LaTeX would print: commands for letters, and nothing that it would take for anything else."""
+    """Return what LaTeX would print: commands for letters are replaced, and no other special character is allowed."""
     commands = {
         r"\textbackslash{}": "\\",
         r"\textasciitilde{}": "~",

@@ -1,4 +1,4 @@
-"""Summaries against NumPy and statsmodels, what is refused instead of averaged, and what is warned of."""
+"""Summaries against NumPy and statsmodels; what is refused instead of averaged; warnings."""
 
 from __future__ import annotations
 
@@ -282,7 +282,7 @@ def test_what_is_refused_is_named(change, error, message):
     assert isinstance(caught.value, PyExperimenterError)
 
 
-# What is warned of
+# Warnings
 
 
 @pytest.mark.parametrize("status", ["created", "running", "error", "paused"])

@@ -54,7 +54,7 @@ def _no_environment(monkeypatch):
 
 @pytest.fixture
 def credentials(tmp_path, monkeypatch):
-    """Return what a credential file (None: there is none) tells."""
+    """Return the credentials in a file with this text (None: no file)."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yml").write_text(CONFIG, encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration is told with file, line, key path, value and remedy."""
+"""Errors in a configuration name file, line, key path, value and remedy."""
 
 # ruff: noqa: E501 - a table reads better with a case on one line
 

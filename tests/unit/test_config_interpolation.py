@@ -31,7 +31,7 @@ def resolved(text, **keys):
         ("${oc.env:NOPE,null}", None),
         ("${oc.env:NOPE,${HOME}/data}", "/home/me/data"),
         ("${oc.env:HOME,default}", "/home/me"),
-        ("${ODD}", "${HOME}"),  # what comes from outside is not resolved again
+        ("${ODD}", "${HOME}"),  # inserted text is not resolved again
         ("$${HOME}", "${HOME}"),
         ("\\${HOME}", "${HOME}"),
         ("a$${HOME}b${N}", "a${HOME}b4"),

@@ -122,11 +122,11 @@ def test_keyfields_without_values_are_null_and_may_be_included():
     source = {"PY_EXPERIMENTER": {"Database": {"provider": "sqlite", "database": "d", "table": table}}}
     grid = load_config(source).table.grid
     assert list(grid) == [{"a": None, "b": None, "c": 1}, {"a": 5, "b": 1.0, "c": None}]
-    # Only single rows: no row of NULLs besides.
+    # Only single rows: no additional row of NULLs.
     del table["keyfields"]["c"]
     table["include"].append({"b": 2})
     assert list(load_config(source).table.grid) == [{"a": 5, "b": 1.0}, {"a": None, "b": 2.0}]
-    # Nothing at all: no grid; the table is filled by rows.
+    # No values at all: no grid; the table is filled by rows.
     del table["include"]
     assert load_config(source).table.grid is None
     table["exclude"] = [{"a": 1}]

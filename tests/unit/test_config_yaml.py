@@ -1,4 +1,4 @@
-"""What a YAML configuration, or a dict, becomes."""
+"""The configuration that a YAML file, or a dict, gives."""
 
 import json
 import pickle
@@ -177,7 +177,7 @@ def test_sections_ignore_letter_case_and_fields_keep_theirs(load):
     assert list(config.table.grid) == [{"Seed": 1}]
 
 
-@pytest.mark.parametrize("before", ["    table:\n", "  Database:\n"], ids=["in Database", "beside Database"])
+@pytest.mark.parametrize("before", ["    table:\n", "  Database:\n"], ids=["in Database", "next to Database"])
 def test_logtables_may_be_in_either_section(load, before):
     indent = " " * (len(before) - len(before.lstrip()))
     config = load(SMALL.replace(before, f"{indent}LogTables: {{epochs: {{loss: DOUBLE}}}}\n{before}"))

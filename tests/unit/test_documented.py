@@ -1,4 +1,4 @@
-"""What users can call, catch, type or configure is described where it is made; test_docs_build looks at the pages."""
+"""All that users can call, catch, type or configure has a docstring or help text; test_docs_build checks the pages."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def generated() -> Any:
 
 
 def test_all_that_is_public_is_found() -> None:
-    """Or the tests below test nothing."""
+    """Otherwise the tests below test nothing."""
     names = {"PyExperimenter.execute", "PyExperimenter.get_table", "ResultProcessor.log", "analysis.summarize"}
     names |= {"exceptions.ClaimLostError", "StudyStatus.total", "Submission.wait", "config.load_config"}
     assert {f"pyexperimenter.{name}" for name in names} <= set(OBJECTS)

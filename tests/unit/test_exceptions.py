@@ -1,4 +1,4 @@
-"""The errors: their tree is the drawn one, one except catches them all, and they survive a trip between processes."""
+"""The errors: their tree is as drawn, one except catches them all, and they can be pickled."""
 
 import copy
 import importlib
@@ -15,7 +15,7 @@ from pyexperimenter.exceptions import InvalidConfigError, NoConfigFileError, PyE
 
 ERRORS = [item for item in vars(exceptions).values() if inspect.isclass(item) and issubclass(item, Exception)]
 
-NEVER_LEAVES = {"FileProblem"}  # the readers of files pass it among themselves
+NEVER_LEAVES = {"FileProblem"}  # used between the readers of files only
 
 
 def drawn_tree():
@@ -26,7 +26,7 @@ def drawn_tree():
         if match is None:
             continue
         branch, name, second = match.groups()
-        assert len(branch) % 4 == 0, f"{name} stands askew"
+        assert len(branch) % 4 == 0, f"{name} is not aligned"
         depth = len(branch) // 4
         above[depth] = name
         assert name not in parents, f"{name} is drawn twice"
@@ -53,7 +53,7 @@ def test_the_branches_are_drawn_as_they_hang():
 
 
 def test_every_error_of_the_library_hangs_in_the_tree():
-    """One `except PyExperimenterError` catches them all, those that modules keep to themselves too."""
+    """One `except PyExperimenterError` catches them all, including those that are private to a module."""
     for module in pkgutil.walk_packages(pyexperimenter.__path__, "pyexperimenter."):
         if module.name == "pyexperimenter.__main__":
             continue

@@ -1,4 +1,4 @@
-"""The states of an experiment are strings, and stay what they are wherever they go."""
+"""The states of an experiment are strings, also when formatted, pickled or written as JSON."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""What a file has of a DataFrame, and that it is there whole or not at all."""
+"""A DataFrame is written to a file in full, or not at all."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_a_new_file_has_the_rights_that_new_files_have(frame: pd.DataFrame, tmp_
     before = os.umask(0o027)
     try:
         export_frame(frame, tmp_path / "f.csv")
-        assert os.umask(0o027) == 0o027  # reading it left it as it was
+        assert os.umask(0o027) == 0o027  # the export has not changed it
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "f.csv").stat().st_mode) == 0o640

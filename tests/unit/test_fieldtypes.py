@@ -1,4 +1,4 @@
-"""Declared types: what is a type, which values it takes and as what, and which columns can hold which."""
+"""Declared types: which exist, which values they accept and convert, and which columns can hold them."""
 
 import enum
 import fractions
@@ -37,7 +37,7 @@ class Pipeline:
 
 
 class Tensor:
-    """What torch hands out, as far as this library looks at it; torch itself is too large for these tests."""
+    """A tensor of torch, as far as this library uses it; torch itself is too large for these tests."""
 
     def __init__(self, data):
         self.data = np.asarray(data)
@@ -133,7 +133,7 @@ def test_only_integers_can_be_unsigned(declaration):
         FieldType.parse(declaration)
 
 
-# Nothing and not a number
+# None and NaN
 
 
 @pytest.mark.parametrize("nothing", [None, pd.NA, pd.NaT, np.datetime64("NaT", "s"), np.array(None)])
@@ -153,7 +153,7 @@ def test_nan_is_left_to_the_writer_for_every_type(name, not_a_number):
     assert math.isnan(result)
 
 
-# Values: what goes in, and what stands for it. The types of results matter as much as the values.
+# Values and their canonical forms. The types of results matter as much as the values.
 
 
 @pytest.mark.parametrize(
@@ -285,8 +285,8 @@ def test_nan_is_left_to_the_writer_for_every_type(name, not_a_number):
 )
 def test_a_value_becomes_its_canonical_form(type_, value, expected):
     result = coerce(type_, value)
-    assert repr(result) == repr(expected)  # which tells 1, 1.0 and True apart, at any depth
-    assert repr(coerce(type_, result)) == repr(expected)  # and it stands for itself
+    assert repr(result) == repr(expected)  # which distinguishes 1, 1.0 and True, at any depth
+    assert repr(coerce(type_, result)) == repr(expected)  # which is its own canonical form
 
 
 @pytest.mark.parametrize(

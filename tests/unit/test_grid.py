@@ -1,4 +1,4 @@
-"""The grid against a brute force that knows nothing of it, its size, its thrift, and what it refuses."""
+"""The grid against an independent brute force; its size, its use of memory, and what it refuses."""
 
 import itertools
 import tracemalloc
@@ -19,7 +19,7 @@ from pyexperimenter.grid import Domain, Grid, Lazy, spaced, stepped
 
 
 def identical(value):
-    """Return what tells a value from others: 1 is 1.0, but 1 is not True."""
+    """Return the identity of a value: 1 is 1.0, but 1 is not True."""
     return isinstance(value, bool), value
 
 
@@ -28,7 +28,7 @@ def meets(row, condition):
 
 
 def in_walking_order(axes, domains):
-    """Return the axes in order, each whose condition speaks of a later keyfield behind that one."""
+    """Return the axes in order, each after the keyfields that its condition names."""
     placed, waiting = [], list(axes)
     while waiting:
         known = set(itertools.chain(*placed))
@@ -46,7 +46,7 @@ def brute_force(domains, exclude, include, zipped):
     rows, seen = [], set()
     for combination in itertools.product(*choices):
         row = dict(zip(itertools.chain(*axes), itertools.chain(*combination), strict=True))
-        for name in row:  # in walking order: what a condition speaks of is settled before
+        for name in row:  # in walking order: the keyfields that a condition names come before
             if domains[name].when is not None and not meets(row, domains[name].when):
                 row[name] = None
         row = {name: row[name] for name in domains}
@@ -114,7 +114,7 @@ def test_a_grid_is_what_brute_force_makes_of_it(arguments):
         return
     grid = Grid(*arguments)
     found = list(grid)
-    assert list(map(repr, found)) == list(map(repr, rows + extra))  # repr tells True from 1
+    assert list(map(repr, found)) == list(map(repr, rows + extra))  # repr distinguishes True from 1
     assert len(grid) == len(found)
     assert len({tuple(map(identical, row.values())) for row in found}) == len(found)
     assert list(grid) == found  # a second walk is the same
@@ -227,7 +227,7 @@ def test_lists_and_dicts_are_values_like_others():
     assert len(grid) == 4
 
 
-# Size and thrift
+# Size and memory
 
 
 @pytest.mark.timeout(20)

@@ -1,4 +1,4 @@
-"""Workers step back from crowded cores, but not for ever, and those who only wait make no crowd."""
+"""Workers yield on overloaded cores, but not for ever; processes that only wait do not count."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.study import wait_until
 CORES = os.cpu_count() or 1
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how many threads could run")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports how many threads could run")
 def test_processes_that_compute_count_and_those_that_wait_do_not() -> None:
     waiting = [subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) for _ in range(20)]
     computing = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(5)]

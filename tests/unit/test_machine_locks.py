@@ -1,4 +1,4 @@
-"""A lock ends with its holder, whatever that has started meanwhile."""
+"""A lock ends with its holder, even if the holder has started other processes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_fork_does_not_keep_the_lock_of_a_killed_process(tmp_path: Path) -> No
 
 
 def test_a_process_that_has_its_descriptor_does_not_keep_it(tmp_path: Path) -> None:
-    """As every process has that another thread starts, for a moment."""
+    """As every process that another thread starts has for a moment."""
     lock = lock_file(tmp_path / "lock")
     assert lock is not None
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[lock._descriptor]):

@@ -1,4 +1,4 @@
-"""Who executes, with which code, and what it takes."""
+"""Provenance: the worker, its code, and the resources that it used."""
 
 import os
 import platform
@@ -52,7 +52,7 @@ def git(directory, *arguments):
 
 @pytest.fixture(autouse=True)
 def no_git_from_outside(monkeypatch, tmp_path):
-    """Keep the settings of whoever runs the tests out, and repositories above the temporary directory."""
+    """Keep the user's own settings out, and repositories above the temporary directory."""
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
@@ -105,7 +105,7 @@ def test_git_is_asked_once_a_directory(repository):
 @needs_git
 def test_the_repository_is_only_read(repository):
     index = repository / ".git" / "index"
-    # Git would note the new time in its index, and lock it for that.
+    # Git would write the new time to its index, and lock it for that.
     os.utime(repository / "code.py", (1, 1))
     before = index.read_bytes()
     (repository / ".git" / "index.lock").touch()

@@ -63,7 +63,7 @@ def test_classes_in_public_signatures_are_exported() -> None:
         pyexperimenter.FillCount,
         pyexperimenter.StudyStatus,
         pyexperimenter.Submission,
-    }  # or nothing is tested
+    }  # otherwise nothing is tested
     assert {class_.__name__ for class_ in ours} <= CLASSES
 
 

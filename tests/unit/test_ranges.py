@@ -1,4 +1,4 @@
-"""Ranges and samples: exact, lazy, the same everywhere, and refused where they make no sense."""
+"""Ranges and samples: exact, lazy, the same everywhere, and refused if they make no sense."""
 
 import decimal
 import subprocess
@@ -185,7 +185,7 @@ def test_ranges_do_not_depend_on_the_decimal_context():
         assert sampled("loguniform", 2, low=1e-4, high=0.1) == LOGUNIFORM[:2]
 
 
-# Samples. The literals are the promise: the same ones for the same arguments, in every version, on every machine.
+# Samples. The literals are guaranteed: equal arguments give the same ones in every version, on every machine.
 
 NORMAL = [0.6202001216069017, -0.5152970855979494, 0.3028459185822786]
 LOGUNIFORM = [0.034140160192072944, 0.018787249753397024, 0.0018268998599127641]

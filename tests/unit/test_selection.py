@@ -1,4 +1,4 @@
-"""What users write as `where` and `order_by`, as SQL that finds just those rows."""
+"""`where` and `order_by` become SQL that finds exactly those rows."""
 
 import sqlite3
 from contextlib import closing
@@ -90,7 +90,7 @@ def test_where_finds_just_those_rows(connection, selector, where, ids):
 
 
 def test_a_condition_in_sql_keeps_to_itself(connection, selector):
-    # Without parentheses the OR would let row 3 in, whatever its status.
+    # Without parentheses, the OR would include row 3 with any status.
     condition = selector.rows(["created"], "dataset = 'iris' OR dataset = 'wine'", None)
     assert found(connection, condition) == [1]
 

@@ -1,4 +1,4 @@
-"""What SLURM's commands print is understood, and where they are missing, fail or hang, nothing is told."""
+"""The output of SLURM's commands is parsed; if they are missing, fail or hang, the result is empty."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from pyexperimenter.machine import slurm
 from pyexperimenter.machine.slurm import Accounting, end_of_job, parse_sacct, parse_time
 
-# Of a cluster of version 22.05, by the options that are asked with.
+# From a cluster of version 22.05, with the options that the library uses.
 SACCT = """\
 1|FAILED|3:0
 2|FAILED|0:9
@@ -27,7 +27,7 @@ SACCT = """\
 
 
 class Commands:
-    """Stands in for SLURM's commands: scripts in a directory of their own, which note that they were called."""
+    """Fakes of SLURM's commands: scripts in a directory of their own, which record their calls."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

@@ -1,4 +1,4 @@
-"""The end of an output: what is kept, and that it is text that fits."""
+"""The end of an output is kept, as valid text within the limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values on their way into a column and back: as they were, or refused by the field's name, and never silently NULL."""
+"""Values written to a column and read back: unchanged, or refused with the field's name, and never silently NULL."""
 
 import math
 import sqlite3
@@ -132,7 +132,7 @@ def test_nan_becomes_null_with_one_warning_that_names_the_field(type_):
     assert caught[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert encode(np.float32("nan")) is None  # told once
+        assert encode(np.float32("nan")) is None  # reported once
         assert encode(math.nan) is None
 
 
@@ -160,7 +160,7 @@ def test_infinity_is_not_a_json_value_on_any_database():
         assert Encoder("options", FieldType.parse("JSON"), keeps_infinity=True)(math.inf) is None
 
 
-# What other hands, and other drivers, leave in a column
+# What people and other drivers leave in a column
 
 
 @pytest.mark.parametrize(
