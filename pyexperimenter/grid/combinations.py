@@ -1,4 +1,4 @@
-"""Fixed combinations of some keyfields, crossed with domains of the others. Pure."""
+"""Fixed combinations of some keyfields, crossed with the values of the others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from pyexperimenter.exceptions import ParameterCombinationError
 
 Encoder = Callable[[Mapping[str, Any], str], tuple[Any, ...]]
-"""Turns a row, named by its place in messages, into a tuple of all keyfields; those left out are None."""
+"""Converts a row, and its place for messages, to a tuple of all keyfields; missing ones are None."""
 
 
 class Combinations:
@@ -19,16 +19,16 @@ class Combinations:
     Parameters
     ----------
     keyfields : tuple of str
-        All keyfields in their order.
+        All keyfields, in order.
     fixed : sequence of mappings
         Combinations of values of some keyfields.
     parameters : Mapping of str to sequence
-        The values of the others. One value stands for a sequence of one.
+        The values of the other keyfields. A single value is the same as a sequence with one item.
 
     Raises
     ------
     ParameterCombinationError
-        If combination and parameters together do not give each keyfield once.
+        If a combination and the parameters together do not give each keyfield once.
 
     Examples
     --------
@@ -52,7 +52,7 @@ class Combinations:
         return len(self._fixed) * math.prod(len(values) for values in self._parameters.values())
 
     def encoded(self, encode: Encoder) -> Iterator[tuple[Any, ...]]:
-        """Return the encoded rows. All values are encoded at once, so that a bad one is told before the first row."""
+        """Return the encoded rows. All values are encoded at once, so that an error is raised before the first row."""
         places = [self._keyfields.index(name) for name in self._parameters]
         columns = [
             [encode({name: value}, f"parameters[{name!r}][{i}]")[place] for i, value in enumerate(values)]
@@ -75,14 +75,14 @@ class Combinations:
     def _check(self, place: str, row: Mapping[str, Any]) -> None:
         given = [*row, *self._parameters]
         faults = {
-            "no keyfield": [name for name in given if name not in self._keyfields],
+            "not a keyfield": [name for name in given if name not in self._keyfields],
             "given twice": [name for name in row if name in self._parameters],
             "missing": [name for name in self._keyfields if name not in given],
         }
         for fault, names in faults.items():
             if names:
                 raise ParameterCombinationError(
-                    f"{place}: {fault}: {', '.join(names)}; combination and parameters together have to give each of "
+                    f"{place}: {fault}: {', '.join(names)}; combination and parameters together must give each of "
                     f"{', '.join(self._keyfields)} once"
                 )
 

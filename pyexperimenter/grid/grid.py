@@ -1,7 +1,7 @@
-"""Domains, conditions and exclusions -> the rows of a grid. Pure: no database, clock or environment.
+"""Domains, conditions and exclusions, expanded to the rows of a grid.
 
-A grid is walked keyfield by keyfield, as nested loops would, so no more than one row is in memory; how many
-rows there are is counted without walking them.
+Rows are generated one at a time, as by nested loops over the keyfields, so that only one is in memory. The number of
+rows is computed without generating them.
 """
 
 from __future__ import annotations
@@ -16,45 +16,45 @@ from pyexperimenter.grid.ranges import Lazy
 
 Row = dict[str, Any]
 Condition = Mapping[str, Sequence[Any]]
-"""Keyfield -> the values allowed; it holds where every keyfield has one of its values. None: is not set."""
+"""Keyfield -> allowed values. A row meets the condition if each keyfield has one of its values; None means not set."""
 
 
 @dataclass(frozen=True)
 class Domain:
-    """The values of one keyfield, and the condition under which it is set at all (elsewhere it is None)."""
+    """The values of a keyfield, and the condition under which it is set (otherwise it is None)."""
 
     values: Sequence[Any]
     when: Condition | None = None
 
 
 class Grid:
-    """The Cartesian product of domains, less what conditions and exclusions leave out, plus single rows.
+    """The Cartesian product of domains, restricted by conditions and exclusions, plus single rows.
 
     Parameters
     ----------
     domains : Mapping of str to Domain
-        Keyfields in their order. A sequence stands for a domain without condition.
+        Keyfields, in order. A sequence is the same as a domain without a condition.
     exclude : sequence of conditions
         Rows that meet one of them are left out.
     include : sequence of mappings
-        Single rows beyond the grid; keyfields left out are None. Those in the grid anyway do not count twice.
+        Single rows to add; missing keyfields are None. Rows that are in the grid anyway do not count twice.
     zipped : sequence of sequences of str
-        Keyfields that walk together instead of crossing; their domains have equal lengths.
+        Keyfields whose values are paired instead of crossed; their domains must have equal lengths.
 
     Raises
     ------
     EmptyDomainError
         If a keyfield has no value.
     ContradictoryConditionError
-        If a condition can never be met, or conditions wait for each other.
+        If a condition can never be met, or if conditions depend on each other in a circle.
     InvalidValuesInConfiguration
         If a condition names an unknown keyfield, a domain repeats a value, zipped lengths differ, or there are
         more rows than Python can count with `len`.
 
     Notes
     -----
-    The order is that of nested loops over the keyfields, the last varying fastest; a keyfield whose condition
-    speaks of a later one is moved behind it. Rows of `include` come last.
+    The rows are in the order of nested loops over the keyfields, the last one varying fastest. A keyfield whose
+    condition depends on a later one is moved behind it. Rows of `include` come last.
 
     Examples
     --------
@@ -77,7 +77,7 @@ class Grid:
     ) -> None:
         self.columns: tuple[str, ...] = tuple(domains)
         self._domains = {n: d if isinstance(d, Domain) else Domain(d) for n, d in domains.items()}
-        self._places: dict[str, dict[Any, int]] = {}  # keyfield -> value -> position, where values are written out
+        self._places: dict[str, dict[Any, int]] = {}  # keyfield -> value -> position, except in ranges
         self._check_domains()
         self._check_zipped(zipped)
         for index, row in enumerate(include):
@@ -99,7 +99,7 @@ class Grid:
         return self._size
 
     def __iter__(self) -> Iterator[Row]:
-        """Yield one dict a row, keyfields in the order of the configuration."""
+        """Yield each row as a dict, with the keyfields in the order of the configuration."""
         for values in self.tuples():
             yield dict(zip(self.columns, values, strict=True))
 
@@ -109,15 +109,15 @@ class Grid:
         Parameters
         ----------
         convert : Mapping of str to callable, optional
-            What becomes of a keyfield's values on the way out. Called once a value of a domain where the
-            domain is walked as a whole, not once a row.
+            Keyfield -> conversion of its values. It is called once for each value of a small domain, not once for
+            each row.
         """
         convert = convert or {}
         order = [name for axis in self._axes for name in axis]
         positions = [order.index(name) for name in self.columns]
         in_order = positions == list(range(len(positions)))
         converters = [convert.get(name) for name in order]
-        # Small domains are converted beforehand; long ones, ranges as a rule, as they are walked.
+        # Small domains are converted in advance; large ones, usually ranges, during iteration.
         columns = [_converted(self._domains[name].values, convert.get(name)) for name in order]
         for values in self._walk(columns):
             yield values if in_order else tuple(values[position] for position in positions)
@@ -127,10 +127,10 @@ class Grid:
                 for value, position in zip(row, positions, strict=True)
             )
 
-    # Walking
+    # Iteration
 
     def _walk(self, columns: Sequence[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
-        """Yield converted values in axis order; which rows there are is decided on positions in the domains."""
+        """Yield converted values in axis order; conditions are evaluated on positions in the domains."""
         axes: list[list[Sequence[Any]]] = []
         start = 0
         for axis in self._axes:
@@ -173,10 +173,10 @@ class Grid:
         if axes:
             yield from below(0, ())
 
-    # Compiling: names and values -> levels and positions
+    # Compilation: names and values to levels and positions
 
     def _order_axes(self, zipped: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
-        """Group zipped keyfields, and put each behind those its condition speaks of."""
+        """Group zipped keyfields, and move each behind those that its condition depends on."""
         group_of = {name: tuple(n for n in self.columns if n in group) for group in zipped for name in group}
         axes = list(dict.fromkeys(group_of.get(name, (name,)) for name in self.columns))
         ordered: list[tuple[str, ...]] = []
@@ -188,8 +188,8 @@ class Grid:
             else:
                 names = [name for axis in axes for name in axis if self._domains[name].when]
                 raise ContradictoryConditionError(
-                    f"the conditions of {', '.join(names)} wait for each other, so none can ever be met; "
-                    "let at least one keyfield of the circle have no 'when'",
+                    f"the conditions of {', '.join(names)} depend on each other in a circle, so none can be met; "
+                    "remove at least one 'when' of the circle",
                     ("keyfields", names[0], "when"),
                 )
             axes.remove(axis)
@@ -198,7 +198,7 @@ class Grid:
         return ordered
 
     def _positions(self, condition: Condition) -> _Positions:
-        """Translate a condition into: level -> positions in the domain (None: not set)."""
+        """Compile a condition to level -> positions in the domain (None: not set)."""
         result: _Positions = {}
         for name, allowed in condition.items():
             domain = self._domains[name]
@@ -214,7 +214,7 @@ class Grid:
         return None if when is None else self._positions(when)
 
     def _exclusions_by_level(self, exclude: Sequence[Condition]) -> list[list[_Positions]]:
-        """Sort exclusions by the level at which they can be decided: the deepest that they speak of."""
+        """Sort exclusions by the level at which they can be decided: the deepest that they depend on."""
         by_level: list[list[_Positions]] = [[] for _ in self._axes]
         for condition in exclude:
             positions = self._positions(condition)
@@ -226,7 +226,7 @@ class Grid:
         return list(rows.values())
 
     def _position(self, name: str, value: Any) -> int | None:
-        """Return where `value` stands in a keyfield's domain, or None."""
+        """Return the position of `value` in a keyfield's domain, or None."""
         if name in self._places:
             return self._places[name].get(_key(value))
         return _position(self._domains[name].values, value)
@@ -247,13 +247,13 @@ class Grid:
                 return False
         return True
 
-    # Checking
+    # Checks
 
     def _check_names(self, names: Mapping[str, Any], path: tuple[str | int, ...]) -> None:
         for name in names:
             if name not in self._domains:
                 raise InvalidValuesInConfiguration(
-                    f"{name!r} is no keyfield; keyfields are {', '.join(self.columns)}", (*path, name)
+                    f"{name!r} is not a keyfield; choose from {', '.join(self.columns)}", (*path, name)
                 )
 
     def _check_condition(self, condition: Condition, path: tuple[str | int, ...]) -> None:
@@ -263,11 +263,13 @@ class Grid:
         for name, allowed in condition.items():
             domain = self._domains[name]
             if not allowed:
-                raise ContradictoryConditionError(f"no value of {name} is given", (*path, name))
+                raise ContradictoryConditionError(
+                    f"the list of values of {name} is empty; give at least one", (*path, name)
+                )
             for value in allowed:
                 if self._position(name, value) is None and not (value is None and domain.when is not None):
                     raise ContradictoryConditionError(
-                        f"{name} never is {value!r}; its values are {_shown(domain.values)}", (*path, name)
+                        f"{name} is never {value!r}; its values are {_shown(domain.values)}", (*path, name)
                     )
 
     def _check_domains(self) -> None:
@@ -280,7 +282,7 @@ class Grid:
                 for index, value in enumerate(domain.values):
                     if places.setdefault(_key(value), index) != index:
                         raise InvalidValuesInConfiguration(
-                            f"the values of {name} repeat {value!r}; give each value once", (*path, "values", index)
+                            f"{name} has the value {value!r} twice; give each value once", (*path, "values", index)
                         )
         for name, domain in self._domains.items():
             if domain.when is not None:
@@ -293,22 +295,22 @@ class Grid:
             self._check_names(dict.fromkeys(group), path)
             for name in group:
                 if name in seen or list(group).count(name) > 1:
-                    raise InvalidValuesInConfiguration(f"{name} is zipped twice", path)
+                    raise InvalidValuesInConfiguration(f"{name} is zipped twice; remove one", path)
                 if self._domains[name].when is not None:
                     raise InvalidValuesInConfiguration(
-                        f"{name} is zipped and has a 'when'; let the condition stand at neither or drop the zip", path
+                        f"{name} is zipped, so it cannot have a 'when'; remove the condition or the zip", path
                     )
             seen.update(group)
             lengths = {name: len(self._domains[name].values) for name in group}
             if len(set(lengths.values())) > 1:
-                told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
-                raise InvalidValuesInConfiguration(f"zipped keyfields need equally many values: {told}", path)
+                counts = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+                raise InvalidValuesInConfiguration(f"zipped keyfields need the same number of values: {counts}", path)
 
     def _check_reachable(self) -> None:
         for axis, when in zip(self._axes, self._when, strict=True):
             if when is not None and _Counter(self, when).count() == 0:
                 raise ContradictoryConditionError(
-                    f"the condition of {axis[0]} is never met by any row of the grid; change or drop it",
+                    f"no row of the grid meets the condition of {axis[0]}; change or remove it",
                     ("keyfields", axis[0], "when"),
                 )
 
@@ -321,7 +323,7 @@ def _holds(condition: _Positions, chosen: Sequence[int | None]) -> bool:
 
 
 class _Counter:
-    """Counts a grid's rows, level by level: rows that no later condition tells apart are counted together."""
+    """Counts the rows of a grid level by level; rows that no later condition distinguishes are counted together."""
 
     def __init__(self, grid: Grid, required: _Positions | None = None) -> None:
         self._sizes = [len(grid._domains[axis[0]].values) for axis in grid._axes]
@@ -340,7 +342,7 @@ class _Counter:
             for level in condition:
                 last_use[level] = max(at, last_use.get(level, 0))
         conditions = [self._required, *(condition for _, condition in decided)]
-        # State: the positions of levels that a later condition still asks for -> number of partial rows.
+        # State: the positions on the levels that a later condition depends on -> number of partial rows.
         states: dict[tuple[int | None, ...], int] = {(): 1}
         alive: list[int] = []
         for level, size in enumerate(self._sizes):
@@ -357,7 +359,7 @@ class _Counter:
                 if when is not None and not _holds(when, chosen):
                     choices = [(None, 1)]
                 else:
-                    # -1 stands for all positions that no condition names.
+                    # -1 represents all positions that no condition mentions.
                     choices = [*((p, 1) for p in positions), (-1, size - len(positions))]
                 for position, multiplicity in choices:
                     chosen[level] = position
@@ -383,9 +385,9 @@ def _converted(values: Sequence[Any], convert: Callable[[Any], Any] | None) -> S
 
 
 def _position(values: Sequence[Any], value: Any) -> int | None:
-    """Return where `value` stands in a range, or None."""
+    """Return the position of `value` in a range, or None."""
     if isinstance(values, range):
-        # For what is no int, `index` would look through all the numbers.
+        # For anything but an int, `index` would compare all numbers.
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value % 1 != 0:
             return None
         value = int(value)
@@ -400,7 +402,7 @@ def _position(values: Sequence[Any], value: Any) -> int | None:
 
 
 def _key(value: Any) -> Any:
-    """Return what tells a value from others, hashable. 1 and True are different values, 1 and 1.0 are not."""
+    """Return a hashable key that identifies a value: 1 and True are different values, 1 and 1.0 are the same."""
     if isinstance(value, Mapping):
         return Mapping, frozenset((_key(key), _key(item)) for key, item in value.items())
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Ranges and samples: the values of a keyfield that is not written out, value by value. Lazy and exact."""
+"""Ranges and samples, lazy and exact: the values of keyfields whose configuration does not list them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typing import Any, overload
 from pyexperimenter.exceptions import InvalidRangeError
 
 _EXACT = Context(prec=40)
-"""More digits than any float has, and independent of what the user's program makes of decimals."""
+"""More digits than a float has, and independent of the decimal context of the user's program."""
 
 
 class Lazy(Sequence[Any]):
-    """A sequence whose items are computed when asked for."""
+    """A sequence whose items are computed on access."""
 
     def __init__(self, length: int, item: Callable[[int], Any]) -> None:
         self._length = length
@@ -42,10 +42,10 @@ class Lazy(Sequence[Any]):
 
 
 class Progression(Lazy):
-    """Numbers that only grow or only shrink, so that one of them is found without computing all."""
+    """A monotonic sequence of numbers, in which a number is found without computing all of them."""
 
     def index(self, value: Any, start: int = 0, stop: int | None = None) -> int:
-        """Return where `value` stands; ValueError if it is not there."""
+        """Return the position of `value`; ValueError if it is not in the sequence."""
         if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
             if self._length > 1 and self[0] > self[-1]:
                 found = bisect_left(self, -value, key=operator.neg)
@@ -57,14 +57,14 @@ class Progression(Lazy):
 
 
 def stepped(start: float, stop: float, step: float = 1, inclusive: bool = False) -> Sequence[Any]:
-    """Return start, start + step, ... up to `stop`, which is itself left out unless `inclusive`.
+    """Return start, start + step, ... up to `stop`, which is excluded unless `inclusive`.
 
     Decimals are exact: each item is the float nearest to its decimal value, and errors do not add up.
 
     Raises
     ------
     InvalidRangeError
-        If `step` is 0 or too small for floats, or leads away from `stop`, or an end is not finite.
+        If `step` is 0, too small for floats, or has the wrong sign, or if an end is not finite.
 
     Examples
     --------
@@ -78,11 +78,11 @@ def stepped(start: float, stop: float, step: float = 1, inclusive: bool = False)
     _check_finite(start=start, stop=stop, step=step)
     if step == 0:
         raise InvalidRangeError("step is 0, so the range never ends; give a step other than 0")
-    # Half-open ranges count up to the last item before the stop, closed ones up to and including it.
+    # A half-open range ends at the last item before the stop, a closed one at the last up to and including it.
     first, last, width = (_decimal(number) for number in (start, stop, step))
     quotient = (Fraction(last) - Fraction(first)) / Fraction(width)
     if quotient < 0:
-        raise InvalidRangeError(f"a step of {step!r} leads from {start!r} away from {stop!r}; change its sign")
+        raise InvalidRangeError(f"a step of {step!r} from {start!r} never reaches {stop!r}; change its sign")
     length = math.floor(quotient) + 1 if inclusive else math.ceil(quotient)
     _check_length(length)
     if all(isinstance(number, int) for number in (start, stop, step)):
@@ -91,12 +91,12 @@ def stepped(start: float, stop: float, step: float = 1, inclusive: bool = False)
 
 
 def spaced(start: float, stop: float, num: int, scale: str = "linear") -> Sequence[float]:
-    """Return `num` floats from `start` to `stop`, both included, evenly spaced or evenly spaced in logarithm.
+    """Return `num` floats from `start` to `stop`, both included, evenly spaced on a linear or log scale.
 
     Raises
     ------
     InvalidRangeError
-        If `num` is less than 1 (or 1 with two different ends), or too large for floats, or a log scale would pass 0.
+        If `num` is less than 1 (or 1 with two different ends) or too large for floats, or if a log scale includes 0.
 
     Examples
     --------
@@ -115,9 +115,9 @@ def spaced(start: float, stop: float, num: int, scale: str = "linear") -> Sequen
     if scale == "log":
         if start == 0 or stop == 0 or (start > 0) != (stop > 0):
             raise InvalidRangeError(
-                f"a log scale cannot go from {start!r} to {stop!r}; both must be above (or below) 0"
+                f"a log scale cannot go from {start!r} to {stop!r}; both must be positive (or both negative)"
             )
-        # In decimals, so that 1e-3 ... 1e3 meets the powers of ten exactly.
+        # In decimals, so that 1e-3 ... 1e3 contains the exact powers of ten.
         logarithm = _EXACT.log10(_EXACT.divide(high, low))
 
         def between(index: int) -> Decimal:
@@ -128,7 +128,7 @@ def spaced(start: float, stop: float, num: int, scale: str = "linear") -> Sequen
         def between(index: int) -> Decimal:
             return _EXACT.add(low, _part(distance, index))
     else:
-        raise InvalidRangeError(f"scale is {scale!r}; known are linear and log")
+        raise InvalidRangeError(f"scale is {scale!r}; choose linear or log")
 
     def _part(whole: Decimal, index: int) -> Decimal:
         return _EXACT.divide(_EXACT.multiply(whole, index), num - 1)
@@ -138,22 +138,22 @@ def spaced(start: float, stop: float, num: int, scale: str = "linear") -> Sequen
 
 
 def sampled(distribution: str, num: int, seed: int = 0, **parameters: float) -> Sequence[Any]:
-    """Return `num` values drawn at random; the same ones for the same arguments, on every machine.
+    """Return `num` random values; the same arguments give the same values on every machine.
 
     Parameters
     ----------
     distribution : {"uniform", "loguniform", "normal", "integers"}
-        ``uniform``, ``loguniform`` and ``integers`` take `low` and `high` (for integers both included, and
-        none is drawn twice), ``normal`` takes `mean` and `std`.
+        ``uniform``, ``loguniform`` and ``integers`` take `low` and `high` (both included for integers, which are
+        drawn without replacement); ``normal`` takes `mean` and `std`.
     num : int
-        How many.
+        Number of values.
     seed : int
         Seed of Python's Mersenne Twister.
 
     Raises
     ------
     InvalidRangeError
-        If the distribution or its parameters make no sense.
+        If the distribution is unknown or its parameters are not valid.
 
     Examples
     --------
@@ -164,7 +164,7 @@ def sampled(distribution: str, num: int, seed: int = 0, **parameters: float) -> 
     """
     expected = {"normal": {"mean", "std"}}.get(distribution, {"low", "high"})
     if distribution not in ("uniform", "loguniform", "normal", "integers"):
-        raise InvalidRangeError(f"sample is {distribution!r}; known are uniform, loguniform, normal and integers")
+        raise InvalidRangeError(f"sample is {distribution!r}; choose uniform, loguniform, normal or integers")
     if set(parameters) != expected:
         given = ", ".join(sorted(parameters)) or "none"
         raise InvalidRangeError(f"a {distribution} sample takes {' and '.join(sorted(expected))}, not {given}")
@@ -174,7 +174,7 @@ def sampled(distribution: str, num: int, seed: int = 0, **parameters: float) -> 
     generator = random.Random(seed)
     if distribution == "normal":
         if parameters["std"] <= 0:
-            raise InvalidRangeError(f"std is {parameters['std']!r}; it must be above 0")
+            raise InvalidRangeError(f"std is {parameters['std']!r}; it must be positive")
         return [_normal(generator, parameters["mean"], parameters["std"]) for _ in range(num)]
     low, high = parameters["low"], parameters["high"]
     if low >= high:
@@ -183,7 +183,7 @@ def sampled(distribution: str, num: int, seed: int = 0, **parameters: float) -> 
         raise InvalidRangeError(f"low is {low!r} and high is {high!r}; they are too far apart")
     if distribution == "integers":
         if not (isinstance(low, int) and isinstance(high, int)):
-            raise InvalidRangeError(f"an integers sample needs whole numbers as low and high, not {low!r} and {high!r}")
+            raise InvalidRangeError(f"an integers sample needs integers as low and high, not {low!r} and {high!r}")
         if num > high - low + 1:
             raise InvalidRangeError(f"there are only {high - low + 1} integers from {low} to {high}, but num is {num}")
         if high - low >= sys.maxsize:
@@ -192,14 +192,14 @@ def sampled(distribution: str, num: int, seed: int = 0, **parameters: float) -> 
     if distribution == "uniform":
         return [low + (high - low) * generator.random() for _ in range(num)]
     if low <= 0:
-        raise InvalidRangeError(f"low is {low!r}; a loguniform sample needs it above 0")
-    # In decimals: exp and log of floats differ in the last digit from one C library to another, and with them rows.
+        raise InvalidRangeError(f"low is {low!r}; it must be positive for a loguniform sample")
+    # In decimals: exp and log of floats, and so the rows, would depend on the C library in their last digit.
     ratio = _EXACT.divide(_decimal(high), _decimal(low))
     return [float(_EXACT.multiply(_decimal(low), _EXACT.power(ratio, Decimal(generator.random())))) for _ in range(num)]
 
 
 def _normal(generator: random.Random, mean: float, std: float) -> float:
-    """Draw by Marsaglia's polar method, in decimals for the same reason."""
+    """Draw by Marsaglia's polar method, in decimals for the same reason as above."""
     while True:
         x, y = 2 * generator.random() - 1, 2 * generator.random() - 1
         square = x * x + y * y
@@ -228,14 +228,16 @@ def _is_finite(number: float) -> bool:
 
 def _check_length(length: int) -> None:
     if length > sys.maxsize:
-        raise InvalidRangeError("the range has more values than any computer can count; widen its step")
+        raise InvalidRangeError("the range has more values than Python can count; take fewer")
 
 
 def _floats(length: int, exact: Callable[[int], Decimal]) -> Progression:
-    """Return the floats nearest to a progression of decimals, unless neighbours might be one float."""
+    """Return the floats nearest to a progression of decimals; refuse one so dense that neighbours may be equal."""
     numbers = Progression(length, lambda index: float(exact(index)))
-    for left, right in ((0, 1), (length - 2, length - 1)) if length > 1 else ():  # floats are rarest at an end
+    for left, right in ((0, 1), (length - 2, length - 1)) if length > 1 else ():  # floats are sparsest at an end
         largest = max(abs(numbers[left]), abs(numbers[right]))
         if _EXACT.abs(_EXACT.subtract(exact(left), exact(right))) < Decimal(math.ulp(math.nextafter(largest, 0))):
-            raise InvalidRangeError(f"around {largest!r} floats are not as close as the range's values; take fewer")
+            raise InvalidRangeError(
+                f"around {largest!r}, floats are further apart than the values of the range; take fewer values"
+            )
     return numbers

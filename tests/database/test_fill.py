@@ -90,7 +90,7 @@ def test_fill_crosses_fixed_combinations_with_domains(target: Target) -> None:
     [
         ([{"dataset": "iris"}], {}, "combination 0: missing: seed"),
         ([{"dataset": "iris", "seed": 1}], {"seed": [1]}, "combination 0: given twice: seed"),
-        ([{"dataset": "iris"}], {"sed": [1]}, "combination 0: no keyfield: sed"),
+        ([{"dataset": "iris"}], {"sed": [1]}, "combination 0: not a keyfield: sed"),
         ([{"dataset": "iris"}], {"seed": [1, "x"]}, r"parameters\['seed'\]\[1\]: seed: 'x' is not an integer"),
     ],
 )

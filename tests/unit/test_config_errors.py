@@ -108,7 +108,7 @@ CASES = {
     "text that is too long": ("50", "5", "InvalidValuesInConfiguration", 10, f"{KERNEL}.values[0]", ["'linear'", "VARCHAR(5)", "longer type"]),
     "integer that is too large": ("[1, 2]", "{start: 2147483640, stop: 2147483650}", "InvalidValuesInConfiguration", 9, f"{SEED}.values", ["2147483649", "INT"]),
     "not a number": ("[1, 2]", "[.nan]", "InvalidValuesInConfiguration", 9, f"{SEED}.values[0]", ["NaN", "null"]),
-    "equal values": ("[1, 2]", "[1, 2, 1.0]", "InvalidValuesInConfiguration", 9, f"{SEED}.values[2]", ["repeat 1", "once"]),
+    "equal values": ("[1, 2]", "[1, 2, 1.0]", "InvalidValuesInConfiguration", 9, f"{SEED}.values[2]", ["value 1 twice", "once"]),
     # conditions
     "condition never met": ("[1, 2]", "[1, 2], when: {kernel: poly}", "ContradictoryConditionError", 9, f"{SEED}.when.kernel", ["'poly'", "'linear', 'rbf'"]),
     "condition on itself": ("[1, 2]", "[1, 2], when: {seed: 1}", "ContradictoryConditionError", 9, f"{SEED}.when", ["circle"]),

@@ -109,7 +109,7 @@ def test_a_grid_is_what_brute_force_makes_of_it(arguments):
     rows, extra = brute_force(domains, exclude, include, zipped)
     conditions = [domain.when for domain in domains.values() if domain.when is not None]
     if any(not any(meets(row, condition) for row in rows) for condition in conditions):
-        with pytest.raises(ContradictoryConditionError, match="never met"):
+        with pytest.raises(ContradictoryConditionError, match="no row of the grid meets"):
             Grid(*arguments)
         return
     grid = Grid(*arguments)
@@ -216,7 +216,7 @@ def test_true_and_1_are_two_values_and_1_and_1_0_are_one():
 def test_a_repeated_value_is_refused(values, repeated, index):
     with pytest.raises(InvalidValuesInConfiguration) as caught:
         Grid({"b": ["fine"], "a": values})
-    assert str(caught.value) == f"the values of a repeat {repeated}; give each value once"
+    assert str(caught.value) == f"a has the value {repeated} twice; give each value once"
     assert caught.value.path == ("keyfields", "a", "values", index)
 
 
@@ -266,7 +266,7 @@ def test_a_value_is_found_in_a_range_without_a_look_at_all(values):
     assert len(grid) == 10**12 - 2 + 6  # 5 is there already, and 7 is put back
     with pytest.raises(ContradictoryConditionError) as caught:
         Grid({"a": values}, exclude=[{"a": ["5"]}])
-    assert str(caught.value).startswith("a never is '5'; its values are ")
+    assert str(caught.value).startswith("a is never '5'; its values are ")
     assert str(caught.value).endswith(", ... (1000000000000 in all)")
 
 
@@ -340,28 +340,28 @@ def test_a_grid_without_keyfields_has_no_rows():
         (EmptyDomainError, "a has no values; give at least one", ("keyfields", "a", "values"), {"a": []}, {}),
         (
             ContradictoryConditionError,
-            "a never is 3; its values are 1, 2",
+            "a is never 3; its values are 1, 2",
             ("keyfields", "b", "when", "a"),
             {"b": Domain([1], {"a": [1, 3]}), "a": [1, 2]},
             {},
         ),
         (
             ContradictoryConditionError,
-            "a never is True; its values are 1, 2",
+            "a is never True; its values are 1, 2",
             ("exclude", 1, "a"),
             {"a": [1, 2]},
             {"exclude": [{"a": [1]}, {"a": [True]}]},
         ),
         (
             ContradictoryConditionError,
-            "a never is None; its values are 1, 2",
+            "a is never None; its values are 1, 2",
             ("exclude", 0, "a"),
             {"a": [1, 2]},
             {"exclude": [{"a": [None]}]},
         ),
         (
             ContradictoryConditionError,
-            "no value of a is given",
+            "the list of values of a is empty; give at least one",
             ("exclude", 0, "a"),
             {"a": [1, 2]},
             {"exclude": [{"a": []}]},
@@ -375,72 +375,78 @@ def test_a_grid_without_keyfields_has_no_rows():
         ),
         (
             ContradictoryConditionError,
-            "the conditions of a, b wait for each other, so none can ever be met; "
-            "let at least one keyfield of the circle have no 'when'",
+            "the conditions of a, b depend on each other in a circle, so none can be met; "
+            "remove at least one 'when' of the circle",
             ("keyfields", "a", "when"),
             {"a": Domain([1], {"b": [1]}), "b": Domain([1], {"a": [1]}), "c": [1]},
             {},
         ),
         (
             ContradictoryConditionError,
-            "the condition of c is never met by any row of the grid; change or drop it",
+            "no row of the grid meets the condition of c; change or remove it",
             ("keyfields", "c", "when"),
             {"a": [1, 2], "b": Domain([1], {"a": [1]}), "c": Domain([1], {"a": [2], "b": [1]})},
             {},
         ),
         (
             ContradictoryConditionError,
-            "the condition of b is never met by any row of the grid; change or drop it",
+            "no row of the grid meets the condition of b; change or remove it",
             ("keyfields", "b", "when"),
             {"a": [1, 2], "b": Domain([1], {"a": [2]})},
             {"exclude": [{"a": [2]}]},
         ),
         (
             InvalidValuesInConfiguration,
-            "'z' is no keyfield; keyfields are a, b",
+            "'z' is not a keyfield; choose from a, b",
             ("keyfields", "a", "when", "z"),
             {"a": Domain([1], {"z": [1]}), "b": [1]},
             {},
         ),
         (
             InvalidValuesInConfiguration,
-            "'z' is no keyfield; keyfields are a",
+            "'z' is not a keyfield; choose from a",
             ("include", 1, "z"),
             {"a": [1]},
             {"include": [{"a": 1}, {"z": 1}]},
         ),
         (
             InvalidValuesInConfiguration,
-            "'z' is no keyfield; keyfields are a",
+            "'z' is not a keyfield; choose from a",
             ("exclude", 0, "z"),
             {"a": [1]},
             {"exclude": [{"z": [1]}]},
         ),
         (
             InvalidValuesInConfiguration,
-            "'z' is no keyfield; keyfields are a",
+            "'z' is not a keyfield; choose from a",
             ("zip", 0, "z"),
             {"a": [1]},
             {"zipped": [["a", "z"]]},
         ),
         (
             InvalidValuesInConfiguration,
-            "zipped keyfields need equally many values: a has 1, b has 2",
+            "zipped keyfields need the same number of values: a has 1, b has 2",
             ("zip", 0),
             {"a": [1], "b": [1, 2]},
             {"zipped": [["a", "b"]]},
         ),
         (
             InvalidValuesInConfiguration,
-            "a is zipped twice",
+            "a is zipped twice; remove one",
             ("zip", 1),
             {"a": [1], "b": [1], "c": [1]},
             {"zipped": [["a", "b"], ["c", "a"]]},
         ),
-        (InvalidValuesInConfiguration, "a is zipped twice", ("zip", 0), {"a": [1]}, {"zipped": [["a", "a"]]}),
         (
             InvalidValuesInConfiguration,
-            "b is zipped and has a 'when'; let the condition stand at neither or drop the zip",
+            "a is zipped twice; remove one",
+            ("zip", 0),
+            {"a": [1]},
+            {"zipped": [["a", "a"]]},
+        ),
+        (
+            InvalidValuesInConfiguration,
+            "b is zipped, so it cannot have a 'when'; remove the condition or the zip",
             ("zip", 0),
             {"a": [1, 2], "b": Domain([1, 2], {"c": [1]}), "c": [1]},
             {"zipped": [["a", "b"]]},
