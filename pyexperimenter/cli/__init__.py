@@ -1,6 +1,6 @@
 """The command line: each command parses, makes one call of the facade, and prints.
 
-Data go to stdout, messages to stderr. Nothing heavy is imported before a command needs it, so that help is instant.
+Data go to stdout, messages to stderr. Heavy modules are imported by the commands that need them, so that help is fast.
 """
 
 from pyexperimenter.cli import exporting, maintaining, reading, running, starting, submitting

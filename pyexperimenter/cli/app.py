@@ -1,4 +1,4 @@
-"""The group of all commands: what holds for each of them, and how errors leave it."""
+"""The group of all commands: common options, and how errors and warnings are printed."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import click
 from pyexperimenter import __version__
 from pyexperimenter.exceptions import NoConfigFileError, PyExperimenterError
 
-_DEBUG = "pyexperimenter.debug"  # in the context's meta, which all contexts of a call share
-_INTERRUPTED = 130  # as shells have it
+_DEBUG = "pyexperimenter.debug"  # key in the context's meta, which a group and its command share
+_INTERRUPTED = 130  # exit code, as of shells
 
 
 class _Commands(click.Group):
-    """Tells our errors and those of files in one line, unless ``--debug`` asks for the traceback."""
+    """Prints errors of the library and of files in one line, unless ``--debug`` asks for the traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("always", UserWarning)
-                warnings.showwarning = _show_warning  # type: ignore[assignment] # takes more, as all callers give
+                warnings.showwarning = _show_warning  # type: ignore[assignment] # accepts the arguments of all callers
                 return super().invoke(ctx)
         except (PyExperimenterError, OSError) as error:
             if ctx.meta.get(_DEBUG) or getattr(error, "errno", None) == errno.EPIPE:
@@ -50,13 +50,13 @@ def _show_warning(message: Warning | str, *_: object) -> None:
 
 
 def debug_option(command: Any) -> Any:
-    """Add ``--debug``, which is taken before and after the command's name."""
+    """Add ``--debug``, which can be given before and after the command's name."""
 
     def keep(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.meta[_DEBUG] = ctx.meta.get(_DEBUG, False) or value
 
     return click.option(
-        "--debug", is_flag=True, expose_value=False, callback=keep, help="Show the traceback of an error."
+        "--debug", is_flag=True, expose_value=False, callback=keep, help="Show the traceback of errors."
     )(command)
 
 
@@ -70,15 +70,14 @@ def debug_option(command: Any) -> Any:
     show_default=True,
     show_envvar=True,
     metavar="FILE",
-    help="The study's config, YAML or INI.",
+    help="Config of the study, YAML or INI.",
 )
 @debug_option
 @click.pass_context
 def main(ctx: click.Context, config: str) -> None:
-    """Run large grids of experiments from one config file, kept in a database.
+    """Run large grids of experiments from one config file, with a database.
 
-    A study is written (init), checked (validate), filled into its table (fill) and executed (run) by as many workers as
-    there are.
+    Write a study (init), check it (validate), fill its table (fill), and execute it (run) with any number of workers.
     """
     ctx.default_map = {name: {"config": config} for name in main.commands}
 
@@ -86,7 +85,7 @@ def main(ctx: click.Context, config: str) -> None:
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print a shell's completion script.
+    """Print the completion script for a shell.
 
     For bash, add to ~/.bashrc: eval "$(pyexperimenter completion bash)"
     """

@@ -1,4 +1,4 @@
-"""Commands that take results out: whole tables for other programs, summaries for a paper."""
+"""Commands that export results: summaries for a paper, whole tables for other programs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pyexperimenter.cli.printing import print_json
+from pyexperimenter.cli.printing import counted, print_json
 from pyexperimenter.cli.study_options import (
     NameList,
     StudyOptions,
@@ -29,42 +29,49 @@ _RENDERINGS = {"text": "to_text", "latex": "to_latex", "markdown": "to_markdown"
     default="experiments",
     show_default=True,
     metavar="NAME",
-    help="experiments, attempts, codecarbon, or a logtable.",
+    help="experiments, attempts, codecarbon, or the name of a logtable.",
 )
-@click.option("--joined", is_flag=True, help="With the keyfields of the experiment in each row of a side table.")
+@click.option("--joined", is_flag=True, help="Add the keyfields of the experiment to each row of a side table.")
 @where_option
-@click.option("--format", "kind", type=click.Choice(_FORMATS), help="Instead of what the name of FILE ends with.")
+@click.option("--format", "kind", type=click.Choice(_FORMATS), help="Format, if not that of the extension of FILE.")
 @study_options
 def export(study: StudyOptions, file: str, what: str, joined: bool, where: str | None, kind: str | None) -> None:
     """Write a table to a file.
 
-    The ending of FILE tells the format: .csv, .json, .parquet or .xlsx. A FILE of - is stdout.
+    The extension of FILE selects the format: .csv, .json, .parquet or .xlsx. A FILE of - is stdout.
     """
     experimenter = study.open()
     check_filled(experimenter)
     target: Any = sys.stdout if file == "-" else file
     rows = experimenter.export(target, what, joined, where, kind or ("csv" if file == "-" else None))
-    click.echo(f"Wrote {rows} rows{'' if file == '-' else f' to {file}'}", err=True)
+    click.echo(f"Wrote {counted(rows, 'row')}{'' if file == '-' else f' to {file}'}", err=True)
 
 
 @click.command()
 @click.argument("values", nargs=-1, required=True, metavar="RESULTFIELD...")
-@click.option("--rows", type=NameList(), required=True, metavar="COLUMNS", help="Keyfields whose values are the rows.")
-@click.option("--columns", type=NameList(), metavar="COLUMNS", help="Keyfields whose values are the columns.")
+@click.option("--rows", type=NameList(), required=True, metavar="COLUMNS", help="Keyfields whose values form the rows.")
+@click.option("--columns", type=NameList(), metavar="COLUMNS", help="Keyfields whose values form the columns.")
 @click.option(
-    "--over", type=NameList(), metavar="COLUMNS", help="Keyfields averaged over; without: seed, where that is one."
+    "--over", type=NameList(), metavar="COLUMNS", help="Keyfields to aggregate over; by default seed, if there is one."
 )
 @click.option("--stat", default="mean±std", show_default=True, help="mean±std, median±iqr, ci95, mean or median.")
 @click.option(
-    "--format", "kind", type=click.Choice(list(_RENDERINGS)), default="text", show_default=True, help="Of the table."
+    "--format",
+    "kind",
+    type=click.Choice(list(_RENDERINGS)),
+    default="text",
+    show_default=True,
+    help="Format of the table.",
 )
-@click.option("--digits", default=3, show_default=True, metavar="N", help="Decimals.")
-@click.option("--best", type=click.Choice(["max", "min"]), help="Mark the best.")
-@click.option("--best-per", type=click.Choice(["row", "column"]), help="Among what it is the best.")
-@click.option("--caption", metavar="TEXT", help="Of the LaTeX table.")
-@click.option("--label", metavar="TEXT", help="Of the LaTeX table.")
+@click.option("--digits", default=3, show_default=True, metavar="N", help="Number of decimals.")
+@click.option("--best", type=click.Choice(["max", "min"]), help="Mark the best cells.")
+@click.option(
+    "--best-per", type=click.Choice(["row", "column"]), help="Compare the cells of each row or of each column."
+)
+@click.option("--caption", metavar="TEXT", help="Caption of the LaTeX table.")
+@click.option("--label", metavar="TEXT", help="Label of the LaTeX table.")
 @where_option
-@click.option("-o", "--output", metavar="FILE", help="Write the table there instead of printing it.")
+@click.option("-o", "--output", metavar="FILE", help="Write the table to this file instead of printing it.")
 @json_option
 @study_options
 def table(
@@ -84,10 +91,9 @@ def table(
     output: str | None,
     as_json: bool,
 ) -> None:
-    """Summarise results as a table of a paper.
+    """Summarise results as a table for a paper.
 
-    A cell for each combination of rows and columns has the RESULTFIELD over the other keyfields. What is incomplete is
-    marked.
+    Each cell aggregates RESULTFIELD for one combination of rows and columns. Incomplete cells are marked.
     """
     experimenter = study.open()
     check_filled(experimenter)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pyexperimenter.cli.printing import experiments
+from pyexperimenter.cli.printing import counted
 from pyexperimenter.cli.study_options import (
     STATES,
     Assignment,
@@ -24,7 +24,7 @@ from pyexperimenter.cli.study_options import (
 @click.argument("states", nargs=-1, metavar="[STATE]...", type=click.Choice([*STATES[1:], "all"]))
 @where_option
 @ids_option
-@click.option("--error", metavar="TEXT", help="Only experiments whose error contains this; letter case does not count.")
+@click.option("--error", metavar="TEXT", help="Only experiments whose error contains this text, ignoring case.")
 @yes_option
 @study_options
 def reset(
@@ -37,18 +37,19 @@ def reset(
 ) -> None:
     """Make experiments open again.
 
-    They keep their IDs and lose results and errors. Attempts and logs stay on record.
+    They keep their IDs, but lose their results and errors. Their attempts and logs are kept.
 
-    STATE is done, error, paused, running or all; without it, those done, paused or in error that the options choose.
+    STATE is done, error, paused, running or all. Without it, the options select among experiments that are done, paused
+    or in error.
     """
     if not states and where is None and not ids and error is None:
-        raise click.UsageError("which experiments? Name states, as in: pyexperimenter reset error")
+        raise click.UsageError("which experiments? Name a state, as in: pyexperimenter reset error")
     experimenter = study.open()
 
     def reset_them(dry_run: bool) -> int:
         return experimenter.reset_experiments(*states, where=where, ids=ids or None, dry_run=dry_run, error=error)
 
-    _after_question("Reset", "reset", reset_them, yes)
+    _confirm_and_change("Reset", "Reset", reset_them, yes)
 
 
 @click.command()
@@ -57,9 +58,9 @@ def reset(
 @yes_option
 @study_options
 def release(study: StudyOptions, where: str | None, ids: tuple[int, ...], yes: bool) -> None:
-    """Give back what workers that are gone were running.
+    """Release experiments whose workers are gone.
 
-    Without this, that happens when their leases are over. A worker that is alive is stopped, and its experiment is
+    Otherwise they are released when their leases expire. A worker that is still alive is stopped, and its experiment is
     open again.
     """
     experimenter = study.open()
@@ -67,70 +68,70 @@ def release(study: StudyOptions, where: str | None, ids: tuple[int, ...], yes: b
     def release_them(dry_run: bool) -> int:
         return experimenter.release_experiments(where, ids or None, dry_run)
 
-    _after_question("Release", "released", release_them, yes)
+    _confirm_and_change("Release", "Released", release_them, yes)
 
 
-def _after_question(verb: str, participle: str, act: Callable[[bool], int], yes: bool) -> None:
-    """Do something to experiments when asked whether to, with their number."""
+def _confirm_and_change(verb: str, participle: str, act: Callable[[bool], int], yes: bool) -> None:
+    """Change experiments after showing how many and asking for confirmation."""
     chosen = act(True)
     if not chosen:
-        click.echo(f"No experiment to be {participle}", err=True)
+        click.echo("No matching experiments", err=True)
         return
     if not yes:
-        click.confirm(f"{verb} {experiments(chosen)}?", abort=True, err=True)
-    click.echo(f"{participle.capitalize()} {experiments(act(False))}")
+        click.confirm(f"{verb} {counted(chosen, 'experiment')}?", abort=True, err=True)
+    click.echo(f"{participle} {counted(act(False), 'experiment')}")
 
 
 @click.command()
 @study_options
 def sync(study: StudyOptions) -> None:
-    """Write results that wait in journals.
+    """Write results that are waiting in journals.
 
-    They wait there because the database was away when they came. To do it twice is fine.
+    They wait there if the database could not be reached when they arrived. Repeating this is safe.
     """
-    click.echo(f"Brought {study.open(log_level=logging.INFO).sync()} executions up to date")
+    click.echo(f"Updated {counted(study.open(log_level=logging.INFO).sync(), 'execution')}")
 
 
 @click.command()
-@click.option("--dry-run", is_flag=True, help="Only tell what would be done.")
+@click.option("--dry-run", is_flag=True, help="Report the changes without applying them.")
 @click.option(
     "--default",
     "defaults",
     type=Assignment(),
     multiple=True,
     metavar="KEYFIELD=VALUE",
-    help="Value of a new keyfield in the rows that exist.",
+    help="Value of a new keyfield in existing rows; may be repeated.",
 )
 @study_options
 def migrate(study: StudyOptions, dry_run: bool, defaults: tuple[tuple[str, Any], ...]) -> None:
-    """Add to the tables what the config has gained.
+    """Add new columns and logtables of the config to the tables.
 
-    That is columns and logtables. Nothing is taken away.
+    Nothing is removed.
     """
     done = study.open().migrate(dry_run, dict(defaults))
     for line in done:
         click.echo(f"{'would ' if dry_run else ''}{line}")
     if not done:
-        click.echo("Nothing to do: the tables have all that the config has", err=True)
+        click.echo("Nothing to do: the tables have all columns and logtables of the config", err=True)
 
 
 @click.command()
-@click.option("--confirm", metavar="NAME", help="The table's name, instead of being asked for it.")
+@click.option("--confirm", metavar="NAME", help="The table's name, to delete without being asked for it.")
 @study_options
 def delete(study: StudyOptions, confirm: str | None) -> None:
-    """Drop the table and its side tables.
+    """Delete the table and its side tables.
 
-    The table's name is asked for, as everything in them is lost.
+    Everything in them is lost, so you are asked to type the table's name.
     """
     experimenter = study.open()
     name, number = experimenter.config.table.name, sum(experimenter.counts().values())
     if confirm is None:
-        click.echo(f"This deletes {experiments(number)} with results, logs and attempts.", err=True)
-        confirm = click.prompt(f"Type the table's name ({name}) to do so", err=True)
+        click.echo(f"This deletes {counted(number, 'experiment')} with all results, logs and attempts.", err=True)
+        confirm = click.prompt(f"Type the table's name ({name}) to confirm", err=True)
     if confirm != name:
         raise click.ClickException(f"{confirm!r} is not the table's name, {name!r}; nothing was deleted")
     experimenter.delete_table()
-    click.echo(f"{name} was deleted")
+    click.echo(f"Deleted {name}")
 
 
 COMMANDS = (reset, release, sync, migrate, delete)

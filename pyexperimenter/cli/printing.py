@@ -1,4 +1,4 @@
-"""How commands print: tables for people, JSON for programs."""
+"""What commands print: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from pyexperimenter.study.status import StudyStatus
 
 COLOURS = {"created": "blue", "running": "cyan", "done": "green", "error": "red", "paused": "yellow"}
-_WIDEST = 60  # characters of a cell
-_BAR = 40
+_WIDEST = 60  # characters in a cell
+_BAR = 40  # characters
 
 
 def print_json(value: Any) -> None:
-    """Print as JSON: times in ISO format, what is missing or not finite as null."""
+    """Print as JSON, with times in ISO format, and null for missing values and for numbers that are not finite."""
     click.echo(json.dumps(jsonable(value), ensure_ascii=False, indent=2))
 
 
 def print_rows(rows: Iterable[Sequence[Any]], headers: Sequence[str] = ()) -> None:
-    """Print a table for people: a line a row, numbers to the right, long texts cut; without headers also no rules."""
+    """Print a table for people, one line per row, with numbers to the right and long texts cut."""
     from tabulate import tabulate
 
     rows = list(rows)
@@ -44,7 +44,7 @@ def print_rows(rows: Iterable[Sequence[Any]], headers: Sequence[str] = ()) -> No
 
 
 def cell(value: Any) -> str:
-    r"""Write a value in one short line.
+    r"""Format a value as one short line.
 
     >>> cell(0.1 + 0.2), cell(None), cell("first\nsecond")
     ('0.3', '', 'first second')
@@ -64,23 +64,23 @@ def _are_numbers(values: Iterable[Any]) -> bool:
     return bool(given) and all(isinstance(value, Number) and not isinstance(value, bool) for value in given)
 
 
-def experiments(number: int) -> str:
-    """Write how many experiments there are.
+def counted(number: int, noun: str) -> str:
+    """Return a number and what it counts.
 
-    >>> experiments(1), experiments(12_000)
-    ('1 experiment', '12000 experiments')
+    >>> counted(1, "experiment"), counted(12_000, "row")
+    ('1 experiment', '12000 rows')
     """
-    return f"{number} experiment{'s' * (number != 1)}"
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def heading(text: str) -> None:
-    """Print a heading."""
+    """Print a heading below an empty line."""
     click.echo()
     click.secho(text, bold=True)
 
 
 def print_status(title: str, status: StudyStatus) -> None:
-    """Print how far a study is."""
+    """Print the progress of a study and its workers."""
     click.secho(title, bold=True)
     finished = status.total - status.counts["created"] - status.counts["running"]
     click.echo(f"{_bar(status)}  {finished} of {status.total} finished{_share(finished, status.total)}")
@@ -98,7 +98,7 @@ def print_status(title: str, status: StudyStatus) -> None:
                 (
                     worker.experiment_id,
                     short_duration(worker.running_seconds),
-                    f"{short_duration(worker.silent_seconds)} ago{'' if worker.alive else ', lease over'}",
+                    f"{short_duration(worker.silent_seconds)} ago{'' if worker.alive else ', lease expired'}",
                     worker.machine,
                     worker.pid,
                     worker.job_id,
@@ -111,7 +111,7 @@ def print_status(title: str, status: StudyStatus) -> None:
 
 
 def short_duration(seconds: float) -> str:
-    """Write a duration, to the minute if it is of hours.
+    """Format a duration, rounded to minutes from an hour on.
 
     >>> short_duration(0), short_duration(93.2), short_duration(93784)
     ('0s', '1m33s', '1d2h3m')
@@ -120,7 +120,7 @@ def short_duration(seconds: float) -> str:
 
 
 def _bar(status: StudyStatus) -> str:
-    """Draw the share of each status, done first."""
+    """Draw a bar of the shares of all statuses, done first."""
     if not status.total:
         return "·" * _BAR
     parts, before, drawn = [], 0, 0

@@ -1,4 +1,4 @@
-"""Commands that look at a study, and change nothing."""
+"""Commands that show a study without changing it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pyexperimenter.cli.printing import COLOURS, cell, heading, print_json, print_rows, print_status
+from pyexperimenter.cli.printing import COLOURS, cell, counted, heading, print_json, print_rows, print_status
 from pyexperimenter.cli.study_options import (
     STATES,
     NameList,
@@ -21,19 +21,19 @@ from pyexperimenter.cli.study_options import (
 )
 from pyexperimenter.jsonable import records
 
-_FIRST = 50  # rows that list shows on a terminal
+_FIRST = 50  # rows that list shows on a terminal by default
 _ATTEMPT_COLUMNS = ("number", "outcome", "started", "wall_seconds", "max_rss_bytes", "machine", "job_id", "git_commit")
 
 
 @click.command()
-@click.option("--watch", is_flag=True, help="Look again and again, until all is finished or Ctrl-C.")
-@click.option("--every", default=2.0, show_default=True, metavar="SECONDS", help="With --watch: how often.")
+@click.option("--watch", is_flag=True, help="Refresh until all experiments are finished, or until Ctrl-C.")
+@click.option("--every", default=2.0, show_default=True, metavar="SECONDS", help="Interval of --watch.")
 @json_option
 @study_options
 def status(study: StudyOptions, watch: bool, every: float, as_json: bool) -> None:
-    """Tell how far the study is.
+    """Show the progress of the study.
 
-    Experiments by status, how many are finished in an hour, the time to go, and who is at work.
+    Shows the number of experiments by status, how many finish in an hour, the time to go, and the workers.
     """
     experimenter = study.open()
     while True:
@@ -54,11 +54,18 @@ def status(study: StudyOptions, watch: bool, every: float, as_json: bool) -> Non
 @click.command("list")
 @where_option
 @click.option(
-    "-s", "--state", "states", multiple=True, type=click.Choice(STATES), help="Only this state; may be repeated."
+    "-s",
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice(STATES),
+    help="Only experiments in this state; may be repeated.",
 )
-@click.option("--columns", type=NameList(), metavar="COLUMNS", help="Columns to show, with commas between them.")
-@click.option("--order-by", type=NameList(), metavar="COLUMNS", help="Columns to sort by; -COLUMN: falling.")
-@click.option("-n", "--limit", type=int, metavar="N", help=f"Most rows; on a terminal {_FIRST}.")
+@click.option("--columns", type=NameList(), metavar="COLUMNS", help="Columns to show, separated by commas.")
+@click.option("--order-by", type=NameList(), metavar="COLUMNS", help="Columns to sort by; -COLUMN for descending.")
+@click.option(
+    "-n", "--limit", type=int, metavar="N", help=f"Maximum number of rows; on a terminal {_FIRST} by default."
+)
 @json_option
 @study_options
 def list_experiments(
@@ -79,18 +86,18 @@ def list_experiments(
         return
     if table.empty:
         check_filled(experimenter)
-        click.echo("No experiment is like that", err=True)
+        click.echo("No matching experiments", err=True)
         return
     if columns is None:
         fields = [*experimenter.config.table.keyfields, "status", *experimenter.config.table.resultfields]
         table = table[["ID", *fields, *(["error"] if table["error"].notna().any() else [])]]
     print_rows((_coloured(row) for row in table.to_dict("records")), list(table.columns))
     if limit is None and len(table) == shown:
-        click.echo(f"The first {shown} only; -n N shows more", err=True)
+        click.echo(f"Showing only the first {shown}; use -n N for more", err=True)
 
 
 def _coloured(row: dict[Any, Any]) -> list[Any]:
-    """Return the cells of a row: of an error its last line, which says most."""
+    """Return the cells of a row, with only the last line of an error, which names the exception."""
     if isinstance(row.get("error"), str):
         row["error"] = row["error"].strip().rpartition("\n")[2]
     if row.get("status") in COLOURS:
@@ -103,9 +110,9 @@ def _coloured(row: dict[Any, Any]) -> list[Any]:
 @json_option
 @study_options
 def show(study: StudyOptions, experiment_id: int, as_json: bool) -> None:
-    """Show all of one experiment.
+    """Show one experiment in full.
 
-    Inputs, results, each attempt, its error, and the last that it printed.
+    Shows its inputs, results, attempts, error and last output.
     """
     experimenter = study.open()
     details = experimenter.get_experiment(experiment_id)
@@ -128,18 +135,18 @@ def show(study: StudyOptions, experiment_id: int, as_json: bool) -> None:
         click.echo(str(row["error"]).rstrip())
     output = details.attempts[-1]["output"] if details.attempts else None
     if output:
-        heading("The last that it printed")
+        heading("Last output")
         click.echo(str(output).rstrip())
 
 
 @click.command()
-@click.option("-v", "--verbose", is_flag=True, help="Show a whole traceback of each group.")
+@click.option("-v", "--verbose", is_flag=True, help="Show a full traceback of each group.")
 @json_option
 @study_options
 def errors(study: StudyOptions, verbose: bool, as_json: bool) -> None:
     """Group the experiments in error by what went wrong.
 
-    Of each group: how many there are, some of their IDs, and the keyfield values that they share and others lack.
+    Shows the size of each group, some of its IDs, and the keyfield values that all its experiments share.
     """
     experimenter = study.open()
     groups = experimenter.error_groups()
@@ -148,7 +155,7 @@ def errors(study: StudyOptions, verbose: bool, as_json: bool) -> None:
         return
     if not groups:
         check_filled(experimenter)
-        click.echo("No experiment is in error", err=True)
+        click.echo("No experiments are in error", err=True)
     for group in groups:
         examples = ", ".join(map(str, group.example_ids)) + (", ..." if group.count > len(group.example_ids) else "")
         click.echo(f"{click.style(str(group.count), fg='red', bold=True)}  {click.style(group.summary, bold=True)}")
@@ -163,16 +170,16 @@ def errors(study: StudyOptions, verbose: bool, as_json: bool) -> None:
 @click.command()
 @click.argument("experiment_id", metavar="ID", type=int)
 @click.argument("logtable", required=False)
-@click.option("--all-attempts", is_flag=True, help="Logs of executions before the last reset, too.")
+@click.option("--all-attempts", is_flag=True, help="Include logs from before the last reset.")
 @json_option
 @study_options
 def logs(study: StudyOptions, experiment_id: int, logtable: str | None, all_attempts: bool, as_json: bool) -> None:
     """Show what an experiment logged.
 
-    In LOGTABLE, or in all logtables.
+    Shows its rows in LOGTABLE, or in all logtables.
     """
     experimenter = study.open()
-    experimenter.get_experiment(experiment_id)  # tells if there is none
+    experimenter.get_experiment(experiment_id)  # raises if there is none
     names = [logtable] if logtable else list(experimenter.config.logtables)
     condition = f"experiment_id = {experiment_id}"
     frames = {name: experimenter.get_logtable(name, condition, all_attempts) for name in names}
@@ -182,7 +189,7 @@ def logs(study: StudyOptions, experiment_id: int, logtable: str | None, all_atte
     if not names:
         click.echo("The config has no logtables", err=True)
     for name, frame in frames.items():
-        click.secho(f"{name} ({len(frame)} rows)", bold=True)
+        click.secho(f"{name} ({counted(len(frame), 'row')})", bold=True)
         if not frame.empty:
             frame = frame.drop(columns=["ID", "experiment_id"])
             print_rows(frame.itertuples(index=False), list(frame.columns))

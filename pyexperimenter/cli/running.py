@@ -1,10 +1,10 @@
-"""Commands that execute experiments, or let them be executed anew."""
+"""Commands that execute experiments in this process or its children."""
 
 from __future__ import annotations
 
 import click
 
-from pyexperimenter.cli.printing import experiments, print_status
+from pyexperimenter.cli.printing import counted, print_status
 from pyexperimenter.cli.study_options import (
     NameList,
     StudyOptions,
@@ -19,16 +19,27 @@ from pyexperimenter.exceptions import PyExperimenterError
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[CONFIG] [MODULE:FUNCTION]")
-@click.option("-j", "--n-jobs", type=int, metavar="N", help="Workers, instead of the config's; -1: one on each core.")
-@click.option("-n", "--max-experiments", type=int, default=-1, metavar="N", help="Most experiments to execute.")
+@click.option(
+    "-j", "--n-jobs", type=int, metavar="N", help="Number of workers, instead of the config's; -1 for one per core."
+)
+@click.option(
+    "-n", "--max-experiments", type=int, default=-1, metavar="N", help="Maximum number of experiments to execute."
+)
 @where_option
 @click.option(
-    "--order-by", type=NameList(), metavar="COLUMNS", help="Take open experiments in this order; -COLUMN: falling."
+    "--order-by",
+    type=NameList(),
+    metavar="COLUMNS",
+    help="Take open experiments in this order; -COLUMN for descending.",
 )
-@click.option("--random-order", is_flag=True, help="Take open experiments from random places.")
-@click.option("--stop-after", metavar="DURATION", help="Begin no experiment that this time cannot hold, as in 3h50m.")
-@click.option("--wait", is_flag=True, help="Stay until none is running either, and take over what other workers lose.")
-@click.option("--name", default="PyExperimenter", metavar="NAME", help="Written into the column name.")
+@click.option("--random-order", is_flag=True, help="Take open experiments at random.")
+@click.option(
+    "--stop-after", metavar="DURATION", help="Start no experiment that would not finish in this time, as in 3h50m."
+)
+@click.option(
+    "--wait", is_flag=True, help="Stay until no experiment is running, and take over those that other workers lose."
+)
+@click.option("--name", default="PyExperimenter", metavar="NAME", help="Name to write to the column name.")
 @study_options
 def run(
     study: StudyOptions,
@@ -44,8 +55,8 @@ def run(
 ) -> None:
     """Execute open experiments until none is left.
 
-    FUNCTION is given as module:function or file.py:function, or as the key function of the config's section Execution.
-    That experiments fail is a result, not an error of this command. Ctrl-C gives experiments in execution back.
+    Give the function as module:function or file.py:function, or as the key function in the config's section Execution.
+    A failed experiment is a result of the study, not an error of this command. Ctrl-C releases running experiments.
     """
     config, function_name = config_and_function(names)
     experimenter = study.open(config, name=name)
@@ -61,20 +72,20 @@ def run(
         stop_after=stop_after,
         wait=wait,
     )
-    click.echo(f"Executed {experiments(executed)}")
+    click.echo(f"Executed {counted(executed, 'experiment')}")
     print_status(experimenter.config.table.name, experimenter.status())
 
 
 @click.command()
 @click.argument("experiment_id", metavar="ID", type=int)
 @click.argument("function", metavar="[MODULE:FUNCTION]", required=False)
-@click.option("--pdb", is_flag=True, help="Look into an exception with the debugger.")
+@click.option("--pdb", is_flag=True, help="Open the debugger where an exception was raised.")
 @study_options
 @click.pass_context
 def debug(ctx: click.Context, study: StudyOptions, experiment_id: int, function: str | None, pdb: bool) -> None:
-    """Execute one experiment here, and write nothing.
+    """Execute one experiment here, without writing anything.
 
-    What it reports is printed. Its status does not matter and stays as it is.
+    Prints what the experiment reports. It can have any status, which does not change.
     """
     from pyexperimenter.execution.function import user_traceback
 

@@ -1,4 +1,4 @@
-"""Commands that make a study: its files, its tables, its rows."""
+"""Commands that start a study: they write its files, check its config and fill its table."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import itertools
 
 import click
 
-from pyexperimenter.cli.printing import experiments, print_json, print_rows
+from pyexperimenter.cli.printing import counted, print_json, print_rows
 from pyexperimenter.cli.study_options import StudyOptions, json_option, study_options
 
 
 @click.command()
 @click.argument("directory", default=".")
 def init(directory: str) -> None:
-    """Write a config and a function to start from.
+    """Write a config and an experiment function to start from.
 
-    Both are commented, and can be executed as they are. They are written into DIRECTORY, by default the working
-    directory. Nothing is overwritten.
+    Both have comments and run without changes. They are written to DIRECTORY, by default the working directory.
+    Existing files are not overwritten.
     """
     from pyexperimenter.study.starter import write_starter
 
@@ -27,14 +27,14 @@ def init(directory: str) -> None:
 
 
 @click.command()
-@click.option("--head", default=5, show_default=True, metavar="N", help="How many rows of the grid are shown.")
+@click.option("--head", default=5, show_default=True, metavar="N", help="Number of rows of the grid to show.")
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of configs instead, for editors.")
 @json_option
 @study_options
 def validate(study: StudyOptions, head: int, schema: bool, as_json: bool) -> None:
     """Check the config and show its grid.
 
-    Of the grid its size and first rows are shown. The database is not touched.
+    Shows the size of the grid and its first rows. Does not use the database.
     """
     if schema:
         from pyexperimenter.config import json_schema
@@ -51,26 +51,26 @@ def validate(study: StudyOptions, head: int, schema: bool, as_json: bool) -> Non
         f"{config.source} is valid: table {config.table.name} in {config.database.provider} {config.database.database}"
     )
     if grid is None:
-        click.echo("No keyfield has values, so there is no grid: fill the table with rows of your own")
+        click.echo("No keyfield has values, so there is no grid; fill the table with rows of your own")
         return
-    click.echo(f"{experiments(len(grid))}{', the first:' if rows else ''}")
+    click.echo(f"{counted(len(grid), 'experiment')}{', starting with:' if rows else ''}")
     if rows:
         print_rows([list(row.values()) for row in rows], list(rows[0]))
 
 
 @click.command()
-@click.option("--create-database", is_flag=True, help="Make the server's database, too, if it is missing.")
+@click.option("--create-database", is_flag=True, help="Also create the server's database if it does not exist.")
 @study_options
 def fill(study: StudyOptions, create_database: bool) -> None:
-    """Insert the experiments of the grid that are missing.
+    """Insert the missing experiments of the grid.
 
-    The table is made if there is none.
+    Creates the table if it does not exist.
     """
     experimenter = study.open()
     if create_database:
         experimenter.create_table(create_database=True)
     added, skipped = experimenter.fill_table_from_config()
-    click.echo(f"Added {experiments(added)}, {skipped} were there")
+    click.echo(f"Added {counted(added, 'experiment')}, {skipped} already existed")
 
 
 COMMANDS = (init, validate, fill)

@@ -1,4 +1,4 @@
-"""Options that many commands have, and the study that they name."""
+"""Options and arguments that several commands share, and the study that they name."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ STATES = ("created", "running", "done", "error", "paused")
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """Where a study is configured.
+    """Options that name a study.
 
     Attributes
     ----------
     config, credentials : str
-        Paths.
+        Paths of its files.
     table : str or None
-        Name of the table, instead of the config's.
+        Name of the table, to override the config's.
     """
 
     config: str
@@ -37,7 +37,7 @@ class StudyOptions:
     table: str | None
 
     def open(self, config: str | None = None, log_level: int = logging.WARNING, **more: Any) -> PyExperimenter:
-        """Return the experimenter."""
+        """Return the experimenter of the study."""
         from pyexperimenter.experimenter import PyExperimenter
 
         return PyExperimenter(
@@ -46,22 +46,22 @@ class StudyOptions:
 
 
 def study_options(command: Command) -> Command:
-    """Give a command the options that name a study, as its first argument."""
+    """Add the options that name a study, and pass them to the command as its first argument."""
 
     @click.option(
         "-c",
         "--config",
         metavar="FILE",
-        help="The study's config; may also stand before the command.",
+        help="Config of the study; can also be given before the command.",
     )
     @click.option(
         "--credentials",
         default="config/database_credentials.yml",
         show_default=True,
         metavar="FILE",
-        help="Credentials of the database server.",
+        help="Credentials for the database server.",
     )
-    @click.option("--table", "table_name", metavar="NAME", help="Table, instead of the config's.")
+    @click.option("--table", "table_name", metavar="NAME", help="Name of the table, instead of the config's.")
     @debug_option
     @functools.wraps(command)
     def run(*context: Any, config: str, credentials: str, table_name: str | None, **arguments: Any) -> Any:
@@ -72,19 +72,21 @@ def study_options(command: Command) -> Command:
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 where_option = click.option(
-    "-w", "--where", metavar="SQL", help="Only experiments under this condition, as in \"seed < 5 AND kernel = 'rbf'\"."
+    "-w", "--where", metavar="SQL", help="Only experiments that match this, as in \"seed < 5 AND kernel = 'rbf'\"."
 )
-ids_option = click.option("--id", "ids", type=int, multiple=True, metavar="ID", help="Only this one; may be repeated.")
-yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+ids_option = click.option(
+    "--id", "ids", type=int, multiple=True, metavar="ID", help="Only the experiment with this ID; may be repeated."
+)
+yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
 class NameList(click.ParamType):  # type: ignore[type-arg] # generic in newer click only
-    """Names with commas between them."""
+    """Names separated by commas."""
 
     name = "names"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
-        """Return the names."""
+        """Split a text into names."""
         if isinstance(value, list):
             return value
         names = [name.strip() for name in str(value).split(",") if name.strip()]
@@ -94,19 +96,19 @@ class NameList(click.ParamType):  # type: ignore[type-arg] # generic in newer cl
 
 
 class Assignment(click.ParamType):  # type: ignore[type-arg] # generic in newer click only
-    """A name and its value, read as YAML."""
+    """A name and a value, which is read as YAML."""
 
     name = "assignment"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
-        """Return name and value."""
+        """Split a text into name and value."""
         import yaml
 
         if isinstance(value, tuple):
             return value
         name, equals, text = str(value).partition("=")
         if not (name and equals):
-            self.fail(f"{value!r} is no assignment; write NAME=VALUE", param, ctx)
+            self.fail(f"{value!r} is not an assignment; write NAME=VALUE", param, ctx)
         try:
             return name, yaml.safe_load(text)
         except yaml.YAMLError:
@@ -114,12 +116,12 @@ class Assignment(click.ParamType):  # type: ignore[type-arg] # generic in newer 
 
 
 def check_filled(experimenter: PyExperimenter) -> None:
-    """Tell what to do where there is nothing to work on.
+    """Raise an error that explains how to fill the table, if it has no experiments.
 
     Raises
     ------
     ClickException
-        If the table has no rows.
+        If the table has no experiments.
     """
     if not sum(experimenter.counts().values()):
         raise click.ClickException(
@@ -128,15 +130,15 @@ def check_filled(experimenter: PyExperimenter) -> None:
 
 
 def config_and_function(names: tuple[str, ...]) -> tuple[str | None, str | None]:
-    """Return config and function, of which each may be left out.
+    """Return config and function, each of which can be omitted.
 
     Raises
     ------
     UsageError
-        If there is more.
+        If there are more names than two.
     """
     if len(names) > 2:
-        raise click.UsageError(f"config and function are expected, but got {' '.join(names)}")
+        raise click.UsageError(f"expected only a config and a function, but got {' '.join(names)}")
     if len(names) == 2:
         return names
     (name,) = names or (None,)
@@ -144,18 +146,18 @@ def config_and_function(names: tuple[str, ...]) -> tuple[str | None, str | None]
 
 
 def load_function_of(experimenter: PyExperimenter, name: str | None) -> Callable[..., Any]:
-    """Return the function of this name, or that of the config.
+    """Load the function of this name, or that of the config.
 
     Raises
     ------
     UsageError
-        If neither is given.
+        If neither names one.
     """
     from pyexperimenter.execution.function import load_function
 
     name = name or experimenter.config.execution.function
     if name is None:
         raise click.UsageError(
-            "which function? Name it as module:function, or as the key function of the config's section Execution"
+            "which function? Give it as module:function, or as the key function in the config's section Execution"
         )
     return load_function(name)

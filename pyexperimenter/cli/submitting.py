@@ -1,4 +1,4 @@
-"""The command that starts workers on a cluster."""
+"""The command that submits workers to a cluster."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from pyexperimenter.cli.study_options import (
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[CONFIG] [MODULE:FUNCTION]")
-@click.option("-n", "--workers", default=1, show_default=True, metavar="N", help="Jobs of the array.")
+@click.option("-n", "--workers", default=1, show_default=True, metavar="N", help="Number of jobs.")
 @click.option(
-    "--cluster", type=click.Choice(["slurm", "local"]), default="slurm", show_default=True, help="Where they run."
+    "--cluster", type=click.Choice(["slurm", "local"]), default="slurm", show_default=True, help="Where the jobs run."
 )
-@click.option("--profile", metavar="NAME", help="Options from this profile of the config's section Cluster.")
-@click.option("--time", metavar="DURATION", help="Time limit of a job, as in 4h.")
-@click.option("--cpus-per-task", type=int, metavar="N", help="Cores of a job.")
-@click.option("--mem", metavar="SIZE", help="Memory of a job, as in 8G.")
-@click.option("--gpus", type=int, metavar="N", help="GPUs of a job.")
-@click.option("--partition", metavar="NAME", help="SLURM's partition.")
-@click.option("--array-parallelism", type=int, metavar="N", help="Most jobs at a time.")
+@click.option("--profile", metavar="NAME", help="Use the options of this profile in the config's section Cluster.")
+@click.option("--time", metavar="DURATION", help="Time limit per job, as in 4h.")
+@click.option("--cpus-per-task", type=int, metavar="N", help="Cores per job.")
+@click.option("--mem", metavar="SIZE", help="Memory per job, as in 8G.")
+@click.option("--gpus", type=int, metavar="N", help="GPUs per job.")
+@click.option("--partition", metavar="NAME", help="SLURM partition.")
+@click.option("--array-parallelism", type=int, metavar="N", help="Maximum number of jobs at a time.")
 @click.option(
     "-o",
     "--option",
@@ -41,11 +41,22 @@ from pyexperimenter.cli.study_options import (
     metavar="NAME=VALUE",
     help="Another option of sbatch, as in account=me; may be repeated.",
 )
-@click.option("--folder", default="cluster_jobs", show_default=True, metavar="DIRECTORY", help="For the jobs' logs.")
+@click.option(
+    "--folder",
+    default="cluster_jobs",
+    show_default=True,
+    metavar="DIRECTORY",
+    help="Directory for the logs of the jobs.",
+)
 @where_option
-@click.option("--order-by", type=NameList(), metavar="COLUMNS", help="Take open experiments in this order.")
-@click.option("--random-order", is_flag=True, help="Take open experiments from random places.")
-@click.option("--dry-run", is_flag=True, help="Print the script for sbatch, and submit nothing.")
+@click.option(
+    "--order-by",
+    type=NameList(),
+    metavar="COLUMNS",
+    help="Take open experiments in this order; -COLUMN for descending.",
+)
+@click.option("--random-order", is_flag=True, help="Take open experiments at random.")
+@click.option("--dry-run", is_flag=True, help="Print the sbatch script without submitting it.")
 @click.option("--wait", is_flag=True, help="Wait until all jobs have ended.")
 @study_options
 def submit(
@@ -63,9 +74,9 @@ def submit(
     wait: bool,
     **options: Any,
 ) -> None:
-    """Start workers as jobs of a cluster.
+    """Submit workers as jobs of a cluster.
 
-    Each executes open experiments until none is left or its time is over. FUNCTION is given as for run.
+    Each job executes open experiments until none is left or its time is over. Give the function as for run.
     """
     config, function_name = config_and_function(names)
     experimenter = study.open(config, logging.WARNING)
@@ -79,7 +90,7 @@ def submit(
         function, workers, cluster, profile, folder, where, order_by, random_order, None, **options
     )
     click.echo("\n".join(jobs.job_ids))
-    click.echo(f"Logs are in {jobs.folder}; pyexperimenter status tells how far the study is", err=True)
+    click.echo(f"Logs are in {jobs.folder}; to see the progress: pyexperimenter status", err=True)
     if wait:
         ended = jobs.wait()
         click.echo(", ".join(f"{name} {state}" for name, state in ended.items()), err=True)

@@ -104,7 +104,7 @@ def test_a_starter_is_written_checked_filled_run_and_summarised(
 
     assert "120 experiments" in run("validate")
     assert not (new / "my_study.db").exists()
-    assert run("fill") == "Added 120 experiments, 0 were there\n"
+    assert run("fill") == "Added 120 experiments, 0 already existed\n"
     assert run("run", "-j", "2").startswith("Executed 120 experiments\n")
     summary = json.loads(run("table", "deviation", "--rows", "method,strata", "--columns", "samples", "--json"))
     assert len(summary) == 4 * 3
@@ -134,7 +134,7 @@ def test_the_same_on_every_server(directory: Path, target: Target) -> None:
     assert data("show", "6")["row"]["status"] == "created"
     assert len(data("logs", "1")["epochs"]) == 2
     assert "no such column" in (message := call("list", "-w", "nix = 1", code=1).stderr) or "nix" in message
-    assert call("delete", "--confirm", "anew").stdout == "anew was deleted\n"
+    assert call("delete", "--confirm", "anew").stdout == "Deleted anew\n"
 
 
 @pytest.mark.parametrize("target", ["mariadb", "mysql", "postgresql"], indirect=True)
@@ -143,7 +143,7 @@ def test_fill_creates_the_database(directory: Path, target: Target) -> None:
     write_config(directory, replace(target, database=(name := f"{target.database}_new")))
     try:
         assert name in call("fill", code=1).stderr
-        assert call("fill", "--create-database").stdout == "Added 6 experiments, 0 were there\n"
+        assert call("fill", "--create-database").stdout == "Added 6 experiments, 0 already existed\n"
     finally:
         target.server.drop_database(name)
 
@@ -158,7 +158,7 @@ def test_a_study_without_a_grid(directory: Path) -> None:
 def test_validate_shows_the_grid_and_touches_no_database(directory: Path) -> None:
     shown = call("validate", "--head", "2").stdout.splitlines()
     assert shown[0].endswith(f"is valid: table study in sqlite {directory}/study.db")
-    assert shown[1] == "6 experiments, the first:"
+    assert shown[1] == "6 experiments, starting with:"
     assert [line.split() for line in shown[2:]] == [
         ["dataset", "seed"],
         ["---------", "------"],
@@ -210,7 +210,7 @@ def test_list(executed: Path) -> None:
     assert data("list", "--columns", "seed, accuracy", "-n", "1") == [{"seed": 0, "accuracy": 0.5}]
     assert data("list", "-s", "created")[0]["accuracy"] is None
     empty = call("list", "-w", "1 = 2")
-    assert (empty.stdout, empty.stderr) == ("", "No experiment is like that\n")
+    assert (empty.stdout, empty.stderr) == ("", "No matching experiments\n")
 
 
 def test_show(executed: Path) -> None:
@@ -219,7 +219,7 @@ def test_show(executed: Path) -> None:
     for words in ("dataset wine", "seed 1", "accuracy", "1 error"):
         assert re.search(rf"^ *{words.replace(' ', ' +')}", shown, re.M), words
     assert "Traceback (most recent call last)" in shown
-    assert shown.rstrip().endswith("The last that it printed\ntraining wine")
+    assert shown.rstrip().endswith("Last output\ntraining wine")
     details = data("show", "1")
     assert (details["row"]["seed"], details["row"]["model"]) == (0, "a\nb")
     assert [attempt["outcome"] for attempt in details["attempts"]] == ["done"]
@@ -233,7 +233,7 @@ def test_errors(executed: Path) -> None:
     assert shared.strip() == "all have dataset = wine"
     assert "   | ValueError: no wine with seed 1" in call("errors", "-v").stdout
     call("reset", "error", "-y")
-    assert call("errors").stderr == "No experiment is in error\n"
+    assert call("errors").stderr == "No experiments are in error\n"
 
 
 def test_logs(executed: Path) -> None:
@@ -256,8 +256,8 @@ def test_reset_asks_with_the_count(executed: Path) -> None:
     assert call("reset", "done", "-w", "seed > 0", given="y\n").stdout == "Reset 2 experiments\n"
     assert call("reset", "--id", "4", "--id", "5", "--id", "99", "--yes").stdout == "Reset 2 experiments\n"
     assert data("status")["counts"] == {"created": 5, "running": 0, "done": 1, "error": 0, "paused": 0}
-    assert call("reset", "error").stderr == "No experiment to be reset\n"
-    assert "Name states" in call("reset", code=2).stderr
+    assert call("reset", "error").stderr == "No matching experiments\n"
+    assert "Name a state" in call("reset", code=2).stderr
 
 
 def test_release(executed: Path) -> None:
@@ -302,14 +302,14 @@ def test_migrate_and_sync(executed: Path) -> None:
     assert done == would.replace("would ", "")
     assert {row["depth"] for row in data("list")} == {3}
     assert call("migrate").stderr.startswith("Nothing to do")
-    assert "is no assignment" in call("migrate", "--default", "depth", code=2).stderr
-    assert call("sync").stdout == "Brought 0 executions up to date\n"
+    assert "is not an assignment" in call("migrate", "--default", "depth", code=2).stderr
+    assert call("sync").stdout == "Updated 0 executions\n"
 
 
 def test_delete_asks_for_the_name(executed: Path) -> None:
     refused = call("delete", given="yes\n", code=1)
-    assert "This deletes 6 experiments with" in refused.stderr and "nothing was deleted" in refused.stderr
-    assert call("delete", given="study\n").stdout == "study was deleted\n"
+    assert "This deletes 6 experiments with all" in refused.stderr and "nothing was deleted" in refused.stderr
+    assert call("delete", given="study\n").stdout == "Deleted study\n"
     assert "no such table: study; fill the table first" in call("run", code=1).stderr
 
 
