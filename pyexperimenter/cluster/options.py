@@ -63,7 +63,7 @@ def sbatch_options(options: Mapping[str, Any], workers: int, grace: float) -> di
     Raises
     ------
     InvalidValueError
-        If ``time`` is not a duration.
+        If ``time`` is not a valid duration.
     SubmissionError
         If submitit is missing.
 

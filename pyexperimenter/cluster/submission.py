@@ -105,7 +105,7 @@ def submit(
     Raises
     ------
     InvalidValueError
-        If the option ``time`` is not a duration.
+        If the option ``time`` is not a valid duration.
     SubmissionError
         If submitit or SLURM is missing, or SLURM refuses the jobs.
     """

@@ -133,7 +133,7 @@ def test_unknown_clusters_and_profiles(sqlite_target: Target) -> None:
     script = fleet.sbatch_script(3, profile="gpu", time="1-00:00:00", mem="8G", qos=None, reservation="paper")
     wanted = {"array=0-2%3", "gpus-per-node=1", "time=1440", "mem=8G", "reservation=paper", "signal=USR2@50"}
     assert wanted <= set(re.findall(r"^#SBATCH --(\S+)$", script, re.M))
-    with pytest.raises(InvalidValueError, match="time: 'soon' is no duration"):
+    with pytest.raises(InvalidValueError, match="time: 'soon' is not a positive duration"):
         fleet.sbatch_script(time="soon")
 
 
