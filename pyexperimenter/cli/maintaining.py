@@ -37,7 +37,7 @@ def reset(
 ) -> None:
     """Make experiments open again.
 
-    They keep their IDs, but lose their results and errors. Their attempts and logs are kept.
+    The experiments keep their IDs, but lose their results and errors. Their attempts and logs are kept.
 
     STATE is done, error, paused, running or all. Without it, the options select among experiments that are done, paused
     or in error.

@@ -184,7 +184,8 @@ def test_run_hands_its_options_on(directory: Path) -> None:
     call("fill")
     call("run", "-n", "2", "--order-by", "-seed,dataset", "--name", "me", "-j", "1")
     assert [(row["ID"], row["name"]) for row in data("list", "-s", "done", "-s", "error")] == [(3, "me"), (6, "me")]
-    assert call("run", "--stop-after", "1ms", code=1).stderr.startswith("Error: stop_after: '1ms' is not a positive duration")
+    wrong = call("run", "--stop-after", "1ms", code=1).stderr
+    assert wrong.startswith("Error: stop_after: '1ms' is not a positive duration")
     assert call("run", "--random-order", "--stop-after", "1h").stdout.startswith("Executed 4 experiments\n")
 
 
