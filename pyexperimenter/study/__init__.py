@@ -1,1 +1,1 @@
-"""What can be read of a study while it runs, and what it starts from."""
+"""Reading a study: its status, experiments, errors and progress. Also the files that a new study starts from."""

@@ -14,14 +14,22 @@ from pyexperimenter.fieldtypes import FieldType
 
 @dataclass(frozen=True)
 class ExperimentDetails:
-    """One experiment: its row and all its executions, as columns and values."""
+    """One experiment in full.
+
+    Attributes
+    ----------
+    row : Mapping of str to object
+        Its row in the table, by column.
+    attempts : sequence of Mapping
+        Its attempts, each by column.
+    """
 
     row: Mapping[str, Any]
     attempts: Sequence[Mapping[str, Any]]
 
 
 def details_of(reader: ExperimentReader, experiment_id: int) -> ExperimentDetails:
-    """Return all that is known of one experiment.
+    """Return the row and the attempts of an experiment.
 
     Raises
     ------
@@ -43,7 +51,7 @@ def _decoded(names: Sequence[str], values: Sequence[Any], types: Mapping[str, Fi
 
 
 def readable(name: str, value: Any, types: Mapping[str, FieldType]) -> Any:
-    """Return the Python value, or what a person wrote into the column instead."""
+    """Return the Python value, or the raw value if it cannot be decoded because a person edited the column."""
     try:
         return decode(name, types[name], value) if name in types else value
     except UndecodableValueError:

@@ -10,7 +10,7 @@ from typing import Any
 from pyexperimenter.database.reader import ExperimentReader
 from pyexperimenter.study.details import readable
 
-_EXAMPLES = 5  # IDs named of a group of errors
+_EXAMPLES = 5  # IDs kept per group
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,13 @@ class ErrorGroup:
     Attributes
     ----------
     summary : str
-        The exception of the traceback, without particulars in which they differ.
+        The exception, without details in which the experiments differ.
     count : int
-        How many there are.
+        Number of experiments.
     example_ids : sequence of int
-        Some of them.
+        IDs of some of them.
     shared : Mapping
-        Keyfields that have one value in all of them, but others elsewhere in the table.
+        Keyfields that have the same value in all of them, but not in the whole table.
     error : str
         The error of the first example.
     """
@@ -40,7 +40,7 @@ class ErrorGroup:
 
 @dataclass
 class _Group:
-    """What is kept of a group of errors while they are read."""
+    """A group while the errors are read."""
 
     error: str
     summary: str
@@ -51,17 +51,17 @@ class _Group:
     def add(self, experiment_id: int, keyfields: Mapping[str, Any], summary: str) -> None:
         self.count += 1
         if summary != self.summary:
-            self.summary = _without_particulars(self.summary)
+            self.summary = _without_details(self.summary)
         if len(self.ids) < _EXAMPLES:
             self.ids.append(experiment_id)
         self.shared = {name: value for name, value in self.shared.items() if keyfields[name] == value}
 
 
 def error_groups(reader: ExperimentReader) -> list[ErrorGroup]:
-    """Put the experiments in error together that failed alike; the largest group first."""
+    """Group the experiments in error by what went wrong, with the largest group first."""
     types = reader.schema.keyfields
     groups: dict[str, _Group] = {}
-    everywhere: dict[str, Any] | None = None  # the keyfields with one value in all that is in error
+    everywhere: dict[str, Any] | None = None  # keyfields with the same value in all experiments in error
     for experiment_id, *values, error in reader.error_rows():
         keyfields = dict(zip(types, values, strict=True))
         everywhere = keyfields if everywhere is None else everywhere
@@ -88,7 +88,7 @@ def error_groups(reader: ExperimentReader) -> list[ErrorGroup]:
 
 
 def normalized(error: str | None) -> str:
-    """Return an error without what differs between two of its kind: numbers, addresses, quoted texts, paths.
+    """Return an error without the details that differ between errors of a kind: numbers, quoted texts, paths.
 
     Examples
     --------
@@ -96,19 +96,20 @@ def normalized(error: str | None) -> str:
     True
     """
     return "\n".join(
-        _FOLDER.sub(r"\1", line) if _is_place(line) else _without_particulars(line) for line in _telling_lines(error)
+        _FOLDER.sub(r"\1", line) if _is_place(line) else _without_details(line) for line in _relevant_lines(error)
     )
 
 
-def _telling_lines(error: str | None) -> Iterator[str]:
-    """Yield the lines that count: of a traceback the places and the exception, not the code between them."""
-    for line in (error or "").partition("\nThe last that it printed:")[0].splitlines():
+def _relevant_lines(error: str | None) -> Iterator[str]:
+    """Yield the places and the exception of a traceback, without the code between them."""
+    for line in _OUTPUT.split(error or "")[0].splitlines():
         line = _MARGIN.sub("", line)
         if _is_place(line) or not line.startswith(" "):
             yield line
 
 
-# In time linear in the line's length, which may be of megabytes.
+_OUTPUT = re.compile(r"\n(?:Last output|The last that it printed):")  # the latter in errors of earlier versions
+# The following need time linear in the length of the line, which may be megabytes.
 _MARGIN = re.compile(r"^ +[|+][-+]* ?")  # of the parts of an exception group
 _FOLDER = re.compile(r'^(  File ")[^"]*/')
 _QUOTED = re.compile(r"""(?<!\w)[bru]{0,2}(?:'[^']*'|"[^"]*")""", re.I)  # not the apostrophe of "can't"
@@ -120,7 +121,7 @@ def _is_place(line: str) -> bool:
     return line.startswith("  File ")
 
 
-def _without_particulars(line: str) -> str:
+def _without_details(line: str) -> str:
     line = _QUOTED.sub("'…'", line)
     if "/" in line:
         line = _WORD.sub(lambda word: "…" if "/" in word[0] else word[0], line)
@@ -128,8 +129,8 @@ def _without_particulars(line: str) -> str:
 
 
 def _summary(error: str) -> str:
-    """Return the line that says most: of a traceback the exception's, which stands behind the last place."""
-    lines = [line for line in _telling_lines(error) if line.strip()]
+    """Return the most informative line: in a traceback, the exception after the last place."""
+    lines = [line for line in _relevant_lines(error) if line.strip()]
     places = [index for index, line in enumerate(lines) if _is_place(line)]
     behind = lines[places[-1] + 1 :] if places else lines
     return (behind or lines or ["no error text"])[0].strip()

@@ -1,4 +1,4 @@
-"""Progress bars on a terminal and in a notebook, nothing elsewhere."""
+"""Progress bars, on terminals and in notebooks only."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from pyexperimenter.exceptions import PyExperimenterError
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-_LONG_FILL = 20_000  # rows; shorter ones are over before a bar is read
-_INTERVAL = 0.5  # seconds between two looks at the table, at least
-_SHARE = 20  # times as long as the last look took is waited before the next one
-_LAST_LOOK = 2.0  # seconds that the end of an execution waits for the bar's
+_LONG_FILL = 20_000  # rows; shorter fills end before anyone could read a bar
+_INTERVAL = 0.5  # minimum seconds between two queries
+_SHARE = 20  # the pause before the next query, in durations of the last one
+_LAST_LOOK = 2.0  # seconds that the end of an execution waits for the last query
 
 
 @contextmanager
 def fill_bar(total: int | None) -> Iterator[Callable[[int], object]]:
-    """Give a function to be told the rows done, which moves a bar if there are many.
+    """Provide a function to call with the number of rows added, which advances a bar if there are many rows.
 
     Parameters
     ----------
     total : int or None
-        Rows in all, if known.
+        Number of all rows, if known.
     """
     if not _is_watched() or (total is not None and total < _LONG_FILL):
         yield lambda rows: None
@@ -41,9 +41,9 @@ def fill_bar(total: int | None) -> Iterator[Callable[[int], object]]:
 
 @contextmanager
 def execution_bar(store: ExperimentReader) -> Iterator[None]:
-    """Show how many of the experiments that are not finished yet come to an end, by whomever, while the block runs.
+    """Show how many of the unfinished experiments end, in all processes, while the block runs.
 
-    A bar that cannot read the database stands still, or is not there; the workers tell what is wrong.
+    Without the database the bar does not move, or does not appear. The workers report the error.
     """
     look = _Look(store) if _is_watched() else None
     if look is None or not look.again() or not look.left:
@@ -59,9 +59,9 @@ def execution_bar(store: ExperimentReader) -> Iterator[None]:
                 if look.again():
                     bar.set_postfix(done=look.since("done"), error=look.since("error"), refresh=False)
                     bar.n, bar.total = look.finished, look.finished + look.left
-                    bar.refresh()  # not when it was closed meanwhile
+                    bar.refresh()  # unless it has been closed
 
-        # A daemon, and not waited for without end: a server may never answer.
+        # A daemon, joined with a timeout: a server may never answer.
         watcher = threading.Thread(target=watch, name="progress", daemon=True)
         watcher.start()
         try:
@@ -72,16 +72,16 @@ def execution_bar(store: ExperimentReader) -> Iterator[None]:
 
 
 class _Look:
-    """A look at the table's counts, to be compared with the first one."""
+    """Counts of experiments, compared with those at the start."""
 
     def __init__(self, store: ExperimentReader) -> None:
         self._store = store
         self._before: dict[str, int] | None = None
         self._now: dict[str, int] = {}
-        self.seconds = 0.0  # how long the last one took
+        self.seconds = 0.0  # that the last query took
 
     def again(self) -> bool:
-        """Look; tell whether the database let us."""
+        """Query the counts; return whether that was possible."""
         start = time.monotonic()
         try:
             self._now = self._store.counts_at_once()
@@ -93,17 +93,17 @@ class _Look:
         return True
 
     def since(self, status: str) -> int:
-        """Return how many more have this status than at first."""
+        """Return how many more experiments have this status than at the start."""
         return self._now[status] - (self._before or self._now)[status]
 
     @property
     def finished(self) -> int:
-        """How many came to an end; a reset of more than that does not turn the bar round."""
+        """Number of experiments that ended; at least 0, even if more were reset than ended."""
         return max(0, sum(self.since(status) for status in ("done", "error", "paused")))
 
     @property
     def left(self) -> int:
-        """How many have not come to an end, those added meanwhile included."""
+        """Number of experiments that have not ended, including those added since the start."""
         return self._now["created"] + self._now["running"]
 
 
@@ -112,7 +112,7 @@ def _is_watched() -> bool:
 
 
 def _in_notebook() -> bool:
-    """Tell whether this is a notebook's kernel, without importing IPython for it."""
+    """Return whether this is the kernel of a notebook, without importing IPython."""
     get_shell = getattr(sys.modules.get("IPython"), "get_ipython", None)
     return get_shell is not None and getattr(get_shell(), "kernel", None) is not None
 
@@ -131,9 +131,9 @@ def _bar(**options: Any) -> tqdm[Any]:
 
 @contextmanager
 def _kept_clear_of_messages(bar: tqdm[Any]) -> Iterator[None]:
-    """Wipe the bar out before a message is logged where it is; the next look draws it again below."""
+    """Clear the bar before a message is logged to the terminal; the next update draws it below the message."""
 
-    def wipe(record: logging.LogRecord) -> bool:
+    def clear(record: logging.LogRecord) -> bool:
         bar.clear()
         return True
 
@@ -141,9 +141,9 @@ def _kept_clear_of_messages(bar: tqdm[Any]) -> Iterator[None]:
     handlers = {handler for logger in loggers for handler in getattr(logger, "handlers", ())}
     shown = [handler for handler in handlers if getattr(handler, "stream", None) in (sys.stderr, sys.stdout)]
     for handler in shown:
-        handler.addFilter(wipe)
+        handler.addFilter(clear)
     try:
         yield
     finally:
         for handler in shown:
-            handler.removeFilter(wipe)
+            handler.removeFilter(clear)

@@ -1,4 +1,4 @@
-"""How far a study is: experiments by status, the rate, the time to go, the workers."""
+"""The progress of a study: experiments by status, their rate, the time to go, and the workers."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from typing import Any
 from pyexperimenter.database.reader import ExperimentReader
 from pyexperimenter.durations import duration_text
 
-_WINDOW = timedelta(hours=1)  # in which finished experiments tell how fast it goes
-_PAUSE = timedelta(minutes=1)  # between two experiments, in which nobody need hold one
+_WINDOW = timedelta(hours=1)  # finished experiments in it give the rate
+_PAUSE = timedelta(minutes=1)  # workers may hold no experiment for so long between two of them
 _COLOURS = {"done": "#2e9e5b", "error": "#d1483f", "paused": "#e0a83c", "running": "#3f8fd1", "created": "#d8d8d8"}
 
 
 @dataclass(frozen=True)
 class WorkerState:
-    """A worker that holds an experiment.
+    """A worker that is executing an experiment.
 
     Attributes
     ----------
     experiment_id : int
-        What it executes.
+        ID of the experiment.
     worker : str
-        Its identity.
+        Identity of the worker.
     machine : str
-        Where it is.
+        Name of its machine.
     pid : int
-        Its process there.
+        ID of its process on that machine.
     job_id : str or None
-        Its cluster job.
+        ID of its cluster job.
     running_seconds : float
-        How long the execution has lasted.
+        Time since the execution started.
     silent_seconds : float
-        How long ago its last heartbeat was.
+        Time since its last heartbeat.
     alive : bool
-        Whether its lease has not run out.
+        Whether its lease is still valid.
     """
 
     experiment_id: int
@@ -52,19 +52,20 @@ class WorkerState:
 
 @dataclass(frozen=True)
 class StudyStatus:
-    """How far a study is.
+    """The progress of a study.
 
     Attributes
     ----------
     counts : Mapping of str to int
-        Experiments by status.
+        Number of experiments by status.
     finished_per_hour : float or None
-        How fast they end lately: in the last hour, or in twice the time that one takes, if that is longer. None if none
-        did.
+        The recent rate: that of the last hour, or of twice the time that one experiment takes, if that is longer. None
+        if no experiment finished in that time.
     eta_seconds : float or None
-        How long what is open and running will take at that rate: 0 if all is finished, None if nobody is at work.
+        Time that open and running experiments will take at this rate; 0 if all are finished, None without a rate
+        or workers.
     workers : sequence of WorkerState
-        Who executes at the moment.
+        The workers that are executing experiments.
     """
 
     counts: Mapping[str, int]
@@ -74,7 +75,7 @@ class StudyStatus:
 
     @property
     def total(self) -> int:
-        """Number of experiments."""
+        """Number of all experiments."""
         return sum(self.counts.values())
 
     def _repr_html_(self) -> str:
@@ -87,7 +88,7 @@ class StudyStatus:
         if self.eta_seconds is not None:
             facts["time to go"] = duration_text(round(self.eta_seconds))
         facts["workers alive"] = f"{alive:,}"
-        facts["workers silent, lease over"] = f"{len(self.workers) - alive:,}"
+        facts["workers with expired lease"] = f"{len(self.workers) - alive:,}"
         cells = "".join(
             f'<tr><th style="text-align: left">{escape(name)}</th><td style="text-align: right">{fact}</td></tr>'
             for name, fact in facts.items()
@@ -104,7 +105,7 @@ class StudyStatus:
 
 
 def status_of(reader: ExperimentReader) -> StudyStatus:
-    """Look how far a study is."""
+    """Return the progress of a study."""
     counts = reader.counts()
     now, ended, running = reader.activity()
     workers = [_worker(now, *row) for row in running]
@@ -119,7 +120,7 @@ def status_of(reader: ExperimentReader) -> StudyStatus:
 
 
 def _per_hour(now: datetime, executions: Sequence[tuple[datetime, datetime]]) -> float | None:
-    """Return how many executions, given by start and end, ended in an hour lately; None if none did."""
+    """Return the recent rate of executions, given by start and end; None if none ended recently."""
     if not executions:
         return None
     lengths = sum((end - start for start, end in executions), timedelta())
@@ -127,7 +128,7 @@ def _per_hour(now: datetime, executions: Sequence[tuple[datetime, datetime]]) ->
     recent = [(start, end) for start, end in executions if end > since]
     if not recent:
         return None
-    # From the first start on, as the first end says nothing: all of several workers have theirs at about the same time.
+    # Measured from the first start: several workers end their first experiments at about the same time.
     since = max(since, min(start for start, _ in recent))
     return len(recent) / max((now - since).total_seconds(), 0.001) * 3600
 

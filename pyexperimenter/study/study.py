@@ -1,4 +1,4 @@
-"""The reading half of the facade: tables, how far a study is, tables and figures of its results."""
+"""The part of the facade that reads: tables, progress, and tables and figures of the results."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class Study:
         try:
             now = self.status()._repr_html_()
         except (MissingTableError, MissingDatabaseError):
-            now = "<p>There is no table yet; fill it first.</p>"
-        except PyExperimenterError as error:  # a notebook would show its traceback
+            now = "<p>The table does not exist yet; fill it first.</p>"
+        except PyExperimenterError as error:  # of which a notebook would show the traceback
             now = f"<p>{escape(str(error))}</p>"
         return f"<p>{escape(repr(self))}</p>{now}"
 
@@ -70,11 +70,11 @@ class Study:
         Parameters
         ----------
         where : mapping or str, optional
-            Only experiments with these values, or under this SQL condition.
+            Only experiments with these values, or that match this SQL condition.
         columns : sequence of str, optional
             Only these columns.
         order_by : str or sequence of str, optional
-            Columns to sort by, ``-`` before or ``DESC`` behind for descending; then by ``ID``.
+            Columns to sort by, with ``-`` before or ``DESC`` after them for descending; then by ``ID``.
         limit : int, optional
             Maximum number of rows.
         states : str, ExperimentStatus or sequence of them, optional
@@ -83,15 +83,15 @@ class Study:
         Returns
         -------
         pandas.DataFrame
-            One row an experiment, ordered by ``ID``; columns ``ID``, keyfields, ``creation_date``, ``status``,
+            One row per experiment, ordered by ``ID``; columns ``ID``, keyfields, ``creation_date``, ``status``,
             ``start_date``, ``name``, ``machine``, resultfields, ``end_date``, ``error``.
 
         Raises
         ------
         MissingTableError
-            If there is no table yet.
+            If the table does not exist yet.
         InvalidColumnError
-            If a column is named that the table does not have.
+            If the table does not have one of the columns.
         InvalidValueError
             If a state is not a valid status.
         """
@@ -108,9 +108,9 @@ class Study:
         logtable_name : str
             Its name in the configuration.
         condition : str, optional
-            Only rows under this SQL condition; the logtable's columns are those of ``log``.
+            Only rows that match this SQL condition, in which the logtable is called ``log``.
         all_attempts : bool
-            Whether logs of executions before the last reset are wanted, too.
+            Include logs from before the last reset.
 
         Returns
         -------
@@ -126,17 +126,17 @@ class Study:
         return self._frame(rows, self._store.schema.logtables[logtable_name])
 
     def get_attempts(self, experiment_id: int | None = None) -> pd.DataFrame:
-        """Return all executions: who ran which experiment when, on what, how it ended and what it took.
+        """Return all executions: worker, machine and time, how they ended, and the resources that they used.
 
         Parameters
         ----------
         experiment_id : int, optional
-            Only those of this experiment.
+            Only executions of this experiment.
 
         Returns
         -------
         pandas.DataFrame
-            One row an attempt, ordered by ``ID``; times in UTC, durations in seconds, memory in bytes.
+            One row per attempt, ordered by ``ID``; times in UTC, durations in seconds, memory in bytes.
         """
         return self._frame(
             self._store.attempt_rows(None if experiment_id is None else index(experiment_id)),
@@ -144,7 +144,7 @@ class Study:
         )
 
     def get_codecarbon_table(self) -> pd.DataFrame:
-        """Return CodeCarbon's measurements, one row an execution.
+        """Return the measurements of CodeCarbon, one row per execution.
 
         Raises
         ------
@@ -170,27 +170,27 @@ class Study:
         Parameters
         ----------
         target : str, Path or text file
-            The file, written whole or not at all. What is open for text takes CSV and JSON.
+            The file, which is written completely or not at all; or an open text file, for CSV and JSON.
         what : str
             ``"experiments"``, ``"attempts"``, ``"codecarbon"`` or the name of a logtable.
         joined : bool
-            Whether each row of a side table gets the keyfields of its experiment, behind ``experiment_id``.
+            Add the keyfields of the experiment to each row of a side table, after ``experiment_id``.
         where : mapping or str, optional
-            Only experiments with these values, or under this SQL condition; and what belongs to them.
+            Only experiments with these values, or that match this SQL condition, and their rows in side tables.
         kind : {"csv", "json", "parquet", "xlsx"}, optional
-            The format, by default what the file's name ends with.
+            The format; by default the extension of the file.
 
         Returns
         -------
         int
-            Rows written.
+            Number of rows written.
 
         Raises
         ------
         InvalidLogtableError
             If there is no such table.
         InvalidValueError
-            If the format is not known, or does not hold so much.
+            If the format is unknown, or cannot hold so many rows.
         """
         from pyexperimenter.analysis import export_frame, join_keyfields
 
@@ -208,7 +208,7 @@ class Study:
         return self._store.counts()
 
     def status(self) -> StudyStatus:
-        """Return how far the study is: experiments by status, how fast it goes, who executes what."""
+        """Return the progress of the study: experiments by status, their rate, and the workers."""
         return status_of(self._store)
 
     def get_experiment(self, experiment_id: int) -> ExperimentDetails:
@@ -222,11 +222,11 @@ class Study:
         return details_of(self._store, index(experiment_id))
 
     def error_groups(self) -> list[ErrorGroup]:
-        """Return the experiments in error, those together that failed alike; the largest group first."""
+        """Return the experiments in error, grouped by what went wrong, with the largest group first."""
         return error_groups(self._store)
 
     def execute_custom_query(self, sql: str) -> list[tuple[Any, ...]]:
-        """Run a statement of your own and return its rows (none, if it is no query)."""
+        """Run an SQL statement and return its rows. There are none if it is not a query."""
         return self._store.query(sql)[1]
 
     # Analysis
@@ -240,10 +240,10 @@ class Study:
         stat: str = "mean±std",
         where: Where = None,
     ) -> pd.DataFrame:
-        """Summarise results cell by cell, and warn of what is incomplete or made by different code.
+        """Summarise results cell by cell, with warnings about cells that are incomplete or mix versions of the code.
 
-        Parameters, result and errors are those of `pyexperimenter.analysis.summarize`; `where` is that of `get_table`,
-        here and below.
+        Parameters, result and errors are those of `pyexperimenter.analysis.summarize`, and `where` is that of
+        `get_table`.
         """
         from pyexperimenter.analysis import summarize
 
@@ -309,7 +309,7 @@ class Study:
         return plot_curves(self.get_logtable(logtable_name), self.get_table(where), value, index, hue, over, ax)
 
     def plot_progress(self, ax: Axes | None = None, where: Where = None) -> Axes:
-        """Draw how many experiments were finished over time, as `pyexperimenter.analysis.plot_progress` does."""
+        """Draw the number of finished experiments over time, as `pyexperimenter.analysis.plot_progress` does."""
         from pyexperimenter.analysis import plot_progress
 
         return plot_progress(self.get_table(where), ax)

@@ -277,7 +277,7 @@ def test_a_study_shows_itself(target: Target) -> None:
         "all experiments": r"4 \(50% done\)",
         "finished an hour": r"(6|5\.\d\d)",  # this takes a moment, too
         "workers alive": "1",
-        "workers silent, lease over": "0",
+        "workers with expired lease": "0",
     }.items():
         assert re.search(f'>{name}</th><td style="text-align: right">{fact}</td>', html)
     assert "time to go" in html

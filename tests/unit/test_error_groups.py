@@ -41,7 +41,7 @@ def trace(function: Callable[[], Any]) -> str:
             'Traceback:\n  File "x.py", line 3, in f\n    f(1)\n    ^^^^\nE: 1',
             'Traceback:\n  File "x.py", line 3, in f\n    f( 1 )\nE: 1',
         ),
-        ("killed by SIGSEGV\nThe last that it printed:\nabc", "killed by SIGSEGV\nThe last that it printed:\nd\ne"),
+        ("killed by SIGSEGV\nLast output:\nabc", "killed by SIGSEGV\nThe last that it printed:\nd\ne"),
         ("killed by SIGSEGV\nThe last that it printed:\nabc", "killed by SIGSEGV"),
         ("", None),
     ],
