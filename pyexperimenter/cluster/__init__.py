@@ -1,1 +1,1 @@
-"""Workers as jobs: of SLURM, or on this machine."""
+"""Workers as jobs, on SLURM or on this machine."""

@@ -1,1 +1,1 @@
-"""What is asked of the machine: SLURM, GPUs, load, locks between processes."""
+"""The machine that a worker runs on: SLURM, GPUs, load, and locks between processes."""

@@ -1,15 +1,16 @@
-"""Which worker sees which GPU.
+"""Allocation of GPUs to workers.
 
-A GPU is taken by a lock on a file, which whoever hands it out holds until its workers are through. So it holds for all
-processes of a user on a machine, and a GPU is free as soon as its holder is gone, however that died. The processes in
-which functions are executed do not have the lock: what a function leaves running would keep it. When their supervisor
-dies, they end by themselves, some seconds later at most unless user code holds Python's lock.
+A GPU is allocated by a lock on a file, which the allocating process holds until its workers have ended. So it holds for
+all processes of a user on a machine, and a GPU is free as soon as the process that holds it is gone, even if it was
+killed. The processes in which functions are executed do not have the lock: otherwise processes that a function leaves
+behind would keep it. When their supervisor dies, they end by themselves, within seconds unless user code holds Python's
+lock.
 
-Names of GPUs do not tell them apart: a job or container that may use one GPU only calls it 0, whichever it is, and the
-same one may be called ``GPU-8932f937-...``. So what is locked is the UUID that nvidia-smi tells, which shows each
-process the GPUs that it may use, in its own numbers. Where nvidia-smi does not know a name, it is locked as this SLURM
-job's (or no job's): what other jobs call the same is another GPU, as SLURM gave each job its own; and the tasks of one
-job, which may share its GPUs, see each other's locks.
+The names of GPUs are not unique: a job or container that may use one GPU calls it 0, whichever it is, and the same GPU
+can also be called ``GPU-8932f937-...``. So the lock is on the UUID from nvidia-smi, which shows each process the GPUs
+that it may use, with the process's own numbers. A name that nvidia-smi does not know is locked together with the ID of
+the SLURM job: SLURM gives each job its own GPUs, so the same name in another job is another GPU. The tasks of one job,
+which may share GPUs, see each other's locks.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ _GIVEN_TO = "PYEXPERIMENTER_GPUS_GIVEN_TO"
 
 
 def visible_gpus(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the GPUs that this process may use: those it was given, as by SLURM, or all of the machine.
+    """Return the GPUs that this process may use: those given to it, for example by SLURM, or all of the machine.
 
     Returns
     -------
     dict of str to str
-        What each is in ``CUDA_VISIBLE_DEVICES``, and what no other GPU of the machine is called.
+        Name of each GPU in ``CUDA_VISIBLE_DEVICES``, and a name that is unique on the machine.
     """
     uuids = _uuids()
     job = environment.get("SLURM_JOB_ID")
@@ -47,7 +48,7 @@ def visible_gpus(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _uuids() -> dict[str, str]:
-    """Return the UUIDs of the GPUs by their numbers; none where nvidia-smi does not tell."""
+    """Return the UUIDs of the GPUs by number; none without nvidia-smi."""
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
@@ -84,12 +85,12 @@ def allocate_gpus(environment: Mapping[str, str], each: int, workers: int) -> It
     directory = own_directory()
     if directory is None:
         raise ExecutionError(
-            f"GPUs cannot be taken: others may write where the locks on them would be, in {tempfile.gettempdir()}; "
-            "set TMPDIR to a directory that all your processes on this machine share"
+            "GPUs cannot be allocated: other users can write to the directory for their locks in "
+            f"{tempfile.gettempdir()}; set TMPDIR to a directory that all your processes on this machine share"
         )
     visible = visible_gpus(environment)
     taken: list[str] = []
-    # One after the other: what is taken in vain must be given back before another looks.
+    # One process at a time: GPUs taken in vain must be free again before another process looks.
     with lock_file(directory / "pyexperimenter-gpus", wait=True) or nullcontext(), ExitStack() as locks:
         for name, gpu in visible.items():
             key = hashlib.sha256(f"{environment.get(_GIVEN_TO)} {gpu}".encode()).hexdigest()[:16]
@@ -100,7 +101,7 @@ def allocate_gpus(environment: Mapping[str, str], each: int, workers: int) -> It
             raise ExecutionError(
                 f"{workers} workers with {each} GPUs each need {each * workers}, but this process sees {len(visible)} "
                 f"({', '.join(visible) or 'none'}), {len(taken)} of them free; lower n_jobs or gpus, wait for your "
-                f"other processes on this machine that have those that are not free, or set {VARIABLE}"
+                f"other processes on this machine to free theirs, or set {VARIABLE}"
             )
         kept = locks.pop_all()
     with kept:

@@ -1,9 +1,9 @@
-"""How crowded the cores of this machine are, and stepping back from them for a moment.
+"""The load of this machine, and a short wait while it is too high.
 
-Many processes that ask a database all the time, on few cores, get less done the more they are: each comes to a core
-whose caches are full of the others' data (`docs/scale.md` has measurements). So a worker lets others go first while far
-more threads could run than there are cores. That costs nothing: the cores have enough to do meanwhile. Nor does it
-concern workers that wait for a database far away, or for anything else: who waits does not count.
+Many processes that query a database all the time, on few cores, get less done the more they are: each finds the caches
+of its core full of other processes' data (`docs/scale.md` has measurements). So a worker waits a moment while far more
+threads are runnable than there are cores. That costs nothing, as the cores are busy anyway. Workers that wait for a
+distant database, or for anything else, are not affected: a thread that waits is not runnable.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import random
 import time
 from collections.abc import Callable
 
-_CROWD = 4  # threads that could run, for each core
-_PATIENCE = 0.4  # seconds; a machine may be crowded all day, and connections idle for half a second are closed
+_CROWD = 4  # runnable threads per core
+_PATIENCE = 0.4  # seconds; the load may be high all day, and connections idle for half a second are closed
 _LONGEST_NAP = 0.3  # seconds
 
 
 def runnable_threads() -> int:
-    """Return how many threads of the whole machine run or wait for a core; 0 where nobody tells."""
+    """Return how many threads of the whole machine run or wait for a core; 0 on systems that do not report it."""
     try:
         with open("/proc/loadavg") as load:
             running, _, _ = load.read().split()[3].partition("/")
@@ -29,14 +29,14 @@ def runnable_threads() -> int:
 
 
 def let_others_go_first(runnable: Callable[[], int] = runnable_threads) -> None:
-    """Return when the machine is not crowded, or its patience is at its end.
+    """Wait until the load is not too high, but only for a moment.
 
     Parameters
     ----------
     runnable : Callable
-        Tells how many threads could run.
+        Returns the number of runnable threads.
     """
     crowd = _CROWD * (os.cpu_count() or 1)
     deadline = time.monotonic() + _PATIENCE
     while runnable() > crowd and time.monotonic() < deadline:
-        time.sleep(_LONGEST_NAP * random.random())  # not all come back at once
+        time.sleep(_LONGEST_NAP * random.random())  # random, so that waiting workers do not return all at once

@@ -1,8 +1,8 @@
-"""Locks that all processes of a user on a machine see: on files in a directory in which nobody else may write.
+"""Locks that all processes of a user on a machine share: on files in a directory that only this user can write to.
 
-A lock cannot outlive its holder, however that dies; a pid in a file may by then be somebody else's. Files stay when
-their locks are gone: to delete one would let a second process lock a new file of the same name. (systemd, which cleans
-the temporary directory, spares those that are locked.)
+A lock does not outlive its process, even if that is killed, while a pid in a file may later belong to another process.
+The files remain after their locks are released: if one were deleted, a second process could lock a new file of the same
+name. (systemd, which cleans the temporary directory, spares locked files.)
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 
 class FileLock:
-    """A lock on a file, until `release`, the end of the block, or that of this process. Forks do not have it.
+    """A lock on a file, held until `release`, or the end of the block or the process. Forks do not inherit it.
 
     Parameters
     ----------
@@ -39,10 +39,10 @@ class FileLock:
         os.write(self._descriptor, text.encode())
 
     def release(self) -> None:
-        """Let others lock the file."""
-        if self in _held:  # in a fork it is the parent's, and the number of its descriptor may be anybody's
+        """Release the lock."""
+        if self in _held:  # not in a fork, where its descriptor may be that of another file
             _held.remove(self)
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # to close it is not enough while a new process still has it
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # closing is not enough while a new process still has it open
             os.close(self._descriptor)
 
 
@@ -50,19 +50,19 @@ _held: set[FileLock] = set()
 
 
 def lock_file(file: Path, wait: bool = False) -> FileLock | None:
-    """Lock a file and empty it; it is made if it is missing.
+    """Lock a file and empty it; create it if it does not exist.
 
     Parameters
     ----------
     file : Path
         The file.
     wait : bool
-        Whether to wait for it.
+        Wait until the lock is free.
 
     Returns
     -------
     FileLock or None
-        None if somebody else has it.
+        None if another process holds the lock.
     """
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -75,7 +75,7 @@ def lock_file(file: Path, wait: bool = False) -> FileLock | None:
 
 
 def own_directory() -> Path | None:
-    """Return the user's own in the temporary directory, the same for all logins; None if others may write in it."""
+    """Return the user's own directory in the temporary directory; None if other users can write to it."""
     own = Path(tempfile.gettempdir(), f"pyexperimenter-{os.getuid()}")
     with suppress(OSError):
         own.mkdir(mode=0o700, exist_ok=True)
@@ -83,9 +83,9 @@ def own_directory() -> Path | None:
 
 
 def runtime_directory() -> Path | None:
-    """Return that of this login, or else the user's own, if nobody else may write in it."""
+    """Return the directory for files of this login, or else `own_directory`; None if other users can write to it."""
     given = os.environ.get("XDG_RUNTIME_DIR")
-    if given and _is_ours(Path(given)):  # jobs and `su` inherit it where it is not there, or another user's
+    if given and _is_ours(Path(given)):  # jobs and `su` inherit it even if it is missing or another user's
         return Path(given)
     return own_directory()
 
@@ -98,12 +98,12 @@ def _is_ours(directory: Path) -> bool:
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
 
 
-def _forget() -> None:
-    """In the child of a fork: leave all to the parent, whose locks would else be held until the child ends."""
+def _close_inherited() -> None:
+    """Close the parent's locks in a forked child; otherwise they would be held until the child ends."""
     for lock in _held:
         os.close(lock._descriptor)
     _held.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_close_inherited)

@@ -44,7 +44,7 @@ def run_id(environment: Mapping[str, str]) -> str | None:
 
 
 def end_of_job(environment: Mapping[str, str], now: float) -> float | None:
-    """Return when the job of this process ends, in seconds since 1970; None if it has no end or there is no job.
+    """Return when the job of this process ends, in seconds since 1970; None without a job or an end.
 
     Parameters
     ----------

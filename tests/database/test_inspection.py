@@ -296,7 +296,7 @@ def test_what_people_write_is_escaped(target: Target) -> None:
 
 def test_a_study_without_a_table_says_so(target: Target) -> None:
     html = experimenter(target)._repr_html_()
-    assert html.endswith("<p>There is no table yet; fill it first.</p>")
+    assert html.endswith("<p>The table does not exist yet; fill it first.</p>")
     if target.server is not None:
         assert target.server.password not in html
 
