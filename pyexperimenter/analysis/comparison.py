@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -13,12 +14,24 @@ import numpy as np
 import pandas as pd
 
 from pyexperimenter.analysis.cells import Names, as_text, cell_name, checked, levels, listed, some_of, warn
-from pyexperimenter.analysis.rank_tests import difference, friedman, holm, iman_davenport, nemenyi, rank, wilcoxon
+from pyexperimenter.analysis.rank_tests import (
+    chi_squared_p,
+    differences_of,
+    friedman,
+    holm,
+    iman_davenport,
+    nemenyi,
+    rank,
+    wilcoxon,
+)
 from pyexperimenter.analysis.summary import incomplete, summarize_cells
 from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+# Levels and blocks from which on the asymptotic distributions of Friedman's statistic are good enough to print.
+_LEVELS, _BLOCKS = 4, 8
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,8 +52,10 @@ class Comparison:
         The N blocks × k levels that were tested.
     test : str
         ``"Wilcoxon signed-rank"`` of two levels, ``"Friedman"`` of more.
-    statistic, p_value : float
-        Of that test, two-sided: the least sum of signed ranks, or chi-squared with k - 1 degrees of freedom.
+    statistic : float
+        The lesser sum of signed ranks (Wilcoxon), or chi-squared (Friedman).
+    p_value : float
+        Its exact or permutation p-value, two-sided; see `rank_tests`.
     average_ranks : pandas.Series
         Level -> its rank, averaged over the blocks; 1 is the best, ties share their ranks. The best level first.
     pairwise : pandas.DataFrame
@@ -151,12 +166,14 @@ class Comparison:
         what = f"{self.value} of {k} levels of {self.by} over {n} blocks ({', '.join(self.blocks)}); {aim} is better"
         if self.test != "Friedman":
             return [what, f"Wilcoxon's signed-rank test: W = {self.statistic:.4g}, p = {self.p_value:.3g}"]
-        f, p = self.iman_davenport
-        return [
-            what,
-            f"Friedman's test: chi²({k - 1}) = {self.statistic:.4g}, p = {self.p_value:.3g}",
-            f"Iman and Davenport's form of it: F({k - 1}, {(k - 1) * (n - 1)}) = {f:.4g}, p = {p:.3g}",
-        ]
+        sentences = [what, f"Friedman's test: chi² = {self.statistic:.4g}, permutation p = {self.p_value:.3g}"]
+        if k >= _LEVELS and n >= _BLOCKS:
+            p = chi_squared_p(self.statistic, k)
+            sentences.append(f"by the chi² distribution: chi²({k - 1}) = {self.statistic:.4g}, p = {p:.3g}")
+            f, p = self.iman_davenport
+            if math.isfinite(f):
+                sentences.append(f"by Iman and Davenport's F: F({k - 1}, {(k - 1) * (n - 1)}) = {f:.4g}, p = {p:.3g}")
+        return sentences
 
     def _tables(self, form: str) -> list[str]:
         from tabulate import tabulate
@@ -225,11 +242,12 @@ def compare(
 
     Notes
     -----
-    Wilcoxon's test is `scipy.stats.wilcoxon` with ``zero_method="zsplit"``: blocks without a difference are ranked, and
-    their ranks split between both signs, as Demšar (2006, page 7) has it; so equal results speak for equality. Its
-    p-value is exact for up to 50 blocks without ties. With fewer than six blocks it cannot be below 0.05. Friedman's
-    test is `scipy.stats.friedmanchisquare`, which corrects for ties, as Demšar's formula does not. Scores count as
-    equal if their first 12 significant digits are. The sources of all methods stand in the module `rank_tests`.
+    In Wilcoxon's test, blocks without a difference are ranked, and their ranks split between both signs (Demšar, 2006,
+    page 7), so that equal results count as evidence of equality. Its p-value is exact for up to 1,000 blocks, with
+    ties. With fewer than six blocks it cannot be below 0.05. The p-value of Friedman's test is that of all permutations
+    within the blocks (of 100,000 of them, always the same, where there are too many). From four levels and eight
+    blocks on, those of the chi-squared and F distributions are printed, too; with fewer they are far off. Scores count
+    as equal if they differ by less than 1e-9 of their size. The module `rank_tests` names the sources of all methods.
 
     What Nemenyi's test says of two levels depends on the others; for conclusions on pairs prefer ``p_holm`` (A.
     Benavoli, G. Corani and F. Mangili. Should we really use post-hoc tests based on mean-ranks? *Journal of Machine
@@ -315,8 +333,8 @@ def _pairwise(matrix: pd.DataFrame) -> pd.DataFrame:
     """Test each pair of columns."""
     lines = []
     for first, second in combinations(range(matrix.shape[1]), 2):
-        differences = list(map(difference, matrix.iloc[:, first], matrix.iloc[:, second]))
+        scores = matrix.iloc[:, first].to_numpy(), matrix.iloc[:, second].to_numpy()
         pair = matrix.columns[first], matrix.columns[second]
-        lines.append((*pair, median(differences), *wilcoxon(differences)))
+        lines.append((*pair, median(differences_of(*scores)), *wilcoxon(*scores)))
     pairs = pd.DataFrame(lines, columns=["first", "second", "difference", "statistic", "p_value"])
     return pairs.assign(p_holm=holm(pairs["p_value"]))

@@ -18,15 +18,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pyexperimenter.analysis.cells import optional_import
+from pyexperimenter.analysis.exact_tests import Array, friedman_p, signed_rank_p
 
-_DIGITS = 12  # significant ones; what lies beyond is left by floating-point sums, and would tear ties apart
+Scores = Sequence[float] | Array
+
+_TOLERANCE = 1e-9  # relative to the scores: what is closer differs by rounding only
+_EXACT = 1000  # differences up to which Wilcoxon's test is exact; above that it would take seconds
 
 
 def _stats() -> Any:
@@ -39,7 +42,7 @@ def rank(scores: pd.DataFrame, better: str) -> pd.DataFrame:
     Parameters
     ----------
     scores : pandas.DataFrame
-        Blocks × levels. Equal up to 12 significant digits is equal.
+        Blocks × levels. Scores are equal if they differ by less than 1e-9 of their size.
     better : {"max", "min"}
         Whether the greatest or the least score is the best.
 
@@ -48,47 +51,77 @@ def rank(scores: pd.DataFrame, better: str) -> pd.DataFrame:
     >>> rank(pd.DataFrame([[0.9, 0.7, 0.3 + 0.6]]), "max").to_numpy()
     array([[1.5, 3. , 1.5]])
     """
-    rounded = scores.map(lambda score: float(f"{score:.{_DIGITS}g}"))
-    return rounded.rank(axis="columns", ascending=better == "min")
+    values = scores.to_numpy(dtype=float) * (1 if better == "min" else -1)
+    ranks = [_tied_ranks(row, np.abs(row)) for row in values]
+    return pd.DataFrame(ranks, index=scores.index, columns=scores.columns)
 
 
-def difference(first: float, second: float) -> float:
-    """Subtract as decimals of 12 significant digits, so that equal differences are equal.
+def _tied_ranks(values: Array, sizes: Array) -> Array:
+    """Rank values from the least on; neighbours are tied if they differ by less than 1e-9 of the greater size."""
+    order = np.argsort(values, kind="stable")
+    ordered, scale = values[order], sizes[order]
+    with np.errstate(invalid="ignore"):  # between infinities
+        gaps = np.diff(ordered)
+    near = np.isfinite(gaps) & (gaps <= _TOLERANCE * np.maximum(scale[1:], scale[:-1]))
+    groups = np.concatenate([[0], np.cumsum(~(near | (ordered[1:] == ordered[:-1])))])
+    places = np.arange(1, len(values) + 1)
+    ranks = np.empty(len(values))
+    ranks[order] = (np.bincount(groups, places) / np.bincount(groups))[groups]
+    return ranks
 
-    >>> 0.3 - 0.2, 0.2 - 0.1
-    (0.09999999999999998, 0.1)
-    >>> difference(0.3, 0.2), difference(0.2, 0.1)
-    (0.1, 0.1)
+
+def differences_of(first: Scores, second: Scores) -> Array:
+    """Subtract paired scores; those that differ by less than 1e-9 of their size are equal.
+
+    >>> differences_of([0.3, 0.1 + 0.2, np.inf], [0.2, 0.3, np.inf]).round(3)
+    array([0.1, 0. , 0. ])
     """
-    a, b = Decimal(f"{first:.{_DIGITS}g}"), Decimal(f"{second:.{_DIGITS}g}")
-    return 0.0 if a == b else float(a - b)  # also of infinities
+    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    with np.errstate(invalid="ignore"):
+        found: Array = np.where((a == b) | (np.abs(a - b) <= _TOLERANCE * _sizes(a, b)), 0.0, a - b)
+    return found
 
 
-def wilcoxon(differences: Sequence[float]) -> tuple[float, float]:
-    """Test paired differences by Wilcoxon's signed-rank test (1945), two-sided.
+def _sizes(a: Array, b: Array) -> Array:
+    """Return the greater size of each pair; 0 for pairs that are not finite, which rounding cannot take apart."""
+    sizes: Array = np.where(np.isfinite(a) & np.isfinite(b), np.maximum(np.abs(a), np.abs(b)), 0.0)
+    return sizes
 
-    Differences of zero are ranked, and their ranks split between both signs (Demšar, 2006, page 7).
+
+def wilcoxon(first: Scores, second: Scores) -> tuple[float, float]:
+    """Compare paired scores by Wilcoxon's signed-rank test (1945), two-sided.
+
+    Differences of zero are ranked, and their ranks split between both signs (Demšar, 2006, page 7). The p-value is
+    exact for up to 1,000 pairs, with ties, too; for more it is that of the normal approximation.
 
     Parameters
     ----------
-    differences : sequence of float
-        One for each block.
+    first, second : sequence of float
+        One score of each for each block. Differences are tied if they differ by less than 1e-9 of the scores.
 
     Returns
     -------
     (float, float)
-        The lesser of the sums of ranks of either sign, and its p-value.
+        The lesser of the sums of ranks of either sign, and the p-value.
 
     Examples
     --------
-    >>> wilcoxon([0.1, 0.2, 0.3, 0.4, 0.5, -0.6])
+    >>> wilcoxon([1, 2, 3, 4, 5, 0], [0, 0, 0, 0, 0, 6])
     (6.0, 0.4375)
+    >>> a, b = np.array([130, 133, 142, 144, 112, 126, 122]) / 150, np.array([129, 132, 140, 143, 113, 125, 119]) / 150
+    >>> wilcoxon(a, b)  # five differences are equal
+    (3.0, 0.09375)
     """
-    if not any(differences):
-        n = len(differences)
-        return n * (n + 1) / 4, 1.0  # SciPy would divide by zero
-    result = _stats().wilcoxon(differences, zero_method="zsplit")
-    return float(result.statistic), float(result.pvalue)
+    differences = differences_of(first, second)
+    sizes = _sizes(np.asarray(first, dtype=float), np.asarray(second, dtype=float))
+    ranks = _tied_ranks(np.abs(differences), sizes)
+    split = ranks[differences == 0].sum() / 2
+    statistic = float(min(ranks[differences > 0].sum(), ranks[differences < 0].sum()) + split)
+    signed = ranks[differences != 0]
+    if len(signed) <= _EXACT:
+        return statistic, signed_rank_p(signed, statistic - split)
+    approximate = _stats().wilcoxon(np.sign(differences) * ranks, zero_method="zsplit", method="asymptotic")
+    return statistic, float(approximate.pvalue)
 
 
 def friedman(ranks: pd.DataFrame) -> tuple[float, float]:
@@ -102,17 +135,24 @@ def friedman(ranks: pd.DataFrame) -> tuple[float, float]:
     Returns
     -------
     (float, float)
-        Chi-squared with k - 1 degrees of freedom, corrected for ties, and its p-value.
+        Friedman's chi-squared, corrected for ties, and its permutation p-value: exact where its permutations can be
+        enumerated, as with few blocks or few levels, else from 100,000 of them.
 
     Examples
     --------
-    >>> friedman(pd.DataFrame([[1, 2, 3], [1, 2, 3], [1, 3, 2], [1, 2, 3]]))[0]
-    6.5
+    >>> chi_squared, p = friedman(pd.DataFrame([[1, 2, 3], [1, 2, 3], [1, 3, 2], [1, 2, 3]]))
+    >>> chi_squared, round(p, 5)
+    (6.5, 0.04167)
     """
     if ranks.nunique(axis="columns").eq(1).all():
         return 0.0, 1.0  # SciPy would divide by zero
     result = _stats().friedmanchisquare(*ranks.to_numpy().T)
-    return float(result.statistic), float(result.pvalue)
+    return float(result.statistic), friedman_p(ranks.to_numpy(dtype=float))
+
+
+def chi_squared_p(chi_squared: float, k: int) -> float:
+    """Return the p-value of Friedman's chi-squared by its asymptotic distribution, with k - 1 degrees of freedom."""
+    return float(_stats().chi2.sf(chi_squared, k - 1))
 
 
 def iman_davenport(chi_squared: float, n: int, k: int) -> tuple[float, float]:

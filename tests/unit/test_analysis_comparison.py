@@ -16,8 +16,18 @@ from hypothesis import strategies as st
 from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.multitest import multipletests
 
-from pyexperimenter.analysis import compare
-from pyexperimenter.analysis.rank_tests import difference, friedman, holm, iman_davenport, nemenyi, rank, wilcoxon
+from pyexperimenter.analysis import compare, exact_tests
+from pyexperimenter.analysis.exact_tests import friedman_p
+from pyexperimenter.analysis.rank_tests import (
+    chi_squared_p,
+    differences_of,
+    friedman,
+    holm,
+    iman_davenport,
+    nemenyi,
+    rank,
+    wilcoxon,
+)
 from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError, PyExperimenterError
 
 # Demšar (2006), table 6: the AUC of four variants of C4.5 on 14 data sets, adult to wine. In the paper the third
@@ -86,7 +96,8 @@ def test_friedman_of_demsar():
     # pairs are tied, and four once.
     ties = 1 - (3 * (2**3 - 2) + (4**3 - 4)) / (14 * 4 * (4**2 - 1))
     assert comparison.statistic * ties == pytest.approx(9.28, abs=0.005)
-    assert comparison.p_value == pytest.approx(scipy.stats.chi2.sf(comparison.statistic, 3))
+    assert chi_squared_p(comparison.statistic, 4) == pytest.approx(scipy.stats.chi2.sf(comparison.statistic, 3))
+    assert 0.0116 < comparison.p_value < 0.0167, "between those of F and chi²"
     f, p = iman_davenport(comparison.statistic * ties, 14, 4)
     assert f == pytest.approx(3.69, abs=0.005)
     assert p == pytest.approx(scipy.stats.f.sf(3.69, 3, 39), rel=0.01)
@@ -119,7 +130,7 @@ def test_wilcoxon_of_its_textbook():
     # patients' depression before and after; V = 40 of 45, p = 0.019 one-sided.
     before = [1.83, 0.50, 1.62, 2.48, 1.68, 1.88, 1.55, 3.06, 1.30]
     after = [0.878, 0.647, 0.598, 2.05, 1.06, 1.29, 1.06, 3.14, 1.29]
-    statistic, p_value = wilcoxon([difference(b, a) for b, a in zip(before, after, strict=True)])
+    statistic, p_value = wilcoxon(before, after)
     assert statistic == 45 - 40
     assert p_value / 2 == pytest.approx(0.01953, abs=1e-5)
 
@@ -133,7 +144,7 @@ def test_friedman_of_its_textbook():
     scores = np.array(times.split(), dtype=float).reshape(22, 3)
     comparison = compare(experiments(scores), "auc", by="method", blocks="dataset", better="min")
     assert comparison.statistic == pytest.approx(11.143, abs=0.0005)
-    assert comparison.p_value == pytest.approx(0.003805, abs=5e-7)
+    assert chi_squared_p(comparison.statistic, 3) == pytest.approx(0.003805, abs=5e-7)
 
 
 def test_holm_of_a_published_example():
@@ -157,7 +168,51 @@ def test_friedman_is_that_of_scipy(seed, blocks, levels):
     scores = distinct(seed, blocks, levels)
     comparison = compare(experiments(scores), "auc", by="method", blocks="dataset")
     expected = scipy.stats.friedmanchisquare(*scores.T)
-    assert (comparison.statistic, comparison.p_value) == pytest.approx((expected.statistic, expected.pvalue))
+    assert comparison.statistic == pytest.approx(expected.statistic)
+    assert chi_squared_p(comparison.statistic, levels) == pytest.approx(expected.pvalue)
+
+
+# Levels, blocks, chi² and the exact probability of that much or more, from enumeration.
+EXACT = [
+    (3, 3, 6.0, 0.02778),
+    (3, 4, 6.5, 0.04167),
+    (3, 4, 8.0, 0.00463),
+    (3, 5, 6.4, 0.03935),
+    (4, 3, 7.4, 0.03299),
+    (4, 4, 7.5, 0.05172),
+    (5, 3, 8.533, 0.04549),
+]
+
+
+@pytest.mark.parametrize(("levels", "blocks", "chi_squared", "p"), EXACT)
+def test_friedman_with_few_blocks(levels, blocks, chi_squared, p):
+    orders = np.array(list(itertools.permutations(range(1, levels + 1))))
+    generator = np.random.default_rng(0)
+    while True:
+        ranks = pd.DataFrame(orders[generator.integers(len(orders), size=blocks)])
+        if scipy.stats.friedmanchisquare(*ranks.to_numpy().T).statistic == pytest.approx(chi_squared, abs=0.001):
+            assert friedman(ranks)[1] == pytest.approx(p, abs=5e-6)
+            return
+
+
+@settings(max_examples=20)
+@given(st.lists(st.lists(st.integers(0, 2), min_size=3, max_size=3), min_size=2, max_size=4))
+def test_friedman_is_what_all_orders_make_of_it(scores):
+    ranks = rank(pd.DataFrame(scores), "max").to_numpy()
+    spread = ((ranks.sum(axis=0) - ranks.sum(axis=0).mean()) ** 2).sum()
+    sums = [sum(map(np.array, orders)) for orders in itertools.product(*map(itertools.permutations, ranks))]
+    expected = np.mean([((total - total.mean()) ** 2).sum() >= spread - 1e-9 for total in sums])
+    assert friedman(pd.DataFrame(ranks))[1] == pytest.approx(expected)
+
+
+def test_friedman_by_drawing(monkeypatch):
+    ranks = np.array([[1, 2, 3, 4]] * 4 + [[4, 3, 2, 1], [1.5, 1.5, 3, 4]])
+    exact = friedman_p(ranks)
+    monkeypatch.setattr(exact_tests, "_LARGEST", 0)
+    drawn = friedman_p(ranks)
+    assert drawn == pytest.approx(exact, abs=4 * math.sqrt(exact / 100_000))
+    assert drawn == friedman_p(ranks), "the same each time"
+    assert friedman_p(np.tile([1, 2, 3, 4], (20, 1))) == 1 / 100_001, "never 0"
 
 
 @settings(max_examples=30)
@@ -177,13 +232,50 @@ def test_iman_davenport_is_an_analysis_of_variance_of_ranks(scores):
 @given(st.integers(0, 1000), st.integers(2, 12))
 def test_wilcoxon_is_what_all_signs_make_of_it(seed, n):
     differences = np.random.default_rng(seed).normal(0.3, 1, n)
-    statistic, p_value = wilcoxon(list(differences))
+    statistic, p_value = wilcoxon(differences, np.zeros(n))
     ranks = scipy.stats.rankdata(abs(differences))
     sums = [ranks @ signs for signs in itertools.product([0, 1], repeat=n)]
     positive = ranks[differences > 0].sum()
     assert statistic == min(positive, ranks.sum() - positive)
     tail = np.mean([total <= statistic for total in sums])
     assert p_value == pytest.approx(min(1, 2 * tail))
+
+
+@given(st.lists(st.integers(-3, 3), min_size=2, max_size=11))
+def test_wilcoxon_with_ties_is_what_all_signs_make_of_it(differences):
+    statistic, p_value = wilcoxon(differences, [0] * len(differences))
+    ranks = scipy.stats.rankdata(np.abs(differences))
+    zeros = ranks[np.equal(differences, 0)].sum() / 2
+    signed = ranks[np.not_equal(differences, 0)]
+    sums = [signed @ signs + zeros for signs in itertools.product([0, 1], repeat=len(signed))]
+    assert p_value == pytest.approx(min(1, 2 * np.mean([total <= statistic for total in sums])))
+
+
+@pytest.mark.parametrize("n", [20, 50, 200, 400])
+def test_wilcoxon_of_many_blocks_is_exact(n):
+    differences = np.random.default_rng(n).normal(0.1, 1, n)
+    expected = scipy.stats.wilcoxon(differences, method="exact")
+    assert wilcoxon(differences, np.zeros(n)) == pytest.approx((expected.statistic, expected.pvalue))
+
+
+def test_wilcoxon_of_very_many_blocks_is_approximate():
+    differences = np.random.default_rng(0).integers(-50, 52, 1500)
+    expected = scipy.stats.wilcoxon(differences, zero_method="zsplit", method="asymptotic")
+    assert wilcoxon(differences, np.zeros(1500)) == pytest.approx((expected.statistic, expected.pvalue))
+
+
+@pytest.mark.parametrize("n", [30, 54, 75, 114, 150, 171, 540])
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_shares_are_tied_where_their_counts_are(n, seeds):
+    generator = np.random.default_rng(n)
+    for _ in range(20):
+        first = generator.integers(int(n * 0.7), n + 1, (9, seeds))
+        second = np.clip(first + generator.integers(-4, 5, (9, seeds)), 0, n)
+        counts = wilcoxon(first.sum(axis=1), second.sum(axis=1))
+        assert wilcoxon((first / n).mean(axis=1), (second / n).mean(axis=1)) == pytest.approx(counts)
+        both = np.stack([first, second], axis=1)
+        ranks = [rank(pd.DataFrame(scores), "max") for scores in (both.sum(axis=2), (both / n).mean(axis=2))]
+        np.testing.assert_array_equal(*ranks)
 
 
 def test_pairs_are_tested_by_wilcoxon():
@@ -215,7 +307,7 @@ def numbers_of(comparison):
     return [comparison.statistic, comparison.p_value, *comparison.average_ranks.sort_index(), *pairs.to_numpy().ravel()]
 
 
-@settings(max_examples=15)  # with ties, SciPy permutes, which takes long
+@settings(max_examples=15)
 @given(SCORES, st.integers(-50, 50), st.randoms())
 def test_what_cannot_matter_does_not(scores, shift, random):
     scores = np.array(scores) / 10
@@ -240,10 +332,9 @@ def test_what_cannot_matter_does_not(scores, shift, random):
 
 def test_rounding_errors_do_not_break_ties():
     assert rank(pd.DataFrame([[0.1 + 0.2, 0.3, 0.2]]), "max").to_numpy().tolist() == [[1.5, 1.5, 3]]
-    assert difference(0.1 + 0.2, 0.3) == 0
-    assert difference(1.3, 1.2) == difference(0.3, 0.2) == 0.1
-    assert difference(math.inf, 5.0) == math.inf
-    assert difference(math.inf, math.inf) == 0
+    assert differences_of([0.1 + 0.2, math.inf, math.inf], [0.3, 5.0, math.inf]).tolist() == [0, math.inf, 0]
+    assert wilcoxon([1.3, 0.3, 5], [1.2, 0.2, 4]) == (0, 0.25)
+    assert wilcoxon([math.inf, 2, math.inf], [1, math.inf, math.inf])[0] == 3
 
 
 def test_levels_that_do_not_differ():
@@ -268,7 +359,7 @@ def test_infinite_scores_are_the_worst_runtimes():
     scores = np.array([[1, np.inf, 2], [1, np.inf, np.inf], [3, 1, 2], [1, 2, 3]])
     comparison = compare(experiments(scores), "auc", by="method", blocks="dataset", better="min")
     assert list(comparison.average_ranks.sort_index()) == [1.5, 2.125, 2.375]
-    assert comparison.p_value == pytest.approx(scipy.stats.friedmanchisquare(*scores.T).pvalue)
+    assert comparison.statistic == pytest.approx(scipy.stats.friedmanchisquare(*scores.T).statistic)
 
 
 # Levels and blocks
@@ -370,16 +461,21 @@ def test_scipy_is_asked_for_by_name(monkeypatch):
 def test_a_comparison_is_a_text():
     lines = str(demsar()).split("\n")
     assert lines[0] == "auc of 4 levels of method over 14 blocks (dataset); higher is better"
-    assert lines[1].startswith("Friedman's test: chi²(3) = 10.23, p = 0.0167")
-    assert lines[2].startswith("Iman and Davenport's form of it: F(3, 39) = 4.185, p = 0.0116")
-    assert [line.split() for line in lines[4:10]][2:] == [
+    assert lines[1].startswith("Friedman's test: chi² = 10.23, permutation p = 0.01")
+    assert lines[2] == "by the chi² distribution: chi²(3) = 10.23, p = 0.0167"
+    assert lines[3] == "by Iman and Davenport's F: F(3, 39) = 4.185, p = 0.0116"
+    assert [line.split() for line in lines[5:11]][2:] == [
         ["C4.5+m+cf", "1.964"],
         ["C4.5+m", "2.000"],
         ["C4.5+cf", "2.893"],
         ["C4.5", "3.143"],
     ]
-    assert len([line for line in lines[11:] if line.startswith("C4.5")]) == 6
+    assert len([line for line in lines[12:] if line.startswith("C4.5")]) == 6
     assert repr(demsar()) == str(demsar())
+    few = compare(experiments(DEMSAR[:7, :], VARIANTS), "auc", by="method", blocks="dataset")
+    assert "distribution" not in str(few), "not good enough for 7 blocks"
+    always = compare(experiments(np.tile([1, 2, 3, 4], (8, 1))), "auc", by="method", blocks="dataset")
+    assert " p = 0\n" not in str(always)
 
 
 def test_a_notebook_shows_it_as_html():

@@ -1,0 +1,131 @@
+"""Exact p-values of rank tests, with ties, by enumerating what chance could have done.
+
+Sources:
+
+- R. A. Fisher. *The Design of Experiments*. Oliver and Boyd, 1935: a test whose reference distribution is that of all
+  permutations of the data.
+- B. Phipson and G. K. Smyth. Permutation p-values should never be zero. *Statistical Applications in Genetics and
+  Molecular Biology* 9(1), article 39, 2010: (b + 1) / (B + 1) where permutations are drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+_LARGEST = 1_000_000  # column sums that are enumerated at a time
+_DRAWN = 100_000  # permutations, where there are too many to enumerate
+_CHUNK = 2_000_000  # ranks that are permuted at a time
+_SEED = 20_060_101
+
+Array = npt.NDArray[np.float64]
+
+
+def signed_rank_p(ranks: Sequence[float], statistic: float) -> float:
+    """Return the exact two-sided p-value of Wilcoxon's signed-rank statistic.
+
+    Each rank has either sign with probability 1/2. The distribution of the sum of the positive ones is computed by
+    convolution, so its cost grows with the cube of the number of ranks: 500 take a tenth of a second.
+
+    Parameters
+    ----------
+    ranks : sequence of float
+        Ranks of the differences that are not zero; multiples of 1/2, since ties share their mean.
+    statistic : float
+        The lesser of the sums of ranks of either sign.
+
+    Examples
+    --------
+    >>> signed_rank_p([1, 2, 3, 4, 5], 0)  # 2 of 32
+    0.0625
+    >>> signed_rank_p([3, 3, 3, 3, 3, 6, 7], 3)
+    0.09375
+    """
+    doubled = np.rint(2 * np.asarray(ranks, dtype=float)).astype(int)
+    probabilities = np.zeros(doubled.sum() + 1)
+    probabilities[0] = 1.0
+    end = 1
+    for rank in doubled:
+        probabilities[:end] /= 2
+        probabilities[rank : end + rank] += probabilities[:end].copy()
+        end += rank
+    return min(1.0, 2 * float(probabilities[: round(2 * statistic) + 1].sum()))
+
+
+def friedman_p(ranks: Array) -> float:
+    """Return the permutation p-value of Friedman's statistic: how often chance agrees as much, or more.
+
+    In each block all orders of its ranks are equally likely. They are enumerated where that gives no more than a
+    million column sums at a time; otherwise 100,000 of them are drawn, always the same.
+
+    Parameters
+    ----------
+    ranks : array of float
+        N blocks × k levels; ties share their mean.
+
+    Examples
+    --------
+    >>> round(friedman_p(np.array([[1, 2, 3]] * 3)), 5)  # 6 of 216
+    0.02778
+    """
+    doubled = np.rint(2 * np.asarray(ranks, dtype=float)).astype(np.int64)
+    observed = _spread(doubled.sum(axis=0)[None])[0]
+    exact = _enumerated(doubled, observed)
+    return _drawn(doubled, observed) if exact is None else exact
+
+
+def _spread(sums: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the sum of squares of each line, which grows with Friedman's statistic, all else being fixed."""
+    squares: npt.NDArray[np.int64] = (sums**2).sum(axis=1)
+    return squares
+
+
+def _enumerated(doubled: npt.NDArray[np.int64], observed: int) -> float | None:
+    """Return the exact p-value, or None if there are too many column sums.
+
+    Column sums that differ in their order only are as likely as each other, and go the same way: one stands for all.
+    """
+    levels = doubled.shape[1]
+    base = 2 * doubled.size + 1  # more than any column sum
+    if math.factorial(levels) > _LARGEST or base**levels >= 2**63:
+        return None
+    orders = _orders(levels)
+    place_values = base ** np.arange(levels)  # sums as digits of one number, which are faster to compare
+    sums = np.zeros((1, levels), dtype=np.int64)
+    weights: Array = np.ones(1)
+    for block in doubled:
+        if np.ptp(block) == 0:
+            sums = sums + block
+            continue
+        possible, times = np.unique(block[orders], axis=0, return_counts=True)
+        if len(sums) * len(possible) > _LARGEST:
+            return None
+        reached = np.sort((sums[:, None] + possible).reshape(-1, levels), axis=1)
+        chances: Array = np.outer(weights, times / times.sum()).ravel()
+        _, first, where = np.unique(reached @ place_values, return_index=True, return_inverse=True)
+        sums, weights = reached[first], np.bincount(where, chances).astype(float)
+    return min(1.0, float(weights[_spread(sums) >= observed].sum()))
+
+
+def _orders(levels: int) -> npt.NDArray[np.int64]:
+    """Return all orders of that many levels, one a line."""
+    found = np.zeros((1, 0), dtype=np.int64)
+    for level in range(levels):
+        found = np.concatenate([np.insert(found, place, level, axis=1) for place in range(level + 1)])
+    return found
+
+
+def _drawn(doubled: npt.NDArray[np.int64], observed: int) -> float:
+    """Return an estimate of the p-value that is never too small on average (Phipson and Smyth, 2010)."""
+    generator = np.random.default_rng(_SEED)
+    at_once = max(1, _CHUNK // doubled.size)
+    extreme, left = 0, _DRAWN
+    while left:
+        number = min(at_once, left)
+        permuted = generator.permuted(np.broadcast_to(doubled, (number, *doubled.shape)), axis=2)
+        extreme += int((_spread(permuted.sum(axis=1)) >= observed).sum())
+        left -= number
+    return (extreme + 1) / (_DRAWN + 1)
