@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pyexperimenter.cli.app import debug_option
+from pyexperimenter.experiment_status import ExperimentStatus
 
 if TYPE_CHECKING:
     from pyexperimenter.experimenter import PyExperimenter
 
 Command = Callable[..., Any]
 
-STATES = ("created", "running", "done", "error", "paused")
+STATES = [status.value for status in ExperimentStatus if status is not ExperimentStatus.ALL]
 
 
 @dataclass(frozen=True)
