@@ -5,8 +5,8 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := mariadb-server-core mariadb-client-core postgresql slurmctld slurmd slurmdbd slurm-client munge \
-    openssh-server faketime
-PROGRAMS := mariadbd my_print_defaults postgres slurmctld slurmd slurmdbd sbatch munged sshd faketime
+    openssh-client openssh-server faketime
+PROGRAMS := mariadbd my_print_defaults postgres slurmctld slurmd slurmdbd sbatch munged ssh sshd faketime
 # Both are editable installs into one environment, so that neither shadows the other with a stale copy.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 PYTEST := -m pytest --numprocesses 4 --dist worksteal

@@ -642,7 +642,7 @@ class PyExperimenter(Study):
         self._store.tables.drop()
 
     def close_ssh(self) -> None:
-        """Close the SSH tunnel if there is one. It also closes when Python exits."""
+        """Stop using the SSH tunnel if there is one. It closes a few seconds after no process uses it any more."""
         self._store.database.close_tunnel()
 
     def close_ssh_tunnel(self) -> None:

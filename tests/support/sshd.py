@@ -9,7 +9,8 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import psutil
 import pytest
 
 from pyexperimenter.config.model import SshConfig
+from pyexperimenter.database.ssh import shared_tunnel
 from tests.support.study import wait_until
 
 PASSPHRASE = "open sesame"
@@ -41,19 +43,20 @@ class SshServer:
         named = {} if key is None else {"private_key": str(self.home / key)}
         return SshConfig(**{"address": "127.0.0.1", "port": self.port, **named, **changes})
 
-    def start(self, *lines: str) -> None:
-        """Start it, with these lines in its configuration."""
+    def start(self, *lines: str, wrapper: Sequence[str] = ()) -> None:
+        """Start it, with these lines in its configuration, by a program that runs it."""
         home = self.home
         (home / "config").write_text(
+            "\n".join(lines) + "\n"  # the first value of an option holds
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {home}/host\nAuthorizedKeysFile {home}/authorized\n"
-            "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPidFile none\n" + "\n".join(lines)
+            "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPidFile none\n"
         )
         if os.geteuid() == 0:
             os.makedirs("/run/sshd", exist_ok=True)  # it refuses to start as root without
         with (home / "log").open("a") as log:
             # It must not outlive the tests.
             guard = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
-            command = [*guard, self._program, "-D", "-e", "-f", str(home / "config")]
+            command = [*guard, *wrapper, self._program, "-D", "-e", "-f", str(home / "config")]
             self._process = process = subprocess.Popen(command, stderr=log, start_new_session=True)
         wait_until(lambda: process.poll() is not None or answers(self.port))
         assert process.poll() is None, (home / "log").read_text()
@@ -80,6 +83,11 @@ class SshServer:
                     os.kill(process, signal.SIGKILL)
 
     @property
+    def connections(self) -> list[int]:
+        """The processes of its connections."""
+        return _children(self.pid)
+
+    @property
     def logins(self) -> int:
         """How often somebody logged in."""
         return len(re.findall(r"^Accepted ", (self.home / "log").read_text(), re.M))
@@ -95,6 +103,39 @@ def running(home: Path) -> Iterator[SshServer]:
         server.stop()
 
 
+@contextmanager
+def private_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Let nothing of the user's own SSH settings into a test; yield its runtime directory, which has a short path.
+
+    ssh finds ~/.ssh by the user's entry in the passwd database; here, a script makes it use `home`.
+    """
+    for directory in (home / ".ssh", home / "bin"):
+        directory.mkdir(mode=0o700, parents=True)
+    (home / ".ssh" / "config").touch()
+    (home / "ssh_config").write_text(
+        f"Include {home}/.ssh/config\nMatch all\n"
+        f" UserKnownHostsFile {home}/.ssh/known_hosts\n GlobalKnownHostsFile /dev/null\n"
+    )
+    keys = " ".join(f"-o IdentityFile={home}/.ssh/{name}" for name in ("id_rsa", "id_ed25519"))
+    program = home / "bin" / "ssh"
+    program.write_text(
+        f'#!/bin/sh\ncase " $* " in *" -oIdentityFile="*) ;; *) set -- {keys} "$@" ;; esac\n'
+        f'exec {shutil.which("ssh")} -F {home}/ssh_config "$@"\n'
+    )
+    program.chmod(0o755)
+    with tempfile.TemporaryDirectory(prefix="pe-", dir="/tmp") as runtime:
+        monkeypatch.setenv("HOME", str(home))
+        monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+        monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
+        monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+        yield Path(runtime)
+        shared_tunnel._forget()
+        for control in Path(runtime).glob("pe-*-*"):  # instead of a wait for its ControlPersist
+            subprocess.run(
+                ["ssh", "-S", str(control), "-O", "exit", "-q", "none"], stderr=subprocess.DEVNULL, check=False
+            )
+
+
 def make_key(path: Path, passphrase: str = "", kind: str = "ed25519") -> None:
     command = ["ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-f", str(path)]
     subprocess.run(command, check=True)
@@ -103,6 +144,26 @@ def make_key(path: Path, passphrase: str = "", kind: str = "ed25519") -> None:
 def answers(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def background_ssh(argument: str) -> psutil.Process:
+    """Return the ssh of a tunnel, by a part of its command line."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if "-fNM" in process.cmdline() and argument in " ".join(process.cmdline()):
+                found.append(process)
+    (process,) = found
+    return process
+
+
+def is_free(port: int) -> bool:
+    """Return whether no process listens there, without a connection, which would count as a user of a tunnel."""
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
     except OSError:
         return False
     return True

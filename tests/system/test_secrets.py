@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -19,11 +20,10 @@ import pytest
 import yaml
 
 from pyexperimenter import PyExperimenter
-from pyexperimenter.config import Secret, load_config
-from pyexperimenter.database.ssh.tunnel import open_tunnel
+from pyexperimenter.config import load_config
 from pyexperimenter.execution.task import WorkerTask
 from tests.support.server import Server
-from tests.support.sshd import SshServer, running
+from tests.support.sshd import SshServer, background_ssh, private_home, running
 from tests.support.study import study, wait_until
 from tests.support.target import Target
 
@@ -41,17 +41,16 @@ def secret_target(target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert server is not None
     user = f"secretive_{target.database}"
     server.create_user(user, DATABASE, target.database)
-    for name in ("sshd", "home"):
-        (tmp_path / name).mkdir()
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    with running(tmp_path / "sshd") as sshd:
+    (tmp_path / "sshd").mkdir()
+    with private_home(tmp_path / "home", monkeypatch) as runtime, running(tmp_path / "sshd") as sshd:
         ssh = ssh_section(sshd, server)
         file = tmp_path / "credentials.yml"
         file.touch(0o600)
         write(file, {"user": user, "password": DATABASE}, ssh)
         yield replace(target, credentials_file=file)
+        for path in runtime.iterdir():
+            if path.is_file():
+                check(path.read_text())
     server.drop_user(user, target.database)
 
 
@@ -134,14 +133,15 @@ def test_a_whole_study(secret_target: Target, tmp_path: Path, from_environment: 
     wait_until(lambda: process.poll() is not None or len(list(tmp_path.glob("began_*"))) == 2)
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     assert len(family) == 3
-    for member in family:
-        check(" ".join(member.cmdline()), sys.executable)
+    ssh = background_ssh(str(tmp_path))
+    for member in [*family, ssh]:
+        check(" ".join(member.cmdline()), "ssh" if member is ssh else sys.executable)
         inherited = {**member.environ(), "PYEXPERIMENTER_DB_PASSWORD": ""}  # the user's environment stays as it is
         check(str(inherited), "PYTHONPATH")
     (tmp_path / "go").touch()
     printed, errors = process.communicate(timeout=60)
     assert printed == "3\n", errors
-    check(errors, "DEBUG:paramiko", "starts: {'seed': 0}", "as planned")
+    check(errors, "DEBUG:", "starts: {'seed': 0}", "as planned")
     check((tmp_path / "study.log").read_text(), "DEBUG", "as planned", "SIGABRT")
     left = {path.name for path in tmp_path.iterdir() if path.is_file()}
     assert not any(name.endswith(".jsonl") for name in left)
@@ -243,8 +243,8 @@ def trouble(target: Target, kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path
 
 TROUBLES = {
     "refused by the database": "check user, password and the user's grants",
-    "refused by the SSH server": "was refused",
-    "wrong passphrase": "has another passphrase",
+    "refused by the SSH server": "Permission denied",
+    "wrong passphrase": "does not have the passphrase that was given",
     "no SSH server": "no-such-host.invalid",
     "no database server": "no-such-host.invalid",
     "no such database": "missing",
@@ -302,7 +302,7 @@ def test_the_command_line_with_debug(secret_target: Target, tmp_path: Path) -> N
     change(tmp_path / "config/database_credentials.yml", DATABASE, f"{DATABASE}-wrong")
     check(call("status"), "Traceback", "check user, password and the user's grants")
     change(tmp_path / "config/database_credentials.yml", "/locked", "/stranger")
-    check(call("status"), "Traceback", "was refused")
+    check(call("status"), "Traceback", "Permission denied")
 
 
 @one_server
@@ -324,12 +324,14 @@ def test_a_worker_elsewhere_that_cannot_be_pickled_or_fails(secret_target: Targe
 
 
 @one_server
-def test_a_tunnel(secret_target: Target) -> None:
-    ssh = load_config(
-        study(secret_target), credentials_path=secret_target.credentials_file, use_ssh_tunnel=True
-    ).database.credentials.ssh
-    assert ssh is not None
-    assert ssh.password == Secret(SSH)
-    tunnel = open_tunnel(ssh, "localhost", 3306)
-    check(f"{ssh} {tunnel} {vars(tunnel)} {vars(tunnel._login)}", "***")
-    tunnel.close()
+def test_ssh_and_its_askpass(secret_target: Target, tmp_path: Path) -> None:
+    """While ssh asks for a passphrase, no command line or environment shows it."""
+    shown, head = tmp_path / "shown", shutil.which("head")
+    spy = tmp_path / "home" / "bin" / "head"  # which askpass runs; its parent is ssh
+    files = " ".join(f"/proc/{pid}/{file}" for pid in ("$$", "$PPID") for file in ("cmdline", "environ"))
+    spy.write_text(f'#!/bin/sh\ncat {files} >>{shown}\nexec {head} "$@"\n')
+    spy.chmod(0o755)
+    opened = PyExperimenter(study(secret_target), secret_target.credentials_file, use_ssh_tunnel=True)
+    opened.fill_table_from_config()
+    opened.close_ssh()
+    check(shown.read_text(), "head", "-fNM", "SSH_ASKPASS_REQUIRE")

@@ -20,22 +20,16 @@ from joblib.externals.loky import get_reusable_executor
 from pyexperimenter import PyExperimenter
 from pyexperimenter.database.ssh import shared_tunnel
 from pyexperimenter.exceptions import SshTunnelError
-from tests.support.sshd import SshServer, answers, running
+from tests.support.sshd import SshServer, is_free, private_home, running
 from tests.support.study import experimenter, isolations, outcomes, study, wait_until
 from tests.support.target import Target
-
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 
 @pytest.fixture
 def sshd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshServer]:
     """An SSH server, and a home and runtime directory of the test's own."""
-    for name in ("sshd", "home", "home/.ssh", "run"):
-        (tmp_path / name).mkdir(mode=0o700)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
-    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    with running(tmp_path / "sshd") as server:
+    (tmp_path / "sshd").mkdir()
+    with private_home(tmp_path / "home", monkeypatch), running(tmp_path / "sshd") as server:
         get_reusable_executor().shutdown(wait=True)  # joblib's processes of other tests have another environment
         yield server
 
@@ -92,7 +86,9 @@ def test_all_workers_use_one(sshd: SshServer, far: Target, tmp_path: Path, isola
     assert far_study_.counts()["done"] == 8
     assert sshd.logins == 1
     far_study_.close_ssh()
-    assert far_study_.counts()["done"] == 8  # opened anew when needed
+    get_reusable_executor().shutdown(wait=True)  # its idle processes use it, too
+    wait_until(lambda: not sshd.connections)
+    assert far_study_.counts()["done"] == 8  # opened again when needed
     assert sshd.logins == 2
     far_study_.close_ssh()
 
@@ -131,34 +127,51 @@ def start(far: Target, tmp_path: Path) -> subprocess.Popen[str]:
     )
 
 
-def listening(process: subprocess.Popen[str]) -> list[int]:
-    return [
-        connection.laddr.port
-        for connection in psutil.Process(process.pid).net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN
-    ]
-
-
-def test_several_calls_use_one_and_go_on_when_its_owner_is_killed(sshd: SshServer, far: Target, tmp_path: Path) -> None:
+def test_several_calls_use_one_that_survives_the_process_that_opened_it(
+    sshd: SshServer, far: Target, tmp_path: Path
+) -> None:
     far_study(far, 6, tmp_path).close_ssh()
+    wait_until(lambda: not sshd.connections)
     logins = sshd.logins
     first = start(far, tmp_path)
     wait_until(lambda: began(tmp_path) == 2)
     second = start(far, tmp_path)
     wait_until(lambda: began(tmp_path) == 4)
-    assert sshd.logins == logins + 1
-    assert (len(listening(first)), len(listening(second))) == (1, 0)
     orphans = psutil.Process(first.pid).children()
     first.kill()
     first.communicate()
     assert len(orphans) == 2
-    psutil.wait_procs(orphans, 60)  # they give back what they had, by a tunnel of their own
+    psutil.wait_procs(orphans, 60)  # they give back what they had
     (tmp_path / "go").touch()
     printed, errors = second.communicate(timeout=60)
     assert printed == "6\n", errors
     assert outcomes(far) == {"done": 6, "released": 2}
     assert not any(orphan.is_running() for orphan in orphans)
-    wait_until(lambda: len(psutil.Process(sshd.pid).children()) == 0)  # nobody is connected
+    assert sshd.logins == logins + 1
+    wait_until(lambda: not sshd.connections)
+
+
+def test_a_suspended_process_that_opened_it_holds_up_no_other(sshd: SshServer, far: Target, tmp_path: Path) -> None:
+    far_study(far, 6, tmp_path).close_ssh()
+    wait_until(lambda: not sshd.connections)
+    logins = sshd.logins
+    first = start(far, tmp_path)
+    wait_until(lambda: began(tmp_path) == 2)
+    family = [psutil.Process(first.pid), *psutil.Process(first.pid).children(recursive=True)]
+    for process in family:
+        process.suspend()
+    second = start(far, tmp_path)
+    wait_until(lambda: began(tmp_path) == 4)
+    (tmp_path / "go").touch()
+    printed, errors = second.communicate(timeout=60)
+    assert printed == "4\n", errors
+    assert sshd.logins == logins + 1
+    for process in family:
+        process.resume()
+    printed, errors = first.communicate(timeout=60)
+    assert printed == "2\n", errors
+    assert outcomes(far) == {"done": 6}
+    wait_until(lambda: not sshd.connections)
 
 
 @pytest.mark.parametrize("happens", ["restart", "cut"])
@@ -176,7 +189,7 @@ def test_workers_wait_for_it_when_it_breaks(sshd: SshServer, far: Target, tmp_pa
     else:
         sshd.stop()
         (tmp_path / "go").touch()
-        wait_until(lambda: not answers(sshd.port))
+        wait_until(lambda: is_free(sshd.port))
         with pytest.raises(SshTunnelError, match="Connection refused"):
             wait_until(lambda: shared_tunnel.tunnel_address(ssh, "", 0) is None)
         sshd.start()
@@ -193,69 +206,47 @@ def test_workers_wait_for_it_when_it_breaks(sshd: SshServer, far: Target, tmp_pa
 def test_nothing_is_left_of_an_interrupted_call(sshd: SshServer, far: Target, tmp_path: Path, number: int) -> None:
     process = start(far, tmp_path)
     wait_until(lambda: began(tmp_path) == 2)
-    (port,) = listening(process)
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
     assert outcomes(far) == {"released": 2}, errors
-    assert not answers(port)
     assert not any(child.is_running() for child in children)
-    wait_until(lambda: len(psutil.Process(sshd.pid).children()) == 0)
+    wait_until(lambda: not sshd.connections)
 
 
-def test_threads_end_with_it(sshd: SshServer, far: Target, tmp_path: Path) -> None:
-    def threads() -> set[str]:
-        return {thread.name for thread in threading.enumerate() if "SSH" in thread.name} | {
-            thread.name for thread in threading.enumerate() if type(thread).__name__ == "Transport"
-        }
-
+def test_a_directory_whose_path_is_too_long_for_a_socket(
+    sshd: SshServer, far: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(long))
     opened = far_study(far, 2, tmp_path)
-    assert threads()
+    assert opened.execute(lambda *_: None, n_jobs=1) == 2
+    assert list(long.iterdir()) == []
+    assert shared_tunnel._directory_of_this_process().stat().st_mode & 0o077 == 0
+    assert sshd.logins == 2  # the worker has its own
     opened.close_ssh()
-    wait_until(lambda: not threads())
-
-
-def test_a_fork_does_not_keep_it(sshd: SshServer, far: Target, tmp_path: Path) -> None:
-    """A process that a function leaves behind holds neither the port nor the lock."""
-    opened = far_study(far, 2, tmp_path)
-    ssh = opened.config.database.credentials.ssh
-    assert ssh is not None
-    (own,) = shared_tunnel._own.values()
-    listener, login = own.tunnel._listener, own.tunnel._login
-    assert login is not None
-    held, release = os.pipe()
-    child = os.fork()
-    if not child:
-        os.close(release)
-        os.read(held, 1)
-        os._exit(0 if listener.fileno() == login.sock.fileno() == -1 else 1)
-    try:
-        opened.close_ssh()
-        shared_tunnel.tunnel_address(ssh, "", 0)
-        assert ssh in shared_tunnel._own  # not somebody else's, whose port would be waited for
-        opened.close_ssh()
-    finally:
-        os.close(release)
-        _, status = os.waitpid(child, 0)
-    assert status == 0
 
 
 def test_a_directory_that_others_may_write_to_is_not_trusted(
     sshd: SshServer, far: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setenv("TMPDIR", str(tmp_path))  # of the workers
-    ours = tmp_path / f"pyexperimenter-{os.getuid()}"
-    (tmp_path / "run").chmod(0o777)
+    run = Path(os.environ["XDG_RUNTIME_DIR"])
+    temporary = run / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    monkeypatch.setenv("TMPDIR", str(temporary))  # of the workers
+    ours = temporary / f"pyexperimenter-{os.getuid()}"
+    run.chmod(0o777)
     opened = far_study(far, 2, tmp_path)
-    assert [path.stat().st_mode & 0o077 for path in (ours, *ours.iterdir())] == [0, 0]  # that of TMPDIR serves
+    assert {path.stat().st_mode & 0o077 for path in (ours, *ours.iterdir())} == {0}  # that of TMPDIR serves
     assert opened.execute(lambda *_: None, n_jobs=1) == 2
     assert sshd.logins == 1
     opened.close_ssh()
     ours.chmod(0o777)
     opened.reset_experiments("done")
     assert opened.execute(lambda *_: None, n_jobs=1) == 2
-    assert list((tmp_path / "run").iterdir()) == []
+    assert list(run.iterdir()) == [temporary]
     assert sshd.logins == 3  # the worker has its own
     opened.close_ssh()

@@ -64,7 +64,7 @@ BATCH = """\
 exec {python} {here}/work.py
 """
 
-EXTRAS = ["codecarbon", "distributed", "matplotlib", "openpyxl", "paramiko", "pyarrow", "scipy", "sklearn", "sshtunnel"]
+EXTRAS = ["codecarbon", "distributed", "matplotlib", "openpyxl", "pyarrow", "scipy", "sklearn"]
 
 
 class Study:

@@ -21,7 +21,7 @@ from tests.support.authority import Authority
 from tests.support.mariadb import PrivateMariaDB
 from tests.support.postgresql import PrivatePostgreSQL
 from tests.support.server import Server
-from tests.support.sshd import running
+from tests.support.sshd import private_home, running
 from tests.support.study import study
 from tests.support.target import Target
 
@@ -204,12 +204,9 @@ def test_plain_server(target: Target, authority: Authority) -> None:
 
 def test_through_ssh(connect: Any, server: Server, authority: Authority, tmp_path: Path, monkeypatch: Any) -> None:
     """The certificate is checked for the server, not for the local end of the tunnel."""
-    for name in ("sshd", "home"):
-        (tmp_path / name).mkdir()
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "sshd").mkdir()
     tls = {"ca": authority.certificate}
-    with running(tmp_path / "sshd") as sshd:
+    with private_home(tmp_path / "home", monkeypatch), running(tmp_path / "sshd") as sshd:
         ssh = {
             "address": "127.0.0.1",
             "port": sshd.port,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gc
-import logging
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -13,27 +12,26 @@ import textwrap
 import threading
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import paramiko
 import psutil
-import pymysql
 import pytest
 import yaml
 
+from pyexperimenter import PyExperimenter
 from pyexperimenter.config.model import Secret, SshConfig
-from pyexperimenter.database.ssh.tunnel import Tunnel, open_tunnel
-from pyexperimenter.exceptions import SshTunnelError
+from pyexperimenter.database.ssh import shared_tunnel
+from pyexperimenter.database.ssh import tunnel as tunnel_
+from pyexperimenter.database.ssh.shared_tunnel import close_tunnel, tunnel_address
+from pyexperimenter.exceptions import DatabaseError, SshTunnelError
 from tests.support.mysql import MySQLServer
 from tests.support.server import Server
-from tests.support.sshd import PASSPHRASE, SshServer, answers, make_key, running
+from tests.support.sshd import PASSPHRASE, SshServer, answers, background_ssh, is_free, make_key, private_home, running
 from tests.support.study import experimenter, study, wait_until
 from tests.support.target import Target
-
-# A connection that fails in paramiko is closed only by the garbage collector, which says so.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 WRONG = "hunter2"
 
@@ -45,14 +43,20 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
 
 
 @pytest.fixture(autouse=True)
-def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A home of the test's own: a person's keys, agent and ~/.ssh/config stay out of the tests."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))  # tunnels of others, too
-    (tmp_path / ".ssh").mkdir()
-    yield tmp_path
-    gc.collect()  # here, where the filter above holds
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    with private_home(tmp_path / "home", monkeypatch):
+        yield tmp_path / "home"
+
+
+class Tunnel:
+    """This process's use of a tunnel."""
+
+    def __init__(self, ssh: SshConfig) -> None:
+        self._ssh = ssh
+        self.host, self.port = tunnel_address(ssh, "db.example.org", 3307)
+
+    def close(self) -> None:
+        close_tunnel(self._ssh)
 
 
 def database(target: Target) -> Server:
@@ -76,7 +80,7 @@ def check_query(tunnel: Tunnel, target: Target) -> None:
 def failure(ssh: SshConfig) -> str:
     """Return the message of the error, which must not show a secret, not even with its traceback."""
     with pytest.raises(SshTunnelError) as caught:
-        open_tunnel(ssh, "db.example.org", 3307)
+        Tunnel(ssh)
     shown = "".join(traceback.format_exception(caught.value))
     assert PASSPHRASE not in shown
     assert WRONG not in shown
@@ -87,7 +91,7 @@ def failure(ssh: SshConfig) -> str:
 
 def test_queries_pass_side_by_side(sshd: SshServer, mariadb_target: Target) -> None:
     mariadb_target.query("CREATE TABLE notes (note LONGTEXT)")
-    tunnel = open_tunnel(sshd.config(remote_port=database(mariadb_target).port), "localhost", 3306)
+    tunnel = Tunnel(sshd.config(remote_port=database(mariadb_target).port))
     texts = [letter * 300_000 for letter in "abcd"]  # more than fits into one packet
 
     def write(text: str) -> None:
@@ -105,22 +109,27 @@ def test_queries_pass_side_by_side(sshd: SshServer, mariadb_target: Target) -> N
     tunnel.close()
 
 
-def test_close_ends_it_and_what_runs_through_it(sshd: SshServer, mariadb_target: Target) -> None:
-    before = set(threading.enumerate())
-
-    def threads() -> list[threading.Thread]:
-        new = set(threading.enumerate()) - before
-        return [thread for thread in new if isinstance(thread, paramiko.Transport) or thread.name.startswith("SSH")]
-
-    tunnel = open_tunnel(sshd.config(remote_port=database(mariadb_target).port), "localhost", 3306)
+def test_ssh_ends_after_its_last_user(sshd: SshServer, mariadb_target: Target) -> None:
+    tunnel = Tunnel(sshd.config(remote_port=database(mariadb_target).port))
     with through(tunnel, mariadb_target) as connection, connection.cursor() as cursor:
-        assert threads()
         tunnel.close()
-        with pytest.raises(pymysql.Error):
-            cursor.execute("SELECT 1")
-    assert not answers(tunnel.port)
-    wait_until(lambda: not threads())
+        cursor.execute("SELECT 1")  # a connection through it is a user, too
+    wait_until(lambda: is_free(tunnel.port))
     tunnel.close()
+
+
+def test_ssh_leaves_our_terminal_and_files_alone(sshd: SshServer, home: Path) -> None:
+    with (home / "file").open("w") as file:
+        os.set_inheritable(file.fileno(), True)
+        tunnel = Tunnel(sshd.config())
+    process = background_ssh(f"[127.0.0.1]:{tunnel.port}:")
+    assert process.terminal() is None
+    assert os.getsid(process.pid) != os.getsid(0)
+    assert process.cwd() == "/"
+    assert file.name not in [opened.path for opened in process.open_files()]
+    assert [os.readlink(f"/proc/{process.pid}/fd/{number}") for number in range(3)] == ["/dev/null"] * 3
+    tunnel.close()
+    process.wait(60)
 
 
 def test_listens_on_the_local_port_that_is_asked_for_if_it_is_free(sshd: SshServer, mariadb_target: Target) -> None:
@@ -128,8 +137,8 @@ def test_listens_on_the_local_port_that_is_asked_for_if_it_is_free(sshd: SshServ
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         free = int(probe.getsockname()[1])
-    first = open_tunnel(sshd.config(remote_port=remote, local_port=free), "localhost", 3306)
-    second = open_tunnel(sshd.config(remote_port=remote, local_port=free), "localhost", 3306)  # as of a second worker
+    first = Tunnel(sshd.config(remote_port=remote, local_port=free))
+    second = Tunnel(sshd.config(remote_port=remote, local_port=free, remote_address="localhost"))  # another route
     assert (first.host, first.port) == ("127.0.0.1", free)
     assert second.port != free
     for tunnel in (first, second):
@@ -138,19 +147,36 @@ def test_listens_on_the_local_port_that_is_asked_for_if_it_is_free(sshd: SshServ
     assert "cannot listen on 203.0.113.1" in failure(sshd.config(local_address="203.0.113.1"))
 
 
+def test_port_that_is_taken_during_the_login(
+    sshd: SshServer, mariadb_target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        with monkeypatch.context() as patch:
+            patch.setattr(shared_tunnel, "_free_port", lambda *_: taken)
+            message = failure(sshd.config())
+        assert f"bind [127.0.0.1]:{taken}: Address already in use" in message
+        assert "check local_address and local_port" in message
+        ports = iter([taken, shared_tunnel._free_port("127.0.0.1", None)])
+        monkeypatch.setattr(shared_tunnel, "_free_port", lambda *_: next(ports))
+        tunnel = Tunnel(sshd.config(remote_port=database(mariadb_target).port))
+    check_query(tunnel, mariadb_target)
+    tunnel.close()
+
+
 def test_key_with_passphrase(sshd: SshServer, mariadb_target: Target) -> None:
     port = database(mariadb_target).port
     ssh = sshd.config("locked", remote_port=port, private_key_password=Secret(PASSPHRASE))
-    tunnel = open_tunnel(ssh, "localhost", 3306)
+    tunnel = Tunnel(ssh)
     check_query(tunnel, mariadb_target)
     tunnel.close()
 
 
 @pytest.mark.parametrize("passphrase", ["", PASSPHRASE])
-def test_default_key_of_the_home(sshd: SshServer, mariadb_target: Target, empty_home: Path, passphrase: str) -> None:
-    shutil.copy(sshd.home / ("locked" if passphrase else "key"), empty_home / ".ssh" / "id_ed25519")
+def test_default_key_of_the_home(sshd: SshServer, mariadb_target: Target, home: Path, passphrase: str) -> None:
+    shutil.copy(sshd.home / ("locked" if passphrase else "key"), home / ".ssh" / "id_ed25519")
     secret = {"private_key_password": Secret(passphrase)} if passphrase else {}
-    tunnel = open_tunnel(sshd.config(None, remote_port=database(mariadb_target).port, **secret), "localhost", 3306)
+    tunnel = Tunnel(sshd.config(None, remote_port=database(mariadb_target).port, **secret))
     check_query(tunnel, mariadb_target)
     tunnel.close()
 
@@ -163,93 +189,101 @@ def test_key_of_the_agent(sshd: SshServer, mariadb_target: Target, monkeypatch: 
             monkeypatch.setenv("SSH_AUTH_SOCK", where)
             subprocess.run(["ssh-add", "-q", str(sshd.home / "key")], check=True)
             ssh = sshd.config(None, remote_port=database(mariadb_target).port)
-            tunnel = open_tunnel(ssh, "localhost", 3306)
+            tunnel = Tunnel(ssh)
             check_query(tunnel, mariadb_target)
             tunnel.close()
-            assert "was refused" in failure(sshd.config("stranger"))  # a key that is named is the only one tried
+            assert "Permission denied" in failure(sshd.config("stranger"))  # a key that is named is the only one tried
         finally:
             agent.terminate()
 
 
-def test_alias_of_the_ssh_config(sshd: SshServer, mariadb_target: Target, empty_home: Path) -> None:
-    (empty_home / ".ssh" / "config").write_text(
+def test_alias_of_the_ssh_config(sshd: SshServer, mariadb_target: Target, home: Path) -> None:
+    (home / ".ssh" / "config").write_text(
         f"Host gateway\n HostName 127.0.0.1\n Port {sshd.port}\n IdentityFile {sshd.home}/locked\n"
     )
     ssh = SshConfig("gateway", private_key_password=Secret(PASSPHRASE), remote_port=database(mariadb_target).port)
-    tunnel = open_tunnel(ssh, "localhost", 3306)
+    tunnel = Tunnel(ssh)
     check_query(tunnel, mariadb_target)
     tunnel.close()
 
 
-def test_proxy_command_of_the_ssh_config(sshd: SshServer, mariadb_target: Target, empty_home: Path) -> None:
+def test_proxy_command_of_the_ssh_config(sshd: SshServer, mariadb_target: Target, home: Path) -> None:
     jump = f"ssh -F none -i {sshd.home}/key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -p {sshd.port}"
-    (empty_home / ".ssh" / "config").write_text(
+    (home / ".ssh" / "config").write_text(
         f"Host behind\n HostName 127.0.0.1\n Port {sshd.port}\n ProxyCommand {jump} -W %h:%p 127.0.0.1\n"
     )
-    logins, before = sshd.logins, set(psutil.Process().children())
-    tunnel = open_tunnel(sshd.config(address="behind", port=22, remote_port=database(mariadb_target).port), "db", 3306)
+    logins = sshd.logins
+    tunnel = Tunnel(sshd.config(address="behind", port=22, remote_port=database(mariadb_target).port))
     check_query(tunnel, mariadb_target)
     assert sshd.logins == logins + 2
-    child = os.fork()
-    if not child:
-        os._exit(0)
-    os.waitpid(child, 0)
-    check_query(tunnel, mariadb_target)  # the fork did not end the command
-    (command,) = set(psutil.Process().children()) - before
     tunnel.close()
-    assert not command.is_running()
+    wait_until(lambda: not sshd.connections)
 
 
-def test_jump_of_the_ssh_config(
-    sshd: SshServer, mariadb_target: Target, empty_home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = empty_home / ".ssh" / "config"
-    keys = f"IdentityFile {sshd.home}/key\n StrictHostKeyChecking no\n UserKnownHostsFile /dev/null"
+@pytest.mark.parametrize("passphrase", ["", PASSPHRASE])
+def test_jumps_of_the_ssh_config(sshd: SshServer, mariadb_target: Target, home: Path, passphrase: str) -> None:
+    config = home / ".ssh" / "config"
+    keys = f"IdentityFile {sshd.home}/key\n StrictHostKeyChecking no"
     hops = [f"Host {name}\n HostName 127.0.0.1\n Port {sshd.port}\n {keys}\n" for name in ("one", "two", "behind")]
     config.write_text("".join(hops) + " ProxyJump one,two\n")
-    program = empty_home / "bin" / "ssh"  # which reads ~/.ssh/config of the user, wherever HOME is
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {config} "$@"\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
     logins = sshd.logins
-    tunnel = open_tunnel(sshd.config(address="behind", port=22, remote_port=database(mariadb_target).port), "db", 3306)
+    secret = {"private_key_password": Secret(passphrase)} if passphrase else {}
+    ssh = sshd.config("locked" if passphrase else "key", address="behind", port=22, **secret)
+    tunnel = Tunnel(replace(ssh, remote_port=database(mariadb_target).port))
     check_query(tunnel, mariadb_target)
-    tunnel.close()
     assert sshd.logins == logins + 3
+    tunnel.close()
+    wait_until(lambda: not sshd.connections)
 
 
-class PasswordOnly(paramiko.ServerInterface):
-    """An SSH server that takes a password: sshd takes those of the machine's users only."""
-
-    def get_allowed_auths(self, username: str) -> str:
-        return "password"
-
-    def check_auth_password(self, username: str, password: str) -> int:
-        right = (username, password) == ("somebody", PASSPHRASE)
-        return paramiko.AUTH_SUCCESSFUL if right else paramiko.AUTH_FAILED
+HASHED = "$6$salt$Y6g9DOGvmKi.rUZj4wYRsu81e/xiQjZOHDVgZQsASfa8nA3EvFKBHUDMWxS2ICbOEloc1kersS3PKn8yosbNh1"  # PASSPHRASE
 
 
-def test_password(sshd: SshServer) -> None:
-    transports = []
+@contextmanager
+def with_passwords(folder: Path) -> Iterator[SshServer]:
+    """An SSH server that lets root in with PASSPHRASE: it has a shadow file of its own."""
+    server = SshServer(folder)
+    (folder / "shadow").write_text(f"root:{HASHED}:19000:0:99999:7:::\n")
+    script = f'mount --bind {folder}/shadow /etc/shadow && exec "$@"'
+    server.start(
+        "PermitRootLogin yes", "PasswordAuthentication yes", wrapper=["unshare", "--mount", "sh", "-c", script, "sh"]
+    )
+    try:
+        yield server
+    finally:
+        server.stop()
 
-    def serve() -> None:
-        for _ in range(2):
-            transport = paramiko.Transport(listener.accept()[0])
-            transports.append(transport)
-            transport.add_server_key(paramiko.Ed25519Key.from_private_key_file(str(sshd.home / "host")))
-            transport.start_server(server=PasswordOnly())
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=serve)
-        thread.start()
-        ssh = sshd.config(None, port=listener.getsockname()[1], user="somebody")
-        open_tunnel(replace(ssh, password=Secret(PASSPHRASE)), "localhost", 3306).close()
+needs_shadow = pytest.mark.skipif(
+    os.system("unshare --mount true 2>/dev/null") != 0,
+    reason="NOT TESTED: passwords of SSH, as this user cannot give an sshd a shadow file of its own; run it as root",
+)
+
+
+@needs_shadow
+def test_password(sshd: SshServer, tmp_path_factory: pytest.TempPathFactory) -> None:
+    with with_passwords(tmp_path_factory.mktemp("passwords")) as server:
+        ssh = server.config(None, user="root")
         message = failure(replace(ssh, password=Secret(WRONG)))
-        thread.join(30)
-    assert "'somebody' with the keys of the agent and of ~/.ssh and the password was refused" in message
-    for transport in transports:
-        transport.close()
+        assert "the password was refused" in message
+        assert "check user, password" in message
+        Tunnel(replace(ssh, password=Secret(PASSPHRASE))).close()
+        assert server.logins == 1
+
+
+@needs_shadow
+def test_jump_host_gets_no_password(sshd: SshServer, home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The password is of the SSH server itself."""
+    with with_passwords(tmp_path_factory.mktemp("jump")) as jump:
+        (home / ".ssh" / "config").write_text(
+            f"Host jump\n HostName 127.0.0.1\n Port {jump.port}\n User root\n StrictHostKeyChecking no\n"
+            f"Host behind\n HostName 127.0.0.1\n Port {sshd.port}\n ProxyJump jump\n"
+        )
+        assert "Connection closed" in failure(sshd.config(address="behind", port=22, password=Secret(PASSPHRASE)))
+        log = (jump.home / "log").read_text()
+        assert "authenticating user root" in log
+        assert "Accepted" not in log
+        assert "Failed password" not in log
 
 
 def known(sshd: SshServer, home: Path, key: str, hashed: bool = False, names: str = "") -> None:
@@ -264,85 +298,96 @@ def known(sshd: SshServer, home: Path, key: str, hashed: bool = False, names: st
 
 @pytest.mark.parametrize("hashed", [False, True])
 def test_key_of_a_known_server(
-    sshd: SshServer, mariadb_target: Target, empty_home: Path, caplog: pytest.LogCaptureFixture, hashed: bool
+    sshd: SshServer, mariadb_target: Target, home: Path, caplog: pytest.LogCaptureFixture, hashed: bool
 ) -> None:
-    known(sshd, empty_home, "stranger")  # a server of that name may have one key of several
-    known(sshd, empty_home, "host", hashed)
-    tunnel = open_tunnel(sshd.config(remote_port=database(mariadb_target).port), "localhost", 3306)
+    known(sshd, home, "stranger")  # a server of that name may have one key of several
+    known(sshd, home, "host", hashed)
+    tunnel = Tunnel(sshd.config(remote_port=database(mariadb_target).port))
     check_query(tunnel, mariadb_target)
     tunnel.close()
     assert "known_hosts" not in caplog.text
 
 
 @pytest.mark.parametrize("hashed", [False, True])
-def test_known_server_with_another_key_is_refused(sshd: SshServer, empty_home: Path, hashed: bool) -> None:
-    known(sshd, empty_home, "stranger", hashed)
+def test_known_server_with_another_key_is_refused(sshd: SshServer, home: Path, hashed: bool) -> None:
+    known(sshd, home, "stranger", hashed)
     logins = sshd.logins
     message = failure(sshd.config(password=Secret(WRONG)))
-    assert f"[127.0.0.1]:{sshd.port} shows a key (ssh-ed25519 SHA256:" in message
+    assert "The fingerprint for the ED25519 key sent by the remote host is SHA256:" in message
     assert f"run: ssh-keygen -R '[127.0.0.1]:{sshd.port}'" in message
     assert "\n" not in message
     assert sshd.logins == logins
 
 
-def test_revoked_key_is_refused(sshd: SshServer, empty_home: Path) -> None:
-    known(sshd, empty_home, "host")
-    known(sshd, empty_home, "host", names="@revoked *")
-    assert "is marked as revoked" in failure(sshd.config())
+def test_revoked_key_is_refused(sshd: SshServer, home: Path) -> None:
+    known(sshd, home, "host")
+    known(sshd, home, "host", names="@revoked *")
+    message = failure(sshd.config())
+    assert "is marked as revoked" in message
+    assert "check the known_hosts file" in message
 
 
 def test_server_of_several_keys_shows_the_one_that_is_known(
-    sshd: SshServer, empty_home: Path, tmp_path_factory: pytest.TempPathFactory
+    sshd: SshServer, home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     with running(tmp_path_factory.mktemp("several")) as server:
         make_key(server.home / "rsa", kind="rsa")
         server.stop()
         server.start(f"HostKey {server.home}/rsa")
-        known(server, empty_home, "rsa")
-        open_tunnel(server.config(), "localhost", 3306).close()
+        known(server, home, "rsa")
+        Tunnel(server.config()).close()
         make_key(server.home / "other", kind="rsa")
-        (empty_home / ".ssh" / "known_hosts").unlink()
-        known(server, empty_home, "other")
-        assert "shows a key (ssh-rsa" in failure(server.config())
+        (home / ".ssh" / "known_hosts").unlink()
+        known(server, home, "other")
+        assert "The fingerprint for the RSA key" in failure(server.config(remote_port=1))
 
 
-def test_unknown_server_is_told_once(
-    sshd: SshServer, empty_home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("pyexperimenter.database.ssh.tunnel._TOLD", set())
-    caplog.set_level("WARNING", "py-experimenter")
-    known(sshd, empty_home, "stranger", names="other.example.org,127.0.0.1")  # at another port, another server
-    for _ in range(2):
-        open_tunnel(sshd.config(), "localhost", 3306).close()
-    (told,) = [record.getMessage() for record in caplog.records if "known_hosts" in record.getMessage()]
-    assert f"the SSH server [127.0.0.1]:{sshd.port} is in no known_hosts file" in told
+def test_unknown_server_is_logged_and_added(sshd: SshServer, home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    known(sshd, home, "stranger", names="other.example.org,127.0.0.1")  # at another port, another server
+    for remote_port in (1, 2):
+        Tunnel(sshd.config(remote_port=remote_port)).close()
+    (logged,) = [record.getMessage() for record in caplog.records if "known_hosts" in record.getMessage()]
+    assert f"The authenticity of host '[127.0.0.1]:{sshd.port}" in logged
+    assert "key fingerprint is SHA256:" in logged
+    key = (sshd.home / "host.pub").read_text().split()[1]
+    assert key in (home / ".ssh" / "known_hosts").read_text()
+
+
+def test_unknown_server_is_refused_if_the_ssh_config_says_so(sshd: SshServer, home: Path) -> None:
+    (home / ".ssh" / "config").write_text("StrictHostKeyChecking yes\n")
+    message = failure(sshd.config())
+    assert "Host key verification failed" in message
+    assert "check the known_hosts file" in message
 
 
 def test_refused_key(sshd: SshServer) -> None:
     message = failure(sshd.config("stranger", user="somebody"))
-    assert f"'somebody' with the key {sshd.home}/stranger was refused; check user and ssh_private_key" in message
-    assert "and the password was refused" in failure(sshd.config("stranger", password=Secret(WRONG)))
+    assert "somebody@127.0.0.1: Permission denied" in message
+    assert f"check user, password and the private key: {sshd.home}/stranger" in message
+    assert "Permission denied" in failure(sshd.config("stranger", password=Secret(WRONG)))
 
 
-def test_key_of_the_home_is_not_tried_if_another_is_named(sshd: SshServer, empty_home: Path) -> None:
-    shutil.copy(sshd.home / "key", empty_home / ".ssh" / "id_ed25519")
-    assert "was refused" in failure(sshd.config("stranger"))
+def test_key_of_the_home_is_not_tried_if_another_is_named(sshd: SshServer, home: Path) -> None:
+    shutil.copy(sshd.home / "key", home / ".ssh" / "id_ed25519")
+    assert "Permission denied" in failure(sshd.config("stranger"))
 
 
 def test_key_that_cannot_be_used(sshd: SshServer) -> None:
-    assert "has another passphrase" in failure(sshd.config("locked", private_key_password=Secret(WRONG)))
-    assert "needs a passphrase" in failure(sshd.config("locked"))
-    assert "or is no private key" in failure(sshd.config("config"))
+    locked = f"the key '{sshd.home}/locked'"
+    wrong = failure(sshd.config("locked", private_key_password=Secret(WRONG)))
+    assert f"{locked} does not have the passphrase that was given" in wrong
+    assert f"{locked} needs a passphrase" in failure(sshd.config("locked"))
+    (sshd.home / "no_key").touch(0o600)
+    assert f'Load key "{sshd.home}/no_key": ' in failure(sshd.config("no_key"))
     assert f"cannot read the key file {sshd.home}/missing: [Errno 2]" in failure(sshd.config("missing"))
-    assert "there is no key to log in with, and no password; name user" in failure(sshd.config(None))
+    assert "the private key: those of the agent and of ~/.ssh" in failure(sshd.config(None))
 
 
-def test_locked_default_key_is_named(sshd: SshServer, empty_home: Path) -> None:
-    """One that needs a passphrase is skipped; whoever gets no further should learn of it."""
-    shutil.copy(sshd.home / "locked", empty_home / ".ssh" / "id_rsa")
-    assert "id_rsa needs a passphrase" in failure(sshd.config(None))
-    shutil.copy(sshd.home / "stranger", empty_home / ".ssh" / "id_ed25519")
-    assert f"was refused (the key {empty_home}/.ssh/id_rsa needs a passphrase" in failure(sshd.config(None))
+def test_locked_default_key_is_named(sshd: SshServer, home: Path) -> None:
+    """One that needs a passphrase is skipped, and named if no other key is accepted."""
+    shutil.copy(sshd.home / "locked", home / ".ssh" / "id_rsa")
+    shutil.copy(sshd.home / "stranger", home / ".ssh" / "id_ed25519")
+    assert f"the key '{home}/.ssh/id_rsa' needs a passphrase" in failure(sshd.config(None))
 
 
 def test_unreachable_server(sshd: SshServer) -> None:
@@ -354,79 +399,153 @@ def test_unreachable_server(sshd: SshServer) -> None:
     assert "no-such-host.invalid" in failure(sshd.config(address="no-such-host.invalid"))
 
 
-def test_database_that_the_server_cannot_reach_is_told(sshd: SshServer, caplog: pytest.LogCaptureFixture) -> None:
-    with socket.socket() as reserved:
+@pytest.mark.parametrize("target", ["mariadb", "postgresql"], indirect=True)
+def test_database_that_the_ssh_server_cannot_reach_is_logged_once(
+    sshd: SshServer, target: Target, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_tunnel, "_LARGEST_LOG", 100)
+    with socket.socket() as reserved:  # bound, but not listening
         reserved.bind(("127.0.0.1", 0))
         port = reserved.getsockname()[1]
-        tunnel = open_tunnel(sshd.config(remote_port=port), "localhost", 3306)
-        with caplog.at_level(logging.ERROR), pytest.raises(pymysql.OperationalError):
-            MySQLServer("nowhere", tunnel.host, tunnel.port, "anybody", WRONG).connect()
-        wait_until(lambda: str(port) in caplog.text)
+        study_ = behind_ssh(target, tmp_path, sshd, remote_port=port)
+        study_._store.database.patience = 0
+        for _ in range(3):
+            with pytest.raises(DatabaseError, match="connecting to"):
+                study_.counts()
+    (logged,) = [record.getMessage() for record in caplog.records if str(port) in record.getMessage()]
+    assert f"127.0.0.1 cannot connect to 127.0.0.1:{port}: connect failed: Connection refused" in logged
+    (log,) = Path(os.environ["XDG_RUNTIME_DIR"]).glob("*.log")
+    assert log.stat().st_size <= 100
+    study_.close_ssh()
+
+
+def test_missing_program(sshd: SshServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert "the program 'ssh' is not on the PATH; install the OpenSSH client" in failure(sshd.config())
+
+
+def test_suspended_ssh_is_replaced(sshd: SshServer, mariadb_target: Target) -> None:
+    """As of a job that SLURM suspends, whose tunnel another job uses."""
+    ssh = sshd.config(remote_port=database(mariadb_target).port)
+    first = Tunnel(ssh)
+    process = background_ssh(f"[127.0.0.1]:{first.port}:")
+    process.suspend()
+    try:
+        second = Tunnel(ssh)
+        assert second.port != first.port
+        check_query(second, mariadb_target)
+    finally:
+        process.resume()
+    wait_until(lambda: is_free(first.port))  # it has no user any more
+    assert Tunnel(ssh).port == second.port
+    check_query(second, mariadb_target)
+    second.close()
+
+
+def test_killed_ssh_is_replaced_at_the_same_port(sshd: SshServer, mariadb_target: Target) -> None:
+    ssh = sshd.config(remote_port=database(mariadb_target).port)
+    first = Tunnel(ssh)
+    background_ssh(f"[127.0.0.1]:{first.port}:").kill()
+    wait_until(lambda: is_free(first.port))
+    second = Tunnel(ssh)
+    assert second.port == first.port
+    check_query(second, mariadb_target)
+    second.close()
+
+
+def test_connection_that_goes_silent_is_replaced(
+    sshd: SshServer, mariadb_target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(tunnel_._OPTIONS, "ServerAliveInterval", "1")
+    ssh = sshd.config(remote_port=database(mariadb_target).port)
+    tunnel = Tunnel(ssh)
+    silent = [psutil.Process(pid) for pid in sshd.connections]
+    for process in silent:
+        process.suspend()
+    try:
+        wait_until(lambda: is_free(tunnel.port))
+        check_query(Tunnel(ssh), mariadb_target)
+    finally:
+        for process in silent:
+            process.resume()
     tunnel.close()
 
 
-def test_missing_package(sshd: SshServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "paramiko", None)
-    assert "pip install pyexperimenter[ssh]" in failure(sshd.config())
+def test_login_that_gets_no_answer(sshd: SshServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        ssh = sshd.config(port=silent.getsockname()[1])
+        with monkeypatch.context() as patch:
+            patch.setitem(tunnel_._OPTIONS, "ConnectTimeout", "1")
+            message = failure(ssh)
+        assert "timed out" in message
+        assert "check address and port" in message
+        monkeypatch.setattr(tunnel_, "_LONGEST_LOGIN", 0.5)
+        assert "the login took longer than 0.5 seconds" in failure(ssh)
 
 
-def test_import_is_lazy() -> None:
-    code = "import sys, pyexperimenter.database.ssh.tunnel; sys.exit('paramiko' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, env=_environment())
+def test_names_with_special_characters(sshd: SshServer, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", os.environ["XDG_RUNTIME_DIR"] + "/%h a")
+    Path(os.environ["XDG_RUNTIME_DIR"]).mkdir(mode=0o700)
+    shutil.copy(sshd.home / "key", home / "my %u 'key'")
+    tunnel = Tunnel(sshd.config(None, private_key="~/my %u 'key'"))
+    tunnel.close()
+    assert "hostname contains invalid characters" in failure(sshd.config(address=f"-oProxyCommand=touch {home}/run"))
+    assert not (home / "run").exists()
 
 
-def test_forked_child_leaves_it_open_and_the_end_closes_it(sshd: SshServer, mariadb_target: Target) -> None:
+def test_a_fork_does_not_keep_it_open_and_the_end_closes_it(sshd: SshServer, mariadb_target: Target) -> None:
     code = """
-        import gc, os, signal, socket, sys
+        import os, signal, socket, sys
         from pyexperimenter.config.model import SshConfig
-        from pyexperimenter.database.ssh.tunnel import open_tunnel
+        from pyexperimenter.database.ssh.shared_tunnel import close_tunnel, tunnel_address
 
         key, ssh_port, remote_port = sys.argv[1], *map(int, sys.argv[2:])
         ssh = SshConfig("127.0.0.1", ssh_port, private_key=key, remote_port=remote_port)
-        tunnel = open_tunnel(ssh, "localhost", 3306)
+        address = tunnel_address(ssh, "localhost", 3306)
 
         def greeted():
-            with socket.create_connection((tunnel.host, tunnel.port), timeout=30) as connection:
+            with socket.create_connection(address, timeout=30) as connection:
                 return b"MariaDB" in connection.recv(200)
 
         for close in (True, False):
             child = os.fork()
             if not child:
-                signal.alarm(30)  # ends it if it waits for threads that only its parent has
-                ok = greeted()
+                signal.alarm(30)
+                ok = greeted() and tunnel_address(ssh, "localhost", 3306) == address
                 if close:
-                    tunnel.close()
-                del tunnel
-                gc.collect()
+                    close_tunnel(ssh)
                 sys.exit(0 if ok else 1)
             assert os.waitpid(child, 0)[1] == 0, "child"
             assert greeted()
-        print(tunnel.port)
+        if not os.fork():
+            signal.pause()  # until the test ends it
+        print(address[1], flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
     """
     arguments = [str(sshd.home / "key"), str(sshd.port), str(database(mariadb_target).port)]
-    done = subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code), *arguments],
         env=_environment(),
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
         text=True,
-        timeout=100,
-        check=False,
     )
-    assert done.returncode == 0, done.stderr
-    # A connection that is on its way when all ends may be told of, but nothing breaks.
-    assert "Traceback" not in done.stderr
-    assert not answers(int(done.stdout))
+    assert process.stdout is not None
+    port = int(process.stdout.readline())
+    process.wait(30)
+    try:
+        wait_until(lambda: is_free(port))
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.stdout.close()
 
 
 def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONWARNINGS": "ignore"}
 
 
-@pytest.mark.parametrize("target", ["mariadb", "postgresql"], indirect=True)
-@pytest.mark.parametrize("n_jobs", [1, 2])
-def test_an_experimenter_reaches_its_server_through_ssh(
-    sshd: SshServer, target: Target, tmp_path: Path, n_jobs: int
-) -> None:
+def behind_ssh(target: Target, folder: Path, sshd: SshServer, n_jobs: int = 1, **changes: Any) -> PyExperimenter:
+    """Return an experimenter that reaches the database through SSH."""
     server = database(target)
     ssh = {
         "server": "127.0.0.1",  # as seen from the SSH server
@@ -436,47 +555,38 @@ def test_an_experimenter_reaches_its_server_through_ssh(
         "remote_port": server.port,
         "ssh_private_key": str(sshd.home / "key"),
     }
-    connection = {"Standard": {"server": "not.reached.directly"}, "Ssh": ssh}
+    file = folder / "credentials.yml"
+    file.touch(0o600)
     user = {"user": server.user, "password": server.password}
-    (tmp_path / "credentials.yml").write_text(
-        yaml.safe_dump({"CREDENTIALS": {"Database": user, "Connection": connection}})
-    )
-    tunnelled = replace(target, credentials_file=tmp_path / "credentials.yml")
-    study_ = experimenter(tunnelled, study(target, n_jobs=n_jobs), use_ssh_tunnel=True)
+    given = {key: value for key, value in (ssh | changes).items() if value is not None}
+    connection = {"Standard": {"server": "not.reached.directly"}, "Ssh": given}
+    file.write_text(yaml.safe_dump({"CREDENTIALS": {"Database": user, "Connection": connection}}))
+    return experimenter(replace(target, credentials_file=file), study(target, n_jobs=n_jobs), use_ssh_tunnel=True)
+
+
+@pytest.mark.parametrize("target", ["mariadb", "postgresql"], indirect=True)
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_an_experimenter_reaches_its_server_through_ssh(
+    sshd: SshServer, target: Target, tmp_path: Path, n_jobs: int
+) -> None:
+    study_ = behind_ssh(target, tmp_path, sshd, n_jobs)
     assert study_.fill_table_from_config() == (6, 0)
     assert study_.execute(lambda *_: {"accuracy": 1}) == 6
     assert target.query("SELECT status, COUNT(*) FROM study GROUP BY status") == [("done", 6)]
     study_.close_ssh()
-    assert study_.counts()["done"] == 6  # opened anew when needed
+    assert study_.counts()["done"] == 6  # opened again when needed
     study_.close_ssh()
 
 
-def test_the_predecessors_credentials(
-    sshd: SshServer, mariadb_target: Target, tmp_path: Path, empty_home: Path
-) -> None:
-    server = database(mariadb_target)
-    shutil.copy(sshd.home / "locked", empty_home / ".ssh" / "id_ed25519")
+def test_the_predecessors_credentials(sshd: SshServer, mariadb_target: Target, tmp_path: Path, home: Path) -> None:
+    shutil.copy(sshd.home / "locked", home / ".ssh" / "id_ed25519")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         free = int(probe.getsockname()[1])
-    ssh = {
-        "server": "127.0.0.1",
-        "address": "127.0.0.1",
-        "port": sshd.port,
-        "ssh_private_key_password": PASSPHRASE,
-        "remote_address": "127.0.0.1",
-        "remote_port": server.port,
-        "local_address": "127.0.0.1",
-        "local_port": free,
-    }
-    file = tmp_path / "credentials.yml"
-    file.touch(0o600)
-    user = {"user": server.user, "password": server.password}
-    connection = {"Standard": {"server": "not.reached.directly"}, "Ssh": ssh}
-    file.write_text(yaml.safe_dump({"CREDENTIALS": {"Database": user, "Connection": connection}}))
-    target = Target("mariadb", "mysql", mariadb_target.database, server, file)
-    study_ = experimenter(target, study(target), use_ssh_tunnel=True)
+    local = {"local_address": "127.0.0.1", "local_port": free}
+    secret = {"ssh_private_key": None, "ssh_private_key_password": PASSPHRASE}
+    study_ = behind_ssh(mariadb_target, tmp_path, sshd, **local, **secret)
     assert study_.fill_table_from_config() == (6, 0)
     assert answers(free)
     study_.close_ssh()
-    assert not answers(free)
+    wait_until(lambda: is_free(free))

@@ -17,6 +17,8 @@ from pyexperimenter.exceptions import (
     DatabaseQueryError,
     InvalidCredentialsError,
     PyExperimenterError,
+    ServerUnreachableError,
+    TransientDatabaseError,
 )
 
 CONNECT_TIMEOUT = 10  # seconds, for a server
@@ -98,13 +100,20 @@ class Server:
 
     def connect(self, create: bool) -> Any:
         """Open a connection to the server; `create` has no effect here."""
-        return self._connect(self.config.database)
+        try:
+            return self._connect(self.config.database)
+        except (ServerUnreachableError, TransientDatabaseError):
+            if self.config.use_ssh_tunnel and self.config.credentials.ssh is not None:
+                from pyexperimenter.database.ssh.shared_tunnel import log_refusal
+
+                log_refusal(self.config.credentials.ssh)
+            raise
 
     def _connect(self, database: str | None) -> Any:
         raise NotImplementedError
 
     def close_tunnel(self) -> None:
-        """Close this process's SSH tunnel, if there is one."""
+        """Stop using the SSH tunnel, if there is one."""
         if self.config.use_ssh_tunnel and self.config.credentials.ssh is not None:
             from pyexperimenter.database.ssh.shared_tunnel import close_tunnel
 

@@ -1,56 +1,55 @@
-"""One SSH tunnel for all processes of a user on a machine that go the same way.
+"""One SSH tunnel for all processes of a user on a machine that take the same route.
 
-Whoever needs it first opens it, writes its port to a file in the user's runtime directory, and holds a lock on that
-file until it ends. The others connect to that port; when the lock is free, the next who needs the tunnel opens it. So a
-call of execute() has one, its workers use it, and so do other calls on the machine, wherever joblib places them.
+The first process that needs the tunnel starts ssh in the background. Each process that uses it keeps a connection to
+ssh's control socket, which the kernel closes even if the process is killed. After the last one is closed, ssh ends. If
+ssh ends earlier, the next process that needs the tunnel opens a new one.
 
-This is safe, since the lock cannot outlive its holder, since nobody else may write in the directory, and since a user
-of a tunnel that goes is a worker whose server was away for a moment. What is shared is the way only: each connection
-logs in to the database by itself.
+The control socket is in the user's runtime directory, and the local port is part of its name. A lock prevents two
+processes from opening a tunnel at the same time.
 """
 
 from __future__ import annotations
 
+import atexit
 import hashlib
+import logging
 import os
+import shutil
+import socket
+import tempfile
 import threading
 import time
+from contextlib import closing, suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from pyexperimenter.config.model import SshConfig
-from pyexperimenter.database.ssh.tunnel import Tunnel, open_tunnel
+from pyexperimenter.database.ssh.tunnel import last_refusal, open_tunnel
 from pyexperimenter.exceptions import SshTunnelError
-from pyexperimenter.machine.locks import FileLock, lock_file, runtime_directory
+from pyexperimenter.machine.locks import lock_file, runtime_directory
 
-_LONGEST_WAIT = 60.0  # seconds for another process to open the tunnel
-_TICK = 0.05  # seconds between two looks
+_LOGGER = logging.getLogger("py-experimenter")
+_LONGEST_WAIT = 75.0  # seconds for another process to open the tunnel
+_TICK = 0.05  # seconds between two checks
+_LONGEST_SILENCE = 5.0  # seconds after which ssh counts as suspended
+_LONGEST_DIRECTORY = 66  # bytes: we add 20 and ssh 17, and macOS allows 103 in the path of a socket
+_PAUSE = 1.0  # seconds between a failure and the next login, however many processes wait for one
+_LARGEST_LOG = 100_000  # bytes: ssh adds a line for each connection that is refused
+_TRIES = 3  # to find a local port that stays free during the login
 
-
-class _Own:
-    """A tunnel of this process, and the lock that says so."""
-
-    def __init__(self, tunnel: Tunnel, lock: FileLock | None) -> None:
-        self.tunnel = tunnel
-        self.lock = lock
-
-    def close(self) -> None:
-        self.tunnel.close()
-        if self.lock is not None:
-            self.lock.release()
-
-
-_own: dict[SshConfig, _Own] = {}
+_held: dict[SshConfig, tuple[int, int]] = {}  # route: our connection to the control socket, and the local port
 _lock = threading.Lock()
+_logged: set[str] = set()
 
 
 def tunnel_address(ssh: SshConfig, host: str, port: int) -> tuple[str, int]:
-    """Return where the tunnel listens; open it if nobody has.
+    """Return where the tunnel listens; open it if necessary.
 
     Parameters
     ----------
     ssh : SshConfig
-        The way.
+        The SSH server, how to log in there, and both ends of the tunnel.
     host, port : str, int
         The database as the configuration names it; only for messages.
 
@@ -59,65 +58,143 @@ def tunnel_address(ssh: SshConfig, host: str, port: int) -> tuple[str, int]:
     SshTunnelError
         If it cannot be opened.
     """
-    way = _without_secrets(ssh)
-    with _lock:
-        if way in _own:
-            _own[way].tunnel.check()
-            return _own[way].tunnel.host, _own[way].tunnel.port
-        file = _file(way)
-        deadline = time.monotonic() + _LONGEST_WAIT
-        while time.monotonic() < deadline:
-            lock = None if file is None else lock_file(file)
-            if file is None or lock is not None:
-                return _opened(way, ssh, host, port, lock)
-            known = file.read_text()
-            if known.endswith("\n"):
-                return ssh.local_address, int(known)
+    route, stem = _route(ssh), _stem(ssh)
+    deadline = time.monotonic() + _LONGEST_WAIT
+    try:
+        while (local_port := _join(route, stem)) is None:
+            lock = lock_file(stem)
+            if lock is not None:
+                with lock:
+                    return ssh.local_address, _join(route, stem) or _open(ssh, stem)
+            if time.monotonic() > deadline:
+                raise SshTunnelError(f"the process that has locked {stem} does not open it; end that process")
             time.sleep(_TICK)
-    raise SshTunnelError(f"no SSH tunnel to the database {host}:{port}: the process that has {file} does not open it")
+    except SshTunnelError as error:
+        where = f"no SSH tunnel to the database {host}:{port} through {ssh.address}:{ssh.port}"
+        raise SshTunnelError(f"{where}: {error}") from error.__cause__
+    return ssh.local_address, local_port
 
 
 def close_tunnel(ssh: SshConfig) -> None:
-    """Close the tunnel, if it is this process's."""
+    """Stop using the tunnel. ssh ends a few seconds after the last process that uses it has stopped."""
     with _lock:
-        own = _own.pop(_without_secrets(ssh), None)
-    if own is not None:
-        own.close()
+        descriptor, _ = _held.pop(_route(ssh), (None, 0))
+    if descriptor is not None:
+        os.close(descriptor)
 
 
-def _opened(way: SshConfig, ssh: SshConfig, host: str, port: int, lock: FileLock | None) -> tuple[str, int]:
+def log_refusal(ssh: SshConfig) -> None:
+    """Log why the SSH server could not connect to the database, if it could not; each reason once."""
+    log = _log(_stem(ssh))
+    if (reason := last_refusal(log)) is None:
+        return
+    message = f"{ssh.address} cannot connect to {ssh.remote_address}:{ssh.remote_port}: {reason}"
+    if message not in _logged:
+        _logged.add(message)
+        _LOGGER.error("%s; check remote_address and remote_port", message)
+    with suppress(FileNotFoundError):
+        if log.stat().st_size > _LARGEST_LOG:
+            os.truncate(log, 0)
+
+
+def _join(route: SshConfig, stem: Path) -> int | None:
+    """Connect to the control socket of a running ssh and return the tunnel's local port; None if none is running."""
+    for control, local_port in _sockets(stem):
+        with closing(socket.socket(socket.AF_UNIX)) as connection, suppress(OSError):
+            connection.settimeout(_LONGEST_SILENCE)
+            connection.connect(str(control))
+            if connection.recv(64):  # ssh's greeting
+                _hold(route, connection.detach(), local_port)
+                return local_port
+    return None
+
+
+def _hold(route: SshConfig, descriptor: int, local_port: int) -> None:
+    with _lock:
+        before, _ = _held.get(route, (None, 0))
+        _held[route] = descriptor, local_port
+    if before is not None:
+        os.close(before)
+
+
+def _open(ssh: SshConfig, stem: Path) -> int:
+    route = _route(ssh)
+    for control, _ in _sockets(stem):
+        control.unlink(missing_ok=True)  # left by an ssh that was killed or is suspended
+    with suppress(FileNotFoundError):
+        since = time.time() - _log(stem).stat().st_mtime
+        time.sleep(_PAUSE - since if 0 < since < _PAUSE else 0)
+    for left in reversed(range(_TRIES)):
+        _, last_port = _held.get(route, (None, None))
+        local_port = _free_port(ssh.local_address, ssh.local_port or last_port)
+        try:
+            open_tunnel(ssh, local_port, Path(f"{stem}-{local_port}"), _log(stem))
+            break
+        except SshTunnelError as error:
+            if "Address already in use" not in str(error) or not left:
+                raise
+    if _join(route, stem) is None:
+        raise SshTunnelError("ssh ended right after the login; try again")
+    return local_port
+
+
+def _sockets(stem: Path) -> list[tuple[Path, int]]:
+    """Return the control sockets and the local port of each."""
+    found = [(path, path.name.removeprefix(f"{stem.name}-")) for path in stem.parent.glob(f"{stem.name}-*")]
+    return [(path, int(port)) for path, port in found if port.isdecimal()]  # ssh adds a suffix first
+
+
+def _free_port(address: str, wanted: int | None) -> int:
+    """Return the wanted port if it is free, otherwise any free port."""
+    for port in (wanted or 0, 0):
+        try:
+            with socket.create_server((address, port)) as listener:
+                return int(listener.getsockname()[1])
+        except OSError as error:
+            reason = error
+    raise SshTunnelError(f"cannot listen on {address}: {reason.strerror}; check local_address") from reason
+
+
+def _stem(ssh: SshConfig) -> Path:
+    """Return the path of the lock file, which is also the beginning of the paths of control socket and log."""
     try:
-        tunnel = open_tunnel(ssh, host, port)
-    except BaseException:
-        if lock is not None:
-            lock.release()
-        raise
-    _own[way] = _Own(tunnel, lock)
-    if lock is not None:
-        lock.write(f"{tunnel.port}\n")
-    return tunnel.host, tunnel.port
-
-
-def _file(way: SshConfig) -> Path | None:
-    """Return the file of a way; None where there is no safe place for it."""
-    try:
-        network = os.readlink("/proc/self/ns/net")  # containers may share directories, but not the ports
+        network = os.readlink("/proc/self/ns/net")  # containers can share directories, but not ports
     except OSError:
         network = ""
-    name = hashlib.sha256(f"{way} {network} {Path.home()}".encode()).hexdigest()[:16]
     directory = runtime_directory()
-    return None if directory is None else directory / f"pyexperimenter-tunnel-{name}"
+    if directory is None or len(os.fsencode(directory)) > _LONGEST_DIRECTORY:
+        directory = _directory_of_this_process()
+    return directory / f"pe-{hashlib.sha256(f'{_route(ssh)} {network}'.encode()).hexdigest()[:10]}"
 
 
-def _without_secrets(ssh: SshConfig) -> SshConfig:
+@cache
+def _directory_of_this_process() -> Path:
+    directory = tempfile.mkdtemp(prefix="pe-", dir="/tmp")
+    atexit.register(_remove, directory, os.getpid())
+    return Path(directory)
+
+
+def _remove(directory: str, owner: int) -> None:
+    if os.getpid() == owner:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _log(stem: Path) -> Path:
+    return stem.with_suffix(".log")
+
+
+def _route(ssh: SshConfig) -> SshConfig:
     return replace(ssh, password=None, private_key_password=None)
 
 
 def _forget() -> None:
-    """In the child of a fork: leave all to the parent."""
+    """Leave the connections to the parent, in the child of a fork, which opens its own."""
     global _lock  # noqa: PLW0603 - another thread of the parent may hold it
     _lock = threading.Lock()
-    _own.clear()
+    _directory_of_this_process.cache_clear()
+    for descriptor, _ in _held.values():
+        os.close(descriptor)
+    _held.clear()
 
 
 if hasattr(os, "register_at_fork"):
