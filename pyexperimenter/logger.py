@@ -12,16 +12,16 @@ _FORMAT = "%(asctime)s | %(name)s - %(levelname)-8s | %(message)s"
 
 @dataclass(frozen=True)
 class LogSettings:
-    """How the library logs, in whatever process it runs.
+    """How the library logs, in any of its processes.
 
     Attributes
     ----------
     name : str
         Name of the logger.
     level : int or str
-        Least level that is told.
+        Minimum level of logged messages.
     file : str or None
-        File that gets the messages too.
+        File that also receives the messages.
     """
 
     name: str = "py-experimenter"
@@ -29,7 +29,7 @@ class LogSettings:
     file: str | None = None
 
     def logger(self) -> logging.Logger:
-        """Return the logger, with its handlers in place; handlers that others attached are left alone."""
+        """Return the logger with its handlers attached; handlers that the user attached stay as they are."""
         logger = logging.getLogger(self.name)
         logger.setLevel(self.level)
         if not logger.hasHandlers():
@@ -39,7 +39,7 @@ class LogSettings:
         return logger
 
     def experiment_logger(self) -> logging.Logger:
-        """Return the logger for experiments, which writes to stderr only, with the library's level."""
+        """Return the logger for experiments. It has the library's level and writes to stderr only."""
         logger = logging.getLogger(f"{self.name}.experiment")
         if not logger.handlers:
             logger.addHandler(_StderrHandler())
@@ -58,7 +58,7 @@ def _add_file(logger: logging.Logger, path: Path) -> None:
 
 
 class _StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to what is sys.stderr at the time, as notebooks and test runners replace it."""
+    """Writes to the current sys.stderr, which notebooks and test runners replace."""
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)

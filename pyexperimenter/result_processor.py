@@ -1,4 +1,4 @@
-"""What the user's function is handed to write with."""
+"""The object through which the user's function writes results and logs."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from pyexperimenter.logger import LogSettings
 class ResultProcessor:
     """Writes results and logs of one execution of an experiment, as long as that execution holds it.
 
-    Made by the library; the user's function gets one as its second argument.
+    The library creates it and passes it to the user's function as the second argument.
 
     Parameters
     ----------
     store : ExperimentStore
         The experiments.
     attempt : Attempt
-        The execution that writes.
+        The current execution.
     logging : LogSettings
-        Where `log` gets its level from.
-    is_to_end : callable
-        Tells whether the execution is asked to end.
+        Defines the level of `log`.
+    should_stop : callable
+        Returns whether the execution should stop.
     """
 
     def __init__(
@@ -33,12 +33,12 @@ class ResultProcessor:
         store: ExperimentStore,
         attempt: Attempt,
         logging: LogSettings = LogSettings(),  # noqa: B008 - frozen
-        is_to_end: Callable[[], bool] = lambda: False,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._store = store
         self._attempt = attempt
         self._logging = logging
-        self._is_to_end = is_to_end
+        self._should_stop = should_stop
 
     def __repr__(self) -> str:
         return f"<ResultProcessor of experiment {self.experiment_id}>"
@@ -50,21 +50,21 @@ class ResultProcessor:
 
     @property
     def stop_requested(self) -> bool:
-        """Whether the function is asked to come to an end: its worker is to stop, or the experiment was taken from it.
+        """Whether the function should stop: its worker is stopping, or the experiment was taken from it.
 
-        A function that runs for long looks here now and then, saves what it has and returns, for example
-        ``ExperimentStatus.PAUSED``. If it goes on, it is stopped when the configuration's ``grace`` is over, and the
+        A long-running function checks this now and then, saves its state and returns, for example
+        ``ExperimentStatus.PAUSED``. If it continues, it is stopped after the configuration's ``grace``, and the
         experiment is open again.
         """
-        return self._is_to_end()
+        return self._should_stop()
 
     @property
     def log(self) -> logging.Logger:
-        """A logger whose messages go where the function's prints go: into ``output`` of the attempt, if supervised."""
+        """A logger that writes to stderr, as part of the attempt's ``output`` if supervised."""
         return self._logging.experiment_logger()
 
     def process_results(self, results: Mapping[str, Any]) -> None:
-        """Write values of resultfields. May be called several times, with some of them each.
+        """Write values of resultfields. May be called several times, each time with some of them.
 
         Parameters
         ----------
@@ -75,11 +75,11 @@ class ResultProcessor:
         Raises
         ------
         InvalidResultFieldError
-            If a name is no resultfield. The others are written all the same.
+            If a name is not a resultfield. The others are written anyway.
         InvalidValueError
-            If a value does not fit the declared type. The others are written all the same.
+            If a value does not fit the declared type. The others are written anyway.
         ClaimLostError
-            If the experiment was reset or taken over meanwhile; the row is left as it is.
+            If the experiment was reset or taken over; its row is not changed.
         """
         self._store.write_results(self._attempt, results)
 
@@ -89,25 +89,25 @@ class ResultProcessor:
         Parameters
         ----------
         logs : Mapping of str to mapping, or sequence of mappings
-            Logtable -> {column: value}; a list of such mappings writes as many rows at once. The time is added;
-            what is handed in is not changed.
+            Logtable -> {column: value}; a list of such mappings writes several rows at once. The time is added;
+            the arguments are not modified.
 
         Raises
         ------
         InvalidLogtableError
-            If there is no such logtable.
+            If a logtable does not exist.
         InvalidLogFieldError
-            If the logtable has no such column.
+            If a logtable does not have a column of that name.
         InvalidValueError
-            If a value does not fit the declared type. Nothing of this call is written then.
+            If a value does not fit the declared type. This call writes nothing then.
         ClaimLostError
-            If the experiment was reset or taken over meanwhile.
+            If the experiment was reset or taken over.
         """
         self._store.write_logs(self._attempt, logs)
 
 
 class PrintingResultProcessor(ResultProcessor):
-    """Prints what it is given instead of writing it; what is wrong with it is told all the same."""
+    """Prints results and logs instead of writing them. They are checked as usual."""
 
     def process_results(self, results: Mapping[str, Any]) -> None:
         """Print values of resultfields."""

@@ -1,4 +1,4 @@
-"""How long a worker may go on claiming: no experiment is begun that the time left will hardly hold."""
+"""The time limit of a worker: it starts no experiment that would probably not finish in time."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pyexperimenter.database.reader import ExperimentReader
 from pyexperimenter.durations import duration_text
 from pyexperimenter.machine import slurm
 
-_ENOUGH = 5  # finished experiments whose median says how long one takes
-_FRESH = 30.0  # seconds for which that median is not asked again
+_MIN_FINISHED = 5  # experiments before their median duration is used
+_MAX_AGE = 30.0  # seconds until that median is computed again
 
 
 @dataclass(frozen=True)
 class Allowance:
-    """Until when workers may work; made where `execute` is called, as its workers may begin later.
+    """Until when workers may work. Created where `execute` is called, as its workers may start later.
 
     Attributes
     ----------
     seconds : float
-        From the beginning of each worker.
+        Counted from the start of each worker.
     until : float
-        The same as seconds since 1970, by the clock of the machine that called.
+        The same as a Unix time, by the clock of the machine where `execute` was called.
     """
 
     seconds: float
@@ -32,7 +32,7 @@ class Allowance:
 
 
 def allowance(stop_after: float | None, environment: Mapping[str, str]) -> Allowance | None:
-    """Return the shorter of what the caller gives and what SLURM says; None if neither says.
+    """Return the shorter of the caller's limit and the time left to the SLURM job; None without either.
 
     Examples
     --------
@@ -50,49 +50,49 @@ def allowance(stop_after: float | None, environment: Mapping[str, str]) -> Allow
 
 
 class Budget:
-    """A worker's time.
+    """The time of one worker.
 
     Parameters
     ----------
     allowance : Allowance or None
-        Until when it may work; None for ever.
+        Until when it may work; None for no limit.
     min_time : float or None
-        Seconds that an experiment needs at least.
+        Minimum number of seconds that an experiment needs.
     reader : ExperimentReader
-        Where finished experiments tell how long one takes.
+        Reads how long finished experiments took.
     """
 
     def __init__(self, allowance: Allowance | None, min_time: float | None, reader: ExperimentReader) -> None:
-        # Clocks of machines differ, and workers may begin late: what is sooner holds.
+        # Clocks of machines differ, and workers may start late, so the sooner of both applies.
         left = math.inf if allowance is None else min(allowance.seconds, allowance.until - time.time())
         self._end = time.monotonic() + left
         self._min_time = min_time or 0.0
         self._reader = reader
         self._usual = 0.0
-        self._asked = -math.inf
+        self._computed = -math.inf
 
     def seconds_left(self) -> float:
-        """Tell how long it may still work; infinite without an allowance, and never below 0."""
+        """Return how long the worker may still work: infinity without an allowance, and never below 0."""
         return max(0.0, self._end - time.monotonic())
 
     def refusal(self) -> str | None:
-        """Tell why no other experiment is to be begun; None if one may be."""
+        """Return why the worker should start no more experiments; None if it may."""
         if self._end == math.inf:
             return None
         left = self.seconds_left()
-        needed = max(self._min_time, self._usual_seconds())
+        needed = max(self._min_time, self._usual_duration())
         if left > needed:
             return None
         if left <= 0:
-            return "its time is over"
-        why = "min_time" if needed == self._min_time else "experiments usually take"
-        return f"{duration_text(left)} are left, and {why} {duration_text(needed)}"
+            return "its time is up"
+        why = "min_time is" if needed == self._min_time else "experiments usually take"
+        return f"{duration_text(left)} left, but {why} {duration_text(needed)}"
 
-    def _usual_seconds(self) -> float:
-        if time.monotonic() - self._asked > _FRESH:
-            self._asked = time.monotonic()
+    def _usual_duration(self) -> float:
+        if time.monotonic() - self._computed > _MAX_AGE:
+            self._computed = time.monotonic()
             from statistics import median
 
             durations = self._reader.last_durations()
-            self._usual = median(durations) if len(durations) >= _ENOUGH else 0.0
+            self._usual = median(durations) if len(durations) >= _MIN_FINISHED else 0.0
         return self._usual

@@ -1,4 +1,4 @@
-"""What a run emits, as far as CodeCarbon (an extra) can tell. None of its troubles reach the experiment."""
+"""Measuring emissions with CodeCarbon (an extra). Its failures never affect an experiment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from pyexperimenter.database.schema import CODECARBON_COLUMNS
 
-# Fields of CodeCarbon's EmissionsData whose columns the predecessor named otherwise.
+# Fields of CodeCarbon's EmissionsData whose columns py-experimenter named differently.
 _COLUMN_OF = {
     "timestamp": "codecarbon_timestamp",
     "duration": "duration_seconds",
@@ -25,14 +25,14 @@ _COLUMN_OF = {
     "energy_consumed": "energy_consumed_kw",
     "pue": "power_usage_efficiency",
 }
-_NOWHERE = (46.8, -71.2)  # where CodeCarbon believes to be when nobody tells it; it says so only in its log
+_NOWHERE = (46.8, -71.2)  # CodeCarbon's location when it cannot determine one, as only its log says
 _TRUE = ("true", "yes", "on", "1")
 
 
 class EmissionsMeter:
     """Measures one block of code, usually one experiment's function call.
 
-    The block's own exceptions pass. If CodeCarbon is missing or fails, a warning is logged, once for each cause.
+    Exceptions of the block are not caught. If CodeCarbon is missing or fails, a warning is logged, once per cause.
 
     Parameters
     ----------
@@ -40,12 +40,12 @@ class EmissionsMeter:
         The configuration's section CodeCarbon: arguments of CodeCarbon's tracker, and `offline_mode`. Files are
         written only if the options ask for them; ``.codecarbon.config`` and ``CODECARBON_...`` variables are ignored.
     logger : logging.Logger
-        Where warnings go.
+        Logs the warnings.
 
     Attributes
     ----------
     measured : dict or None
-        Column of the table of emissions -> value, once the block has ended; None if nothing could be measured.
+        Column of the emissions table -> value, once the block has ended; None if nothing could be measured.
     """
 
     def __init__(self, options: Mapping[str, Any], logger: logging.Logger) -> None:
@@ -62,7 +62,7 @@ class EmissionsMeter:
             try:
                 _unsuppressed(type(tracker), "start")(tracker)
             except BaseException:
-                tracker.stop()  # ends the threads that it has started already
+                tracker.stop()  # ends the threads that it has already started
                 raise
             self._tracker = tracker
         return self
@@ -76,21 +76,21 @@ class EmissionsMeter:
 
     @contextmanager
     def _contained(self) -> Iterator[None]:
-        """Let nothing that CodeCarbon raises or warns of get out; the user's Ctrl-C does."""
+        """Suppress all exceptions and warnings of CodeCarbon, except KeyboardInterrupt."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 yield
         except ImportError as error:
-            self._warn(f"no emissions are measured: {error}; to have them, pip install pyexperimenter[codecarbon]")
+            self._warn(f"emissions are not measured: {error}; to measure them, pip install pyexperimenter[codecarbon]")
         except (Exception, SystemExit) as error:
-            told = f"{type(error).__name__}: {error}"
-            self._warn(f"no emissions are measured, CodeCarbon failed: {told}; check the section CodeCarbon")
+            cause = f"{type(error).__name__}: {error}"
+            self._warn(f"emissions are not measured, as CodeCarbon failed: {cause}; check the section CodeCarbon")
 
     def _construct(self) -> Any:
         cls = _tracker_class(self._offline)
         arguments = self._arguments(cls)
-        # Its own setting comes too late for what it says while being made.
+        # Its own setting takes effect too late for messages of its constructor.
         level = arguments["log_level"]
         logging.getLogger("codecarbon").setLevel(level.upper() if isinstance(level, str) else level)
         tracker = cls.__new__(cls)
@@ -99,7 +99,7 @@ class EmissionsMeter:
 
     def _arguments(self, cls: type) -> dict[str, Any]:
         types = _parameters(cls)
-        # Without several runs at a time, it would take a lock file and the handlers of SIGINT and SIGTERM.
+        # Without allow_multiple_runs, it would take a lock file and the handlers of SIGINT and SIGTERM.
         refused = [name for name in self._options if name not in types or name == "allow_multiple_runs"]
         arguments = {
             name: _converted(name, value, types[name]) for name, value in self._options.items() if name not in refused
@@ -109,7 +109,7 @@ class EmissionsMeter:
             self._warn(f"CodeCarbon's options {names} are ignored: its {cls.__name__} cannot use them here")
         if self._offline and not arguments.keys() & {"country_iso_code", "cloud_provider"}:
             self._warn(
-                "CodeCarbon does not know the country and takes the world's average emissions; "
+                "CodeCarbon does not know the country and uses the world's average emissions; "
                 "set country_iso_code, for example DEU, in the section CodeCarbon"
             )
         methods = arguments.get("output_methods", [])
@@ -130,7 +130,7 @@ class EmissionsMeter:
         columns = {name: value for name, value in named.items() if name in CODECARBON_COLUMNS}
         if (data["latitude"], data["longitude"]) == _NOWHERE:
             self._warn(
-                "CodeCarbon could not find out the country by the Internet and took Canada's low emissions; "
+                "CodeCarbon could not determine the country over the Internet and used Canada's low emissions; "
                 "set offline_mode: true and country_iso_code, for example DEU, in the section CodeCarbon"
             )
         # Local time without a zone, as CodeCarbon gives it; the tables hold UTC.
@@ -143,7 +143,7 @@ class EmissionsMeter:
 
 @lru_cache(maxsize=64)
 def _warn_once(logger: logging.Logger, message: str) -> None:
-    """A worker has a meter for each of its many experiments; what one says holds for the next."""
+    """Log a warning only the first time: a worker has a meter for each of its many experiments."""
     logger.warning(message)
 
 
@@ -152,20 +152,20 @@ def _tracker_class(offline: bool) -> Any:
     import codecarbon
 
     base: Any = codecarbon.OfflineEmissionsTracker if offline else codecarbon.EmissionsTracker
-    # It fills what the arguments leave open from a file .codecarbon.config here or at home, which the predecessor
-    # left lying about, and from the environment. Here it always finds nothing.
+    # It completes the arguments from a file .codecarbon.config in the working or home directory, which
+    # py-experimenter used to leave behind, and from the environment. Here it finds nothing there.
     found = property(lambda tracker: {}, lambda tracker, value: None)
     return type(base.__name__, (base,), {"_external_conf": found})
 
 
 def _unsuppressed(cls: type, method: str) -> Any:
-    """Return a method of CodeCarbon without the decorator that hides failures and so makes them zeros in the data."""
+    """Return a method of CodeCarbon without the decorator that hides failures, which become zeros in the data."""
     return inspect.unwrap(getattr(cls, method))
 
 
 @lru_cache
 def _parameters(cls: type) -> dict[str, str]:
-    """Return the keyword arguments that a tracker and its base classes take, each with its annotation as text."""
+    """Return the keyword arguments that a tracker and its base classes accept, each with its annotation as text."""
     return {
         parameter.name: str(parameter.annotation)
         for base in reversed(cls.__mro__[:-1])
@@ -175,7 +175,7 @@ def _parameters(cls: type) -> dict[str, str]:
 
 
 def _converted(name: str, value: Any, annotation: str) -> Any:
-    """Give a value the type that is asked for: INI files know only text, and CodeCarbon does not check."""
+    """Convert a value to the annotated type: INI files contain only text, and CodeCarbon does not check."""
     if "bool" in annotation:
         return _boolean(value)
     if "str" not in annotation and ("float" in annotation or "int" in annotation):

@@ -25,16 +25,16 @@ def load_function(name: str) -> Callable[..., Any]:
     Parameters
     ----------
     name : str
-        ``module:function``, the module being looked for in the working directory first; or ``file.py:function``.
+        ``module:function``, where the module is searched for in the working directory first; or ``file.py:function``.
 
     Raises
     ------
     ExperimentFunctionError
-        If there is no such module or function, or the module cannot be imported; the message tells why.
+        If the module or the function does not exist, or the module cannot be imported; the message says why.
     """
     module_name, colon, function_name = name.partition(":")
     if not (module_name and colon and function_name):
-        raise ExperimentFunctionError(f"{name!r} names no function; write module:function or file.py:function")
+        raise ExperimentFunctionError(f"{name!r} does not name a function; write module:function or file.py:function")
     module = _from_file(Path(module_name)) if module_name.endswith(".py") else _import(module_name, os.getcwd())
     function: Any = module
     for part in function_name.split("."):
@@ -43,13 +43,13 @@ def load_function(name: str) -> Callable[..., Any]:
         function = getattr(function, part)
     if not callable(function):
         raise ExperimentFunctionError(
-            f"{function_name} of {_place(module)} is a {type(function).__name__}, no function"
+            f"{function_name} in {_place(module)} is of type {type(function).__name__}, not a function"
         )
     return function  # type: ignore[no-any-return]
 
 
 def check_picklable(function: Callable[..., Any]) -> None:
-    """Make sure that a function can be handed to another process.
+    """Check that a function can be sent to another process.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def check_picklable(function: Callable[..., Any]) -> None:
         cloudpickle.dumps(function)
     except Exception as error:
         raise FunctionNotPicklableError(
-            f"the experiment function cannot be handed to a worker's process: {type(error).__name__}: {error}; make "
+            f"the experiment function cannot be sent to a worker's process: {type(error).__name__}: {error}; create "
             "what it needs inside the function, or set isolation: none in the section Execution to run it in this "
             "process"
         ) from error
@@ -72,7 +72,7 @@ def check_function_elsewhere(payload: bytes, path: Sequence[str]) -> None:
     Raises
     ------
     ExperimentFunctionError
-        If it cannot; the message tells why.
+        If it cannot; the message says why.
     """
     code = "import sys, cloudpickle; sys.path[:] = sys.argv[1:]; cloudpickle.load(sys.stdin.buffer)"
     done = subprocess.run([sys.executable, "-c", code, *path], input=payload, capture_output=True, check=False)
@@ -98,18 +98,18 @@ def user_traceback(error: BaseException) -> str:
 def _from_file(path: Path) -> ModuleType:
     path = path.expanduser().absolute()
     if not path.is_file():
-        raise ExperimentFunctionError(f"there is no file {path}")
+        raise ExperimentFunctionError(f"the file {path} does not exist")
     module = _import(path.stem, str(path.parent))
     found = getattr(module, "__file__", None)
     if found is None or not os.path.samefile(found, path):
         raise ExperimentFunctionError(
-            f"the name {path.stem} is taken by {found or 'a part of Python'}, so {path} cannot be imported; rename it"
+            f"{path} cannot be imported, as {found or 'a part of Python'} has the same module name; rename it"
         )
     return module
 
 
 def _import(name: str, directory: str) -> ModuleType:
-    """Import a module by its name, so that the workers' processes can import it, too."""
+    """Import a module by its name, so that the workers' processes can also import it."""
     if directory not in sys.path:
         sys.path.insert(0, directory)
     importlib.invalidate_caches()
@@ -118,7 +118,7 @@ def _import(name: str, directory: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             searched = ", ".join(sys.path)
-            raise ExperimentFunctionError(f"there is no module {error.name!r}; searched were {searched}") from error
+            raise ExperimentFunctionError(f"no module named {error.name!r} in {searched}") from error
         raise ExperimentFunctionError(f"{name} cannot be imported: {error}{_line(error, name)}") from error
     except (Exception, SystemExit) as error:
         raise ExperimentFunctionError(
@@ -127,7 +127,7 @@ def _import(name: str, directory: str) -> ModuleType:
 
 
 def _line(error: BaseException, name: str) -> str:
-    """Tell which line of the module it was: the last of the traceback that is in a file of its name."""
+    """Return the last line of the traceback that is in the module of this name, as text for a message."""
     places, traceback = [], error.__traceback__
     while traceback is not None:
         code = traceback.tb_frame.f_code

@@ -1,4 +1,4 @@
-"""Telling the database that workers are alive, and taking the rows of those who are not."""
+"""Heartbeats: renewing the leases of this process's attempts, and reaping rows whose workers are silent."""
 
 from __future__ import annotations
 
@@ -17,142 +17,140 @@ from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import DatabaseError, PyExperimenterError
 from pyexperimenter.machine.slurm import Accounting
 
-_SOONEST, _LATEST = 0.5, 10.0  # seconds until another try after a beat that failed
-_MARGIN = 1.25  # heartbeats that a silent worker is given
+_MIN_RETRY, _MAX_RETRY = 0.5, 10.0  # seconds from a failed heartbeat to the next try
+_PATIENCE = 1.25  # heartbeats that a silent worker is given before its rows are taken
 
 
 @dataclass
-class Pulse:
-    """A running attempt, and whether it still holds its row."""
+class Lease:
+    """A running attempt, and whether it has lost its row."""
 
     attempt: Attempt
     lost: threading.Event = field(default_factory=threading.Event)
 
 
-class Heart:
-    """Beats for all attempts of this process on one table: one statement for all of them, by the database's clock.
+class Heartbeat:
+    """Renews the leases of all attempts of this process on one table, with one statement, by the database's clock.
 
-    It also reaps: it gives rows of other workers back whose lease has run out. That a lease has run out may also
-    mean that the database, or this machine with all its workers, was away; so each silent worker is given a heartbeat's
-    time to be heard of again.
+    It also reaps: it releases rows of other workers whose leases have run out. A lease also runs out while the
+    database, or the worker's machine, cannot be reached; so each silent worker first gets the time of one heartbeat
+    to report again.
 
     Parameters
     ----------
     config : ExperimentConfig
-        Whose rows; how often to beat and what a lease is.
+        Names the table, the time between heartbeats, and how often a row may be lost.
     logger : logging.Logger
-        Where losses are told.
+        Logs rows that are taken, and failed heartbeats.
     """
 
     def __init__(self, config: ExperimentConfig, logger: logging.Logger) -> None:
         self._store = ExperimentStore(config)
-        self._store.database.wait_out(_SOONEST, silence=max(config.execution.heartbeat, 5.0))
+        self._store.database.wait_out(_MIN_RETRY, silence=max(config.execution.heartbeat, 5.0))
         self._store.database.spare_settings()
         self._execution = config.execution
         self._logger = logger
         self._accounting = Accounting()
-        self._pulses: dict[int, Pulse] = {}
-        self._silent: dict[Silent, float] = {}  # when each was first seen so
+        self._leases: dict[int, Lease] = {}
+        self._silent: dict[Silent, float] = {}  # when each was first seen silent
         self._lock = threading.Lock()
-        self._looking = threading.Lock()
+        self._reaping = threading.Lock()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._live, name="heartbeat", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._thread.start()
 
-    def watch(self, attempt: Attempt) -> Pulse:
-        """Beat for an attempt from now on."""
-        pulse = Pulse(attempt)
+    def keep(self, attempt: Attempt) -> Lease:
+        """Renew the lease of an attempt from now on."""
+        lease = Lease(attempt)
         with self._lock:
-            self._pulses[attempt.id] = pulse
-        return pulse
+            self._leases[attempt.id] = lease
+        return lease
 
-    def forget(self, pulse: Pulse) -> None:
-        """Beat for an attempt no more."""
+    def drop(self, lease: Lease) -> None:
+        """Stop renewing a lease."""
         with self._lock:
-            self._pulses.pop(pulse.attempt.id, None)
+            self._leases.pop(lease.attempt.id, None)
 
-    def look(self) -> float | None:
-        """Reap, and tell how many seconds from now there may be more to reap; None if nobody is silent.
+    def reap(self) -> float | None:
+        """Release rows of silent workers; return in how many seconds there may be more, None if no worker is silent.
 
         Raises
         ------
         DatabaseError
-            If the database is away.
+            If the database cannot be reached.
         """
-        with self._looking:
-            found = [silent for silent in self._store.silent() if silent.attempt not in self._pulses]
+        with self._reaping:
+            found = [silent for silent in self._store.silent() if silent.attempt not in self._leases]
             now = time.monotonic()
             self._silent = {silent: self._silent.get(silent, now) for silent in found}
-            patience = _MARGIN * self._execution.heartbeat
-            ripe = [silent for silent, since in self._silent.items() if now - since >= patience]
-            causes = self._accounting.endings(silent.job_id for silent in ripe)
-            for silent in ripe:
-                self._reap(silent, causes.get(silent.job_id or ""))
-            if ripe:
+            patience = _PATIENCE * self._execution.heartbeat
+            due = [silent for silent, since in self._silent.items() if now - since >= patience]
+            causes = self._accounting.endings(silent.job_id for silent in due)
+            for silent in due:
+                cause = causes.get(silent.job_id or "")
+                if self._store.reap(silent, self._execution.max_lost, cause):
+                    message = "experiment %d was taken from its worker, last heard from at %s UTC%s"
+                    self._logger.warning(message, silent.experiment_id, silent.heartbeat, f"; {cause}" if cause else "")
+            if due:
                 return 0.0  # their rows are open now
             return min((since + patience - now for since in self._silent.values()), default=None)
 
-    def look_if_possible(self) -> float | None:
-        """Look; while the database is away, tell to come again soon: the next claim waits for it."""
+    def reap_if_possible(self) -> float | None:
+        """Do what `reap` does; return 1.0 if the database cannot be reached: the next claim waits for it."""
         try:
-            return self.look()
+            return self.reap()
         except DatabaseError:
             return 1.0
 
     def stop(self) -> None:
-        """End the thread."""
+        """End the thread and close the connection."""
         self._stopping.set()
         self._thread.join()
         self._store.database.close()
 
-    def _reap(self, silent: Silent, cause: str | None) -> None:
-        if self._store.reap(silent, self._execution.max_lost, cause):
-            told = (silent.experiment_id, silent.heartbeat, f"; {cause}" if cause else "")
-            self._logger.warning("experiment %d was taken from its worker, last heard of at %s UTC%s", *told)
-
-    def _live(self) -> None:
+    def _run(self) -> None:
         wait, rounds = 0.0, 0
         while not self._stopping.wait(wait):
             try:
-                self._beat()
-                # Looking less often than beating spares the database; but who is silent is not left waiting.
-                following = self.look() if rounds % 2 == 0 or self._silent else None
+                self._renew()
+                # Every second time saves the database work. If a worker is silent, its rows are reaped as soon as due.
+                following = self.reap() if rounds % 2 == 0 or self._silent else None
                 rounds += 1
-                wait = min(self._execution.heartbeat, max(following or math.inf, _SOONEST))
+                wait = min(self._execution.heartbeat, max(following or math.inf, _MIN_RETRY))
             except PyExperimenterError as error:
-                self._logger.debug("no heartbeat: %s", error)
-                wait = min(self._execution.heartbeat, max(2 * wait * random.random(), _SOONEST), _LATEST)
+                self._logger.debug("heartbeat failed: %s", error)
+                wait = min(self._execution.heartbeat, max(2 * wait * random.random(), _MIN_RETRY), _MAX_RETRY)
             except Exception:
-                self._logger.exception("no heartbeat")
+                self._logger.exception("heartbeat failed")
                 wait = self._execution.heartbeat
 
-    def _beat(self) -> None:
+    def _renew(self) -> None:
         with self._lock:
-            pulses = dict(self._pulses)
-        if not pulses:
+            leases = dict(self._leases)
+        if not leases:
             return
-        for attempt in self._store.beat(list(pulses)):
-            if attempt in self._pulses:  # it has not ended by itself meanwhile
-                pulses[attempt].lost.set()
+        for attempt in self._store.beat(list(leases)):
+            if attempt in self._leases:  # otherwise it has ended in the meantime
+                leases[attempt].lost.set()
 
 
-_hearts: dict[Hashable, tuple[Heart, int]] = {}  # with the number of users
+_shared: dict[Hashable, tuple[Heartbeat, int]] = {}  # with the number of users
 _lock = threading.Lock()
 
 
 @contextmanager
-def heart_of(config: ExperimentConfig, logger: logging.Logger) -> Iterator[Heart]:
-    """Give this process's heart for a table; it lives as long as one block needs it."""
+def shared_heartbeat(config: ExperimentConfig, logger: logging.Logger) -> Iterator[Heartbeat]:
+    """Yield this process's heartbeat for a table. It stops when the last block that uses it ends."""
     key = (config.database, config.table.name, config.execution)
     with _lock:
-        heart, users = _hearts.get(key) or (Heart(config, logger), 0)
-        _hearts[key] = (heart, users + 1)
+        heartbeat, users = _shared.get(key) or (Heartbeat(config, logger), 0)
+        _shared[key] = (heartbeat, users + 1)
     try:
-        yield heart
+        yield heartbeat
     finally:
         with _lock:
-            heart, users = _hearts.pop(key)
+            heartbeat, users = _shared.pop(key)
             if users > 1:
-                _hearts[key] = (heart, users - 1)
+                _shared[key] = (heartbeat, users - 1)
         if users == 1:
-            heart.stop()
+            heartbeat.stop()

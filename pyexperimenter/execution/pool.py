@@ -81,7 +81,7 @@ def number_of_workers(n_jobs: int) -> int:
 
 
 def split_limit(total: int, workers: int) -> list[int | None]:
-    """Split a number of experiments among workers; a negative number is no limit.
+    """Split a number of experiments among workers; a negative number means no limit.
 
     >>> split_limit(5, workers=3)
     [2, 2, 1]

@@ -1,4 +1,4 @@
-"""Who executes, where, and with which code: what is recorded with every attempt."""
+"""Provenance: who executes, where, and with which code. It is recorded with every attempt."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def worker_info(name: str, identity: str) -> WorkerInfo:
     Parameters
     ----------
     name : str
-        The name users gave their experimenter.
+        The name that the user gave the experimenter.
     identity : str
-        What tells this worker from every other.
+        Unique to this worker.
     """
     commit, dirty = git_state(os.getcwd())
     return WorkerInfo(
@@ -56,7 +56,7 @@ def job_id(environment: Mapping[str, str]) -> str | None:
 def git_state(directory: str) -> tuple[str | None, bool | None]:
     """Return the commit checked out in a directory and whether tracked files differ from it.
 
-    Both are None where there is no git repository or no git. Asked once a process and directory.
+    Both are None without a git repository, or without git. Cached for each directory.
     """
     commit = _git(directory, "rev-parse", "HEAD")
     if not commit:
@@ -68,7 +68,7 @@ def git_state(directory: str) -> tuple[str | None, bool | None]:
 def _git(directory: str, *arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            # Without a lock, so that a thousand workers, and the researcher's own git, do not meet.
+            # Without a lock, so that workers do not get in the way of each other and of the user's own git.
             ["git", "--no-optional-locks", *arguments],
             cwd=directory,
             capture_output=True,

@@ -1,4 +1,4 @@
-"""Asking workers to stop: by a signal, once to let what runs come to its end, twice to stop at once."""
+"""Stopping workers by signals: the first lets running experiments finish, the second stops at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-_TICK = 0.1  # seconds between two looks while waiting
+_TICK = 0.1  # seconds between two checks while waiting
 
 
 class Stop:
@@ -20,9 +20,9 @@ class Stop:
     Attributes
     ----------
     signal : int or None
-        Number of the signal that asked first; None if none did.
+        Number of the first signal; None if no signal came.
     urgent : bool
-        Whether to stop at once.
+        Whether to stop at once, without grace.
     """
 
     def __init__(self) -> None:
@@ -33,48 +33,48 @@ class Stop:
 
     @property
     def requested(self) -> bool:
-        """Whether somebody asked."""
+        """Whether a stop was requested."""
         return self._since is not None
 
     @property
     def seconds_ago(self) -> float:
-        """How long ago somebody asked."""
+        """How long ago the stop was requested."""
         return 0.0 if self._since is None else time.monotonic() - self._since
 
     @property
     def is_notice(self) -> bool:
-        """Whether the signal is one that ends nothing by itself."""
+        """Whether the signal is a notice, which does not end the process by itself."""
         return self.signal in _NOTICES
 
     def wait(self, seconds: float) -> bool:
-        """Wait until somebody asks, so many seconds at most; return whether somebody did."""
-        # Without an Event: setting it in a signal handler could wait for a lock of the very code that was interrupted.
+        """Wait at most so many seconds for a request; return whether there was one."""
+        # No Event: setting it in a signal handler could deadlock on a lock that the interrupted code holds.
         deadline = time.monotonic() + seconds
         while not self.requested and (left := deadline - time.monotonic()) > 0:
             time.sleep(min(left, _TICK))
         return self.requested
 
     def request(self, urgent: bool = False) -> None:
-        """Ask."""
+        """Request a stop."""
         if self._since is None:
             self._since = time.monotonic()
         self.urgent = self.urgent or urgent
 
     def announce(self) -> bool:
-        """Return True the first time, for the one who is to tell the user."""
+        """Return True the first time: that caller should notify the user."""
         return self._announced.acquire(blocking=False)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Take a signal; the second one is urgent."""
+        """Handle a signal; the second one is urgent."""
         self.signal = self.signal or number
         self.request(urgent=self.requested)
 
     def cancel(self) -> None:
-        """Do nothing more by itself."""
+        """Cancel what would happen after the grace period."""
 
 
 class InterruptingStop(Stop):
-    """A stop of experiments that run in this thread: when it is urgent, or `grace` seconds are over, it interrupts."""
+    """Stops an experiment in this thread: raises KeyboardInterrupt if urgent, or after `grace` seconds."""
 
     def __init__(self, grace: float) -> None:
         super().__init__()
@@ -82,36 +82,37 @@ class InterruptingStop(Stop):
         self._timer: threading.Timer | None = None
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Take a signal; raise KeyboardInterrupt if it is not the first."""
+        """Handle a signal; raise KeyboardInterrupt if it is not the first."""
         super().handle(number, frame)
         if self.urgent:
             self.cancel()
             raise KeyboardInterrupt(f"stopped by {signal.Signals(number).name}")
-        # No logging here: the signal may have come in the middle of a message.
-        os.write(2, f"stopping: the experiment has {self._grace:g} s to end; ask again to stop at once\n".encode())
+        # No logging here: the signal may have interrupted the logging of a message.
+        message = f"stopping: the experiment has {self._grace:g} s to finish; repeat the signal to stop at once\n"
+        os.write(2, message.encode())
         self._timer = threading.Timer(self._grace, signal.pthread_kill, [threading.get_ident(), number])
         self._timer.daemon = True
         self._timer.start()
 
     def cancel(self) -> None:
-        """Interrupt no more."""
+        """Cancel the interruption after the grace period."""
         if self._timer is not None:
             self._timer.cancel()
 
 
 _active: Stop | None = None
-_previous: dict[int, Any] = {}  # what handled the signals before that are listened to now
+_previous: dict[int, Any] = {}  # handlers of the signals, from before we handled them
 
 
 def active_stop() -> Stop:
-    """Return what this process's signals are told to; one that nobody tells anything, if they are not listened to."""
+    """Return the stop that this process's signals request; one that is never requested if there is none."""
     return _active or Stop()
 
 
 def listen(signals: Sequence[str], stop: Stop) -> dict[int, Any]:
-    """Let signals ask for a stop from now on; return what handled them before."""
+    """Let signals request a stop from now on; return their previous handlers."""
     for name in dict.fromkeys(signals):
-        with suppress(AttributeError, ValueError, OSError):  # Windows has few of them
+        with suppress(AttributeError, ValueError, OSError):  # Windows lacks most of them
             number = getattr(signal, name)
             _previous[number] = signal.signal(number, stop.handle)
     return dict(_previous)
@@ -123,44 +124,44 @@ def _restore() -> None:
     _previous.clear()
 
 
-# Processes that an experiment forks, as multiprocessing does, are no workers: signals have their usual effect there.
-# One that comes in the very moment of the fork would be lost if it were not held back until that is so.
+# Processes that an experiment forks, as multiprocessing does, are not workers: signals have their usual effect there.
+# Signals are blocked during the fork, as one that arrived before the handlers are restored would be lost.
 
 
-def _hold_signals() -> None:
+def _block_signals() -> None:
     if _previous:
         signal.pthread_sigmask(signal.SIG_BLOCK, _previous)
 
 
-def _let_signals_go() -> None:
+def _unblock_signals() -> None:
     if _previous:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _previous)
 
 
-def _restore_in_fork() -> None:
-    held = list(_previous)
+def _restore_in_child() -> None:
+    blocked = list(_previous)
     _restore()
-    if held:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
+    if blocked:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_hold_signals, after_in_parent=_let_signals_go, after_in_child=_restore_in_fork)
+    os.register_at_fork(before=_block_signals, after_in_parent=_unblock_signals, after_in_child=_restore_in_child)
 
 
 @contextmanager
 def stop_on(signals: Sequence[str], stop: Stop) -> Iterator[Stop]:
-    """Let signals ask for a stop while the block runs, and then have the effect that is theirs otherwise.
+    """Let signals request a stop while the block runs; afterwards the signal that came has its usual effect.
 
-    Only the main thread can listen to signals; in others, and within another such block, what listens already is
-    given.
+    Only the main thread can handle signals. In other threads, and within another such block, the active stop is
+    yielded.
 
     Parameters
     ----------
     signals : sequence of str
         Names of signals.
     stop : Stop
-        Who is asked.
+        What they request.
 
     Raises
     ------

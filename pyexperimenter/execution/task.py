@@ -1,4 +1,4 @@
-"""What a worker is given to do, and what it reports."""
+"""The task of a worker, and its report."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ ExperimentFunction = Callable[[dict[str, Any], ResultProcessor, dict[str, Any]],
 
 @dataclass(frozen=True)
 class WorkerTask:
-    """All that a worker needs to know, wherever it runs.
+    """Everything that a worker needs to know, wherever it runs.
 
     Attributes
     ----------
     config : ExperimentConfig
-        The experiments.
+        Describes the experiments and the database.
     function : ExperimentFunction
         The user's function.
     name, identity : str
-        As recorded with each attempt; `identity` is unique.
+        Recorded with each attempt; `identity` is unique.
     selection : Selection
-        What it may claim.
+        The experiments it may claim.
     limit : int or None
-        Most experiments to execute; None for all that are open.
+        Maximum number of experiments to execute; None for no limit.
     workers : int
         How many workers share the machine.
     wait : bool
-        Whether it stays as long as others execute, to take over what they lose.
+        Whether it waits while other workers execute, to take over what they lose.
     allowance : Allowance or None
-        How long it may claim; None for ever.
+        How long it may claim experiments; None for no limit.
     errors : int
-        Experiments of this worker that failed in a row so far.
+        How many experiments of this worker have failed in a row so far.
     codecarbon : Mapping or None
         Options of CodeCarbon; None if emissions are not measured.
     gpus : str or None
-        What ``CUDA_VISIBLE_DEVICES`` is in its process; None to leave it.
+        Value of ``CUDA_VISIBLE_DEVICES`` in its process; None to leave it as it is.
     logging : LogSettings
-        How the library's logger is set up.
+        Settings of the library's logger.
     journal : str
-        Directory of the journal.
+        Directory for the journal.
     """
 
     config: ExperimentConfig
@@ -68,7 +68,7 @@ class WorkerTask:
 
 @dataclass(frozen=True)
 class WorkerReport:
-    """How a worker ended: experiments executed, and the exception that stopped it, if one did."""
+    """The number of experiments that a worker has executed, and the exception that stopped it, if any."""
 
     executed: int
     stopped_by: BaseException | None = None

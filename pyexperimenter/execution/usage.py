@@ -1,4 +1,4 @@
-"""What an execution takes: time and memory."""
+"""Measuring the time and memory that an execution uses."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pyexperimenter.database.records import Usage
 
 
 class Meter:
-    """Measures what this process and its children take from the making of this object on."""
+    """Measures what this process and its children use from the creation of this object on."""
 
     def __init__(self) -> None:
         self._wall = time.monotonic()
         self._cpu = _cpu_seconds()
-        _forget_peak_memory()
+        _reset_peak_memory()
 
     def usage(self) -> Usage:
-        """Return what was taken so far."""
+        """Return what has been used so far."""
         return Usage(time.monotonic() - self._wall, _cpu_seconds() - self._cpu, _peak_memory())
 
 
@@ -28,8 +28,8 @@ def _cpu_seconds() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def _forget_peak_memory() -> None:
-    """Let the kernel start its high-water mark anew, so that it is this execution's (Linux only)."""
+def _reset_peak_memory() -> None:
+    """Reset the kernel's high-water mark, so that it is that of this execution (Linux only)."""
     with suppress(OSError):  # elsewhere the peak is that of the whole process
         descriptor = os.open("/proc/self/clear_refs", os.O_WRONLY)
         try:

@@ -1,79 +1,79 @@
-"""Who is told what a worker does, and keeps its claims alive."""
+"""What follows a worker's executions and renews their leases."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 from pyexperimenter.database.records import Attempt
-from pyexperimenter.execution.heartbeat import Heart, Pulse
+from pyexperimenter.execution.heartbeat import Heartbeat, Lease
 from pyexperimenter.execution.stopping import Stop
 
 
 class Watch(Protocol):
-    """Who is told what a worker does, and keeps its claims alive meanwhile."""
+    """Is notified of what a worker does, and renews its leases."""
 
     stop: Stop
-    """Whether the worker is to end."""
+    """Whether the worker should stop."""
 
     def claimed(self, attempt: Attempt) -> None:
-        """Hear that an execution begins."""
+        """Called when an execution begins."""
 
     def holds(self) -> bool:
-        """Tell whether the execution is known to hold its experiment still."""
+        """Return False once the execution is known to have lost its experiment."""
 
     def returned(self) -> str | None:
-        """Hear that the function is through; return the last of what it printed, if that is known."""
+        """Called when the function has returned; return the end of its output if known."""
 
     def ended(self, failed: bool) -> None:
-        """Hear that the execution's end is written."""
+        """Called when the outcome has been recorded."""
 
     def wait_for_lost(self, seconds: float | None) -> bool:
-        """When nothing is open, wait for what may be taken from silent workers; False if it is time to go home.
+        """When nothing is open, wait for rows of silent workers; return False if the worker should end.
 
-        While nobody is silent it waits the seconds given, or goes home without them.
+        If no worker is silent, it waits for the given seconds; None means not to wait.
         """
 
 
 class OwnWatch:
-    """Watches over a worker from within its own process: it beats, but cannot stop a function by force.
+    """Watches a worker from within its own process. It cannot stop a function by force.
 
     Parameters
     ----------
-    heart : Heart
-        What beats for the worker.
+    heartbeat : Heartbeat
+        Renews the worker's leases.
     stop : Stop
-        Whether the worker is to end.
+        Whether the worker should stop.
     """
 
-    def __init__(self, heart: Heart, stop: Stop) -> None:
+    def __init__(self, heartbeat: Heartbeat, stop: Stop) -> None:
         self.stop = stop
-        self._heart = heart
-        self._pulse: Pulse | None = None
+        self._heartbeat = heartbeat
+        self._lease: Lease | None = None
 
     def claimed(self, attempt: Attempt) -> None:
-        """Begin to beat for an execution."""
-        self._pulse = self._heart.watch(attempt)
+        """Start renewing the lease of an execution."""
+        self._lease = self._heartbeat.keep(attempt)
 
     def holds(self) -> bool:
-        """Tell whether the last heartbeat found the experiment held."""
-        return self._pulse is not None and not self._pulse.lost.is_set()
+        """Return whether the last heartbeat found the experiment held."""
+        return self._lease is not None and not self._lease.lost.is_set()
 
     def returned(self) -> str | None:
-        """What was printed went to this process's own output."""
+        """Return None: the output went to this process's own stdout and stderr."""
         return None
 
     def ended(self, failed: bool) -> None:
-        """Beat for the execution no more."""
-        if self._pulse is not None:
-            self._heart.forget(self._pulse)
-            self._pulse = None
+        """Stop renewing the lease."""
+        if self._lease is not None:
+            self._heartbeat.drop(self._lease)
+            self._lease = None
 
     def wait_for_lost(self, seconds: float | None) -> bool:
-        """Wait until silent workers have had their time, or the seconds given."""
-        seconds = sooner(self._heart.look_if_possible(), seconds)
+        """Wait until silent workers have had their time, or for the given seconds."""
+        seconds = sooner(self._heartbeat.reap_if_possible(), seconds)
         return seconds is not None and not self.stop.wait(seconds)
 
 
 def sooner(first: float | None, second: float | None) -> float | None:
-    """Return the lesser of two times, each of which there need not be."""
+    """Return the lesser of two times, either of which may be None."""
     return min((seconds for seconds in (first, second) if seconds is not None), default=None)

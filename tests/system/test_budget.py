@@ -61,7 +61,7 @@ def test_when_time_is_over_nothing_is_claimed_and_a_message_says_so(
     study_ = filled(target, isolation=isolation)
     assert study_.execute(pass_by, stop_after=stop_after) == 0
     assert done(target) == 0
-    assert "this worker begins no other experiment: its time is over" in caplog.messages
+    assert "this worker starts no more experiments: its time is up" in caplog.messages
     assert study_.execute(pass_by) == ROWS
     assert done(target) == ROWS
 
@@ -85,8 +85,8 @@ def test_min_time_must_be_left(target: Target, isolation: str, caplog: pytest.Lo
     study_ = filled(target, isolation=isolation, min_time="1h")
     assert study_.execute(pass_by, stop_after="50m") == 0
     assert done(target) == 0
-    (told,) = [message for message in caplog.messages if message.startswith("this worker begins no other experiment: ")]
-    assert told.endswith(" are left, and min_time 1h")
+    (told,) = [message for message in caplog.messages if message.startswith("this worker starts no more experiments: ")]
+    assert told.endswith(" left, but min_time is 1h")
     assert study_.execute(pass_by, stop_after="70m", max_experiments=2) == 2
     assert study_.execute(pass_by, max_experiments=3) == 3, "without a time there is nothing to mind"
     assert done(target) == 5
@@ -103,8 +103,8 @@ def test_the_median_of_five_executions_says_how_long_one_takes(
     assert done(target) == before
     assert study_.execute(pass_by, stop_after="1h") == executed
     assert done(target) == before + executed
-    told = [message for message in caplog.messages if message.startswith("this worker begins no other experiment: ")]
-    assert [message.partition(" left, ")[2] for message in told] == ["and experiments usually take 2h"] * (not executed)
+    told = [message for message in caplog.messages if message.startswith("this worker starts no more experiments: ")]
+    assert [message.partition(" left, ")[2] for message in told] == ["but experiments usually take 2h"] * (not executed)
 
 
 @pytest.mark.parametrize(("slow", "executed"), [(2, ROWS - 5), (3, 0)])

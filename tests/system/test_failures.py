@@ -45,7 +45,7 @@ def test_a_worker_stops_after_so_many_errors_in_a_row(
 ) -> None:
     execution = {"stop_after_errors": 3, "isolation": isolation}
     study_ = filled(target, tmp_path, execution=execution, plan=plan)
-    with pytest.raises(TooManyErrorsError, match="3 experiments failed in a row"):
+    with pytest.raises(TooManyErrorsError, match="stopped after 3 errors in a row"):
         study_.execute(planned)
     assert target.query("SELECT status, MIN(seed), COUNT(*) FROM study GROUP BY status ORDER BY MIN(seed)") == [
         ("error", 0, 3),
@@ -74,7 +74,7 @@ def test_a_success_in_between_restarts_the_count_of_errors(
 def test_stop_after_errors_0_is_never_and_20_is_the_default(target: Target, tmp_path: Path, isolation: str) -> None:
     plan = ["raise"] * 25
     study_ = filled(target, tmp_path, rows=25, execution={"isolation": isolation}, plan=plan)
-    with pytest.raises(TooManyErrorsError, match="20 experiments failed in a row"):
+    with pytest.raises(TooManyErrorsError, match="stopped after 20 errors in a row"):
         study_.execute(planned)
     assert statuses(target) == {"error": 20, "created": 5}
     assert study_.reset_experiments("error") == 20

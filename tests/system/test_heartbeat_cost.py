@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 
 from pyexperimenter.config import ExperimentConfig, Secret, load_config
-from pyexperimenter.execution.heartbeat import heart_of
+from pyexperimenter.execution.heartbeat import shared_heartbeat
 from tests.support.study import store, study, wait_until, worker
 from tests.support.target import Target
 
@@ -26,10 +26,10 @@ def test_a_beat_is_one_statement_every_second_looks_for_the_silent(mariadb_targe
         return int(cursor.fetchone()[1])
 
     config = load_config(study(mariadb_target, Execution=execution), credentials_path=mariadb_target.credentials_file)
-    with heart_of(config, logging.getLogger("heart")) as heart:
+    with shared_heartbeat(config, logging.getLogger("heartbeat")) as heartbeat:
         for experiment in held:
             assert experiment is not None
-            heart.watch(experiment.attempt)
+            heartbeat.keep(experiment.attempt)
         before = {what: asked(what) for what in KINDS}
         wait_until(lambda: asked("Com_update") >= before["Com_update"] + 8)
         statements = {what: asked(what) - before[what] for what in KINDS}
@@ -45,10 +45,10 @@ def test_workers_share_the_heartbeats_of_a_table_if_their_credentials_are_equal(
         credentials = replace(config.database.credentials, password=Secret(password))
         return replace(config, database=replace(config.database, credentials=credentials))
 
-    logger = logging.getLogger("heart")
-    with heart_of(with_password("a"), logger) as first, heart_of(with_password("a"), logger) as same:
+    logger = logging.getLogger("heartbeat")
+    with shared_heartbeat(with_password("a"), logger) as first, shared_heartbeat(with_password("a"), logger) as same:
         assert same is first
-        with heart_of(with_password("b"), logger) as other:
+        with shared_heartbeat(with_password("b"), logger) as other:
             assert other is not first
 
 

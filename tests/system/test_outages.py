@@ -206,7 +206,7 @@ def assert_dead(target: Target, signs: Signs) -> None:
     assert outcomes(target) == {"error": 1}
     ((accuracy, model, cause),) = target.query("SELECT accuracy, model, error FROM study WHERE ID = 1")
     assert (accuracy, model) == (None, "within")
-    assert cause == "killed by SIGKILL (out of memory?)\nThe last that it printed:\nprinted within\n"
+    assert cause == "killed by SIGKILL (out of memory?)\nLast output:\nprinted within\n"
     assert target.query("SELECT epoch FROM study__epochs ORDER BY ID") == [(1,), (2,), (3,)]
     assert target.query("SELECT late_results, output FROM study__attempts") == [(None, "printed within\n")]
     assert list(journals_of(signs).iterdir()) == []

@@ -131,7 +131,7 @@ except Exception as error:
     done = run_script(target, tmp_path, env={**os.environ, "PYTHONPATH": path})
     assert done.stdout.startswith(
         "WorkerProcessError: 3 processes of a worker ended before they executed anything: its process ended with "
-        f"{cause}\nThe last that it printed:\n"
+        f"{cause}\nLast output:\n"
     )
     told = "something is badly installed" if "badly" in end else "'pyexperimenter' is not a package"
     assert done.stdout.rstrip().endswith(told)

@@ -254,7 +254,7 @@ TROUBLES = {
     "port of the environment": "PYEXPERIMENTER_DB_PORT",
     "unresolved variable of the config": "NOBODY_SET_THIS",
     "password_command": "password_command exited with 1",
-    "unpicklable function": "cannot be handed to a worker's process",
+    "unpicklable function": "cannot be sent to a worker's process",
 }
 
 

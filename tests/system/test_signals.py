@@ -312,7 +312,7 @@ def test_the_handlers_that_were_there_are_there_again(
         if way == "done":
             assert study_.execute(pass_by) == 6
         else:
-            with pytest.raises(Exception, match="1 experiments failed in a row"):
+            with pytest.raises(Exception, match="stopped after 1 error,"):
                 study_.execute(lambda *_: 1 / 0)
     assert handlers() == before
     assert heard == []

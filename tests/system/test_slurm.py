@@ -196,8 +196,8 @@ def test_nothing_is_started_that_the_job_has_no_time_for(
         job = study_.submit(max_experiments=6)
         assert slurm.wait_for_end(job) == ["COMPLETED"], study_.log()
         assert study_.statuses().get("done", 0) == before + executed
-        told = re.search(r"begins no other experiment: .* are left, and (.*)", study_.log())
-        why = "min_time 11m" if before == 0 else "experiments usually take 11m"
+        told = re.search(r"starts no more experiments: .* left, but (.*)", study_.log())
+        why = "min_time is 11m" if before == 0 else "experiments usually take 11m"
         assert (told and told[1]) == (why if executed == 0 else None)
 
 

@@ -73,7 +73,7 @@ def test_a_death_is_an_error_with_cause_and_output_others_are_done(
     assert target.query("SELECT COUNT(DISTINCT experiment_id) FROM study__attempts") == [(6,)]
     status, accuracy, error = row(target, "t.status, t.accuracy, t.error", 1)
     assert (status, accuracy) == ("error", 0.25)
-    assert error.startswith(f"{cause}\nThe last that it printed:\nseed 1 begins\nthe last words\n")
+    assert error.startswith(f"{cause}\nLast output:\nseed 1 begins\nthe last words\n")
     assert row(target, "a.outcome, a.error", 1) == ("error", error)
     assert row(target, "a.output", 1)[0].startswith("seed 1 begins\nthe last words\n")
     assert row(target, "t.end_date IS NOT NULL, a.ended IS NOT NULL, a.wall_seconds > 0", 1) == (1, 1, 1)
@@ -115,7 +115,7 @@ def test_a_result_that_cannot_be_written_is_an_error_of_its_row(target: Target, 
     assert output == "the last words\n"
     if how == "dies":
         cause = "its process ended with exit code 3, as by os._exit(3)"
-        assert error == f"{cause}\nThe last that it printed:\nthe last words\n"
+        assert error == f"{cause}\nLast output:\nthe last words\n"
     else:
         assert error.rstrip().endswith("RuntimeError: device-side assert triggered")
 
@@ -213,7 +213,7 @@ def test_a_limit_of_cpu_time_is_named_as_the_cause(target: Target, tmp_path: Pat
     assert study_.execute(one_takes_too_much_time_of_the_cpu) == 6
     assert statuses(target) == outcomes(target) == {"done": 5, "error": 1}
     (error,) = row(target, "t.error", 1)
-    assert error.startswith("killed by SIGXCPU (limit of CPU time)\nThe last that it printed:\nthe last words\n")
+    assert error.startswith("killed by SIGXCPU (CPU time limit)\nLast output:\nthe last words\n")
 
 
 def backtrack() -> None:
@@ -238,9 +238,7 @@ def test_a_row_that_exceeds_time_limit_is_killed_with_its_traceback(target: Targ
     assert statuses(target) == outcomes(target) == {"done": 5, "error": 1}
     status, accuracy, error = row(target, "t.status, t.accuracy, a.error", 1)
     assert (status, accuracy) == ("error", 0.25)
-    assert error.startswith(
-        "exceeded time_limit 1s, and was killed\nThe last that it printed:\nthis will take a while\n"
-    )
+    assert error.startswith("exceeded time_limit 1s and was killed\nLast output:\nthis will take a while\n")
     assert f" in {how}\n" in error
     assert f" in {how}\n" in row(target, "a.output", 1)[0]
     assert row(target, "t.error, a.wall_seconds > 1", 1) == (error, 1)

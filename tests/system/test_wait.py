@@ -140,7 +140,7 @@ def test_so_does_the_end_of_its_time(
         assert study_.execute(hold_first, wait=True, stop_after=8) == ROWS - 1
         assert 7 < time.monotonic() - begun < 50
         assert outcomes(target, 1) == [None]
-    assert "this worker begins no other experiment: its time is over" in caplog.messages
+    assert "this worker starts no more experiments: its time is up" in caplog.messages
 
 
 def test_it_waits_for_what_it_may_claim_only(target: Target, tmp_path: Path) -> None:

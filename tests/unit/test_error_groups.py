@@ -112,7 +112,7 @@ def test_the_summary_is_the_exception() -> None:
     assert _summary(trace(two_lines)) == "ValueError: expected: 3"
     assert _summary(trace(with_note)) == "KeyError: 'iris'"
     assert _summary(trace(chained)) == "RuntimeError: no fit"
-    assert _summary("killed by SIGSEGV\nThe last that it printed:\nTraceback") == "killed by SIGSEGV"
+    assert _summary("killed by SIGSEGV\nLast output:\nTraceback") == "killed by SIGSEGV"
     assert _summary("  \n") == _summary("") == "no error text"
 
 

@@ -1,1 +1,1 @@
-"""A worker in a process of its own, and who watches over it."""
+"""A worker in its own process, and its supervisor."""

@@ -1,4 +1,4 @@
-"""The process in which a supervised worker lives, seen from inside: it tells its supervisor what it does."""
+"""The process of a supervised worker, from the inside: it reports to its supervisor what it does."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ from pyexperimenter.execution.watch import sooner
 from pyexperimenter.execution.worker import Worker
 from pyexperimenter.logger import LogSettings
 
-_FAREWELL = 10.0  # seconds that a process without supervisor has to give its experiment back
+_RELEASE_TIMEOUT = 10.0  # seconds for a process without supervisor to release its experiment
 
 
 def main(supervisor: Connection) -> None:
-    """Live as a worker; the supervisor sends the task first."""
+    """Run the worker whose task the supervisor sends."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     faulthandler.enable(all_threads=False)
-    faulthandler.register(TRACEBACK_SIGNAL, all_threads=True, chain=True)  # it may also be the limit of CPU time
+    faulthandler.register(TRACEBACK_SIGNAL, all_threads=True, chain=True)  # also sent at the CPU time limit
     os.set_inheritable(supervisor.fileno(), False)
     watch = SupervisorWatch(supervisor)
     try:
@@ -55,76 +55,76 @@ def main(supervisor: Connection) -> None:
     except BaseException as error:
         report = WorkerReport(0, _load_error(error))
     else:
-        task = replace(task, logging=replace(task.logging, file=None))  # the supervisor writes it
+        task = replace(task, logging=replace(task.logging, file=None))  # the supervisor writes the log file
         _share_main(task.function)
-        _hand_on_logs(task.logging, watch)
+        _forward_logs(task.logging, watch)
         worker = Worker(task, watch)
         watch.begin(worker, task)
         report = worker.run_all()
     try:
         watch.send(_picklable(report))
-    except OSError:  # without a supervisor nobody else ends what the function has left running
+    except OSError:  # without a supervisor, this process has to end what the function left running
         os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 class SupervisorWatch:
-    """Tells the supervisor what the worker does, and hears from it.
+    """Reports to the supervisor what the worker does, and receives its messages.
 
     Parameters
     ----------
     supervisor : Connection
-        The way to it.
+        The connection to the supervisor.
     """
 
     def __init__(self, supervisor: Connection) -> None:
-        self.stop: Stop = _PatientStop()
+        self.stop: Stop = _SupervisedStop()
         self._supervisor = supervisor
         self._socket = os.fstat(supervisor.fileno()).st_ino
         self._sending = threading.RLock()
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def begin(self, worker: Worker, task: WorkerTask) -> None:
-        """Listen to the supervisor and to signals."""
+        """Start listening to the supervisor and to signals."""
         listen(task.config.execution.signals, self.stop)
         threading.Thread(target=self._listen, args=[worker, task], name="supervisor", daemon=True).start()
 
     def send(self, message: object) -> None:
-        """Tell the supervisor something."""
+        """Send the supervisor a message."""
         with self._sending:
             if not self._is_connected():
-                # What has its number now may be anything, the database too.
-                print("the function closed the way to the supervisor", file=sys.__stderr__)
+                # The descriptor may now be anything, even the connection to the database.
+                print("the function closed the connection to the supervisor", file=sys.__stderr__)
                 os._exit(1)
             self._supervisor.send(message)
 
     def _is_connected(self) -> bool:
-        """Tell whether nobody has closed our descriptor, or put another in its place."""
+        """Return whether our descriptor is still open and still the same socket."""
         try:
             return os.fstat(self._supervisor.fileno()).st_ino == self._socket
         except OSError:
             return False
 
     def claimed(self, attempt: Attempt) -> None:
-        """Tell that an execution begins."""
+        """Report that an execution begins."""
         self.send(Claimed(attempt))
 
     def holds(self) -> bool:
-        """A supervisor that hears of a loss stops this process."""
+        """Return True: a supervisor that learns of a loss kills this process."""
         return True
 
     def returned(self) -> str | None:
-        """Ask for the last of what was printed."""
+        """Ask the supervisor for the end of the output."""
         _flush()
         self.send(Returned())
         output: str | None = self._answers.get()
         return output
 
     def ended(self, failed: bool) -> None:
-        """Tell that the execution's end is written."""
+        """Report that the outcome has been recorded."""
         self.send(Ended(failed))
 
     def wait_for_lost(self, seconds: float | None) -> bool:
-        """Wait for as long as the supervisor says that it is worth it, or the seconds given."""
+        """Wait for as long as the supervisor advises, or for the given seconds."""
         self.send(NothingOpen())
         seconds = sooner(self._answers.get(), seconds)
         return seconds is not None and not self.stop.wait(seconds)
@@ -139,25 +139,25 @@ class SupervisorWatch:
                     self.stop.request()
                     worker.store.hurry()
         if not self._is_connected():
-            return  # whoever sends next notices
-        # Without supervisor nobody beats: the experiment is given back as long as it is this worker's.
-        give_up = threading.Timer(_FAREWELL, os.killpg, [os.getpgrp(), signal.SIGKILL])
-        give_up.daemon = True
-        give_up.start()
+            return  # the next message to be sent will notice
+        # No supervisor renews the lease any more, so the experiment is released while this worker still holds it.
+        timer = threading.Timer(_RELEASE_TIMEOUT, os.killpg, [os.getpgrp(), signal.SIGKILL])
+        timer.daemon = True
+        timer.start()
         Worker(task, self).release_all()
         os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
-class _PatientStop(Stop):
-    """A stop whose second signal is not urgent: the supervisor minds how long there is."""
+class _SupervisedStop(Stop):
+    """A stop that no second signal makes urgent: the supervisor enforces the grace period."""
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Take a signal."""
+        """Handle a signal."""
         self.request()
 
 
 def _share_main(function: object) -> None:
-    """Let what the user's script defines be found where it was, for those who pickle it, as multiprocessing does."""
+    """Define in `__main__` what the user's script defined there, because pickle looks for it there."""
     main = vars(sys.modules["__main__"])
     if getattr(function, "__module__", None) == "__main__":
         for name, value in getattr(function, "__globals__", {}).items():
@@ -165,24 +165,24 @@ def _share_main(function: object) -> None:
         main.setdefault(getattr(function, "__name__", ""), function)
 
 
-class _HandOn(QueueHandler):
-    """Sends messages to the supervisor, which has the log file and the terminal."""
+class _ForwardHandler(QueueHandler):
+    """Sends log records to the supervisor, which has the log file and the terminal."""
 
     def __init__(self, watch: SupervisorWatch) -> None:
-        super().__init__(queue.SimpleQueue())  # is not used
+        super().__init__(queue.SimpleQueue())  # not used
         self._watch = watch
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        """Send a message."""
+        """Send a record."""
         with suppress(OSError):
             self._watch.send(record)
 
 
-def _hand_on_logs(settings: LogSettings, watch: SupervisorWatch) -> None:
+def _forward_logs(settings: LogSettings, watch: SupervisorWatch) -> None:
     logger = logging.getLogger(settings.name)
     logger.setLevel(settings.level)
     logger.propagate = False
-    logger.handlers = [_HandOn(watch)]
+    logger.handlers = [_ForwardHandler(watch)]
     library, shown = str(Path(pyexperimenter.__file__).parent), warnings.showwarning
 
     def show(message: Any, category: Any, filename: str, *rest: Any, **more: Any) -> None:
@@ -195,7 +195,7 @@ def _hand_on_logs(settings: LogSettings, watch: SupervisorWatch) -> None:
 
 
 def _flush() -> None:
-    """Write what Python and C have buffered."""
+    """Flush the buffers of Python and C."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()

@@ -1,4 +1,7 @@
-"""What a worker's process and its supervisor say to each other."""
+"""The messages between a worker's process and its supervisor.
+
+The supervisor first sends the `WorkerTask`. The process also sends log records, and in the end its `WorkerReport`.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ from typing import Any
 from pyexperimenter.database.records import Attempt
 
 TRACEBACK_SIGNAL = signal.SIGXCPU
-"""What makes the process print where it is, even if user code holds Python's lock."""
+"""Makes the process print its traceback, even if user code holds Python's global lock."""
 
 
-# What is told to the supervisor
+# From the worker's process
 
 
 @dataclass(frozen=True)
@@ -24,22 +27,22 @@ class Claimed:
 
 @dataclass(frozen=True)
 class Returned:
-    """The function is through; the supervisor answers with the last of its output."""
+    """The function has returned. The supervisor answers with the end of its output."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """The execution's end is written."""
+    """The outcome of the execution has been recorded."""
 
     failed: bool
 
 
 @dataclass(frozen=True)
 class NothingOpen:
-    """The supervisor answers how many seconds from now there may be something, or None."""
+    """No experiment is open. The supervisor answers in how many seconds one may be, or None."""
 
 
-# What is told by the supervisor
+# From the supervisor
 
 
 @dataclass(frozen=True)
@@ -51,4 +54,4 @@ class Answer:
 
 @dataclass(frozen=True)
 class StopRequest:
-    """Come to an end."""
+    """Asks the worker to stop."""

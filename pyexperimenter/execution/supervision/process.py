@@ -1,4 +1,4 @@
-"""The process of a supervised worker, seen from outside: starting it, hearing it, ending it with all its offspring."""
+"""The process of a supervised worker, from the outside: starts it, reads from it, and kills it with its descendants."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from pyexperimenter.execution.task import WorkerTask
 from pyexperimenter.machine.gpus import gpu_environment
 
 _BOOTSTRAP = (
-    # Files in the working directory must not stand in for the standard library's.
+    # Files in the working directory must not shadow the standard library.
     "import sys; del sys.path[0]; from multiprocessing.connection import Connection; "
     "supervisor = Connection(int(sys.argv[1])); sys.path[:], sys.argv[:] = supervisor.recv(); "
     "from pyexperimenter.execution.supervision.child import main; main(supervisor)"
 )
-"""The program of the process; its argument is the descriptor of the way to the supervisor."""
+"""The program of the process. Its argument is the descriptor of the connection to the supervisor."""
 _CHUNK = 64 * 1024  # bytes
-_UNKNOWN = 1000  # instead of an exit code
-_LAST_WORDS = 0.5  # seconds for a traceback of where a process is
+_UNKNOWN = 1000  # in place of an exit code
+_TRACEBACK_TIMEOUT = 0.5  # seconds for a process to print its traceback
 _THREADS = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -38,34 +38,34 @@ _THREADS = (
     "VECLIB_MAXIMUM_THREADS",
     "NUMEXPR_NUM_THREADS",
 )
-_IN_WORDS = {
+_SIGNAL_MEANINGS = {
     "SIGKILL": "out of memory?",
     "SIGSEGV": "segmentation fault",
     "SIGBUS": "bus error",
     "SIGABRT": "abort",
     "SIGFPE": "arithmetic error",
     "SIGILL": "illegal instruction",
-    "SIGXCPU": "limit of CPU time",
-    "SIGXFSZ": "limit of file size",
+    "SIGXCPU": "CPU time limit",
+    "SIGXFSZ": "file size limit",
 }
 
 
 class ChildProcess:
-    """A worker's process, in a session and process group of its own. As a context it is gone at the end of the block.
+    """A worker's process, in its own session and process group. As a context manager, it kills the process on exit.
 
     Parameters
     ----------
     task : WorkerTask
-        What it has to do.
+        The task of the worker.
 
     Attributes
     ----------
     tail : Tail
-        The last that it and its offspring printed.
+        The end of the output of the process and its descendants.
     label : str
-        What stands before each line that is echoed.
+        Prefix of each line that is echoed.
     max_rss_bytes : int or None
-        Its peak memory, once it has ended.
+        Peak memory of the process, once it has ended.
     """
 
     def __init__(self, task: WorkerTask) -> None:
@@ -105,14 +105,14 @@ class ChildProcess:
             os.close(self._sentinel)
 
     def send(self, message: object) -> None:
-        """Tell it something; nothing happens if it is dead."""
+        """Send a message; do nothing if the process is dead."""
         self._send(lambda connection: connection.send(message))
 
     def messages(self, seconds: float) -> Iterator[Any]:
-        """Wait for something to happen, so many seconds at most, and yield what it says."""
+        """Wait at most so many seconds for messages or output; yield the messages."""
         sources = [source for source in (self._connection, self._output, self._sentinel) if source is not None]
         ready = wait(sources, seconds)
-        # What is said goes before what is printed, as it tells what the print belongs to.
+        # Messages come before output, as they say which experiment the output belongs to.
         if self._connection is not None and self._connection in ready:
             try:
                 while self._connection.poll():
@@ -124,55 +124,55 @@ class ChildProcess:
             self.read_output()
 
     def read_output(self) -> None:
-        """Take in all that was printed until now."""
+        """Read all output so far."""
         with suppress(BlockingIOError):
             while data := os.read(self._output, _CHUNK):
                 self.tail.add(data)
                 if self._echo:
-                    self._show(data)
+                    self._echo_lines(data)
 
-    def begin_anew(self) -> None:
-        """Forget what was printed: what comes now belongs to another experiment."""
-        self._show_rest()
+    def clear_output(self) -> None:
+        """Forget the output so far: what follows belongs to another experiment."""
+        self._echo_rest()
         self.tail.clear()
 
     @property
-    def is_cut_off(self) -> bool:
-        """Whether the way to it is closed, without which it is of no use: it is about to end, or broke something."""
+    def is_disconnected(self) -> bool:
+        """Whether the connection is closed: the process is about to end, or has closed it by mistake."""
         return self._connection is None
 
     def has_ended(self) -> bool:
-        """Tell whether it has ended."""
+        """Return whether the process has ended."""
         try:
             return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
         except ChildProcessError:
-            return True  # somebody in this process waits for all children
+            return True  # something else in this process has waited for it
 
     def wait(self, seconds: float) -> None:
-        """Wait until it has ended, so many seconds at most."""
+        """Wait at most so many seconds for the process to end."""
         deadline = time.monotonic() + seconds
         while not self.has_ended() and (left := deadline - time.monotonic()) > 0:
             for _ in self.messages(min(left, 0.1)):
                 pass
 
-    def tell_where(self) -> None:
-        """Make it print where it is, for those who look for what took so long."""
+    def print_traceback(self) -> None:
+        """Make the process print its traceback, which shows what took so long."""
         printed = self.tail.seen
         with suppress(ProcessLookupError):
             os.kill(self._process.pid, TRACEBACK_SIGNAL)
-        deadline = time.monotonic() + _LAST_WORDS
+        deadline = time.monotonic() + _TRACEBACK_TIMEOUT
         while (left := deadline - time.monotonic()) > 0:
             before = self.tail.seen
-            # It comes in one go: a pause behind it is its end.
+            # The traceback comes in one piece, so a pause marks its end.
             if wait([self._output], left if before == printed else 0.05):
                 self.read_output()
             if self.tail.seen == before:
                 break
 
     def end(self) -> str:
-        """Kill it with its process group, if it is not dead, and tell in words how it ended."""
+        """Kill the process group unless the process was already ended; return how it ended, in words."""
         if self._process.returncode is None:
-            # While it is not waited for, its number, which is the group's, belongs to nobody else.
+            # Until it is waited for, no other process can get its ID, which is the group's, too.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             try:
@@ -182,42 +182,42 @@ class ChildProcess:
             except ChildProcessError:
                 self._process.returncode = _UNKNOWN
             self.read_output()
-            self._show_rest()
-        return _in_words(self._process.returncode)
+            self._echo_rest()
+        return _describe_exit(self._process.returncode)
 
     def _send(self, send: Any) -> None:
-        with suppress(OSError):  # dead, which is noticed elsewhere
+        with suppress(OSError):  # the process is dead, which is noticed elsewhere
             if self._connection is not None:
                 send(self._connection)
 
-    def _show_rest(self) -> None:
+    def _echo_rest(self) -> None:
         if self._line:
-            self._show(b"\n")
+            self._echo_lines(b"\n")
 
-    def _show(self, data: bytes) -> None:
+    def _echo_lines(self, data: bytes) -> None:
         *lines, self._line = (self._line + data).split(b"\n")
         shown = "".join(f"[{self.label}] {line.decode(errors='replace')}\n" for line in lines)
         if shown:
-            with suppress(ValueError, OSError):  # nobody reads any more
+            with suppress(ValueError, OSError):  # stdout is closed, or its reader is gone
                 sys.stdout.write(shown)
                 sys.stdout.flush()
 
 
-def _in_words(exit_code: int) -> str:
+def _describe_exit(exit_code: int) -> str:
     if exit_code == _UNKNOWN:
-        return "its process ended, and somebody else in this process took the reason"
+        return "its process ended; its exit code is not known, as other code waited for it first"
     if exit_code >= 0:
         return f"its process ended with exit code {exit_code}, as by os._exit({exit_code})"
     try:
         name = signal.Signals(-exit_code).name
     except ValueError:
         name = f"signal {-exit_code}"
-    words = _IN_WORDS.get(name)
+    words = _SIGNAL_MEANINGS.get(name)
     return f"killed by {name} ({words})" if words else f"killed by {name}"
 
 
 def _environment(environment: Mapping[str, str], task: WorkerTask) -> dict[str, str]:
-    """Share the machine among the workers: its GPUs, and its cores, all of which numerical libraries would take."""
+    """Assign the worker its GPUs, and its share of the cores: numerical libraries would use all of them."""
     changes = gpu_environment(task.gpus, task.identity)
     if not any(name in environment for name in _THREADS):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -231,7 +231,7 @@ def _interpreter_flags() -> list[str]:
 
 
 def _pidfd(pid: int) -> int | None:
-    """Return what becomes readable when a process ends, where there is such a thing."""
+    """Return a descriptor that becomes readable when a process ends; None where the system has none."""
     try:
         return os.pidfd_open(pid)
     except (AttributeError, OSError):

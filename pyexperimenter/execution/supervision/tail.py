@@ -1,17 +1,17 @@
-"""The last of what an experiment printed."""
+"""The end of an experiment's output."""
 
 from __future__ import annotations
 
-LARGEST = 64 * 1024  # bytes
+MAX_BYTES = 64 * 1024
 
 
 class Tail:
-    r"""Keeps the end of a stream of bytes, at most 64 KiB of UTF-8 with the mark that tells what is missing.
+    r"""Keeps the end of a stream of bytes, at most 64 KiB of UTF-8 including a note on what was left out.
 
     Attributes
     ----------
     seen : int
-        Bytes printed in all.
+        Total number of bytes printed.
 
     Examples
     --------
@@ -26,25 +26,25 @@ class Tail:
         self.seen = 0
 
     def add(self, data: bytes) -> None:
-        """Append what was printed."""
+        """Append output."""
         self.seen += len(data)
         self._kept += data
-        if len(self._kept) > 2 * LARGEST:
-            del self._kept[:-LARGEST]
+        if len(self._kept) > 2 * MAX_BYTES:
+            del self._kept[:-MAX_BYTES]
 
     def clear(self) -> None:
         """Forget everything."""
         self._kept.clear()
         self.seen = 0
 
-    def text(self, largest: int = LARGEST) -> str | None:
-        """Return the end as text that every database takes; None if nothing was printed."""
+    def text(self, max_bytes: int = MAX_BYTES) -> str | None:
+        """Return the end as text that every database accepts; None without output."""
         if not self.seen:
             return None
-        room = largest - 100  # for the mark
-        # What is no UTF-8 grows when it is replaced, so the cut comes after that.
+        room = max_bytes - 100  # for the note
+        # Replacing invalid UTF-8 makes the text longer, so it is cut afterwards.
         clean = bytes(self._kept).decode(errors="replace").replace("\0", "\\0").encode()
-        if self.seen <= largest and len(clean) <= largest:
+        if self.seen <= max_bytes and len(clean) <= max_bytes:
             return clean.decode()
-        end = clean[-room:].decode(errors="ignore")  # the cut may go through a letter
+        end = clean[-room:].decode(errors="ignore")  # the cut may split a character
         return f"... {max(self.seen, len(clean)) - len(end.encode())} bytes left out ...\n{end}"
