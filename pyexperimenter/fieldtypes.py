@@ -143,7 +143,7 @@ class FieldType:
     def coerce(self, value: Any) -> Any:
         """Convert `value` to the canonical Python object for a field of this type.
 
-        None stays None and NaN stays NaN, whatever the type. Scalars of numpy, torch and similar libraries are
+        None stays None and NaN stays NaN, for all types. Scalars of numpy, torch and similar libraries are
         unwrapped, and so are arrays with one item where a single value is expected. Strings that contain a number
         become numbers in numeric fields, since YAML reads ``1e-3`` as a string.
 
@@ -163,7 +163,7 @@ class FieldType:
         """
         value = unwrap(value if self.kind in (Kind.TEXT, Kind.JSON) else _only_item(value))
         if value is None or _is_nan(value):
-            return None if value is None else math.nan  # whoever writes it makes it NULL, with a warning
+            return None if value is None else math.nan  # the store writes it as NULL, with a warning
         return _COERCERS[self.kind](self, value)
 
     def holds(self, other: FieldType) -> bool:

@@ -1,7 +1,7 @@
-"""Tables of results to what a paper shows: summaries, LaTeX, tests, figures. The only importer of pandas.
+"""From tables of results to a paper: DataFrames, summaries, LaTeX, statistical tests and figures.
 
-Whoever imports this package pays for pandas, so the facade does it where it is needed. SciPy and matplotlib are
-imported by the functions that use them, and come with the extras ``stats`` and ``plots``.
+Only this package imports pandas, which is slow to import, so its callers import it where they need it. SciPy and
+matplotlib are imported by the functions that use them; the extras ``stats`` and ``plots`` install them.
 """
 
 from pyexperimenter.analysis.comparison import Comparison, compare

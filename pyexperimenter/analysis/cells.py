@@ -1,7 +1,7 @@
-"""What summaries, tests and figures have in common: the cells that the rows of a table fall into.
+"""What summaries, tests and figures share: the grouping of the rows of a table into cells.
 
-A cell is a combination of values of some keyfields. Rows of one cell may differ in what is averaged over, and in
-nothing else: an average over a keyfield that nobody named would be a number without a meaning.
+A cell is a combination of values of some keyfields. The rows of a cell may differ only in the keyfields that are
+averaged over: an average over a keyfield that was not named would be meaningless.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ Names = str | Sequence[str] | None
 """One column, several, or none."""
 
 NULL = "–"
-_SHOWN = 3  # cells, values or blocks that a message names before it says how many more there are
+_SHOWN = 3  # the cells, values or blocks that a message lists before it counts the rest
 
 
 def listed(names: Names) -> list[str]:
-    """Make a list of one name, several, or none.
+    """Return one name, several, or none as a list.
 
     >>> listed("seed"), listed(("a", "b")), listed(None)
     (['seed'], ['a', 'b'], [])
@@ -35,7 +35,7 @@ def listed(names: Names) -> list[str]:
 
 
 def as_text(value: Any) -> str:
-    """Return a value as people write it, in one line.
+    """Format a value for readers, on one line.
 
     >>> [as_text(value) for value in (10.0, 0.5, True, "rbf", None, float("nan"))]
     ['10', '0.5', 'True', 'rbf', '–', '–']
@@ -48,7 +48,7 @@ def as_text(value: Any) -> str:
 
 
 def cell_name(names: Sequence[str], values: Sequence[Any]) -> str:
-    """Return what a message calls a cell.
+    """Format a cell for a message.
 
     >>> cell_name(["dataset", "C"], ["iris", 10.0])
     'dataset=iris, C=10'
@@ -57,7 +57,7 @@ def cell_name(names: Sequence[str], values: Sequence[Any]) -> str:
 
 
 def some_of(texts: Iterable[str], separator: str = ", ") -> str:
-    """Name a few and count the rest.
+    """List a few and count the rest.
 
     >>> some_of("abcde")
     'a, b, c and 2 more'
@@ -68,7 +68,7 @@ def some_of(texts: Iterable[str], separator: str = ", ") -> str:
 
 
 def warn(findings: Iterable[str]) -> None:
-    """Tell all findings in one warning, as of the line outside this library that called it; none if there are none."""
+    """Issue one warning with all findings, if any, at the line outside this library that called it."""
     text = "\n".join(findings)
     if not text:
         return
@@ -79,25 +79,25 @@ def warn(findings: Iterable[str]) -> None:
 
 
 def optional_import(module: str, extra: str) -> Any:
-    """Import a module that not every installation has.
+    """Import a module of an optional dependency.
 
     Parameters
     ----------
     module : str
         Its full name.
     extra : str
-        The extra of this library that brings it.
+        The extra of this library that installs it.
 
     Raises
     ------
     PyExperimenterError
-        If it is not there.
+        If it cannot be imported.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise PyExperimenterError(
-            f"{module} is needed and cannot be imported ({error}); pip install pyexperimenter[{extra}]"
+            f"{module} is needed but cannot be imported ({error}); pip install pyexperimenter[{extra}]"
         ) from error
 
 
@@ -107,19 +107,20 @@ def keyfields_of(table: pd.DataFrame) -> list[str]:
     Raises
     ------
     InvalidColumnError
-        If it is no such table.
+        If it is not such a table.
     """
     for name in ("ID", "creation_date", "status"):
         if name not in table.columns:
             raise InvalidColumnError(
-                f"the table has no column {name!r}; hand in what get_table() returns "
-                "(rows may be left out, columns of the library may not)"
+                f"the table has no column {name!r}; pass the table that get_table() returns "
+                "(you may drop rows, but not the columns of the library)"
             )
     names = [str(name) for name in table.columns]
     keyfields = names[names.index("ID") + 1 : names.index("creation_date")]
     if not keyfields:
         raise InvalidColumnError(
-            "the table has no keyfields between its columns ID and creation_date; keep the order of get_table()"
+            "the table has no keyfields between its columns ID and creation_date; keep the columns in the order of "
+            "get_table()"
         )
     return keyfields
 
@@ -127,32 +128,33 @@ def keyfields_of(table: pd.DataFrame) -> list[str]:
 def checked(
     table: pd.DataFrame, values: Sequence[str], keys: Sequence[str], over: Sequence[str], remedy: str
 ) -> pd.DataFrame:
-    """Check that rows may be averaged cell by cell, and make their keyfields fit for grouping.
+    """Check that the rows of each cell may be averaged, and make their keyfields groupable.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        As from `get_table`.
+        As returned by `get_table`.
     values : sequence of str
-        Columns that are averaged.
+        Columns to average.
     keys : sequence of str
         Columns whose combinations are the cells.
     over : sequence of str
-        Keyfields averaged over.
+        Keyfields to average over.
     remedy : str
-        What to do with a keyfield that is not named.
+        What to do about a keyfield that is not named.
 
     Returns
     -------
     pandas.DataFrame
-        The same rows. Dicts and lists among the keys have become JSON texts; averaged columns are untouched.
+        The same rows. Dicts and lists in keyfields and keys are replaced by JSON; the columns to average are
+        unchanged.
 
     Raises
     ------
     InvalidColumnError
-        If a column is not there, is named twice, or a keyfield named nowhere takes several values in a cell.
+        If a column does not exist or is named twice, or if a keyfield that is not named varies within a cell.
     InvalidValueError
-        If there are no rows, or rows with equal keyfields.
+        If there are no rows, or several with the same keyfields.
     """
     keyfields = keyfields_of(table)
     named = [*values, *keys, *over]
@@ -162,9 +164,9 @@ def checked(
             raise InvalidColumnError(f"{name!r} is named twice; a column can have one role only")
     for name in over:
         if name not in keyfields:
-            raise InvalidColumnError(f"over: {name!r} is no keyfield; keyfields are {', '.join(keyfields)}")
+            raise InvalidColumnError(f"over: {name!r} is not a keyfield; choose from {', '.join(keyfields)}")
     if table.empty:
-        raise InvalidValueError("the table has no rows; fill it, or check what was filtered out")
+        raise InvalidValueError("the table has no rows; fill it, or check your filters")
     table = table.reset_index(drop=True)
     table = table.assign(**{name: _hashable(table[name]) for name in {*keyfields, *keys}})
     _check_unique(table, keyfields)
@@ -175,16 +177,16 @@ def checked(
 
 
 def check_columns(table: pd.DataFrame, names: Iterable[str]) -> None:
-    """Check that a table has some columns.
+    """Check that a table has the given columns.
 
     Raises
     ------
     InvalidColumnError
-        If one is not there.
+        If it lacks one.
     """
     for name in names:
         if name not in table.columns:
-            raise InvalidColumnError(f"there is no column {name!r}; columns are {', '.join(map(str, table))}")
+            raise InvalidColumnError(f"the table has no column {name!r}; choose from {', '.join(map(str, table))}")
 
 
 def _hashable(column: pd.Series[Any]) -> pd.Series[Any]:
@@ -197,35 +199,35 @@ def _check_unique(table: pd.DataFrame, keyfields: list[str]) -> None:
     repeated = table.duplicated(keyfields)
     if repeated.any():
         raise InvalidValueError(
-            f"{repeated.sum()} rows repeat the keyfields of another row, for example the one with ID "
-            f"{table.loc[repeated, 'ID'].iloc[0]}, and would count twice; was the table merged or concatenated?"
+            f"{repeated.sum()} rows have the same keyfields as another row and would count twice, for example the one "
+            f"with ID {table.loc[repeated, 'ID'].iloc[0]}; did you merge or concatenate tables?"
         )
 
 
 def _check_constant(table: pd.DataFrame, name: str, keys: Sequence[str], remedy: str) -> None:
-    """Refuse a keyfield that takes several values in a cell; NULL is one of them."""
+    """Raise an error if a keyfield varies within a cell; NULL counts as a value."""
     if table[name].nunique(dropna=False) == 1:
-        return  # the common case, and much faster than groups
+        return  # the common case, checked without slow groups
     codes, cells = levels(table, keys)
     counts = table[name].groupby(codes).nunique(dropna=False)
     if counts.max() > 1:
-        cell = int(counts.to_numpy().argmax())  # they are numbered from 0 on
+        cell = int(counts.to_numpy().argmax())  # cells are numbered from 0
         where = f" at {cell_name(keys, cells[cell])}" if keys else ""
         found = some_of(as_text(value) for value in table.loc[codes == cell, name].drop_duplicates())
         raise InvalidColumnError(
-            f"keyfield {name!r} takes several values ({found}){where}; {remedy}, or keep rows with one of its values"
+            f"keyfield {name!r} has several values ({found}){where}; {remedy}, or keep only rows with one of its values"
         )
 
 
 def levels(table: pd.DataFrame, names: Sequence[str]) -> tuple[pd.Series[int], list[tuple[Any, ...]]]:
-    """Number the combinations of values that occur in some columns.
+    """Number the combinations of values in the given columns.
 
     Parameters
     ----------
     table : pandas.DataFrame
         Any table.
     names : sequence of str
-        Its columns; if there are none, all rows belong to one empty combination.
+        Its columns. Without any, all rows belong to one empty combination.
 
     Returns
     -------
@@ -246,21 +248,21 @@ def numbers(table: pd.DataFrame, name: str) -> pd.Series[float]:
     Raises
     ------
     InvalidColumnError
-        If there is no such column.
+        If the column does not exist.
     InvalidValueError
-        If it does not hold numbers.
+        If it is not numeric.
     """
     check_columns(table, [name])
     column = table[name]
-    if not pd.api.types.is_numeric_dtype(column.dtype):  # of booleans it is true, of times it is not
+    if not pd.api.types.is_numeric_dtype(column.dtype):  # true for booleans, false for times
         examples = some_of(repr(found) for found in column.dropna().iloc[: _SHOWN + 1])
         raise InvalidValueError(
-            f"{name!r} is no column of numbers but of {column.dtype} ({examples or 'all NULL'}); "
-            "take one of numbers or booleans"
+            f"column {name!r} is not numeric but {column.dtype} ({examples or 'all NULL'}); "
+            "choose a column of numbers or booleans"
         )
     return pd.Series(column.to_numpy(dtype=float, na_value=float("nan")), index=table.index, name=name)
 
 
 def scores(table: pd.DataFrame, value: str) -> pd.Series[float]:
-    """Return the `numbers` of a resultfield, NaN where the experiment is not done."""
+    """Return the values of a resultfield as floats, NaN unless the experiment is done."""
     return numbers(table, value).where(table["status"] == "done")

@@ -1,4 +1,4 @@
-"""Which level of a keyfield is better? Paired, rank-based tests over many problems, as Demšar (2006) recommends."""
+"""Comparison of the levels of a keyfield over many problems, by rank-based tests as recommended by Demšar (2006)."""
 
 from __future__ import annotations
 
@@ -30,38 +30,38 @@ from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Levels and blocks from which on the asymptotic distributions of Friedman's statistic are good enough to print.
+# With fewer levels or blocks, the asymptotic distributions of Friedman's statistic are too inaccurate to print.
 _LEVELS, _BLOCKS = 4, 8
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
-    """What paired tests tell of the levels of a keyfield; `compare` makes it.
+    """The results of paired tests on the levels of a keyfield, as returned by `compare`.
 
     Attributes
     ----------
     value : str
-        The resultfield compared.
+        The resultfield that is compared.
     by : str
         The keyfield whose levels are compared.
     blocks : tuple of str
-        Keyfields whose combinations are the blocks (the problems, the data sets).
+        Keyfields whose combinations are the blocks (problems, data sets).
     better : str
         ``"max"`` or ``"min"``.
     scores : pandas.DataFrame
-        The N blocks × k levels that were tested.
+        The tested scores, N blocks × k levels.
     test : str
-        ``"Wilcoxon signed-rank"`` of two levels, ``"Friedman"`` of more.
+        ``"Wilcoxon signed-rank"`` for two levels, ``"Friedman"`` for more.
     statistic : float
-        The lesser sum of signed ranks (Wilcoxon), or chi-squared (Friedman).
+        The smaller of the two rank sums (Wilcoxon), or chi-squared (Friedman).
     p_value : float
-        Its exact or permutation p-value, two-sided; see `rank_tests`.
+        The exact p-value of a two-sided test (Wilcoxon), or the permutation p-value (Friedman); see `rank_tests`.
     average_ranks : pandas.Series
-        Level -> its rank, averaged over the blocks; 1 is the best, ties share their ranks. The best level first.
+        Level -> rank, averaged over the blocks, best first; 1 is the best rank, and ties get the average of theirs.
     pairwise : pandas.DataFrame
-        A line for each pair: ``first``, ``second``, ``difference`` (median over the blocks of first less second),
-        ``statistic`` and ``p_value`` of Wilcoxon's signed-rank test, and ``p_holm``, adjusted for the number of
-        pairs by Holm's method.
+        A row for each pair of levels: ``first``, ``second``, ``difference`` (median of first - second over the
+        blocks), ``statistic`` and ``p_value`` of the Wilcoxon signed-rank test, and ``p_holm``, the p-value adjusted
+        for the number of pairs by Holm's method.
     """
 
     value: str
@@ -77,41 +77,44 @@ class Comparison:
 
     @property
     def iman_davenport(self) -> tuple[float, float]:
-        """F and p of Iman and Davenport's form of Friedman's test, less conservative than chi-squared.
+        """F and p-value of the Iman-Davenport variant of the Friedman test, less conservative than chi-squared.
 
         Raises
         ------
         InvalidValueError
-            If there are two levels only.
+            If there are only two levels.
         """
         if self.test != "Friedman":
-            raise InvalidValueError("Iman and Davenport's F is for three levels or more; two are tested by Wilcoxon's")
+            raise InvalidValueError(
+                "the Iman-Davenport statistic needs at least three levels; for two, use the Wilcoxon test in statistic "
+                "and p_value"
+            )
         return iman_davenport(self.statistic, *self.scores.shape)
 
     def critical_difference(self, alpha: float = 0.05) -> float:
-        """Return how far average ranks must lie apart to differ significantly by Nemenyi's test.
+        """Return the critical difference of the Nemenyi test: average ranks at least so far apart differ significantly.
 
         Parameters
         ----------
         alpha : float
-            Level of significance.
+            Significance level.
 
         Raises
         ------
         InvalidValueError
-            If `alpha` does not lie between 0 and 1.
+            If `alpha` is not between 0 and 1.
         """
         if not 0 < alpha < 1:
-            raise InvalidValueError(f"alpha: {alpha} does not lie between 0 and 1; 0.05 is usual")
+            raise InvalidValueError(f"alpha: {alpha} is not between 0 and 1; 0.05 is usual")
         return nemenyi(*self.scores.shape, alpha)
 
     def cliques(self, alpha: float = 0.05) -> list[tuple[Any, ...]]:
-        """Return the largest groups of two levels or more of which no two differ significantly by Nemenyi's test.
+        """Return the maximal groups of levels that do not differ significantly from each other in the Nemenyi test.
 
         Parameters
         ----------
         alpha : float
-            Level of significance.
+            Significance level.
         """
         return [tuple(self.average_ranks.index[part]) for part in self._cliques(alpha)]
 
@@ -119,27 +122,27 @@ class Comparison:
         critical, ranks = self.critical_difference(alpha), self.average_ranks.to_numpy()
         found: list[slice] = []
         for first, least in enumerate(ranks):
-            end = int(np.searchsorted(ranks, least + critical))  # a difference of CD is significant
+            end = int(np.searchsorted(ranks, least + critical))  # a difference equal to CD is significant
             if end - first > 1 and not (found and end <= found[-1].stop):
                 found.append(slice(first, end))
         return found
 
     def critical_difference_diagram(self, ax: Axes | None = None, alpha: float = 0.05) -> Axes:
-        """Draw the average ranks, and bars over levels that do not differ significantly (Demšar, 2006, figure 1).
+        """Draw a critical difference diagram (Demšar, 2006, figure 1).
 
-        The best level is on the right. Bars join the `cliques` of Nemenyi's test.
+        It shows the average ranks, the best on the right. Bars join the `cliques` of the Nemenyi test.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes, optional
-            Where to draw; by default on a figure of its own.
+            Axes to draw on. The default is a new figure.
         alpha : float
-            Level of significance.
+            Significance level.
 
         Returns
         -------
         matplotlib.axes.Axes
-            A notebook shows it, and ``ax.figure.savefig(path)`` saves it.
+            A notebook displays it, and ``ax.figure.savefig(path)`` saves it.
 
         Raises
         ------
@@ -165,14 +168,14 @@ class Comparison:
         aim = "higher" if self.better == "max" else "lower"
         what = f"{self.value} of {k} levels of {self.by} over {n} blocks ({', '.join(self.blocks)}); {aim} is better"
         if self.test != "Friedman":
-            return [what, f"Wilcoxon's signed-rank test: W = {self.statistic:.4g}, p = {self.p_value:.3g}"]
-        sentences = [what, f"Friedman's test: chi² = {self.statistic:.4g}, permutation p = {self.p_value:.3g}"]
+            return [what, f"Wilcoxon signed-rank test: W = {self.statistic:.4g}, p = {self.p_value:.3g}"]
+        sentences = [what, f"Friedman test: chi² = {self.statistic:.4g}, permutation p = {self.p_value:.3g}"]
         if k >= _LEVELS and n >= _BLOCKS:
             p = chi_squared_p(self.statistic, k)
-            sentences.append(f"by the chi² distribution: chi²({k - 1}) = {self.statistic:.4g}, p = {p:.3g}")
+            sentences.append(f"with the chi² distribution: chi²({k - 1}) = {self.statistic:.4g}, p = {p:.3g}")
             f, p = self.iman_davenport
             if math.isfinite(f):
-                sentences.append(f"by Iman and Davenport's F: F({k - 1}, {(k - 1) * (n - 1)}) = {f:.4g}, p = {p:.3g}")
+                sentences.append(f"Iman-Davenport test: F({k - 1}, {(k - 1) * (n - 1)}) = {f:.4g}, p = {p:.3g}")
         return sentences
 
     def _tables(self, form: str) -> list[str]:
@@ -198,60 +201,62 @@ def compare(
     better: str = "max",
     over: Names = None,
 ) -> Comparison:
-    """Test whether the levels of a keyfield differ, by paired tests over blocks.
+    """Test whether the levels of a keyfield differ, with paired tests over blocks.
 
-    Two levels are compared by Wilcoxon's signed-rank test. More are compared by Friedman's test, and their pairs by
-    Wilcoxon's with Holm's correction, or by Nemenyi's in the critical-difference diagram.
+    Two levels are compared with the Wilcoxon signed-rank test. More levels are compared with the Friedman test; their
+    pairs with the Wilcoxon test and Holm's correction, or with the Nemenyi test in the critical difference diagram.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        Experiments as `get_table` returns them; rows may be left out.
+        Experiments, as returned by `get_table`; you may drop rows.
     value : str
         Resultfield to compare.
     by : str
-        Keyfield whose levels are compared: the method, the kernel, ... NULL is a level, too.
+        Keyfield whose levels are compared, such as the method. NULL is a level, too.
     blocks : str or sequence of str
-        Keyfields whose combinations are the blocks, which should be independent of each other: the data set, ... Runs
-        on one data set with several seeds are not; average over those.
+        Keyfields whose combinations are the blocks, such as the data set. Blocks should be independent. Runs with
+        several seeds on the same data set are not; average over them.
     better : {"max", "min"}
-        Whether the greatest or the least value has rank 1.
+        Whether the largest or the smallest value gets rank 1.
     over : str or sequence of str, optional
-        Keyfields averaged over before anything is tested.
+        Keyfields to average over before testing.
 
     Returns
     -------
     Comparison
-        Print it, or let a notebook show it.
+        Print it, or let a notebook display it.
 
     Raises
     ------
     InvalidColumnError
-        If a column is not there or has two roles, or if a keyfield that is named nowhere takes several values for one
-        level in one block; the message names it.
+        If a column does not exist or has two roles, or if a keyfield that is not named varies within a block and
+        level; the message names it.
     InvalidValueError
-        If the value is not numeric, `better` is not known, there are fewer than two levels, or fewer than two blocks
-        with all levels.
+        If the value is not numeric, `better` is unknown, or there are fewer than two levels or fewer than two complete
+        blocks.
     PyExperimenterError
         If SciPy is missing.
 
     Warns
     -----
     UserWarning
-        If blocks are left out because a level has no result there, or if means are taken of different numbers of runs.
+        If blocks are left out because they lack a result for a level, or if the numbers of runs behind the means
+        differ.
 
     Notes
     -----
-    In Wilcoxon's test, blocks without a difference are ranked, and their ranks split between both signs (Demšar, 2006,
-    page 7), so that equal results count as evidence of equality. Its p-value is exact for up to 1,000 blocks, with
-    ties. With fewer than six blocks it cannot be below 0.05. The p-value of Friedman's test is that of all permutations
-    within the blocks (of 100,000 of them, always the same, where there are too many). From four levels and eight
-    blocks on, those of the chi-squared and F distributions are printed, too; with fewer they are far off. Scores count
-    as equal if they differ by less than 1e-9 of their size. The module `rank_tests` names the sources of all methods.
+    The Wilcoxon test ranks zero differences and splits their ranks between both signs (Demšar, 2006, page 7), so that
+    equal results are evidence for equality. Its p-value is exact for up to 1,000 blocks, even with ties. With fewer
+    than six blocks, it cannot be below 0.05. The p-value of the Friedman test is based on all permutations within the
+    blocks, or on 100,000 of them, always the same, if there are too many. The p-values of the chi-squared and F
+    distributions are printed as well for four or more levels and eight or more blocks; with fewer, they are inaccurate.
+    Scores are ties if their relative difference is below 1e-9. The module `rank_tests` has the references for all
+    methods.
 
-    What Nemenyi's test says of two levels depends on the others; for conclusions on pairs prefer ``p_holm`` (A.
-    Benavoli, G. Corani and F. Mangili. Should we really use post-hoc tests based on mean-ranks? *Journal of Machine
-    Learning Research* 17(5):1-10, 2016).
+    The result of the Nemenyi test for two levels depends on the other levels; for conclusions about pairs, prefer
+    ``p_holm`` (A. Benavoli, G. Corani and F. Mangili. Should we really use post-hoc tests based on mean-ranks? *Journal
+    of Machine Learning Research* 17(5):1-10, 2016).
 
     Examples
     --------
@@ -265,7 +270,7 @@ def compare(
     ... })
     >>> compare(table, "accuracy", by="kernel", blocks="dataset")
     accuracy of 2 levels of kernel over 6 blocks (dataset); higher is better
-    Wilcoxon's signed-rank test: W = 0, p = 0.0312
+    Wilcoxon signed-rank test: W = 0, p = 0.0312
     <BLANKLINE>
     kernel      average rank
     --------  --------------
@@ -277,7 +282,7 @@ def compare(
     linear  rbf               -0.035    0  0.0312      0.0312
     """
     if better not in ("max", "min"):
-        raise InvalidValueError(f"better: {better!r} is not known; take 'max' or 'min'")
+        raise InvalidValueError(f"better: {better!r} is unknown; choose 'max' or 'min'")
     if not listed(blocks):
         raise InvalidColumnError("blocks: no keyfield is named; name at least one")
     matrix = _blocks_by_levels(table, value, by, listed(blocks), listed(over))
@@ -302,7 +307,7 @@ def compare(
 
 
 def _blocks_by_levels(table: pd.DataFrame, value: str, by: str, blocks: list[str], over: list[str]) -> pd.DataFrame:
-    """Return the mean scores, blocks × levels, of the blocks that have all levels."""
+    """Return the mean scores, blocks × levels, of the complete blocks."""
     remedy = "name it in blocks (or in over, to average over it first)"
     table = checked(table, [value], [by, *blocks], over, remedy)
     cells = summarize_cells(table, [value], [by, *blocks], "mean").drop(columns="value")
@@ -313,8 +318,8 @@ def _blocks_by_levels(table: pd.DataFrame, value: str, by: str, blocks: list[str
     if len(level_labels) < 2 or complete.sum() < 2:
         counts = zip(level_labels, matrix.notna().sum(), strict=True)
         raise InvalidValueError(
-            f"a test needs two levels of {by} and two blocks ({', '.join(blocks)}) that have a result for each level; "
-            f"of {len(complete)} blocks {complete.sum()} have all; "
+            f"a test needs at least two levels of {by} and two blocks ({', '.join(blocks)}) with a result for each "
+            f"level; {complete.sum()} of {len(complete)} blocks have all; "
             + some_of(f"{count} have {by}={as_text(level)}" for (level,), count in counts)
         )
     findings = list(incomplete(cells[block_codes.map(complete)], [by, *blocks]))

@@ -1,4 +1,4 @@
-"""Demšar's critical-difference diagram: average ranks on a line, and bars over those that do not differ."""
+"""The critical difference diagram of Demšar (2006): average ranks on an axis, and bars that join similar ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pyexperimenter.analysis.plots import axes_or_new
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Heights below the axis of ranks, in lines of text.
+# Distances below the axis, in lines of text.
 _ABOVE = -1.5  # where the critical difference is drawn
 _CLIQUE = 0.4
 _NAME = 0.9
@@ -24,25 +24,25 @@ def draw_critical_differences(
     critical_difference: float,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw average ranks as in Demšar (2006), figure 1, the best on the right.
+    """Draw average ranks as in Demšar (2006), figure 1, with the best on the right.
 
     Parameters
     ----------
     names : sequence of str
-        What is compared, the best first.
+        What is compared, best first.
     ranks : sequence of float
         Average ranks, ascending.
     cliques : sequence of pairs of float
-        The least and the greatest rank of each group that does not differ significantly.
+        The smallest and the largest rank of each group without significant differences.
     critical_difference : float
-        How far ranks must lie apart to differ significantly.
+        The smallest significant difference of average ranks.
     ax : matplotlib.axes.Axes, optional
-        Where to draw.
+        Axes to draw on.
 
     Returns
     -------
     matplotlib.axes.Axes
-        The bars of the cliques have the gid ``"clique"``, that of the critical difference ``"critical difference"``.
+        The gid of the bars is ``"clique"`` for the cliques and ``"critical difference"`` for the critical difference.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def draw_critical_differences(
     half = math.ceil(k / 2)
     for number, (name, rank) in enumerate(zip(names, ranks, strict=True)):
         on_the_right = number < half
-        # The outermost name is the highest on either side, so that no lines cross.
+        # On either side, the outermost name is the highest, so that lines do not cross.
         height = first_name + _NAME * (number if on_the_right else k - 1 - number)
         edge = 0.9 if on_the_right else k + 0.1
         axes.plot([rank, rank, edge], [0, height, height], color="black", linewidth=0.8)
@@ -80,7 +80,7 @@ def draw_critical_differences(
 
 
 def _draw_axis(axes: Axes, k: int, bottom: float) -> None:
-    """Leave nothing of the axes but a line from k to 1, which lies at height 0."""
+    """Reduce the axes to a horizontal axis from k to 1 at height 0."""
     margin = 0.1 + 0.25 * (k - 1)  # for the names
     axes.set_xlim(k + margin, 1 - margin)
     axes.set_ylim(bottom, _ABOVE - 1)

@@ -1,4 +1,4 @@
-"""Axes that a notebook shows. The only module that imports matplotlib when it is imported itself."""
+"""Matplotlib axes that notebooks display. The only module that imports matplotlib at the top."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 
 class DisplayedAxes(Axes):
-    """Axes whose figure a notebook shows where they are the result of a cell, as pyplot's figures are."""
+    """Axes whose figure a notebook displays when they are the result of a cell, as with pyplot."""
 
     def _repr_png_(self) -> bytes:
         image = BytesIO()
@@ -19,5 +19,5 @@ class DisplayedAxes(Axes):
 
 
 def new_axes() -> Axes:
-    """Make axes on a figure of their own, which pyplot does not know of: no window opens, nothing has to be closed."""
+    """Return axes on a new figure. Pyplot does not manage it, so no window opens and nothing has to be closed."""
     return Figure(layout="constrained").add_subplot(axes_class=DisplayedAxes)

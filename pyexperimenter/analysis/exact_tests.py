@@ -1,11 +1,10 @@
-"""Exact p-values of rank tests, with ties, by enumerating what chance could have done.
+"""Exact p-values of rank tests, even with ties, from the distribution of all permutations.
 
-Sources:
+Cited where they are used:
 
-- R. A. Fisher. *The Design of Experiments*. Oliver and Boyd, 1935: a test whose reference distribution is that of all
-  permutations of the data.
+- R. A. Fisher. *The Design of Experiments*. Oliver and Boyd, 1935. It introduces permutation tests.
 - B. Phipson and G. K. Smyth. Permutation p-values should never be zero. *Statistical Applications in Genetics and
-  Molecular Biology* 9(1), article 39, 2010: (b + 1) / (B + 1) where permutations are drawn.
+  Molecular Biology* 9(1), article 39, 2010. The p-value from B random permutations is (b + 1) / (B + 1).
 """
 
 from __future__ import annotations
@@ -16,26 +15,27 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-_LARGEST = 1_000_000  # column sums that are enumerated at a time
-_DRAWN = 100_000  # permutations, where there are too many to enumerate
-_CHUNK = 2_000_000  # ranks that are permuted at a time
+_LARGEST = 1_000_000  # the most column sums to enumerate at a time
+_DRAWN = 100_000  # random permutations, if there are too many to enumerate
+_CHUNK = 2_000_000  # ranks to permute at a time
 _SEED = 20_060_101
 
 Array = npt.NDArray[np.float64]
 
 
 def signed_rank_p(ranks: Sequence[float], statistic: float) -> float:
-    """Return the exact two-sided p-value of Wilcoxon's signed-rank statistic.
+    """Return the exact two-sided p-value of the Wilcoxon signed-rank statistic.
 
-    Each rank has either sign with probability 1/2. The distribution of the sum of the positive ones is computed by
-    convolution, so its cost grows with the cube of the number of ranks: 500 take a tenth of a second.
+    Under the null hypothesis, each rank has either sign with probability 1/2. The distribution of the sum of the
+    positive ones is computed by convolution. This takes time cubic in the number of ranks; 500 take a tenth of a
+    second.
 
     Parameters
     ----------
     ranks : sequence of float
-        Ranks of the differences that are not zero; multiples of 1/2, since ties share their mean.
+        Ranks of the nonzero differences. They are multiples of 1/2, since ties get the average of their ranks.
     statistic : float
-        The lesser of the sums of ranks of either sign.
+        The smaller of the rank sums of the positive and the negative differences.
 
     Examples
     --------
@@ -56,15 +56,15 @@ def signed_rank_p(ranks: Sequence[float], statistic: float) -> float:
 
 
 def friedman_p(ranks: Array) -> float:
-    """Return the permutation p-value of Friedman's statistic: how often chance agrees as much, or more.
+    """Return the permutation p-value of the Friedman statistic: how likely a statistic is to be at least as large.
 
-    In each block all orders of its ranks are equally likely. They are enumerated where that gives no more than a
-    million column sums at a time; otherwise 100,000 of them are drawn, always the same.
+    Under the null hypothesis, all orders of the ranks of a block are equally likely. They are enumerated as long as
+    there are at most a million column sums at a time. Otherwise, 100,000 of them are drawn, always the same.
 
     Parameters
     ----------
     ranks : array of float
-        N blocks × k levels; ties share their mean.
+        N blocks × k levels; ties get the average of their ranks.
 
     Examples
     --------
@@ -78,7 +78,7 @@ def friedman_p(ranks: Array) -> float:
 
 
 def _spread(sums: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return the sum of squares of each line, which grows with Friedman's statistic, all else being fixed."""
+    """Return the sum of squares of each row, which is an increasing function of the Friedman statistic."""
     squares: npt.NDArray[np.int64] = (sums**2).sum(axis=1)
     return squares
 
@@ -86,14 +86,14 @@ def _spread(sums: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 def _enumerated(doubled: npt.NDArray[np.int64], observed: int) -> float | None:
     """Return the exact p-value, or None if there are too many column sums.
 
-    Column sums that differ in their order only are as likely as each other, and go the same way: one stands for all.
+    Column sums that only differ in their order are equivalent, so they are counted together.
     """
     levels = doubled.shape[1]
-    base = 2 * doubled.size + 1  # more than any column sum
+    base = 2 * doubled.size + 1  # larger than any column sum
     if math.factorial(levels) > _LARGEST or base**levels >= 2**63:
         return None
     orders = _orders(levels)
-    place_values = base ** np.arange(levels)  # sums as digits of one number, which are faster to compare
+    place_values = base ** np.arange(levels)  # encodes the sums as one number, which is faster to compare
     sums = np.zeros((1, levels), dtype=np.int64)
     weights: Array = np.ones(1)
     for block in doubled:
@@ -111,7 +111,7 @@ def _enumerated(doubled: npt.NDArray[np.int64], observed: int) -> float | None:
 
 
 def _orders(levels: int) -> npt.NDArray[np.int64]:
-    """Return all orders of that many levels, one a line."""
+    """Return all permutations of the levels, one per row."""
     found = np.zeros((1, 0), dtype=np.int64)
     for level in range(levels):
         found = np.concatenate([np.insert(found, place, level, axis=1) for place in range(level + 1)])
@@ -119,7 +119,7 @@ def _orders(levels: int) -> npt.NDArray[np.int64]:
 
 
 def _drawn(doubled: npt.NDArray[np.int64], observed: int) -> float:
-    """Return an estimate of the p-value that is never too small on average (Phipson and Smyth, 2010)."""
+    """Return an estimate from random permutations that is not too small on average (Phipson and Smyth, 2010)."""
     generator = np.random.default_rng(_SEED)
     at_once = max(1, _CHUNK // doubled.size)
     extreme, left = 0, _DRAWN

@@ -1,4 +1,4 @@
-"""DataFrames -> files for other programs. A file is there whole or not at all."""
+"""DataFrames written to files for other programs. Each file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _LONGEST_CELL = 32_767  # characters in Excel
 _MOST_ROWS = 1_048_575  # of an Excel sheet, below the header
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")  # what XML, and so Excel, does not know
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")  # not allowed in XML, and so in Excel files
 
 
 def export_frame(frame: pd.DataFrame, target: str | Path | TextIO, kind: str | None = None) -> None:
@@ -28,38 +28,40 @@ def export_frame(frame: pd.DataFrame, target: str | Path | TextIO, kind: str | N
     Parameters
     ----------
     frame : pandas.DataFrame
-        Whatever is to be written; its index is not.
+        The data; the index is not written.
     target : str, Path or text file
-        The file. What is open for text takes CSV and JSON.
+        The file. An open text file is possible for CSV and JSON.
     kind : {"csv", "json", "parquet", "xlsx"}, optional
-        The format; by default what the file's name ends with.
+        The format. The default is the suffix of the file's name.
 
-        - CSV: UTF-8 with a header; what is missing is empty.
-        - JSON: a list of objects, one a line; what is missing or not finite is null.
-        - Parquet: with types, needs the extra ``parquet``.
-        - Excel: needs the extra ``excel``; texts too long for a cell end in ``…``.
+        - CSV: UTF-8 with a header; missing values are empty.
+        - JSON: a list of objects, one per line; missing and infinite values are null.
+        - Parquet: with types; needs the extra ``parquet``.
+        - Excel: needs the extra ``excel``; strings that are too long for a cell are cut and end in ``…``.
 
-        JSON values are JSON text in all but JSON.
+        Values of JSON columns are written as JSON text in all formats but JSON.
 
     Raises
     ------
     InvalidValueError
-        If the format is not known, or does not hold so much, or there is no such directory.
+        If the format is unknown or cannot hold so much data, or if the directory does not exist.
     PyExperimenterError
         If the extra is missing.
     OSError
-        If the file cannot be written. One that was there before is left as it was.
+        If the file cannot be written. An existing file is left unchanged.
     """
     path = Path(target) if isinstance(target, (str, Path)) else None
     kind = kind or (path.suffix[1:].lower() if path is not None else "csv")
     if kind not in _WRITERS or (path is None and kind not in _TEXT_FORMATS):
-        raise InvalidValueError(f"{kind or target!r} is no format to write; use {', '.join(_WRITERS)}")
+        raise InvalidValueError(
+            f"{kind or str(target)!r} is not a format for this file; choose from {', '.join(_WRITERS)}"
+        )
     write = _WRITERS[kind]
     if path is None:
         write(frame, target)
         return
     if not path.absolute().parent.is_dir():
-        raise InvalidValueError(f"there is no directory {path.absolute().parent}; make it first")
+        raise InvalidValueError(f"the directory {path.absolute().parent} does not exist; create it first")
     handle, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}-", suffix=f".{kind}")
     try:
         with os.fdopen(handle, "w" if kind in _TEXT_FORMATS else "wb", **_TEXT_FORMATS.get(kind, {})) as file:
@@ -72,19 +74,19 @@ def export_frame(frame: pd.DataFrame, target: str | Path | TextIO, kind: str | N
 
 
 def join_keyfields(side_table: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """Put the keyfields of its experiment into each row of a side table, behind ``experiment_id``.
+    """Insert the keyfields of its experiment into each row of a side table, after ``experiment_id``.
 
     Parameters
     ----------
     side_table : pandas.DataFrame
         Logs or attempts, with a column ``experiment_id``.
     table : pandas.DataFrame
-        The experiments, as `get_table` returns them. Rows of others are left out.
+        Experiments, as returned by `get_table`. Rows of other experiments are left out.
 
     Returns
     -------
     pandas.DataFrame
-        Columns of the side table that have the name of a keyfield end in ``_logged``.
+        Columns of the side table with the name of a keyfield get the suffix ``_logged``.
     """
     keyfields = table[["ID", *keyfields_of(table)]].rename(columns={"ID": "experiment_id"})
     joined = side_table.merge(keyfields, on="experiment_id", suffixes=("_logged", ""))
@@ -93,7 +95,7 @@ def join_keyfields(side_table: pd.DataFrame, table: pd.DataFrame) -> pd.DataFram
 
 
 def _umask() -> int:
-    """Return the process's umask, which can only be read by setting it."""
+    """Return the umask of the process, which can only be read by setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
@@ -120,7 +122,7 @@ def _write_excel(frame: pd.DataFrame, file: Any) -> None:
     optional_import("openpyxl", "excel")
     if len(frame) > _MOST_ROWS:
         raise InvalidValueError(
-            f"{len(frame)} rows are more than an Excel sheet holds ({_MOST_ROWS}); write CSV instead"
+            f"the table has {len(frame)} rows, but an Excel sheet holds {_MOST_ROWS}; write CSV instead"
         )
     flat = _flat(frame)
     for name in flat.columns:
@@ -138,7 +140,7 @@ _TEXT_FORMATS: dict[str, dict[str, Any]] = {name: {"encoding": "utf-8", "newline
 
 
 def _flat(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a copy whose lists and mappings are JSON text; a column of mixed values is text altogether."""
+    """Return a copy with lists and dicts as JSON text, and columns of mixed types as text."""
     flat = frame.copy()
     for name in [name for name, dtype in flat.dtypes.items() if dtype.name == "object"]:
         values = flat[name].map(lambda value: json.dumps(jsonable(value)) if isinstance(value, (list, dict)) else value)

@@ -1,4 +1,4 @@
-"""Rows of the database -> DataFrames with the types of the configuration."""
+"""Rows of the database, converted to DataFrames with the types of the configuration."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ if TYPE_CHECKING:
 
 
 def to_frame(columns: Sequence[str], rows: Sequence[tuple[Any, ...]], types: Mapping[str, FieldType]) -> pd.DataFrame:
-    """Make a DataFrame of a table's rows.
+    """Convert rows of a table to a DataFrame.
 
     Parameters
     ----------
     columns : sequence of str
-        Names of the columns as the database gave them.
+        Names of the columns, as returned by the database.
     rows : sequence of tuples
         Column values.
     types : Mapping of str to FieldType
-        Declared types in the order in which the columns are wanted; columns beyond come last, as they are.
+        Declared types, in the order that the columns should have. Other columns come last, unchanged.
 
     Returns
     -------
     pandas.DataFrame
-        Integers as ``Int64`` and booleans as ``boolean`` (both with missing values), numbers as ``float64``,
-        times as ``datetime64``, JSON as Python objects, texts as pandas' texts. ``ID`` and ``experiment_id``,
-        never missing, are ``int64``.
+        Integers as ``Int64`` and booleans as ``boolean`` (both nullable), real numbers as ``float64``, times as
+        ``datetime64``, JSON as Python objects, and text as pandas strings. ``ID`` and ``experiment_id`` are never
+        NULL and therefore ``int64``.
     """
     import pandas as pd
 
-    # Column by column: a million rows at once would be held twice, as objects.
+    # Column by column, since converting all rows at once would keep two copies of them in memory.
     values = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
     by_name = dict(zip(columns, values, strict=True))
     order = [name for name in types if name in by_name] + [name for name in columns if name not in types]
@@ -52,7 +52,7 @@ def _series(name: str, values: Sequence[Any], field: FieldType | None) -> pd.Ser
     try:
         return make(values) if make else _objects([decode(name, field, value) for value in values])
     except (ValueError, TypeError, OverflowError, UndecodableValueError):
-        return _objects(values)  # edited by hand into something else: shown as it is
+        return _objects(values)  # edited by hand to something else: shown as it is
 
 
 def _objects(values: Sequence[Any]) -> pd.Series[Any]:

@@ -1,4 +1,4 @@
-"""A summary -> rows × columns of cells in no format yet: what stands where, is bold, or is incomplete."""
+"""The layout of a summary as a table, independent of the format: where each cell goes, and which are bold or marked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pyexperimenter.analysis.cells import NULL, Names, as_text, cell_name, level
 from pyexperimenter.analysis.summary import COLUMNS, STATISTICS, known_statistic
 from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError
 
-# One setting for all values, or one for each by its name.
+# A setting for all values, or one for each value by its name.
 Digits = int | Mapping[str, int]
 Best = str | Mapping[str, str] | None
 
@@ -30,19 +30,19 @@ _TITLES = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: its numbers as texts (`spread` is None where there is none to show)."""
+    """A cell with its formatted numbers; `spread` is None if there is none to show."""
 
     center: str
     spread: str | None
     bold: bool
-    mark: str | None  # "3/5": the runs it has, of those that it should have; None if it is complete
+    mark: str | None  # such as "3/5": runs with a result / all runs; None if the cell is complete
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A table in no format yet; labels are not escaped.
+    """A table before it is rendered; labels are not escaped.
 
-    `header` holds a line for each level, the topmost first, of one text a column. None is a cell that does not exist.
+    `header` has a line for each level, topmost first, each with one label for each column. None is an empty cell.
     """
 
     names: list[str]
@@ -51,7 +51,7 @@ class Layout:
     note: str
 
     def spans(self, level: int) -> list[tuple[str, int]]:
-        """Return texts and widths of a line of the header; equal neighbours under one parent are one."""
+        """Return labels and widths of a line of the header; equal neighbours with the same parent are merged."""
         columns = list(zip(*self.header[: level + 1], strict=True))
         lowest = level == len(self.header) - 1
         if lowest:
@@ -67,7 +67,7 @@ def lay_out(
     best: Best,
     best_per: str | None,
 ) -> Layout:
-    """Decide what stands where; parameters and errors are those of `rendering.to_latex`."""
+    """Lay out a summary; for parameters and errors, see `rendering.to_latex`."""
     center, spread = STATISTICS[known_statistic(stat or summary.attrs.get("stat", "mean±std"))]
     rows, columns = _axes(summary, columns, [name for name in (center, spread) if name])
     what = " ± ".join(_TITLES[name] for name in (center, spread) if name)
@@ -85,7 +85,7 @@ def lay_out(
     if len(cells) < len(places):
         row, value, column = next(place for place in places if places.count(place) > 1)
         where = cell_name([*rows, *columns], [*row_labels[row], *column_labels[column]])
-        raise InvalidValueError(f"the summary has several lines for {value} at {where}; leave one")
+        raise InvalidValueError(f"the summary has several rows for {value} at {where}; keep one of them")
 
     taken = {(value, column) for _, value, column in places}
     shown = [(value, n) for value in values for n in range(len(column_labels)) if (value, n) in taken]
@@ -102,7 +102,7 @@ def lay_out(
 def _cells(
     summary: pd.DataFrame, center: str, spread: str | None, digits: Digits, bold: list[bool], fullest: int
 ) -> Iterator[Cell]:
-    """Yield the cell of each line of the summary."""
+    """Yield the cell of each row of the summary."""
     spreads = summary[spread] if spread else [None] * len(summary)
     columns = (summary[name] for name in ("value", center, "n", "missing"))
     for value, middle, n, missing, width, is_best in zip(*columns, spreads, bold, strict=True):
@@ -120,21 +120,21 @@ def _axes(summary: pd.DataFrame, columns: Names, statistics: Sequence[str]) -> t
     for name in (*statistics, "n", "missing", *listed(columns)):
         if name not in summary.columns:
             raise InvalidColumnError(
-                f"the summary has no column {name!r}; columns are {', '.join(map(str, summary))}. "
-                "Hand in what summarize() returns, for a statistic that it was asked for"
+                f"the summary has no column {name!r}, only {', '.join(map(str, summary))}; pass what summarize() "
+                "returns, and a statistic that it was asked for"
             )
     if columns is None:
         columns = [name for name in summary.attrs.get("columns", []) if name in summary.columns]
     rows = [str(name) for name in summary if name not in COLUMNS and name not in listed(columns)]
     if not rows:
-        raise InvalidColumnError("columns: all keyfields of the summary are named; leave one for the rows")
+        raise InvalidColumnError("columns: these are all keyfields of the summary; leave at least one for the rows")
     if summary.empty:
-        raise InvalidValueError("the summary has no lines; check what was filtered out")
+        raise InvalidValueError("the summary has no rows; check your filters")
     return rows, listed(columns)
 
 
 def _with_value(summary: pd.DataFrame, title: str) -> pd.DataFrame:
-    """Return the summary with a column ``value`` in any case."""
+    """Return the summary with a column ``value``, adding it if necessary."""
     summary = summary.reset_index(drop=True)
     names = summary.attrs.get("values", [])
     return summary if "value" in summary else summary.assign(value=names[0] if len(names) == 1 else title)
@@ -144,14 +144,14 @@ def _check_options(values: Sequence[str], digits: Digits, best: Best, best_per: 
     for option, setting in (("digits", digits), ("best", best)):
         for name in setting if isinstance(setting, Mapping) else ():
             if name not in values:
-                raise InvalidValueError(f"{option}: {name!r} is not in the summary; it has {', '.join(values)}")
+                raise InvalidValueError(f"{option}: {name!r} is not in the summary; choose from {', '.join(values)}")
     for value in values:
         if _setting(best, value, None) not in ("max", "min", None):
-            raise InvalidValueError(f"best: {_setting(best, value, None)!r} is not known; take 'max', 'min' or None")
+            raise InvalidValueError(f"best: {_setting(best, value, None)!r} is unknown; choose 'max', 'min' or None")
         if _setting(digits, value, _DIGITS) < 0:
-            raise InvalidValueError(f"digits: {_setting(digits, value, _DIGITS)} is negative; take 0 or more")
+            raise InvalidValueError(f"digits: {_setting(digits, value, _DIGITS)} is negative; give 0 or more")
     if best_per not in ("row", "column", None):
-        raise InvalidValueError(f"best_per: {best_per!r} is not known; take 'row', 'column' or None")
+        raise InvalidValueError(f"best_per: {best_per!r} is unknown; choose 'row', 'column' or None")
 
 
 def _setting(option: Digits | Best, value: str, default: Any) -> Any:
@@ -159,7 +159,7 @@ def _setting(option: Digits | Best, value: str, default: Any) -> Any:
 
 
 def _best(centers: pd.Series[Any], values: pd.Series[Any], codes: pd.Series[Any], best: Any) -> list[bool]:
-    """Tell which cells are the best of their value and of their row or column, given by its number."""
+    """Return which cells are the best for their value among the cells with the same code, a row or a column."""
     bold = [False] * len(centers)
     for (value, _), group in centers.groupby([values, codes]):
         wanted = _setting(best, str(value), None)
@@ -178,12 +178,11 @@ def _number(number: float, digits: int) -> str:
 
 
 def _column_label(name: str, value: Any) -> str:
-    """Return a column's label: a text says enough, a number needs its name."""
+    """Return the label of a column: a string speaks for itself, a number needs its name."""
     return as_text(value) if isinstance(value, str) else f"{name} = {as_text(value)}"
 
 
 def _note(what: str, values: Sequence[str], fullest: int, marked: bool) -> str:
     title = f"{as_text(values[0])}: {what}" if len(values) == 1 and values[0] != what else what[0].upper() + what[1:]
     runs = f"{'up to ' if marked else ''}n = {fullest} run{'' if fullest == 1 else 's'}"
-    meaning = "fewer: results / runs in the table."
-    return f"{title} over {runs}." + (f" † {meaning}" if marked else "")
+    return f"{title} over {runs}." + (" † Fewer results: results / runs." if marked else "")

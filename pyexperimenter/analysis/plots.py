@@ -1,7 +1,7 @@
 """Figures of results. Each function draws on matplotlib axes and returns them; pyplot is not used.
 
-Without `ax` the axes are new ones on a figure of their own, which a notebook shows, and ``ax.figure.savefig(path)``
-saves. Matplotlib is imported when something is drawn; the extra ``plots`` brings it.
+Without `ax`, the axes are on a new figure, which a notebook displays and ``ax.figure.savefig(path)`` saves. Matplotlib
+is imported when something is drawn; the extra ``plots`` installs it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pyexperimenter.exceptions import InvalidColumnError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_LONG_LABELS = 60  # letters that fit side by side under axes of the usual width
+_LONG_LABELS = 60  # characters that fit side by side below axes of the default width
 
 
 def plot_result(
@@ -50,37 +50,37 @@ def plot_result(
     Parameters
     ----------
     table : pandas.DataFrame
-        Experiments as `get_table` returns them; rows may be left out.
+        Experiments, as returned by `get_table`; you may drop rows.
     value : str
         Resultfield.
     x : str
-        Keyfield. Numbers are placed by their size and joined by lines; texts, and numbers among which NULL is, are
-        placed side by side.
+        Keyfield. Numbers are on a numeric axis and joined by lines; strings, and numbers with NULL among them, are
+        categories.
     hue : str or sequence of str, optional
-        Keyfields whose combinations are drawn in colours of their own.
+        Keyfields whose combinations get a colour each.
     over : str or sequence of str, optional
-        Keyfields averaged over.
+        Keyfields to average over.
     stat : str
-        What is drawn, as for `summarize`.
+        The statistic to draw, as for `summarize`.
     ax : matplotlib.axes.Axes, optional
-        Where to draw.
+        Axes to draw on.
 
     Returns
     -------
     matplotlib.axes.Axes
-        For example, ``ax.set_xscale("log")`` makes an axis logarithmic.
+        To change the figure, for example by ``ax.set_xscale("log")``.
 
     Raises
     ------
     InvalidColumnError, InvalidValueError
-        As by `summarize`.
+        As for `summarize`.
     PyExperimenterError
         If matplotlib is missing.
 
     Warns
     -----
     UserWarning
-        If points have fewer runs than others, or open or failed ones.
+        If there are fewer runs for some points than for others, or unfinished or failed experiments.
 
     Examples
     --------
@@ -100,7 +100,7 @@ def plot_result(
     codes, hues = levels(summary, listed(hue))
     for number, labels in enumerate(hues):
         line = summary[codes == number]
-        # Side by side, so that error bars do not hide each other.
+        # Shifted, so that error bars do not hide each other.
         shift = 0.0 if ticks is None else (number - (len(hues) - 1) / 2) * 0.4 / len(hues)
         axes.errorbar(
             places[line.index] + shift,
@@ -125,22 +125,22 @@ def plot_heatmap(
     digits: int = 3,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the means of a resultfield over two keyfields as colours with their numbers.
+    """Draw the means of a resultfield over two keyfields as an annotated heatmap.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        Experiments as `get_table` returns them; rows may be left out.
+        Experiments, as returned by `get_table`; you may drop rows.
     value : str
         Resultfield.
     x, y : str
-        Keyfields, sorted, the first value of `y` at the top.
+        Keyfields; values are sorted, with the first one of `y` at the top.
     over : str or sequence of str, optional
-        Keyfields averaged over.
+        Keyfields to average over.
     digits : int
-        Decimals.
+        Decimal places.
     ax : matplotlib.axes.Axes, optional
-        Where to draw.
+        Axes to draw on.
 
     Returns
     -------
@@ -150,14 +150,14 @@ def plot_heatmap(
     Raises
     ------
     InvalidColumnError, InvalidValueError
-        As by `summarize`.
+        As for `summarize`.
     PyExperimenterError
         If matplotlib is missing.
 
     Warns
     -----
     UserWarning
-        If cells have fewer runs than others, or open or failed ones.
+        If there are fewer runs for some cells than for others, or unfinished or failed experiments.
 
     Examples
     --------
@@ -178,7 +178,7 @@ def plot_heatmap(
     image = axes.imshow(means, aspect="auto")
     for (row, column), mean in np.ndenumerate(means):
         red, green, blue, _ = image.cmap(image.norm(mean)) if math.isfinite(mean) else (1, 1, 1, 1)
-        light = 0.299 * red + 0.587 * green + 0.114 * blue > 0.5  # as the eye weighs them (ITU-R BT.601)
+        light = 0.299 * red + 0.587 * green + 0.114 * blue > 0.5  # perceived brightness (ITU-R BT.601)
         text = NULL if math.isnan(mean) else f"{mean:.{digits}f}"
         axes.text(column, row, text, ha="center", va="center", color="black" if light else "white")
     _set_ticks(axes, [as_text(name) for (name,) in column_labels])
@@ -197,25 +197,25 @@ def plot_curves(
     over: Names = "seed",
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw what experiments logged on their way: lines of means, in bands of one standard deviation to either side.
+    """Draw learning curves, or other values that experiments logged: means, with bands of one standard deviation.
 
-    Only experiments that are done count. Where an experiment logged an index value in several executions, as after a
-    pause or a loss, the last one counts.
+    Only experiments that are done count. If an experiment logged the same index value in several executions, as after
+    a pause or a lost worker, the last one counts.
 
     Parameters
     ----------
     logs : pandas.DataFrame
-        Rows of a logtable as `get_logtable` returns them; rows may be left out.
+        Rows of a logtable, as returned by `get_logtable`; you may drop rows.
     table : pandas.DataFrame
-        Experiments as `get_table` returns them; rows may be left out.
+        Experiments, as returned by `get_table`; you may drop rows.
     value, index : str
-        Columns of numbers in `logs`: what is drawn, and over what (epoch, step, ...).
+        Numeric columns of `logs` for the y and the x axis. The index is the epoch, step, ...
     hue : str or sequence of str, optional
-        Keyfields whose combinations are lines of their own.
+        Keyfields whose combinations get a line each.
     over : str or sequence of str, optional
-        Keyfields averaged over.
+        Keyfields to average over.
     ax : matplotlib.axes.Axes, optional
-        Where to draw.
+        Axes to draw on.
 
     Returns
     -------
@@ -224,17 +224,17 @@ def plot_curves(
     Raises
     ------
     InvalidColumnError
-        If a column is not there, if a keyfield that is named nowhere takes several values in a line, or if an execution
-        logged an index value several times.
+        If a column does not exist, if a keyfield that is not named varies within a line, or if an execution logged an
+        index value several times.
     InvalidValueError
-        If a column is not numeric, or a table empty.
+        If a column is not numeric, or the table is empty.
     PyExperimenterError
         If matplotlib is missing.
 
     Warns
     -----
     UserWarning
-        If lines are somewhere the means of fewer experiments than the table has for them.
+        If some points of a line are means of fewer experiments than the table has for the line.
 
     Examples
     --------
@@ -261,21 +261,21 @@ def plot_curves(
         if fewest < expected[number]:
             thin.append(f"{cell_name(listed(hue), labels) or 'the line'} (at least {fewest} of {expected[number]})")
     if thin:
-        warn([f"lines are somewhere means of fewer experiments than the table has: {some_of(thin, '; ')}"])
+        warn([f"some points are means of fewer experiments than the table has: {some_of(thin, '; ')}"])
     _describe(axes, index, f"{value} (mean±std)", listed(hue))
     return axes
 
 
 def plot_progress(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw how many experiments were finished over time, done and in error.
+    """Draw the number of experiments that are done and in error over time.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        Experiments as `get_table`, or executions as `get_attempts` returns them. Of an experiment that was reset the
-        former know the last execution only.
+        Experiments, as returned by `get_table`, or executions, as returned by `get_attempts`. The former contain only
+        the last execution of an experiment that was reset.
     ax : matplotlib.axes.Axes, optional
-        Where to draw.
+        Axes to draw on.
 
     Returns
     -------
@@ -284,7 +284,7 @@ def plot_progress(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     Raises
     ------
     InvalidColumnError
-        If it is none of these tables.
+        If it is not one of these tables.
     PyExperimenterError
         If matplotlib is missing.
 
@@ -306,7 +306,7 @@ def plot_progress(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     begin = min([*start[finished.index].dropna(), *finished], default=None)
     for name, colour in (("done", "C0"), ("error", "C3")):
         times = finished[state[finished.index] == name].sort_values()
-        # From the very beginning to the very end, so that lines that rise at other times can be compared.
+        # All lines span the whole time, so that they can be compared.
         all_times = [] if begin is None else [begin, *times, finished.max()]
         counts = [] if begin is None else [*range(len(times) + 1), len(times)]
         axes.step(all_times, counts, where="post", color=colour, label=f"{name} ({len(times)})")
@@ -321,7 +321,7 @@ def plot_progress(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def axes_or_new(ax: Axes | None) -> Axes:
-    """Return the axes given, or new ones; it is an error if matplotlib is missing."""
+    """Return `ax`, or new axes; raise an error if matplotlib is missing."""
     optional_import("matplotlib", "plots")
     from pyexperimenter.analysis.displayed import new_axes
 
@@ -329,7 +329,7 @@ def axes_or_new(ax: Axes | None) -> Axes:
 
 
 def _summary(table: pd.DataFrame, value: str, keys: list[str], over: Names, stat: str, remedy: str) -> pd.DataFrame:
-    """Summarise, and warn of what is incomplete."""
+    """Summarize, and warn about incomplete cells."""
     table = checked(table, [value], keys, listed(over), remedy)
     summary = summarize_cells(table, [value], keys, stat).drop(columns="value")
     warn(incomplete(summary, keys))
@@ -337,7 +337,7 @@ def _summary(table: pd.DataFrame, value: str, keys: list[str], over: Names, stat
 
 
 def _places(summary: pd.DataFrame, x: str) -> tuple[pd.Series[float], list[str] | None]:
-    """Return where on the x axis the lines of a summary belong, and names of the places if they are no numbers."""
+    """Return the positions of the rows of a summary on the x axis, and tick labels unless they are numbers."""
     column = summary[x]
     is_number = pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype)
     if is_number and column.notna().all():
@@ -360,7 +360,7 @@ def _describe(axes: Axes, x: str, y: str, hue: list[str]) -> None:
 
 
 def _points(logs: pd.DataFrame, experiments: pd.Series[int], value: str, index: str) -> pd.DataFrame:
-    """Return what some experiments logged: columns experiment, index, value; the last value for each index."""
+    """Return the logged points of the given experiments, with the last value for each index value."""
     check_columns(logs, ["ID", "experiment_id"])
     points = pd.DataFrame(
         {
@@ -376,7 +376,7 @@ def _points(logs: pd.DataFrame, experiments: pd.Series[int], value: str, index: 
     if repeated.any():
         example = points[repeated].iloc[0]
         raise InvalidColumnError(
-            f"{index!r} does not identify what an execution logged: experiment {example['experiment']:.0f} has several "
-            f"rows with {index}={as_text(example['index'])}; leave one of them in the logs"
+            f"{index!r} is not unique within an execution: experiment {example['experiment']:.0f} logged several rows "
+            f"with {index}={as_text(example['index'])}; choose another index, or keep one row of each"
         )
     return points.sort_values("ID").drop_duplicates(["experiment", "index"], keep="last")

@@ -1,9 +1,9 @@
-"""Paired tests by ranks, and what corrects them for their number: SciPy's where it has them, else a few lines.
+"""Rank-based tests for paired data, and corrections for multiple testing; from SciPy, as far as it has them.
 
-The sources, named again where a method is implemented:
+References, cited where each method is implemented:
 
 - J. Demšar. Statistical comparisons of classifiers over multiple data sets. *Journal of Machine Learning Research*
-  7:1-30, 2006. It recommends these tests, and its examples are among ours.
+  7:1-30, 2006. It recommends these tests; some examples below are taken from it.
 - M. Friedman. The use of ranks to avoid the assumption of normality implicit in the analysis of variance. *Journal of
   the American Statistical Association* 32(200):675-701, 1937.
 - S. Holm. A simple sequentially rejective multiple test procedure. *Scandinavian Journal of Statistics* 6(2):65-70,
@@ -28,8 +28,8 @@ from pyexperimenter.analysis.exact_tests import Array, friedman_p, signed_rank_p
 
 Scores = Sequence[float] | Array
 
-_TOLERANCE = 1e-9  # relative to the scores: what is closer differs by rounding only
-_EXACT = 1000  # differences up to which Wilcoxon's test is exact; above that it would take seconds
+_TOLERANCE = 1e-9  # relative to the scores; smaller differences are rounding errors
+_EXACT = 1000  # the most differences for which the Wilcoxon test is exact; more would take seconds
 
 
 def _stats() -> Any:
@@ -37,14 +37,14 @@ def _stats() -> Any:
 
 
 def rank(scores: pd.DataFrame, better: str) -> pd.DataFrame:
-    """Rank each row's scores: 1 is the best, ties share the mean of their ranks.
+    """Rank the scores of each row: 1 is the best, and ties get the average of their ranks.
 
     Parameters
     ----------
     scores : pandas.DataFrame
-        Blocks × levels. Scores are equal if they differ by less than 1e-9 of their size.
+        Blocks × levels. Scores are ties if their relative difference is below 1e-9.
     better : {"max", "min"}
-        Whether the greatest or the least score is the best.
+        Whether the largest or the smallest score is the best.
 
     Examples
     --------
@@ -57,10 +57,10 @@ def rank(scores: pd.DataFrame, better: str) -> pd.DataFrame:
 
 
 def _tied_ranks(values: Array, sizes: Array) -> Array:
-    """Rank values from the least on; neighbours are tied if they differ by less than 1e-9 of the greater size."""
+    """Rank values in ascending order; neighbours are tied if they differ by less than 1e-9 of the larger size."""
     order = np.argsort(values, kind="stable")
     ordered, scale = values[order], sizes[order]
-    with np.errstate(invalid="ignore"):  # between infinities
+    with np.errstate(invalid="ignore"):  # infinity - infinity
         gaps = np.diff(ordered)
     near = np.isfinite(gaps) & (gaps <= _TOLERANCE * np.maximum(scale[1:], scale[:-1]))
     groups = np.concatenate([[0], np.cumsum(~(near | (ordered[1:] == ordered[:-1])))])
@@ -71,7 +71,7 @@ def _tied_ranks(values: Array, sizes: Array) -> Array:
 
 
 def differences_of(first: Scores, second: Scores) -> Array:
-    """Subtract paired scores; those that differ by less than 1e-9 of their size are equal.
+    """Subtract paired scores; the result is 0 if their relative difference is below 1e-9.
 
     >>> differences_of([0.3, 0.1 + 0.2, np.inf], [0.2, 0.3, np.inf]).round(3)
     array([0.1, 0. , 0. ])
@@ -83,26 +83,26 @@ def differences_of(first: Scores, second: Scores) -> Array:
 
 
 def _sizes(a: Array, b: Array) -> Array:
-    """Return the greater size of each pair; 0 for pairs that are not finite, which rounding cannot take apart."""
+    """Return the larger absolute value of each pair; 0 for infinite pairs, which have no rounding errors."""
     sizes: Array = np.where(np.isfinite(a) & np.isfinite(b), np.maximum(np.abs(a), np.abs(b)), 0.0)
     return sizes
 
 
 def wilcoxon(first: Scores, second: Scores) -> tuple[float, float]:
-    """Compare paired scores by Wilcoxon's signed-rank test (1945), two-sided.
+    """Compare paired scores with the two-sided Wilcoxon signed-rank test (Wilcoxon, 1945).
 
-    Differences of zero are ranked, and their ranks split between both signs (Demšar, 2006, page 7). The p-value is
-    exact for up to 1,000 pairs, with ties, too; for more it is that of the normal approximation.
+    Zero differences are ranked, and their ranks are split evenly between both signs (Demšar, 2006, page 7). The p-value
+    is exact for up to 1,000 pairs, even with ties; for more, it is a normal approximation.
 
     Parameters
     ----------
     first, second : sequence of float
-        One score of each for each block. Differences are tied if they differ by less than 1e-9 of the scores.
+        One score for each block. Two differences are tied if they differ by less than 1e-9 of the scores.
 
     Returns
     -------
     (float, float)
-        The lesser of the sums of ranks of either sign, and the p-value.
+        The smaller of the rank sums of the positive and the negative differences, and the p-value.
 
     Examples
     --------
@@ -125,7 +125,7 @@ def wilcoxon(first: Scores, second: Scores) -> tuple[float, float]:
 
 
 def friedman(ranks: pd.DataFrame) -> tuple[float, float]:
-    """Test whether levels differ by Friedman's test (1937).
+    """Test whether levels differ with the Friedman test (Friedman, 1937).
 
     Parameters
     ----------
@@ -135,8 +135,8 @@ def friedman(ranks: pd.DataFrame) -> tuple[float, float]:
     Returns
     -------
     (float, float)
-        Friedman's chi-squared, corrected for ties, and its permutation p-value: exact where its permutations can be
-        enumerated, as with few blocks or few levels, else from 100,000 of them.
+        Friedman's chi-squared statistic, corrected for ties, and its permutation p-value: exact if there are few enough
+        blocks or levels to enumerate all permutations, otherwise from 100,000 of them.
 
     Examples
     --------
@@ -151,27 +151,27 @@ def friedman(ranks: pd.DataFrame) -> tuple[float, float]:
 
 
 def chi_squared_p(chi_squared: float, k: int) -> float:
-    """Return the p-value of Friedman's chi-squared by its asymptotic distribution, with k - 1 degrees of freedom."""
+    """Return the p-value of Friedman's statistic under its asymptotic chi-squared distribution (df = k - 1)."""
     return float(_stats().chi2.sf(chi_squared, k - 1))
 
 
 def iman_davenport(chi_squared: float, n: int, k: int) -> tuple[float, float]:
-    """Make the less conservative F of Friedman's chi-squared (Iman and Davenport, 1980; Demšar, 2006, page 11).
+    """Return the F statistic of Iman and Davenport (1980), less conservative than Friedman's chi-squared.
 
-    F = (N - 1) chi² / (N (k - 1) - chi²). With chi² corrected for ties it is the F of an analysis of variance of the
-    ranks.
+    F = (N - 1) chi² / (N (k - 1) - chi²) (Demšar, 2006, page 11). If chi² is corrected for ties, this is the F
+    statistic of an analysis of variance of the ranks.
 
     Parameters
     ----------
     chi_squared : float
-        As from `friedman`.
+        As returned by `friedman`.
     n, k : int
-        Numbers of blocks and levels.
+        Number of blocks and of levels.
 
     Returns
     -------
     (float, float)
-        F with k - 1 and (k - 1)(N - 1) degrees of freedom, and its p-value.
+        F with k - 1 and (k - 1)(N - 1) degrees of freedom, and the p-value.
 
     Examples
     --------
@@ -184,17 +184,17 @@ def iman_davenport(chi_squared: float, n: int, k: int) -> tuple[float, float]:
 
 
 def nemenyi(n: int, k: int, alpha: float) -> float:
-    """Return the critical difference of average ranks by Nemenyi's test (1963).
+    """Return the critical difference between average ranks in the Nemenyi test (Nemenyi, 1963).
 
-    CD = q √(k (k + 1) / (6 N)), where q is the quantile of the Studentized range for k levels and infinitely many
-    degrees of freedom, over √2 (Demšar, 2006, page 12 and table 5a).
+    CD = q √(k (k + 1) / (6 N)), where q is the 1 - alpha quantile of the studentized range distribution for k levels
+    and infinitely many degrees of freedom, divided by √2 (Demšar, 2006, page 12 and table 5a).
 
     Parameters
     ----------
     n, k : int
-        Numbers of blocks and levels.
+        Number of blocks and of levels.
     alpha : float
-        Level of significance.
+        Significance level.
 
     Examples
     --------
@@ -206,9 +206,10 @@ def nemenyi(n: int, k: int, alpha: float) -> float:
 
 
 def holm(p_values: Sequence[float] | pd.Series[float]) -> list[float]:
-    """Adjust p-values for their number, so that any below alpha is significant at alpha in all (Holm, 1979).
+    """Adjust p-values for multiple testing with the step-down method of Holm (1979).
 
-    The least is multiplied by their number, the next by one less, and so on; none is less than the one before.
+    Rejecting all hypotheses whose adjusted p-value is at most alpha keeps the family-wise error rate at alpha. The
+    smallest of m p-values is multiplied by m, the next by m - 1, and so on; no adjusted value is below a previous one.
 
     Parameters
     ----------
@@ -218,7 +219,7 @@ def holm(p_values: Sequence[float] | pd.Series[float]) -> list[float]:
     Returns
     -------
     list of float
-        In the same order, at most 1.
+        The adjusted p-values in the same order, at most 1.
 
     Examples
     --------

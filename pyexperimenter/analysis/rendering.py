@@ -1,7 +1,7 @@
-"""A summary -> a table of a paper, as LaTeX, Markdown or HTML.
+"""Summaries rendered as tables in LaTeX, Markdown, HTML and plain text.
 
-What stands where, what is bold and what is incomplete is decided in `layout`, once for all formats. Here stands only
-how a text, a number and a line of cells are written.
+`layout` decides, for all formats, where each cell goes and which are bold or marked. This module only formats labels,
+numbers and rows of cells.
 """
 
 from __future__ import annotations
@@ -34,35 +34,35 @@ def to_latex(
     Parameters
     ----------
     summary : pandas.DataFrame
-        As from `summarize`; lines may be left out or sorted: rows appear in their order.
+        As returned by `summarize`. You may drop or sort rows; the table keeps their order.
     columns : str or sequence of str, optional
-        Keyfields whose values become columns, sorted with NULL last; by default those that `summarize` was told.
+        Keyfields whose values become columns, sorted with NULL last. The default is the `columns` of `summarize`.
     stat : str, optional
-        What a cell shows, as for `summarize`; by default what it was told.
+        What a cell shows, as for `summarize`, which is also the default.
     digits : int or mapping of str to int
-        Decimals, for all values or for each by its name.
+        Decimal places, for all values or for each value by its name.
     best : {"max", "min"} or mapping of str to these, optional
-        Whether the greatest or the least mean (or median) is bold. The numbers behind the digits shown decide. Ties,
-        up to a relative 1e-12, which is how far rounding may take apart equal means, are all bold.
+        Print the largest or the smallest mean (or median) in bold. Unrounded numbers are compared. All ties are bold;
+        a relative difference of 1e-12 is a tie, since it may be a rounding error.
     best_per : {"row", "column"}, optional
-        Among what: the cells of one row or of one column, and of one value in both cases. By default rows, or
-        columns if a row has one cell only.
+        Compare the cells of a row or of a column, always for one value. The default is the row, or the column if the
+        rows have a single cell.
     caption, label : str, optional
-        LaTeX, not escaped. With one of them the tabular stands in a ``table``.
+        LaTeX code, not escaped. With either of them, the ``tabular`` is in a ``table``.
 
     Returns
     -------
     str
-        Names and texts are escaped; letters that are not Latin need XeLaTeX or LuaLaTeX. A dash stands for what does
-        not exist: a cell without runs, the spread of a single run. Cells with fewer runs than others or with missing
-        ones are marked, and a note under the table tells what the marks mean.
+        Names and strings are escaped; non-Latin letters need XeLaTeX or LuaLaTeX. A dash means that a number does not
+        exist: a cell without runs, or the spread of a single run. Cells with missing runs, or fewer than other cells,
+        are marked, and a note below the table explains the marks.
 
     Raises
     ------
     InvalidColumnError
-        If it is no summary, or lacks a column that is asked for.
+        If it is not a summary, or lacks a column that is needed.
     InvalidValueError
-        If an option is not known, or two lines of the summary are the same cell.
+        If an option is unknown, or if two rows of the summary belong to the same cell.
 
     Examples
     --------
@@ -116,7 +116,7 @@ def to_markdown(
     | linear   |                 0.92 ± 0.02 |
     | rbf      |        **0.96 ± 0.01** †4/5 |
     <BLANKLINE>
-    Mean ± standard deviation over up to n = 5 runs. † fewer: results / runs in the table.
+    Mean ± standard deviation over up to n = 5 runs. † Fewer results: results / runs.
     """
     layout = lay_out(summary, columns, stat, digits, best, best_per)
     table = _tabulated(
@@ -133,7 +133,7 @@ def to_text(
     best: Best = None,
     best_per: str | None = None,
 ) -> str:
-    """Render a summary as plain text, the best with a star.
+    """Render a summary as plain text, with a star at the best.
 
     Parameters, result and errors are those of `to_latex`.
 
@@ -147,7 +147,7 @@ def to_text(
     linear                    0.92 ± 0.02
     rbf                 *0.96 ± 0.01 †4/5
     <BLANKLINE>
-    Mean ± standard deviation over up to n = 5 runs. † fewer: results / runs in the table.
+    Mean ± standard deviation over up to n = 5 runs. † Fewer results: results / runs.
     """
     layout = lay_out(summary, columns, stat, digits, best, best_per)
     table = _tabulated(layout, "simple", as_text, lambda cell: _marked(cell, "*{}"))
@@ -162,7 +162,7 @@ def to_html(
     best: Best = None,
     best_per: str | None = None,
 ) -> str:
-    """Render a summary as an HTML table, without styles; notebooks show it by ``IPython.display.HTML``.
+    """Render a summary as an unstyled HTML table; notebooks display it with ``IPython.display.HTML``.
 
     Parameters, result and errors are those of `to_latex`.
 
@@ -202,10 +202,10 @@ _LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
-    "<": r"\textless{}",  # in LaTeX's oldest, and still default, encoding these three are other letters
+    "<": r"\textless{}",  # in OT1, LaTeX's default encoding, these three are other characters
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    "[": "{[}",  # these two would be arguments of the \\ before them
+    "[": "{[}",  # after \\, these two would be its arguments
     "*": "{*}",
     "±": r"$\pm$",
     "†": r"$\dagger$",
@@ -214,7 +214,7 @@ _LATEX = {
 
 
 def _escape_latex(text: str) -> str:
-    r"""Let LaTeX print a text as it is.
+    r"""Escape a string for LaTeX.
 
     >>> print(_escape_latex("a_b: 50 % of {x}"))
     a\_b: 50 \% of \{x\}
@@ -223,7 +223,7 @@ def _escape_latex(text: str) -> str:
 
 
 def _latex_label(value: Any) -> str:
-    r"""Return a value in text mode, numbers with a true minus.
+    r"""Format a value for text mode, numbers with a proper minus sign.
 
     >>> print(_latex_label("a_b"), _latex_label(-1), _latex_label(1e-5))
     a\_b $-1$ $1 \times 10^{-5}$
@@ -236,7 +236,7 @@ def _latex_label(value: Any) -> str:
 
 
 def _latex_spans(spans: Sequence[tuple[str, int]], offset: int) -> Iterator[str]:
-    """Yield a line of the header whose cells span columns, and the rules below them."""
+    """Yield a line of the header whose cells span columns, and the rules below it."""
     cells = [rf"\multicolumn{{{width}}}{{c}}{{{_escape_latex(text)}}}" for text, width in spans]
     yield " & ".join(["" for _ in range(offset)] + cells) + r" \\"
     rules, start = [], offset + 1
@@ -257,7 +257,7 @@ def _latex_cell(cell: Cell | None) -> str:
 
 
 def _escape_markdown(text: str) -> str:
-    r"""Let Markdown print a text as it is; an underscore in a word is left, as it means nothing there.
+    r"""Escape a string for Markdown, except for underscores within words, which have no meaning there.
 
     >>> print(_escape_markdown("breast_cancer | *a* _b_"))
     breast_cancer \| \*a\* \_b\_
@@ -270,7 +270,7 @@ def _tabulated(
 ) -> str:
     from tabulate import tabulate
 
-    # One line of header is all that these formats know.
+    # These formats have a single header line.
     headers = [", ".join(column) for column in zip(*layout.header, strict=True)]
     return tabulate(
         [[*map(write_label, names), *map(write_cell, cells)] for names, cells in layout.rows],

@@ -1,4 +1,4 @@
-"""Many runs -> one line a cell: what the runs of a cell have in common, and how many of them there are."""
+"""Summary statistics: one row for each cell, with the number of runs behind it."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ STATISTICS: dict[str, tuple[str, str | None]] = {
     "mean": ("mean", None),
     "median": ("median", None),
 }
-"""Name -> the column that stands for a cell, and the one for its spread."""
+"""Name -> the columns with the center and the spread of a cell."""
 
 COLUMNS = ("value", "mean", "std", "median", "iqr", "ci95", "n", "missing")
-"""What a summary may have beside the keyfields."""
+"""The columns that a summary can have in addition to the keyfields."""
 
 _NO_COMMIT = "an unknown git commit"
 
@@ -47,59 +47,62 @@ def summarize(
     stat: str = "mean±std",
     attempts: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Summarise the results of each cell, and tell how complete they are.
+    """Summarize the results of each cell, and report how complete they are.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        Experiments as `get_table` returns them; rows may be left out.
+        Experiments, as returned by `get_table`; you may drop rows.
     values : str or sequence of str
-        Resultfields (or other columns of numbers) to summarise. Booleans are 0 and 1, so their mean is a share.
+        Resultfields (or other numeric columns) to summarize. Booleans count as 0 and 1, so their mean is a proportion.
     rows, columns : str or sequence of str
-        Columns, keyfields as a rule, whose combinations are the cells. NULL is a value like others: a group of its
-        own. The two differ only when the summary is rendered.
+        Columns, usually keyfields, whose combinations are the cells. NULL is a value of its own. The distinction
+        between the two only matters when the summary is rendered.
     over : str or sequence of str, optional
-        Keyfields averaged over.
+        Keyfields to average over.
     stat : str
-        ``"mean±std"``, ``"mean±ci95"`` (or ``"ci95"``), ``"median±iqr"``, ``"mean"`` or ``"median"``; ``+-`` may
-        stand for ``±``.
+        ``"mean±std"``, ``"mean±ci95"`` (or ``"ci95"``), ``"median±iqr"``, ``"mean"`` or ``"median"``; ``+-`` is
+        the same as ``±``.
     attempts : pandas.DataFrame, optional
-        Executions as `get_attempts` returns them. With them it is checked that one version of the code made it all.
+        Executions, as returned by `get_attempts`. With them, the summary warns if different versions of the code
+        produced the results.
 
     Returns
     -------
     pandas.DataFrame
-        Tidy, one line a cell and value, sorted by the cells' values with NULL last:
+        In tidy form: a row for each cell and value, sorted by the values of the cells with NULL last, with
 
         - the columns of `rows` and `columns`;
         - ``value``, the name of the resultfield, if there are several;
-        - ``mean`` and ``std``, the standard deviation of a sample (``ddof=1``), NaN for a single run;
-        - what else `stat` is made of: ``median``, ``iqr`` (third less first quartile, interpolated linearly as
-          `numpy.quantile` does) or ``ci95`` (half the width of Student's 95 % confidence interval of the mean);
-        - ``n``, the runs that are done and have the value: all statistics are theirs alone;
-        - ``missing``, the cell's other rows: open, running, paused, in error, or without the value.
+        - ``mean`` and ``std``, the sample standard deviation (``ddof=1``), which is NaN for a single run;
+        - the other statistics that `stat` needs: ``median``, ``iqr`` (interquartile range, with linear interpolation as
+          in `numpy.quantile`) or ``ci95`` (half the width of Student's 95 % confidence interval of the mean);
+        - ``n``, the number of runs that are done and have the value; all statistics are computed from them;
+        - ``missing``, the number of other rows: open, running, paused, in error, or without the value.
 
-        Its ``attrs`` remember the layout for `to_latex`, `to_markdown` and `to_html`.
+        Its ``attrs`` store the layout for `to_latex`, `to_markdown` and `to_html`.
 
     Raises
     ------
     InvalidColumnError
-        If a column is not there, has two roles or a statistic's name, or if a keyfield that is named nowhere takes
-        several values in a cell: nothing is averaged over silently.
+        If a column does not exist, has two roles or the name of a statistic, or if a keyfield that is not named varies
+        within a cell: nothing is averaged over silently.
     InvalidValueError
-        If a value is not numeric, `stat` is not known, or the table is empty or repeats experiments.
+        If a value is not numeric, `stat` is unknown, or the table is empty or contains experiments twice.
     PyExperimenterError
         If SciPy is missing, which ``ci95`` needs.
 
     Warns
     -----
     UserWarning
-        One, if cells have open or failed rows, or fewer runs than others, or if done experiments of different git
-        commits, with and without uncommitted changes, or of different versions of this library are compared.
+        A single warning if cells contain unfinished or failed experiments, or fewer runs than others, or if the
+        experiments were run with different git commits, with and without uncommitted changes, or with different
+        versions of this library.
 
     Notes
     -----
-    The confidence interval is that of Student (The probable error of a mean, *Biometrika* 6(1), 1-25, 1908).
+    The confidence interval is based on Student's t distribution (Student. The probable error of a mean. *Biometrika*
+    6(1):1-25, 1908).
 
     Examples
     --------
@@ -131,35 +134,35 @@ def summarize(
 
 
 def known_statistic(stat: str) -> str:
-    """Return the name by which a statistic is known here.
+    """Return the name of a statistic as in `STATISTICS`.
 
     Raises
     ------
     InvalidValueError
-        If there is no such statistic.
+        If it is unknown.
     """
     stat = stat.replace("+-", "±").replace(" ", "")
     if stat not in STATISTICS:
-        raise InvalidValueError(f"stat: {stat!r} is not known; known are {', '.join(STATISTICS)}")
+        raise InvalidValueError(f"stat: {stat!r} is unknown; choose from {', '.join(STATISTICS)}")
     return stat
 
 
 def summarize_cells(table: pd.DataFrame, values: Sequence[str], keys: list[str], stat: str) -> pd.DataFrame:
-    """Make a summary without a word on how complete it is.
+    """Summarize without warnings about incomplete cells.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        As from `checked`.
+        As returned by `checked`.
     values, keys : sequences of str
-        What is summarised, and what makes the cells.
+        Columns to summarize, and columns whose combinations are the cells.
     stat : str
         One of `STATISTICS`.
 
     Returns
     -------
     pandas.DataFrame
-        As from `summarize`, with a column ``value`` in any case.
+        As returned by `summarize`, but always with a column ``value``.
 
     Raises
     ------
@@ -171,10 +174,10 @@ def summarize_cells(table: pd.DataFrame, values: Sequence[str], keys: list[str],
     for name in keys:
         if name in COLUMNS:
             raise InvalidColumnError(
-                f"column {name!r} has the name of a statistic; rename it before: "
+                f"column {name!r} has the name of a statistic; rename it first: "
                 f"table.rename(columns={{{name!r}: '{name}_'}})"
             )
-    with np.errstate(invalid="ignore"):  # infinity less infinity is not a number, which is all there is to say
+    with np.errstate(invalid="ignore"):  # infinity - infinity is NaN, and a warning would not help
         return pd.concat([_summarize_one(table, value, keys, stat) for value in values], ignore_index=True)
 
 
@@ -197,19 +200,19 @@ def _summarize_one(table: pd.DataFrame, value: str, keys: list[str], stat: str) 
 
 
 def incomplete(summary: pd.DataFrame, keys: Sequence[str]) -> Iterator[str]:
-    """Name the cells that have fewer runs than others, or rows without a result.
+    """Describe the cells that have fewer runs than others, or experiments without a result.
 
     Parameters
     ----------
     summary : pandas.DataFrame
-        With the columns ``n``, ``missing``, perhaps ``value``, and `keys`.
+        With the columns ``n``, ``missing``, `keys` and optionally ``value``.
     keys : sequence of str
-        Columns that make the cells.
+        Columns whose combinations are the cells.
 
     Yields
     ------
     str
-        One sentence, if there are any.
+        One sentence, if there are such cells.
     """
     fullest = summary["n"].max()
     short = summary[(summary["n"] < fullest) | (summary["missing"] > 0)]
@@ -221,13 +224,13 @@ def incomplete(summary: pd.DataFrame, keys: Sequence[str]) -> Iterator[str]:
         for *cell, n, missing in short[[*names, "n", "missing"]].itertuples(index=False, name=None)
     ]
     yield (
-        f"{len(short)} of {len(summary)} cells have fewer than {fullest} runs, or rows that are open, running, paused, "
-        f"in error or without a value: {some_of(cells, '; ')}"
+        f"{len(short)} of {len(summary)} cells have fewer than {fullest} runs, or experiments that are open, running, "
+        f"paused, in error or without a value: {some_of(cells, '; ')}"
     )
 
 
 def _mixed_code(table: pd.DataFrame, keys: Sequence[str], attempts: pd.DataFrame | None) -> Iterator[str]:
-    """Tell of experiments that were executed with different code; one that nobody recorded counts as different."""
+    """Describe experiments that were run with different code; an unknown version counts as different."""
     if attempts is None:
         return
     finished = attempts[attempts["outcome"] == "done"].sort_values("ID").drop_duplicates("experiment_id", keep="last")
@@ -239,10 +242,10 @@ def _mixed_code(table: pd.DataFrame, keys: Sequence[str], attempts: pd.DataFrame
         commits + dirty.map({True: " with uncommitted changes", False: ""}),
         finished["library_version"].map(lambda version: f"library version {as_text(version)}"),
     ):
-        recorded = used["ID"].map(versions).dropna()  # without an attempt: tables of the predecessor
+        recorded = used["ID"].map(versions).dropna()  # tables of py-experimenter have no attempts
         counts = recorded.value_counts()
         if len(counts) > 1:
-            yield "different code is compared: " + "; ".join(
+            yield "the results come from different code: " + "; ".join(
                 _version(used, keys, recorded, version, common=version == counts.index[0]) for version in counts.index
             )
 

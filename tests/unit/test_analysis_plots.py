@@ -122,9 +122,9 @@ def test_what_is_missing_is_reported():
 
 
 def test_nothing_is_averaged_over_silently():
-    with pytest.raises(InvalidColumnError, match=r"'kernel' takes several values .* name it in x, hue or over"):
+    with pytest.raises(InvalidColumnError, match=r"'kernel' has several values .* name it in x, hue or over"):
         plot_result(by_c(), "accuracy", x="C")
-    with pytest.raises(InvalidColumnError, match=r"'kernel' takes several values .* name it in x, y or over"):
+    with pytest.raises(InvalidColumnError, match=r"'kernel' has several values .* name it in x, y or over"):
         plot_heatmap(by_c(), "accuracy", x="C", y="seed", over=None)
 
 
@@ -217,7 +217,7 @@ def test_the_last_execution_counts():
 def test_an_index_that_identifies_nothing_is_refused():
     logs, table = study_with_logs()
     repeated = pd.concat([logs, logs[:1].assign(ID=100)])
-    message = "'epoch' does not identify what an execution logged: experiment 1 has several rows with epoch=1"
+    message = "'epoch' is not unique within an execution: experiment 1 logged several rows with epoch=1"
     with pytest.raises(InvalidColumnError, match=message):
         plot_curves(repeated, table, "loss", index="epoch", hue="kernel")
 
@@ -246,11 +246,11 @@ def test_names_of_logs_and_tables_do_not_mix():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"value": "los"}, InvalidColumnError, "no column 'los'; columns are ID, experiment_id"),
+        ({"value": "los"}, InvalidColumnError, "no column 'los'; choose from ID, experiment_id"),
         ({"index": "step"}, InvalidColumnError, "no column 'step'"),
-        ({"hue": None}, InvalidColumnError, "'kernel' takes several values .linear, rbf.; name it in hue or over"),
+        ({"hue": None}, InvalidColumnError, "'kernel' has several values .linear, rbf.; name it in hue or over"),
         ({"over": "sed"}, InvalidColumnError, "no column 'sed'"),
-        ({"value": "text"}, InvalidValueError, "'text' is no column of numbers"),
+        ({"value": "text"}, InvalidValueError, "'text' is not numeric"),
     ],
 )
 def test_curves_refuse_by_name(change, error, message):

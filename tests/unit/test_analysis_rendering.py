@@ -54,7 +54,7 @@ def test_markdown():
         "| iris      |      0.950 ± 0.012 | **0.963 ± 0.010** †3/5 |",
         "| wine      | **0.900 ± –** †1/1 |                      – |",
         "",
-        "accuracy: mean ± standard deviation over up to n = 5 runs. † fewer: results / runs in the table.",
+        "accuracy: mean ± standard deviation over up to n = 5 runs. † Fewer results: results / runs.",
     ]
 
 
@@ -73,7 +73,7 @@ def test_latex():
         r"\bottomrule",
         r"\end{tabular}",
         r"\par\smallskip{\footnotesize accuracy: mean $\pm$ standard deviation over up to n = 5 runs. "
-        r"$\dagger$ fewer: results / runs in the table.\par}",
+        r"$\dagger$ Fewer results: results / runs.\par}",
         r"\end{table}",
     ]
 
@@ -90,7 +90,7 @@ def test_html():
         "</tbody>",
         "<tfoot>",
         '<tr><td colspan="3">accuracy: mean ± standard deviation over up to n = 5 runs. '
-        "† fewer: results / runs in the table.</td></tr>",
+        "† Fewer results: results / runs.</td></tr>",
         "</tfoot>",
         "</table>",
     ]
@@ -186,7 +186,7 @@ def test_a_summary_without_memory_of_its_making_will_do():
     bare.attrs = {}
     assert cells_of(to_markdown(bare))[0] == ["iris", "linear", "0.950 ± 0.012"]
     assert to_markdown(bare).endswith(
-        "\n\nMean ± standard deviation over up to n = 5 runs. † fewer: results / runs in the table."
+        "\n\nMean ± standard deviation over up to n = 5 runs. † Fewer results: results / runs."
     )
     assert cells_of(to_markdown(bare, columns="kernel")) == cells_of(to_markdown(grid()))
 
@@ -312,27 +312,27 @@ def test_each_value_has_its_own_best():
 @pytest.mark.parametrize(
     ("table", "options", "error", "message"),
     [
-        (grid(), {"columns": "seed"}, InvalidColumnError, "no column 'seed'; columns are dataset, kernel, mean"),
-        (grid(), {"columns": ["dataset", "kernel"]}, InvalidColumnError, "leave one for the rows"),
-        (grid(), {"stat": "median±iqr"}, InvalidColumnError, "no column 'median'.* Hand in what summarize"),
-        (grid(), {"stat": "mode"}, InvalidValueError, "'mode' is not known"),
+        (grid(), {"columns": "seed"}, InvalidColumnError, "no column 'seed', only dataset, kernel, mean"),
+        (grid(), {"columns": ["dataset", "kernel"]}, InvalidColumnError, "leave at least one for the rows"),
+        (grid(), {"stat": "median±iqr"}, InvalidColumnError, "no column 'median'.* pass what summarize"),
+        (grid(), {"stat": "mode"}, InvalidValueError, "'mode' is unknown"),
         (grid().drop(columns="n"), {}, InvalidColumnError, "no column 'n'"),
-        (grid()[:0], {}, InvalidValueError, "the summary has no lines"),
-        (grid(), {"best": "greatest"}, InvalidValueError, "best: 'greatest' is not known; take 'max', 'min' or None"),
+        (grid()[:0], {}, InvalidValueError, "the summary has no rows"),
+        (grid(), {"best": "greatest"}, InvalidValueError, "best: 'greatest' is unknown; choose 'max', 'min' or None"),
         (
             grid(),
             {"best": {"acuracy": "max"}},
             InvalidValueError,
-            "best: 'acuracy' is not in the summary; it has accuracy",
+            "best: 'acuracy' is not in the summary; choose from accuracy",
         ),
-        (grid(), {"best_per": "table"}, InvalidValueError, "best_per: 'table' is not known"),
+        (grid(), {"best_per": "table"}, InvalidValueError, "best_per: 'table' is unknown"),
         (grid(), {"digits": -1}, InvalidValueError, "digits: -1 is negative"),
         (grid(), {"digits": {"f1": 2}}, InvalidValueError, "digits: 'f1' is not in the summary"),
         (
             pd.concat([grid(), grid()[1:2]]),
             {},
             InvalidValueError,
-            "several lines for accuracy at dataset=iris, kernel=rbf",
+            "several rows for accuracy at dataset=iris, kernel=rbf",
         ),
     ],
 )

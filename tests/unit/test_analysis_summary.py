@@ -221,14 +221,14 @@ def test_several_keyfields_are_averaged_over():
 
 
 def test_a_keyfield_that_is_not_named_is_not_averaged_over():
-    message = r"'kernel' takes several values \(linear, rbf\) at dataset=iris; name it in rows, columns or over"
+    message = r"'kernel' has several values \(linear, rbf\) at dataset=iris; name it in rows, columns or over"
     with pytest.raises(InvalidColumnError, match=message):
         summarize(study(), "accuracy", rows="dataset")
 
 
 def test_null_and_a_value_are_several_values():
     table = study().assign(kernel="svm")
-    with pytest.raises(InvalidColumnError, match=r"'gamma' takes several values \(–, 0\.1\) at dataset=iris"):
+    with pytest.raises(InvalidColumnError, match=r"'gamma' has several values \(–, 0\.1\) at dataset=iris"):
         summarize(table, "accuracy", rows="dataset")
 
 
@@ -239,39 +239,43 @@ def test_a_keyfield_that_follows_from_the_cell_need_not_be_named():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"values": "acuracy"}, InvalidColumnError, "no column 'acuracy'; columns are ID, dataset, kernel"),
+        ({"values": "acuracy"}, InvalidColumnError, "no column 'acuracy'; choose from ID, dataset, kernel"),
         ({"rows": "datset"}, InvalidColumnError, "no column 'datset'"),
         ({"over": "sed"}, InvalidColumnError, "no column 'sed'"),
         (
             {"over": "machine"},
             InvalidColumnError,
-            "'machine' is no keyfield; keyfields are dataset, kernel, gamma, seed",
+            "'machine' is not a keyfield; choose from dataset, kernel, gamma, seed",
         ),
         ({"columns": ["kernel", "seed"]}, InvalidColumnError, "'seed' is named twice"),
         ({"rows": ["kernel"]}, InvalidColumnError, "'kernel' is named twice"),
         ({"rows": []}, InvalidColumnError, "rows: no column is named"),
         ({"values": []}, InvalidColumnError, "values: no column is named"),
-        ({"values": "error"}, InvalidValueError, "'error' is no column of numbers but of object .all NULL."),
+        ({"values": "error"}, InvalidValueError, "'error' is not numeric but object .all NULL."),
         (
             {"values": "name"},
             InvalidValueError,
-            "'name' is no column of numbers but of .*'test', 'test', 'test' and 1 more",
+            "'name' is not numeric but .*'test', 'test', 'test' and 1 more",
         ),
-        ({"values": "end_date"}, InvalidValueError, "'end_date' is no column of numbers but of datetime64"),
-        ({"stat": "mode"}, InvalidValueError, "'mode' is not known; known are mean±std"),
+        ({"values": "end_date"}, InvalidValueError, "'end_date' is not numeric but datetime64"),
+        ({"stat": "mode"}, InvalidValueError, "'mode' is unknown; choose from mean±std"),
         ({"table": study().iloc[:0]}, InvalidValueError, "the table has no rows"),
-        ({"table": study().drop(columns="status")}, InvalidColumnError, "no column 'status'; hand in what get_table"),
+        (
+            {"table": study().drop(columns="status")},
+            InvalidColumnError,
+            "no column 'status'; pass the table that get_table",
+        ),
         ({"table": study().drop(columns="creation_date")}, InvalidColumnError, "no column 'creation_date'"),
         (
             {"table": study()[["ID", "creation_date", "status", "dataset", "kernel", "seed", "accuracy"]]},
             InvalidColumnError,
-            "no keyfields between its columns ID and creation_date; keep the order of get_table",
+            "no keyfields between its columns ID and creation_date; keep the columns in the order of get_table",
         ),
-        ({"table": pd.concat([study(), study()[:2]])}, InvalidValueError, "2 rows repeat the keyfields .* ID 1"),
+        ({"table": pd.concat([study(), study()[:2]])}, InvalidValueError, "2 rows have the same keyfields .* ID 1"),
         (
             {"table": study().rename(columns={"dataset": "n"}), "rows": "n"},
             InvalidColumnError,
-            r"'n' has the name of a statistic; rename it before: table.rename\(columns=\{'n': 'n_'\}\)",
+            r"'n' has the name of a statistic; rename it first: table.rename\(columns=\{'n': 'n_'\}\)",
         ),
     ],
 )
@@ -301,7 +305,7 @@ def test_rows_that_are_not_done_are_missing_even_with_a_value(status):
 
 def test_cells_without_any_run_stay():
     table = study().assign(status="created")
-    with pytest.warns(UserWarning, match="4 of 4 cells have fewer than 0 runs, or rows that are open"):
+    with pytest.warns(UserWarning, match="4 of 4 cells have fewer than 0 runs, or experiments that are open"):
         summary = summarize(table, "accuracy", "dataset", "kernel", stat="ci95")
     assert list(summary["n"]) == [0] * 4
     assert summary[["mean", "std", "ci95"]].isna().all(axis=None)
@@ -354,7 +358,7 @@ def test_mixed_code_is_reported(column, other, message):
     with pytest.warns(UserWarning) as caught:
         summarize(study(), "accuracy", "dataset", "kernel", attempts=mixed)
     assert [str(warning.message) for warning in caught] == [
-        "different code is compared: " + message.format("dataset=wine, kernel=rbf")
+        "the results come from different code: " + message.format("dataset=wine, kernel=rbf")
     ]
 
 
@@ -365,7 +369,9 @@ def test_one_warning_reports_everything():
     with pytest.warns(UserWarning) as caught:
         summarize(table, "accuracy", "dataset", "kernel", attempts=mixed)
     assert len(caught) == 1
-    assert [line.split(":")[0] for line in str(caught[0].message).split("\n")][1:] == ["different code is compared"]
+    assert [line.split(":")[0] for line in str(caught[0].message).split("\n")][1:] == [
+        "the results come from different code"
+    ]
 
 
 def test_only_the_executions_that_made_the_results_count():

@@ -80,7 +80,7 @@ def test_excel_takes_what_it_has_no_letters_or_room_for(frame: pd.DataFrame, tmp
 
 
 def test_an_excel_sheet_too_short_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(InvalidValueError, match="1048576 rows are more than an Excel sheet holds"):
+    with pytest.raises(InvalidValueError, match="the table has 1048576 rows, but an Excel sheet holds"):
         export_frame(pd.DataFrame({"a": range(1_048_576)}), tmp_path / "f.xlsx")
     assert list(tmp_path.iterdir()) == []
 
@@ -97,7 +97,7 @@ def test_open_files_take_text(frame: pd.DataFrame) -> None:
     file = io.StringIO()
     export_frame(frame, file)
     assert file.getvalue().startswith("ID,depth,")
-    with pytest.raises(InvalidValueError, match="'parquet' is no format to write"):
+    with pytest.raises(InvalidValueError, match="'parquet' is not a format for this file"):
         export_frame(frame, file, "parquet")
 
 
@@ -132,7 +132,7 @@ def test_a_new_file_has_the_rights_that_new_files_have(frame: pd.DataFrame, tmp_
 
 @pytest.mark.parametrize(("name", "kind"), [("f", None), ("f.txt", None), ("f.csv", "feather")])
 def test_unknown_formats(frame: pd.DataFrame, tmp_path: Path, name: str, kind: str | None) -> None:
-    with pytest.raises(InvalidValueError, match="is no format to write; use csv, json, parquet, xlsx"):
+    with pytest.raises(InvalidValueError, match="is not a format for this file; choose from csv, json, parquet, xlsx"):
         export_frame(frame, tmp_path / name, kind)
 
 
