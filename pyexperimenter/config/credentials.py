@@ -121,14 +121,14 @@ def credentials_of(path: str | PathLike[str] | None, use_ssh_tunnel: bool, port:
     credentials = _overridden(credentials, _from_environment())
     if credentials.user is None:
         raise InvalidCredentialsError(
-            f"no user for the database server: {_searched(path)}. Either write to that file\n"
+            f"no user for the database server: {_searched(path)}. Add one to the credential file:\n"
             "    CREDENTIALS: {Database: {user: ..., password: ...}, Connection: {Standard: {server: ...}}}\n"
             f"or set the environment variables {_PREFIX}USER, {_PREFIX}PASSWORD and {_PREFIX}HOST",
             ("CREDENTIALS", "Database", "user"),
         )
     if use_ssh_tunnel and credentials.ssh is None:
         raise InvalidCredentialsError(
-            f"no SSH server for the tunnel: {_searched(path)}. Either write to that file\n"
+            f"no SSH server for the tunnel: {_searched(path)}. Add one to the credential file:\n"
             "    CREDENTIALS: {Connection: {Ssh: {address: ..., server: ...}}}\n"
             "or set use_ssh_tunnel to false",
             ("CREDENTIALS", "Connection", "Ssh"),

@@ -112,7 +112,7 @@ def _no_boolean(value: Any) -> Any:
 
 def _parse_n_jobs(value: int) -> int:
     if value < -1 or value == 0:
-        _refuse("InvalidTypeError", f"{value} is not a number of workers; give 1 or more, or -1 for one per core")
+        _refuse("InvalidTypeError", f"{value} is not a valid number of workers; give 1 or more, or -1 for one per core")
     return value
 
 
@@ -123,7 +123,10 @@ def _parse_signals(value: Any) -> tuple[str, ...]:
     names = value if isinstance(value, list) else [value]
     for name in names:
         if name not in _SIGNALS:
-            _refuse("InvalidTypeError", f"{shown(name)} is not a stop signal; choose from {', '.join(_SIGNALS)}")
+            _refuse(
+                "InvalidTypeError",
+                f"{shown(name)} is not a signal that can stop a worker; choose from {', '.join(_SIGNALS)}",
+            )
     return tuple(names)
 
 
@@ -279,7 +282,7 @@ class Requirement(Section):
         {}, description="Which experiments: keyfield -> value or list of values. If omitted, all."
     )
     resources: dict[str, Annotated[Number, Field(ge=0)]] = Field(
-        min_length=1, description="What they need: resource, such as gpus -> amount."
+        min_length=1, description="What they need: name -> amount, as in {gpus: 1}."
     )
 
 
@@ -296,7 +299,7 @@ class Table(Section):
     requires: list[Requirement] = Field([], description="Resources that some experiments need, such as {gpus: 1}.")
     resultfields: Columns = Field({}, description="The outputs, one column each.")
     result_timestamps: bool = Field(
-        False, description="Add a column to each resultfield with the time when it was written."
+        False, description="For each resultfield, add a column with the time when it was written."
     )
 
     def keyfield(self, name: str) -> Keyfield:
@@ -346,7 +349,7 @@ class Execution(Section):
     )
     time_limit: Duration | None = Field(_DEFAULT.time_limit, description="Experiments that take longer are killed.")
     min_time: Duration | None = Field(
-        _DEFAULT.min_time, description="Start no experiment if the job has less time left."
+        _DEFAULT.min_time, description="Minimum time that must be left to start an experiment."
     )
     retries: Whole = Field(_DEFAULT.retries, ge=0, description="How often a failed experiment is retried.")
     retry_on: NameOrNames = Field(
@@ -356,7 +359,7 @@ class Execution(Section):
     max_lost: Whole = Field(
         _DEFAULT.max_lost, ge=1, description="An experiment that loses its worker this often is an error."
     )
-    heartbeat: Duration = Field(_DEFAULT.heartbeat, description="Time between two signs of life of a worker.")
+    heartbeat: Duration = Field(_DEFAULT.heartbeat, description="How often a worker reports that it is alive.")
     lease: Duration = Field(_DEFAULT.lease, description="A worker without a heartbeat for this long counts as dead.")
     grace: Duration = Field(
         _DEFAULT.grace, description="Time that a running experiment has to finish when its worker is asked to stop."
@@ -373,7 +376,7 @@ class Execution(Section):
         _DEFAULT.journal, description="Directory for results that could not be written to the database."
     )
     gpus: Whole = Field(
-        _DEFAULT.gpus, ge=0, description="GPUs for each worker; CUDA_VISIBLE_DEVICES contains their IDs."
+        _DEFAULT.gpus, ge=0, description="Number of GPUs per worker; CUDA_VISIBLE_DEVICES contains their IDs."
     )
     function: str | None = Field(
         _DEFAULT.function,
