@@ -136,7 +136,7 @@ def test_old_name_of_n_jobs(load):
     [
         ("keyfields = a:int\na = 0:3:0", "InvalidRangeError", 6, ["keyfields.a.values", "step is 0"]),
         ("keyfields = a:int\na = 7, 0:3:0", "InvalidRangeError", 6, ["keyfields.a.values", "step is 0"]),
-        ("keyfields = a:int\na = 3:0", "InvalidRangeError", 6, ["away from 0"]),
+        ("keyfields = a:int\na = 3:0", "InvalidRangeError", 6, ["never reaches 0"]),
         ("keyfields = a:int\na = 0:1:0.25", "InvalidRangeError", 6, ["0.25", "INT"]),
         (
             "keyfields = a:int\na = 1, x",
