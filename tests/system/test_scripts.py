@@ -157,3 +157,26 @@ print(study.execute(function), "executed")
     run_script(sqlite_target, tmp_path)
     assert sqlite_target.query("PRAGMA integrity_check") == [("ok",)]
     assert sqlite_target.query("SELECT COUNT(*) FROM study WHERE seed <> 1 AND status = 'done'") == [(5,)]
+
+
+REAPING_SCRIPT = (
+    BEGINNING
+    + """
+import signal
+
+def function(keyfields, results, custom):
+    if keyfields["seed"] == 1:
+        os._exit(3)
+
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system forgets how children ended
+print(study.execute(function), "executed")
+"""
+)
+
+
+def test_a_script_that_ignores_how_its_children_end(target: Target, tmp_path: Path) -> None:
+    filled(target, tmp_path)
+    assert run_script(target, tmp_path, script=REAPING_SCRIPT).stdout == "6 executed\n"
+    assert statuses(target) == outcomes(target) == {"done": 5, "error": 1}
+    ((error,),) = target.query("SELECT error FROM study WHERE status = 'error'")
+    assert error.startswith("its process ended, and ")

@@ -34,6 +34,7 @@ DEATHS: dict[str, Callable[[], Any]] = {
     "abort": os.abort,
     "exit": lambda: os._exit(3),
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "real-time signal": lambda: os.kill(os.getpid(), signal.SIGRTMIN + 6),
 }
 
 
@@ -60,6 +61,7 @@ def one_dies(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[s
         ("abort", "killed by SIGABRT (abort)"),
         ("exit", "its process ended with exit code 3, as by os._exit(3)"),
         ("kill", "killed by SIGKILL (out of memory?)"),
+        ("real-time signal", f"killed by signal {signal.SIGRTMIN + 6}"),
     ],
 )
 def test_a_death_is_an_error_with_cause_and_output_others_are_done(
