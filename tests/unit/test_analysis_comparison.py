@@ -197,7 +197,7 @@ def test_friedman_with_few_blocks(levels, blocks, chi_squared, p):
 
 @settings(max_examples=20)
 @given(st.lists(st.lists(st.integers(0, 2), min_size=3, max_size=3), min_size=2, max_size=4))
-def test_friedman_is_what_all_orders_make_of_it(scores):
+def test_friedman_equals_enumeration_of_all_orders(scores):
     ranks = rank(pd.DataFrame(scores), "max").to_numpy()
     spread = ((ranks.sum(axis=0) - ranks.sum(axis=0).mean()) ** 2).sum()
     sums = [sum(map(np.array, orders)) for orders in itertools.product(*map(itertools.permutations, ranks))]
@@ -230,7 +230,7 @@ def test_iman_davenport_is_an_analysis_of_variance_of_ranks(scores):
 
 
 @given(st.integers(0, 1000), st.integers(2, 12))
-def test_wilcoxon_is_what_all_signs_make_of_it(seed, n):
+def test_wilcoxon_equals_enumeration_of_all_signs(seed, n):
     differences = np.random.default_rng(seed).normal(0.3, 1, n)
     statistic, p_value = wilcoxon(differences, np.zeros(n))
     ranks = scipy.stats.rankdata(abs(differences))
@@ -242,7 +242,7 @@ def test_wilcoxon_is_what_all_signs_make_of_it(seed, n):
 
 
 @given(st.lists(st.integers(-3, 3), min_size=2, max_size=11))
-def test_wilcoxon_with_ties_is_what_all_signs_make_of_it(differences):
+def test_wilcoxon_with_ties_equals_enumeration_of_all_signs(differences):
     statistic, p_value = wilcoxon(differences, [0] * len(differences))
     ranks = scipy.stats.rankdata(np.abs(differences))
     zeros = ranks[np.equal(differences, 0)].sum() / 2
@@ -309,7 +309,7 @@ def numbers_of(comparison):
 
 @settings(max_examples=15)
 @given(SCORES, st.integers(-50, 50), st.randoms())
-def test_what_cannot_matter_does_not(scores, shift, random):
+def test_results_are_invariant_to_what_cannot_matter(scores, shift, random):
     scores = np.array(scores) / 10
     table = experiments(scores)
     comparison = compare(table, "auc", by="method", blocks="dataset")
@@ -449,7 +449,7 @@ def test_two_levels_have_no_f():
         _ = demsar(columns=2).iman_davenport
 
 
-def test_scipy_is_asked_for_by_name(monkeypatch):
+def test_missing_scipy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.stats", None)
     with pytest.raises(PyExperimenterError, match=r"pip install pyexperimenter\[stats\]"):
         demsar()
@@ -458,7 +458,7 @@ def test_scipy_is_asked_for_by_name(monkeypatch):
 # Reading
 
 
-def test_a_comparison_is_a_text():
+def test_a_comparison_can_be_printed():
     lines = str(demsar()).split("\n")
     assert lines[0] == "auc of 4 levels of method over 14 blocks (dataset); higher is better"
     assert lines[1].startswith("Friedman test: chi² = 10.23, permutation p = 0.01")

@@ -46,7 +46,7 @@ def drawn(container):
 # Results
 
 
-def test_numbers_are_placed_by_their_size():
+def test_numbers_are_on_a_numeric_axis():
     ax = plot_result(by_c(), "accuracy", x="C", hue="kernel")
     linear, rbf = ax.containers
     assert drawn(linear) == ([[1, 0.5], [100, 0.6]], [[0.4, 0.6], [0.5, 0.7]])
@@ -57,7 +57,7 @@ def test_numbers_are_placed_by_their_size():
     assert ax.get_legend().get_title().get_text() == "kernel"
 
 
-def test_texts_are_placed_side_by_side():
+def test_strings_are_categories():
     ax = plot_result(by_c(), "accuracy", x="kernel", hue="C")
     first, second = (drawn(container)[0] for container in ax.containers)
     assert [label.get_text() for label in ax.get_xticklabels()] == ["linear", "rbf"]
@@ -73,14 +73,14 @@ def test_one_line_needs_no_legend():
     assert ax.get_legend() is None
 
 
-def test_null_has_a_place_of_its_own():
+def test_null_is_a_category():
     rows = [(None, 0, 0.5), (None, 1, 0.7), (0.1, 0, 0.8), (0.1, 1, 0.8)]
     ax = plot_result(experiments(rows, ["gamma", "seed"]), "accuracy", x="gamma")
     assert [label.get_text() for label in ax.get_xticklabels()] == ["0.1", "–"]
     assert drawn(ax.containers[0])[0] == [[0, 0.8], [1, 0.6]]
 
 
-def test_booleans_are_texts():
+def test_booleans_are_categories():
     ax = plot_result(experiments([(True, 0, 0.5), (False, 0, 0.7)], ["scaled", "seed"]), "accuracy", x="scaled")
     assert [label.get_text() for label in ax.get_xticklabels()] == ["False", "True"]
 
@@ -106,7 +106,7 @@ def test_other_statistics(stat, spread):
         assert (low, high) == pytest.approx((0.5 - spread, 0.5 + spread), abs=1e-6)
 
 
-def test_long_names_are_turned():
+def test_long_names_are_rotated():
     names = ["a rather long name of a method", "another rather long name of a method"]
     ax = plot_result(experiments([(name, 0, 0.5) for name in names], ["method", "seed"]), "accuracy", x="method")
     assert {label.get_rotation() for label in ax.get_xticklabels()} == {45}
@@ -214,7 +214,7 @@ def test_the_last_execution_counts():
     assert ax.lines[0].get_ydata()[0] == 2
 
 
-def test_an_index_that_identifies_nothing_is_refused():
+def test_an_ambiguous_index_is_refused():
     logs, table = study_with_logs()
     repeated = pd.concat([logs, logs[:1].assign(ID=100)])
     message = "'epoch' is not unique within an execution: experiment 1 logged several rows with epoch=1"
@@ -253,7 +253,7 @@ def test_names_of_logs_and_tables_do_not_mix():
         ({"value": "text"}, InvalidValueError, "'text' is not numeric"),
     ],
 )
-def test_curves_refuse_by_name(change, error, message):
+def test_invalid_arguments_of_curves_are_named(change, error, message):
     logs, table = study_with_logs()
     arguments = {"value": "loss", "index": "epoch", "hue": "kernel"} | change
     with pytest.raises(error, match=message):
@@ -400,7 +400,7 @@ def test_pyplot_is_left_alone():
     assert (done.stdout.strip(), done.returncode) == ("False", 0), done.stderr
 
 
-def test_matplotlib_is_asked_for_by_name(monkeypatch):
+def test_missing_matplotlib_is_named(monkeypatch):
     comparison = ranked()
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     logs, table = study_with_logs()

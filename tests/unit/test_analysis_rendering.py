@@ -181,7 +181,7 @@ def test_null_among_the_rows():
     assert cells_of(to_markdown(table, stat="mean", digits=0)) == [["–", "1"], ["2", "2"]]
 
 
-def test_a_summary_without_memory_of_its_making_will_do():
+def test_a_summary_without_attrs_is_enough():
     bare = grid()
     bare.attrs = {}
     assert cells_of(to_markdown(bare))[0] == ["iris", "linear", "0.950 ± 0.012"]
@@ -191,7 +191,7 @@ def test_a_summary_without_memory_of_its_making_will_do():
     assert cells_of(to_markdown(bare, columns="kernel")) == cells_of(to_markdown(grid()))
 
 
-def test_a_summary_that_lost_its_column_keyfield_will_do():
+def test_a_summary_without_its_column_keyfield_is_enough():
     only = grid().query("kernel == 'linear'").drop(columns="kernel")
     assert cells_of(to_markdown(only, stat="mean")) == [["iris", "0.950"], ["wine", "0.900 †1/1"]]
 

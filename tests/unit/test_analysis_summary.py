@@ -178,7 +178,7 @@ def test_null_is_a_group_of_its_own_and_comes_last(gamma, second):
     assert list(summary["gamma"].isna()) == [False, False, True]
 
 
-def test_json_keyfields_are_grouped_as_texts():
+def test_json_keyfields_are_grouped_as_strings():
     settings = [{"b": 1, "a": 2}, {"a": 2, "b": 1}, [1], [1]]
     table = experiments({"settings": settings, "seed": [0, 1, 0, 1]}, {"loss": [1.0, 2.0, 3.0, 5.0]})
     summary = summarize(table, "loss", rows="settings")
@@ -303,7 +303,7 @@ def test_rows_that_are_not_done_are_missing_even_with_a_value(status):
     assert summary["mean"][0] == pytest.approx(np.mean(np.linspace(0, 1, 12)[1:3]))
 
 
-def test_cells_without_any_run_stay():
+def test_cells_without_runs_are_kept():
     table = study().assign(status="created")
     with pytest.warns(UserWarning, match="4 of 4 cells have fewer than 0 runs, or experiments that are open"):
         summary = summarize(table, "accuracy", "dataset", "kernel", stat="ci95")
@@ -428,14 +428,14 @@ def test_a_study_from_its_configuration_to_its_summary(tmp_path):
     ]
 
 
-def test_scipy_is_asked_for_by_name(monkeypatch):
+def test_missing_scipy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.stats", None)
     with pytest.raises(PyExperimenterError, match=r"scipy.stats is needed .* pip install pyexperimenter\[stats\]"):
         summarize(study(), "accuracy", "dataset", "kernel", stat="ci95")
     summarize(study(), "accuracy", "dataset", "kernel")
 
 
-def test_heavy_packages_are_imported_by_those_who_need_them():
+def test_heavy_packages_are_imported_when_needed():
     program = (
         "import sys, pyexperimenter\n"
         "print([name for name in ('pandas', 'scipy', 'matplotlib') if name in sys.modules])\n"

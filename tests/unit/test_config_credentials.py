@@ -95,7 +95,7 @@ def test_everything(credentials):
     )
 
 
-def test_the_predecessors_files(credentials):
+def test_files_of_py_experimenter(credentials):
     yaml = credentials(
         "CREDENTIALS:\n  Database: {user: me, password: geheim}\n  Connection:\n    Standard: {server: db}\n"
         "    Ssh: {server: 127.0.0.1, address: gate}\n"
@@ -116,7 +116,7 @@ def test_ssh_by_its_other_names_and_defaults(credentials):
     assert credentials(text, tunnel=True).ssh.remote_address == "b"
 
 
-def test_an_unused_ssh_section_is_not_looked_at(credentials):
+def test_an_unused_ssh_section_is_ignored(credentials):
     text = "CREDENTIALS: {Database: {user: me}, Connection: {Ssh: {port: optional_ssh_port, password: geheim}}}"
     assert credentials(text).ssh is None
 
@@ -124,13 +124,13 @@ def test_an_unused_ssh_section_is_not_looked_at(credentials):
 @pytest.mark.parametrize(
     "password", ["1234", "0123", "1e5", "no", "2024-01-31", "0x1F", "1_000", "geheim#5", "'a ''b'''"]
 )
-def test_passwords_are_the_texts_that_they_are(credentials, password):
+def test_passwords_stay_strings(credentials, password):
     expected = "a 'b'" if password.startswith("'") else password
     assert credentials(with_password(password)).password.reveal() == expected
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"])))
-def test_any_quoted_text_is_read_as_it_is(password):
+def test_quoted_strings_are_read_verbatim(password):
     quoted = "'" + password.replace("'", "''") + "'"
     assert read(f"password: {quoted}", as_text=True)[0] == {"password": password}
 
@@ -146,7 +146,7 @@ def test_password_command_is_kept_for_later(credentials):
     assert (found.password, found.password_command) == (None, "pass show db")
 
 
-def test_the_environment_suffices(credentials, monkeypatch):
+def test_the_environment_is_enough(credentials, monkeypatch):
     for name, value in (("USER", "me"), ("PASSWORD", "geheim"), ("HOST", "db"), ("PORT", "3307")):
         monkeypatch.setenv(f"PYEXPERIMENTER_DB_{name}", value)
     expected = Credentials(host="db", port=3307, user="me", password=Secret("geheim"))
@@ -157,7 +157,7 @@ def test_the_environment_suffices(credentials, monkeypatch):
 def test_the_environment_overrides_the_file(credentials, monkeypatch):
     monkeypatch.setenv("PYEXPERIMENTER_DB_HOST", "elsewhere")
     monkeypatch.setenv("PYEXPERIMENTER_DB_PASSWORD", "other")
-    monkeypatch.setenv("PYEXPERIMENTER_DB_USER", "")  # as good as not set
+    monkeypatch.setenv("PYEXPERIMENTER_DB_USER", "")  # the same as not set
     found = credentials(FULL, tunnel=True)
     assert (found.host, found.port, found.user, found.password) == ("elsewhere", 3307, "me", Secret("other"))
     assert found.unix_socket is None
@@ -166,7 +166,7 @@ def test_the_environment_overrides_the_file(credentials, monkeypatch):
     assert (found.password, found.password_command) == (Secret("other"), None)
 
 
-def test_sqlite_needs_none(tmp_path):
+def test_sqlite_needs_no_credentials(tmp_path):
     config, broken = tmp_path / "config.yml", tmp_path / "credentials.yml"
     config.write_text(CONFIG.replace("mysql", "sqlite"), encoding="utf-8")
     broken.write_text("{[", encoding="utf-8")
@@ -180,7 +180,7 @@ def error_of(credentials, *arguments, **keywords):
     return caught.value
 
 
-def test_missing_credentials_name_both_ways_to_give_them(credentials, tmp_path):
+def test_missing_credentials_name_both_remedies(credentials, tmp_path):
     for text in (None, "CREDENTIALS: {Database: {password: geheim}}", "[CREDENTIALS]\nhost = db\n"):
         message = str(error_of(credentials, text))
         assert str(tmp_path / "credentials.yml") in message
@@ -256,7 +256,7 @@ def test_errors_name_file_line_and_key(credentials, text, start, fragment):
 def test_nothing_of_the_file_is_in_any_error(credentials, text):
     error = error_of(credentials, text)
     shown = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
-    # The frames of this test hold the text as a parameter; those of the library must not.
+    # The text is a parameter in the frames of this test; the frames of the library must not contain it.
     library = shown[shown.rindex("in load_config") :]
     assert "geheim" not in library
     assert "geheim" not in str(error) + repr(error) + repr(error.path)

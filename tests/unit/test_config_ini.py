@@ -1,4 +1,4 @@
-"""The predecessor's INI files give the same configuration as the YAML."""
+"""INI files of py-experimenter give the same configuration as YAML."""
 
 # ruff: noqa: E501 - a table reads better with a case on one line
 
@@ -107,7 +107,7 @@ HEAD = "[PY_EXPERIMENTER]\nprovider = sqlite\ndatabase = d\ntable = t\n"
         ("a:int\na = 0:2, 7, 9:10", [0, 1, 2, 7, 9, 10]),
         ("a:float\na = 0:1:0.25", [0.0, 0.25, 0.5, 0.75, 1.0]),
         ("a:DOUBLE\na = 0.1:0.3:0.1, 5", [0.1, 0.2, 0.3, 5.0]),
-        ("a\na = 0:3, c:d", ["0:3", "c:d"]),  # texts have no ranges
+        ("a\na = 0:3, c:d", ["0:3", "c:d"]),  # strings have no ranges
         ("a\na = x,,y,", ["x", "", "y"]),
         ("a\na = no, 1", ["no", "1"]),
         ("a\na = 5%, %(table)s", ["5%", "t"]),

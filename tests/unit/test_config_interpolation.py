@@ -1,4 +1,4 @@
-"""``${...}`` in the texts of a configuration."""
+"""``${...}`` in the strings of a configuration."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def resolved(text, **keys):
         ("${oc.env:NOPE,null}", None),
         ("${oc.env:NOPE,${HOME}/data}", "/home/me/data"),
         ("${oc.env:HOME,default}", "/home/me"),
-        ("${ODD}", "${HOME}"),  # inserted text is not resolved again
+        ("${ODD}", "${HOME}"),  # inserted values are not resolved again
         ("$${HOME}", "${HOME}"),
         ("\\${HOME}", "${HOME}"),
         ("a$${HOME}b${N}", "a${HOME}b4"),
@@ -46,7 +46,7 @@ def resolved(text, **keys):
         ("${section.inner}", {"path": "/home/me/x", "up": 5}),
     ],
 )
-def test_what_texts_become(text, expected):
+def test_interpolated_strings(text, expected):
     section = {"list": [1, 2], "inner": {"path": "${HOME}/x", "up": "${...number}"}}
     assert resolved(text, number=5, section=section) == expected
 
@@ -74,21 +74,21 @@ def test_what_cannot_be_resolved(text, fragment):
     assert fragment in str(caught.value)
 
 
-def test_lists_and_other_values_are_left_alone():
+def test_lists_and_other_values_are_unchanged():
     thing = object()
     data = {"a": [1, None, "${N}"], "b": (1, 2), "c": thing, 5: {"d": 1.5}}
     assert interpolate(data, ENVIRONMENT) == {"a": [1, None, "4"], "b": (1, 2), "c": thing, 5: {"d": 1.5}}
 
 
 @given(st.text().filter(lambda text: "${" not in text))
-def test_texts_without_braces_are_left_alone(text):
+def test_strings_without_braces_are_unchanged(text):
     assert resolved(text) == text
 
 
 @given(st.text(alphabet="ab${}\\ "))
-def test_escaped_texts_come_back(text):
+def test_escaped_strings_are_restored(text):
     escaped = text.replace("${", "$${")
-    # "$" before "${" reads as the escape itself, so such texts have no escaped form.
+    # "$" before "${" reads as the escape itself, so such strings have no escaped form.
     if "$${" not in text and "\\${" not in text:
         assert resolved(escaped) == text
 
@@ -122,4 +122,4 @@ PY_EXPERIMENTER:
     assert list(config.table.grid) == [{"seed": 3}, {"seed": 5}]
     assert config.table.result_timestamps is True
     assert config.custom == {"folder": "data", "token": "geheim", "jobs": ["3", 5]}
-    assert "geheim" not in config.text  # the text is kept in the database
+    assert "geheim" not in config.text  # the text is stored in the database

@@ -174,7 +174,7 @@ def test_durations(text, expected):
 
 
 @pytest.mark.parametrize("text", ["", "h", "2x", "1h-5m", "-1", 0, True, None, "inf", "nan", "5 minutes"])
-def test_no_durations(text):
+def test_invalid_durations(text):
     with pytest.raises(ValueError, match="is not a positive duration; write 60s"):
         seconds(text)
 

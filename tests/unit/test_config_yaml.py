@@ -137,7 +137,7 @@ def test_execution(load):
     assert (execution.heartbeat, execution.lease, execution.grace) == (60.0, 300.0, 20.0)
 
 
-def test_the_predecessors_file(load):
+def test_a_file_of_py_experimenter(load):
     with pytest.warns(DeprecationWarning, match="use_ssh_tunnel"):
         config = load(PREDECESSOR)
     assert config.table.result_timestamps is True
@@ -146,7 +146,7 @@ def test_the_predecessors_file(load):
         {"dataset": "iris", "seed": 2, "flag": True, "free": None},
     ]
     assert len(config.table.grid) == 2 * 3
-    # As the predecessor reads it: 1e-3 is a number, a date is a text.
+    # As in py-experimenter: 1e-3 is a number, a date is a string.
     assert config.custom == {"datapath": "data/", "lr": 0.001, "day": "2024-01-31", "nested": {"a": [1, 2]}}
     assert config.codecarbon == {"offline_mode": False, "save_to_file": False}
 
@@ -231,7 +231,7 @@ def test_byte_order_mark_and_other_alphabets(tmp_path):
     assert list(load_config(path).table.keyfields) == ["größe"]
 
 
-def test_a_dict_is_taken(load):
+def test_a_dict_is_accepted(load):
     table = {"name": "t", "keyfields": {"seed": {"type": "INT", "values": range(3)}}}
     custom = {"pair": (1, 2), "what": object()}
     source = {
@@ -256,7 +256,7 @@ def test_long_ranges_cost_nothing(load):
     text = SMALL.replace("{seed: {type: INT, values: [1]}}", f"{{a: {{type: INT, {long}}}, b: {{type: TEXT, {long}}}}}")
     grid = load(text).table.grid
     assert len(grid) == 10**14
-    assert next(iter(grid)) == {"a": 0, "b": "0"}  # to list them all would take days
+    assert next(iter(grid)) == {"a": 0, "b": "0"}  # listing them all would take days
 
 
 def test_importing_is_light():

@@ -70,7 +70,7 @@ def test_parquet_keeps_types(frame: pd.DataFrame, tmp_path: Path) -> None:
     assert json.loads(back["options"][0]) == {"a": [1, None]}
 
 
-def test_excel_takes_what_it_has_no_letters_or_room_for(frame: pd.DataFrame, tmp_path: Path) -> None:
+def test_excel_replaces_control_characters_and_cuts_long_text(frame: pd.DataFrame, tmp_path: Path) -> None:
     frame["text"] = ["x" * 40_000, None, "\x1bred"]
     export_frame(frame, tmp_path / "f.xlsx")
     back = pd.read_excel(tmp_path / "f.xlsx")
@@ -79,7 +79,7 @@ def test_excel_takes_what_it_has_no_letters_or_room_for(frame: pd.DataFrame, tmp
     assert back["end_date"][0].replace(microsecond=0) == datetime(2024, 1, 2, 3, 4, 5)
 
 
-def test_an_excel_sheet_too_short_is_reported(tmp_path: Path) -> None:
+def test_too_many_rows_for_an_excel_sheet_are_reported(tmp_path: Path) -> None:
     with pytest.raises(InvalidValueError, match="the table has 1048576 rows, but an Excel sheet holds"):
         export_frame(pd.DataFrame({"a": range(1_048_576)}), tmp_path / "f.xlsx")
     assert list(tmp_path.iterdir()) == []
@@ -93,7 +93,7 @@ def test_no_rows(tmp_path: Path) -> None:
     assert (tmp_path / "f.csv").read_text() == "a,b\n"
 
 
-def test_open_files_take_text(frame: pd.DataFrame) -> None:
+def test_open_files_accept_text_formats(frame: pd.DataFrame) -> None:
     file = io.StringIO()
     export_frame(frame, file)
     assert file.getvalue().startswith("ID,depth,")
@@ -101,7 +101,7 @@ def test_open_files_take_text(frame: pd.DataFrame) -> None:
         export_frame(frame, file, "parquet")
 
 
-def test_a_file_is_replaced_whole_or_left_as_it_was(
+def test_a_file_is_replaced_completely_or_left_unchanged(
     frame: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "f.csv"

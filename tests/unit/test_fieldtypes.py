@@ -147,7 +147,7 @@ def test_none_stays_none(name, nothing):
     [math.nan, np.nan, np.float32("nan"), Decimal("NaN"), Decimal("sNaN"), np.array(math.nan), Tensor(math.nan)],
 )
 @pytest.mark.parametrize("name", TYPE_NAMES)
-def test_nan_is_left_to_the_writer_for_every_type(name, not_a_number):
+def test_nan_stays_nan_for_every_type(name, not_a_number):
     result = coerce(name, not_a_number)
     assert type(result) is float
     assert math.isnan(result)
@@ -355,7 +355,7 @@ def test_a_value_becomes_its_canonical_form(type_, value, expected):
         ("TINYBLOB", bytes(256), "the value has 256 bytes, but TINYBLOB stores 255; declare a longer type"),
     ],
 )
-def test_a_value_without_a_place_is_refused_and_named(type_, value, message):
+def test_a_value_that_does_not_fit_is_refused_and_named(type_, value, message):
     assert refusal(type_, value).endswith(message)
 
 
@@ -398,7 +398,7 @@ def test_a_long_value_is_shown_shortened():
     assert len(refusal("VARCHAR(5)", "y" * 10_000)) < 150
 
 
-def test_what_cannot_even_be_shown_is_refused_all_the_same():
+def test_a_value_without_a_working_repr_is_refused():
     class Shy:
         def __repr__(self):
             raise RuntimeError("no")
@@ -414,7 +414,7 @@ def test_what_cannot_even_be_shown_is_refused_all_the_same():
     assert "cannot be written as JSON" in refusal("JSON", circular)
 
 
-def test_handed_in_values_are_left_alone():
+def test_arguments_are_not_modified():
     value = {"b": [1, (2, math.nan)], "a": {"c": np.float32(1)}}
     before = repr(value)
     coerce("JSON", value)
@@ -428,7 +428,7 @@ def test_bytes_are_no_list_of_numbers():
 
 
 @given(st.integers(-(2**63), 2**63 - 1))
-def test_integers_are_exact_in_any_clothes(number):
+def test_integers_are_exact_in_any_form(number):
     assert coerce("BIGINT", number) == number
     assert coerce("BIGINT", str(number)) == number
     assert coerce("BIGINT", np.int64(number)) == number
@@ -436,7 +436,7 @@ def test_integers_are_exact_in_any_clothes(number):
 
 
 @given(st.floats(allow_nan=False))
-def test_doubles_are_exact_in_any_clothes(number):
+def test_doubles_are_exact_in_any_form(number):
     for worn in (number, repr(number), np.float64(number), Decimal(number), np.array([number])):
         assert coerce("DOUBLE", worn) == number
         assert math.copysign(1, coerce("DOUBLE", worn)) == math.copysign(1, number + 0.0)
@@ -479,7 +479,7 @@ def test_json_is_what_the_standard_library_reads_back(value):
 # Unwrapping
 
 
-def test_what_is_not_a_librarys_scalar_is_left_as_it_is():
+def test_other_objects_are_not_unwrapped():
     pipeline = Pipeline()
     shaped = types.SimpleNamespace(shape=(), numel=5)
     frame = pd.DataFrame({"a": [1]})

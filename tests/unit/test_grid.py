@@ -15,7 +15,7 @@ from pyexperimenter.exceptions import (
 )
 from pyexperimenter.grid import Domain, Grid, Lazy, spaced, stepped
 
-# The brute force: all combinations, then take away. Written from the documentation, not from the code.
+# Brute force: all combinations, then filter. Written from the documentation, not from the code.
 
 
 def identical(value):
@@ -82,7 +82,7 @@ def grids(draw):
         values = draw(st.lists(st.sampled_from(VALUES), min_size=sizes[0], max_size=sizes[1], unique_by=identical))
         when = None
         if domains and name not in zipped and draw(st.booleans()):
-            when = draw(conditions(domains))  # of keyfields drawn before, so conditions nest and make no circle
+            when = draw(conditions(domains))  # on keyfields drawn before, so that conditions nest without a circle
         domains[name] = Domain(values, when)
     in_order = {name: domains[name] for name in draw(st.permutations(names))}
     exclude = draw(st.lists(conditions(in_order), max_size=2))
@@ -104,7 +104,7 @@ def conditions(draw, domains):
 
 @settings(max_examples=600)
 @given(grids())
-def test_a_grid_is_what_brute_force_makes_of_it(arguments):
+def test_a_grid_equals_brute_force(arguments):
     domains, exclude, include, zipped = arguments
     rows, extra = brute_force(domains, exclude, include, zipped)
     conditions = [domain.when for domain in domains.values() if domain.when is not None]
@@ -117,7 +117,7 @@ def test_a_grid_is_what_brute_force_makes_of_it(arguments):
     assert list(map(repr, found)) == list(map(repr, rows + extra))  # repr distinguishes True from 1
     assert len(grid) == len(found)
     assert len({tuple(map(identical, row.values())) for row in found}) == len(found)
-    assert list(grid) == found  # a second walk is the same
+    assert list(grid) == found  # a second iteration gives the same rows
 
 
 @settings(max_examples=150)
@@ -192,7 +192,7 @@ def test_none_in_a_condition_means_not_set():
     assert list(Grid(domains, exclude).tuples()) == [(1, 5, None, 0), (2, None, "set", 1)]
 
 
-# What is one value, and what are two
+# Equal and different values
 
 
 def test_true_and_1_are_two_values_and_1_and_1_0_are_one():
@@ -260,10 +260,10 @@ def test_conditions_and_exclusions_of_a_huge_grid_count_at_once():
 @pytest.mark.parametrize(
     "values", [range(10**12), range(10**12, 0, -1), stepped(0, 10**12, 1.0), stepped(10**12, 0, -1.0)]
 )
-def test_a_value_is_found_in_a_range_without_a_look_at_all(values):
+def test_a_value_is_found_in_a_range_without_a_scan(values):
     include = [{"a": 5}, {"a": 7.0}, {"a": 0.5}, {"a": None}, {"a": "5"}, {"a": True}, {"a": float("inf")}]
     grid = Grid({"a": values}, exclude=[{"a": [7, 10**11]}], include=include)
-    assert len(grid) == 10**12 - 2 + 6  # 5 is there already, and 7 is put back
+    assert len(grid) == 10**12 - 2 + 6  # 5 is in the grid already, and 7 is added again
     with pytest.raises(ContradictoryConditionError) as caught:
         Grid({"a": values}, exclude=[{"a": ["5"]}])
     assert str(caught.value).startswith("a is never '5'; its values are ")
@@ -289,7 +289,7 @@ def test_more_rows_than_can_be_counted_are_refused():
     ],
     ids=["long range", "long floats", "long texts", "many rows", "watched"],
 )
-def test_walking_takes_no_memory_that_grows(domains, arguments):
+def test_iteration_needs_constant_memory(domains, arguments):
     tracemalloc.start()
     try:
         rows = Grid(domains, **arguments).tuples(dict.fromkeys(domains, lambda value: value))
@@ -302,7 +302,7 @@ def test_walking_takes_no_memory_that_grows(domains, arguments):
     finally:
         tracemalloc.stop()
     assert at_first < 1_000_000
-    assert later - at_first < 500_000  # 60,000 rows kept would be megabytes
+    assert later - at_first < 500_000  # keeping 60,000 rows would take megabytes
 
 
 def test_a_value_of_a_domain_is_converted_once_not_once_a_row():
@@ -313,14 +313,14 @@ def test_a_value_of_a_domain_is_converted_once_not_once_a_row():
     assert (rows[0], rows[-1]) == ((0, "X"), (499, "Y"))
 
 
-def test_long_domains_are_converted_while_they_are_walked():
+def test_long_domains_are_converted_during_iteration():
     calls = []
     rows = Grid({"a": range(10**9)}).tuples({"a": lambda value: calls.append(value) or str(value)})
     assert list(itertools.islice(rows, 3)) == [("0",), ("1",), ("2",)]
     assert len(calls) <= 4
 
 
-def test_two_walks_at_once_do_not_meet():
+def test_two_iterations_are_independent():
     grid = Grid({"a": [1, 2], "b": Domain([3, 4], {"a": [2]}), "c": [5, 6]}, exclude=[{"a": [1], "c": [6]}])
     walks = [iter(grid), iter(grid)]
     assert [row for pair in zip(*walks, strict=True) for row in pair] == [row for row in grid for _ in range(2)]
@@ -331,7 +331,7 @@ def test_a_grid_without_keyfields_has_no_rows():
     assert (len(grid), list(grid)) == (0, [])
 
 
-# What is refused: the place, the value, the remedy
+# Errors: place, value, remedy
 
 
 @pytest.mark.parametrize(
@@ -453,7 +453,7 @@ def test_a_grid_without_keyfields_has_no_rows():
         ),
     ],
 )
-def test_what_makes_no_grid_is_refused(error, message, path, domains, arguments):
+def test_an_invalid_grid_is_refused(error, message, path, domains, arguments):
     with pytest.raises(PyExperimenterError) as caught:
         Grid(domains, **arguments)
     assert type(caught.value) is error

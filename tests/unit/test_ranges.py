@@ -48,7 +48,7 @@ def test_stepped_floats_are_exact():
         ((np.float64(0), np.float64(1), np.float64(0.25)), [0.0, 0.25, 0.5, 0.75]),
     ],
 )
-def test_the_stop_is_left_out(arguments, expected):
+def test_the_stop_is_excluded(arguments, expected):
     assert shown(stepped(*arguments)) == shown(expected)
     assert len(stepped(*arguments)) == len(expected)
 
@@ -64,7 +64,7 @@ def test_the_stop_is_left_out(arguments, expected):
         ((0, 0.35, 0.1), [0.0, 0.1, 0.2, 0.3]),
     ],
 )
-def test_the_stop_is_a_value_if_inclusive(arguments, expected):
+def test_the_stop_is_included_if_inclusive(arguments, expected):
     assert shown(stepped(*arguments, inclusive=True)) == shown(expected)
 
 
@@ -104,7 +104,7 @@ def test_every_item_is_the_float_nearest_to_its_decimal(start, step, count, incl
         ),
     ],
 )
-def test_a_range_that_makes_no_sense_is_refused(arguments, message):
+def test_an_invalid_range_is_refused(arguments, message):
     with pytest.raises(InvalidRangeError) as caught:
         stepped(*arguments)
     assert str(caught.value) == message
@@ -166,7 +166,7 @@ def test_linear_spaces_are_exact(start, step, gaps):
         ),
     ],
 )
-def test_spaces_that_make_no_sense_are_refused(arguments, message):
+def test_invalid_spacing_is_refused(arguments, message):
     with pytest.raises(InvalidRangeError) as caught:
         spaced(*arguments)
     assert str(caught.value) == message
@@ -217,7 +217,7 @@ def test_a_longer_sample_begins_with_the_shorter():
         assert sampled(distribution, 9, **parameters)[:4] == sampled(distribution, 4, **parameters)
 
 
-def test_samples_have_the_distribution_they_are_named_after():
+def test_samples_follow_their_distribution():
     normal = sorted(sampled("normal", 20_000, seed=1, mean=2, std=3))
     quantiles = [normal[round(20_000 * share)] for share in (0.1587, 0.5, 0.8413)]
     assert quantiles == pytest.approx([-1, 2, 5], abs=0.15)  # mean - std, mean, mean + std
@@ -230,7 +230,7 @@ def test_samples_have_the_distribution_they_are_named_after():
     assert [uniform[5000 * n] for n in (1, 2, 3)] == pytest.approx([-2, 0, 2], abs=0.15)
 
 
-def test_integers_are_drawn_once_each_with_both_ends():
+def test_integers_are_drawn_without_replacement():
     assert sorted(sampled("integers", 9, seed=5, low=-4, high=4)) == list(range(-4, 5))
 
 
@@ -271,7 +271,7 @@ def test_integers_are_drawn_once_each_with_both_ends():
         ),
     ],
 )
-def test_a_sample_that_makes_no_sense_is_refused(distribution, num, parameters, message):
+def test_an_invalid_sample_is_refused(distribution, num, parameters, message):
     with pytest.raises(InvalidRangeError) as caught:
         sampled(distribution, num, **parameters)
     assert str(caught.value) == message
@@ -285,7 +285,7 @@ def test_a_lazy_sequence_is_a_sequence():
     values = Lazy(5, lambda index: asked.append(index) or index * index)
     assert isinstance(values, Sequence)
     assert len(values) == 5
-    assert asked == []  # nothing is computed before it is asked for
+    assert asked == []  # nothing is computed before it is accessed
     assert (values[0], values[-1], values[1:4], values[::-2]) == (0, 16, [1, 4, 9], [16, 4, 0])
     assert list(values) == [0, 1, 4, 9, 16]
     assert list(reversed(values)) == [16, 9, 4, 1, 0]
@@ -308,7 +308,7 @@ def test_a_number_is_found_at_its_position(start, step, count):
                 values.index(missing)
 
 
-def test_a_number_is_found_by_a_few_looks():
+def test_a_number_is_found_by_bisection():
     asked = []
     values = Progression(10**12, lambda index: asked.append(index) or float(index))
     assert values.index(123_456_789_012) == 123_456_789_012
