@@ -55,7 +55,7 @@ def test_csv(frame: pd.DataFrame, tmp_path: Path) -> None:
     export_frame(frame, tmp_path / "f.csv")
     back = pd.read_csv(tmp_path / "f.csv", dtype={"depth": "Int64"}, lineterminator="\n")
     assert list(back["depth"]) == [3, pd.NA, 2**53 + 1]
-    assert back["loss"][0] == 0.1 + 0.2
+    assert str(0.1 + 0.2) in (tmp_path / "f.csv").read_text()  # which pandas 2 rounds when it reads it
     assert json.loads(back["options"][2]) == ["ü", 2.5]
     assert back["text"][0] == 'a,"b"\nc'
     assert back["end_date"][0] == "2024-01-02 03:04:05.678901"
