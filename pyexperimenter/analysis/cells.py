@@ -199,8 +199,8 @@ def _check_unique(table: pd.DataFrame, keyfields: list[str]) -> None:
     repeated = table.duplicated(keyfields)
     if repeated.any():
         raise InvalidValueError(
-            f"{repeated.sum()} rows have the same keyfields as another row and would count twice, for example the one "
-            f"with ID {table.loc[repeated, 'ID'].iloc[0]}; did you merge or concatenate tables?"
+            f"rows repeat the keyfields of other rows and would count twice ({repeated.sum()} in total, such as the "
+            f"one with ID {table.loc[repeated, 'ID'].iloc[0]}); did you merge or concatenate tables?"
         )
 
 

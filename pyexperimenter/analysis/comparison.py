@@ -319,14 +319,14 @@ def _blocks_by_levels(table: pd.DataFrame, value: str, by: str, blocks: list[str
         counts = zip(level_labels, matrix.notna().sum(), strict=True)
         raise InvalidValueError(
             f"a test needs at least two levels of {by} and two blocks ({', '.join(blocks)}) with a result for each "
-            f"level; {complete.sum()} of {len(complete)} blocks have all; "
-            + some_of(f"{count} have {by}={as_text(level)}" for (level,), count in counts)
+            f"level; complete blocks: {complete.sum()} of {len(complete)}; "
+            + some_of(f"{by}={as_text(level)} in {count}" for (level,), count in counts)
         )
     findings = list(incomplete(cells[block_codes.map(complete)], [by, *blocks]))
     if not complete.all():
         names = some_of((cell_name(blocks, block_labels[block]) for block in complete.index[~complete]), "; ")
         number = f"{(~complete).sum()} of {len(complete)} blocks"
-        findings.insert(0, f"{number} lack a result for a level of {by} and are left out: {names}")
+        findings.insert(0, f"{number} left out because a level of {by} has no result: {names}")
     warn(findings)
     matrix = matrix[complete]
     matrix.index = pd.MultiIndex.from_tuples([block_labels[block] for block in matrix.index], names=blocks)

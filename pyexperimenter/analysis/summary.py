@@ -224,8 +224,8 @@ def incomplete(summary: pd.DataFrame, keys: Sequence[str]) -> Iterator[str]:
         for *cell, n, missing in short[[*names, "n", "missing"]].itertuples(index=False, name=None)
     ]
     yield (
-        f"{len(short)} of {len(summary)} cells have fewer than {fullest} runs, or experiments that are open, running, "
-        f"paused, in error or without a value: {some_of(cells, '; ')}"
+        f"{len(short)} of {len(summary)} cells {'is' if len(short) == 1 else 'are'} incomplete (fewer than {fullest} "
+        f"runs, or experiments that are open, running, paused, in error or without a value): {some_of(cells, '; ')}"
     )
 
 

@@ -14,7 +14,7 @@ Encoder = Callable[[Mapping[str, Any], str], tuple[Any, ...]]
 
 
 class Combinations:
-    """Rows for `PyExperimenter.fill_table_from_combination`.
+    """The rows that `PyExperimenter.fill_table_from_combination` adds.
 
     Parameters
     ----------

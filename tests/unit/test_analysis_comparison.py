@@ -386,7 +386,7 @@ def test_blocks_without_all_levels_are_left_out_and_named():
     table.loc[(table["dataset"] == 2) & (table["method"] == "level 1"), "status"] = "error"
     table.loc[(table["dataset"] == 5) & (table["method"] == "level 0"), "auc"] = np.nan
     table = table[(table["dataset"] != 7) | (table["method"] != "level 2")]
-    message = r"^3 of 10 blocks lack a result for a level of method and are left out: dataset=2; dataset=5; dataset=7$"
+    message = r"^3 of 10 blocks left out because a level of method has no result: dataset=2; dataset=5; dataset=7$"
     with pytest.warns(UserWarning, match=message) as caught:
         comparison = compare(table, "auc", by="method", blocks="dataset")
     assert (len(caught), caught[0].filename) == (1, __file__)
@@ -398,7 +398,7 @@ def test_blocks_without_all_levels_are_left_out_and_named():
 def test_means_of_fewer_runs_are_reported():
     table = experiments(distinct(0, 6, 2), seeds=3)
     table.loc[0, "status"] = "running"
-    message = r"^1 of 12 cells have fewer than 3 runs.*: method=level 0, dataset=0 \(n=2, missing 1\)$"
+    message = r"^1 of 12 cells is incomplete \(fewer than 3 runs.*: method=level 0, dataset=0 \(n=2, missing 1\)$"
     with pytest.warns(UserWarning, match=message):
         compare(table, "auc", by="method", blocks="dataset", over="seed")
 
@@ -428,7 +428,7 @@ def test_what_is_refused_is_named(change, error, message):
 def test_a_level_without_results_is_named():
     table = experiments(distinct(0, 4, 2))
     table.loc[table["method"] == "level 1", "status"] = "created"
-    message = r"0 of 4 blocks have all; 4 have method=level 0, 0 have method=level 1"
+    message = r"complete blocks: 0 of 4; method=level 0 in 4, method=level 1 in 0"
     with pytest.raises(InvalidValueError, match=message):
         compare(table, "auc", by="method", blocks="dataset")
 

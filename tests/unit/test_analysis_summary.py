@@ -171,7 +171,7 @@ def test_kinds_of_numbers(values, mean, std):
 @pytest.mark.parametrize("second", [None, "method"])
 def test_null_is_a_group_of_its_own_and_comes_last(gamma, second):
     table = experiments({"gamma": gamma, "method": ["m"] * 4, "seed": [0, 0, 0, 1]}, {"loss": [4.0, 1.0, 3.0, 2.0]})
-    with pytest.warns(UserWarning, match="2 of 3 cells have fewer than 2 runs"):
+    with pytest.warns(UserWarning, match=r"2 of 3 cells are incomplete \(fewer than 2 runs"):
         summary = summarize(table, "loss", rows="gamma", columns=second)
     assert list(summary["mean"]) == [3.0, 4.0, 1.5]
     assert list(summary["n"]) == [1, 1, 2]
@@ -271,7 +271,11 @@ def test_a_keyfield_that_follows_from_the_cell_need_not_be_named():
             InvalidColumnError,
             "no keyfields between its columns ID and creation_date; keep the columns in the order of get_table",
         ),
-        ({"table": pd.concat([study(), study()[:2]])}, InvalidValueError, "2 rows have the same keyfields .* ID 1"),
+        (
+            {"table": pd.concat([study(), study()[:2]])},
+            InvalidValueError,
+            r"rows repeat the keyfields .* \(2 in total, such as the one with ID 1\)",
+        ),
         (
             {"table": study().rename(columns={"dataset": "n"}), "rows": "n"},
             InvalidColumnError,
@@ -296,7 +300,7 @@ def test_rows_that_are_not_done_are_missing_even_with_a_value(status):
     with pytest.warns(UserWarning) as caught:
         summary = summarize(table, "accuracy", "dataset", "kernel")
     assert len(caught) == 1
-    assert "1 of 4 cells have fewer than 3 runs" in str(caught[0].message)
+    assert "1 of 4 cells is incomplete (fewer than 3 runs" in str(caught[0].message)
     assert str(caught[0].message).endswith(": dataset=iris, kernel=linear (n=2, missing 1)")
     assert caught[0].filename == __file__
     assert list(summary["missing"]) == [1, 0, 0, 0]
@@ -305,7 +309,9 @@ def test_rows_that_are_not_done_are_missing_even_with_a_value(status):
 
 def test_cells_without_runs_are_kept():
     table = study().assign(status="created")
-    with pytest.warns(UserWarning, match="4 of 4 cells have fewer than 0 runs, or experiments that are open"):
+    with pytest.warns(
+        UserWarning, match=r"4 of 4 cells are incomplete \(fewer than 0 runs, or experiments that are open"
+    ):
         summary = summarize(table, "accuracy", "dataset", "kernel", stat="ci95")
     assert list(summary["n"]) == [0] * 4
     assert summary[["mean", "std", "ci95"]].isna().all(axis=None)
