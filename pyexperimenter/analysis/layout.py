@@ -24,16 +24,15 @@ _TITLES = {
     "median": "median",
     "std": "standard deviation",
     "ci95": "half the 95 % confidence interval",
-    "iqr": "interquartile range",
 }
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell with its formatted numbers; `spread` is None if there is none to show."""
+    """A cell with its formatted numbers; `spread` is empty, one number to either side of the center, or both ends."""
 
     center: str
-    spread: str | None
+    spread: tuple[str, ...]
     bold: bool
     mark: str | None  # such as "3/5": runs with a result / all runs; None if the cell is complete
 
@@ -69,8 +68,10 @@ def lay_out(
 ) -> Layout:
     """Lay out a summary; for parameters and errors, see `rendering.to_latex`."""
     center, spread = STATISTICS[known_statistic(stat or summary.attrs.get("stat", "mean±std"))]
-    rows, columns = _axes(summary, columns, [name for name in (center, spread) if name])
-    what = " ± ".join(_TITLES[name] for name in (center, spread) if name)
+    rows, columns = _axes(summary, columns, [center, *spread])
+    what = _TITLES[center]
+    if spread:
+        what += " [Q1, Q3]" if len(spread) == 2 else f" ± {_TITLES[spread[0]]}"
     summary = _with_value(summary, what)
     values = list(summary["value"].unique())
     _check_options(values, digits, best, best_per)
@@ -100,16 +101,16 @@ def lay_out(
 
 
 def _cells(
-    summary: pd.DataFrame, center: str, spread: str | None, digits: Digits, bold: list[bool], fullest: int
+    summary: pd.DataFrame, center: str, spread: Sequence[str], digits: Digits, bold: list[bool], fullest: int
 ) -> Iterator[Cell]:
     """Yield the cell of each row of the summary."""
-    spreads = summary[spread] if spread else [None] * len(summary)
+    spreads = summary[list(spread)].itertuples(index=False, name=None)
     columns = (summary[name] for name in ("value", center, "n", "missing"))
-    for value, middle, n, missing, width, is_best in zip(*columns, spreads, bold, strict=True):
+    for value, middle, n, missing, ends, is_best in zip(*columns, spreads, bold, strict=True):
         decimals = _setting(digits, value, _DIGITS)
         yield Cell(
             center=_number(middle, decimals),
-            spread=None if width is None or math.isnan(middle) else _number(width, decimals),
+            spread=() if math.isnan(middle) else tuple(_number(end, decimals) for end in ends),
             bold=is_best,
             mark=f"{n}/{n + missing}" if n < fullest or missing > 0 else None,
         )

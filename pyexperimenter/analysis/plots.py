@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -105,14 +105,14 @@ def plot_result(
         axes.errorbar(
             places[line.index] + shift,
             line[center],
-            yerr=line[spread] if spread else None,
+            yerr=_bars(line, center, spread),
             fmt="o-" if ticks is None else "o",
             capsize=3,
             label=", ".join(map(as_text, labels)),
         )
     if ticks is not None:
         _set_ticks(axes, ticks)
-    _describe(axes, x, f"{value} ({stat})", listed(hue))
+    _describe(axes, x, f"{value} ({'median [Q1, Q3]' if len(spread) == 2 else stat})", listed(hue))
     return axes
 
 
@@ -334,6 +334,13 @@ def _summary(table: pd.DataFrame, value: str, keys: list[str], over: Names, stat
     summary = summarize_cells(table, [value], keys, stat).drop(columns="value")
     warn(incomplete(summary, keys))
     return summary
+
+
+def _bars(line: pd.DataFrame, center: str, spread: Sequence[str]) -> Any:
+    """Return the lengths of the error bars, as matplotlib takes them."""
+    if len(spread) == 2:
+        return [line[center] - line[spread[0]], line[spread[1]] - line[center]]
+    return line[spread[0]] if spread else None
 
 
 def _places(summary: pd.DataFrame, x: str) -> tuple[pd.Series[float], list[str] | None]:

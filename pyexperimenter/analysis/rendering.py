@@ -249,8 +249,7 @@ def _latex_spans(spans: Sequence[tuple[str, int]], offset: int) -> Iterator[str]
 def _latex_cell(cell: Cell | None) -> str:
     if cell is None:
         return "--"
-    numbers = [cell.center] if cell.spread is None else [cell.center, cell.spread]
-    text = r" \pm ".join(number.replace(NULL, r"\mbox{--}").replace("inf", r"\infty") for number in numbers)
+    text = _plain(cell).replace("±", r"\pm").replace(NULL, r"\mbox{--}").replace("inf", r"\infty")
     bold = rf"\mathbf{{{text}}}" if cell.bold else text
     mark = rf"^{{\dagger {cell.mark}}}" if cell.mark else ""
     return f"${bold}{mark}$"
@@ -303,4 +302,6 @@ def _html_cell(cell: Cell | None) -> str:
 def _plain(cell: Cell | None) -> str:
     if cell is None:
         return NULL
-    return cell.center if cell.spread is None else f"{cell.center} ± {cell.spread}"
+    if len(cell.spread) == 2:
+        return f"{cell.center} [{', '.join(cell.spread)}]"
+    return " ± ".join([cell.center, *cell.spread])

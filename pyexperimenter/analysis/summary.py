@@ -22,17 +22,17 @@ from pyexperimenter.analysis.cells import (
 )
 from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError
 
-STATISTICS: dict[str, tuple[str, str | None]] = {
-    "mean±std": ("mean", "std"),
-    "mean±ci95": ("mean", "ci95"),
-    "ci95": ("mean", "ci95"),
-    "median±iqr": ("median", "iqr"),
-    "mean": ("mean", None),
-    "median": ("median", None),
+STATISTICS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "mean±std": ("mean", ("std",)),
+    "mean±ci95": ("mean", ("ci95",)),
+    "ci95": ("mean", ("ci95",)),
+    "median±iqr": ("median", ("q1", "q3")),
+    "mean": ("mean", ()),
+    "median": ("median", ()),
 }
-"""Name -> the columns with the center and the spread of a cell."""
+"""Name -> the column with the center of a cell, and those with its spread: one to either side of it, or both ends."""
 
-COLUMNS = ("value", "mean", "std", "median", "iqr", "ci95", "n", "missing")
+COLUMNS = ("value", "mean", "std", "median", "q1", "q3", "iqr", "ci95", "n", "missing")
 """The columns that a summary can have in addition to the keyfields."""
 
 _NO_COMMIT = "an unknown git commit"
@@ -75,8 +75,9 @@ def summarize(
         - the columns of `rows` and `columns`;
         - ``value``, the name of the resultfield, if there are several;
         - ``mean`` and ``std``, the sample standard deviation (``ddof=1``), which is NaN for a single run;
-        - the other statistics that `stat` needs: ``median``, ``iqr`` (interquartile range, with linear interpolation as
-          in `numpy.quantile`) or ``ci95`` (half the width of Student's 95 % confidence interval of the mean);
+        - the other statistics that `stat` needs: ``median``; ``q1`` and ``q3``, the quartiles, with linear
+          interpolation as in `numpy.quantile`, and ``iqr``, the range between them, NaN if a value is infinite;
+          ``ci95``, half the width of Student's 95 % confidence interval of the mean;
         - ``n``, the number of runs that are done and have the value; all statistics are computed from them;
         - ``missing``, the number of other rows: open, running, paused, in error, or without the value.
 
@@ -186,14 +187,15 @@ def _summarize_one(table: pd.DataFrame, value: str, keys: list[str], stat: str) 
     runs = scores(table, value).groupby(codes)
     n = runs.count()
     statistics = {"mean": runs.mean(), "std": runs.std(ddof=1)}
-    for name in STATISTICS[stat]:
-        if name == "median":
-            statistics[name] = runs.median()
-        elif name == "iqr":
-            statistics[name] = runs.quantile(0.75) - runs.quantile(0.25)
-        elif name == "ci95":
-            student = optional_import("scipy.stats", "stats").t
-            statistics[name] = student.ppf(0.975, n - 1) * statistics["std"] / np.sqrt(n)
+    center, spread = STATISTICS[stat]
+    if center == "median":
+        statistics["median"] = runs.median()
+    if "q1" in spread:
+        q1, q3 = runs.quantile(0.25), runs.quantile(0.75)
+        statistics |= {"q1": q1, "q3": q3, "iqr": (q3 - q1).where(np.isfinite(runs.sum()))}
+    if "ci95" in spread:
+        student = optional_import("scipy.stats", "stats").t
+        statistics["ci95"] = student.ppf(0.975, n - 1) * statistics["std"] / np.sqrt(n)
     summary = pd.DataFrame({"value": value} | statistics | {"n": n, "missing": runs.size() - n})
     firsts = ~codes.duplicated()
     return table.loc[firsts, keys].set_axis(codes[firsts], axis="index").sort_index().join(summary)

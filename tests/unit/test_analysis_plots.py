@@ -92,9 +92,7 @@ def test_a_single_run_has_no_bar():
     assert all(np.isnan(end).all() for end in ends)
 
 
-@pytest.mark.parametrize(
-    ("stat", "spread"), [("mean±ci95", 4.302653 * 0.1 / 3**0.5), ("median±iqr", 0.1), ("mean", None)]
-)
+@pytest.mark.parametrize(("stat", "spread"), [("mean±ci95", 4.302653 * 0.1 / 3**0.5), ("mean", None)])
 def test_other_statistics(stat, spread):
     ax = plot_result(by_c(), "accuracy", x="C", hue="kernel", stat=stat)
     assert ax.get_ylabel() == f"accuracy ({stat})"
@@ -104,6 +102,14 @@ def test_other_statistics(stat, spread):
     else:
         (low, high) = bars[0].get_segments()[0][:, 1]
         assert (low, high) == pytest.approx((0.5 - spread, 0.5 + spread), abs=1e-6)
+
+
+def test_medians_have_bars_from_quartile_to_quartile():
+    runs = [(1, seed, accuracy) for seed, accuracy in enumerate([0.1, 0.2, 0.3, 0.7, 0.9])]
+    ax = plot_result(experiments(runs, ["C", "seed"]), "accuracy", x="C", stat="median±iqr")
+    assert ax.get_ylabel() == "accuracy (median [Q1, Q3])"
+    assert ax.lines[0].get_xydata().tolist() == [[1, 0.3]]
+    assert ax.containers[0].lines[2][0].get_segments()[0][:, 1] == pytest.approx([0.2, 0.7])
 
 
 def test_long_names_are_rotated():

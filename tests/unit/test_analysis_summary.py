@@ -81,7 +81,15 @@ def test_statistics_are_numpys_for_any_order_of_the_rows(rows, random):
             assert np.isnan(line.std)
         assert line.median == pytest.approx(np.median(sample))
         low, high = np.quantile(sample, [0.25, 0.75])
-        assert line.iqr == pytest.approx(high - low, abs=1e-9)
+        assert (line.q1, line.q3, line.iqr) == pytest.approx((low, high, high - low), abs=1e-9)
+
+
+def test_quartiles_of_infinite_values():
+    times = [1, 2, 3, 4, np.inf]
+    table = experiments({"method": ["a"] * 5, "seed": list(range(5))}, {"seconds": times})
+    line = summarize(table, "seconds", rows="method", stat="median±iqr").iloc[0]
+    assert (line.q1, line["median"], line.q3) == (2, 3, 4)
+    assert np.isnan(line.iqr)
 
 
 @given(st.lists(NUMBERS, min_size=2, max_size=20))
@@ -112,7 +120,7 @@ def test_ci95_of_a_published_example():
         ("mean ± ci95", ["mean", "std", "ci95"]),
         ("ci95", ["mean", "std", "ci95"]),
         ("median", ["mean", "std", "median"]),
-        ("median±iqr", ["mean", "std", "median", "iqr"]),
+        ("median±iqr", ["mean", "std", "median", "q1", "q3", "iqr"]),
     ],
 )
 def test_a_statistic_adds_its_columns(stat, columns):
