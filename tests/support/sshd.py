@@ -11,7 +11,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +20,23 @@ import pytest
 
 from pyexperimenter.config.model import SshConfig
 from pyexperimenter.database.ssh import shared_tunnel
-from tests.support.study import wait_until
+from tests.support.private_server import PrivateServer, ServerUnavailable, find_program
 
 PASSPHRASE = "open sesame"
 
 
-class SshServer:
+class SshServer(PrivateServer):
     """A private sshd on loopback, and key files: `key` and `locked` are let in, `stranger` is not."""
 
-    def __init__(self, home: Path) -> None:
+    brand = "sshd"
+
+    def __init__(self) -> None:
         self._program = _sshd_program()
-        self.home = home
+        super().__init__()
+        home = self.home
         for name, passphrase in (("host", ""), ("key", ""), ("locked", PASSPHRASE), ("stranger", "")):
             make_key(home / name, passphrase)
         (home / "authorized").write_text("".join((home / f"{name}.pub").read_text() for name in ("key", "locked")))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
-        self._process: subprocess.Popen[bytes] | None = None
 
     def config(self, key: str | None = "key", **changes: Any) -> SshConfig:
         named = {} if key is None else {"private_key": str(self.home / key)}
@@ -53,27 +52,20 @@ class SshServer:
         )
         if os.geteuid() == 0:
             os.makedirs("/run/sshd", exist_ok=True)  # it refuses to start as root without
-        with (home / "log").open("a") as log:
-            # It must not outlive the tests.
-            guard = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
-            command = [*guard, *wrapper, self._program, "-D", "-e", "-f", str(home / "config")]
-            self._process = process = subprocess.Popen(command, stderr=log, start_new_session=True)
-        wait_until(lambda: process.poll() is not None or answers(self.port))
-        assert process.poll() is None, (home / "log").read_text()
+        self._wrapper = wrapper
+        super().start()
 
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
+    def command(self) -> list[str]:
+        return [*self._wrapper, self._program, "-D", "-e", "-f", str(self.home / "config")]
+
+    def process_options(self) -> dict[str, Any]:
+        return {"start_new_session": True}
 
     def stop(self) -> None:
         """Stop it with all the connections it has."""
-        if self._process is None:
-            return
-        self.cut()
-        self._process.terminate()
-        self._process.wait(30)
-        self._process = None
+        if self._process is not None:
+            self.cut()
+        super().stop()
 
     def cut(self) -> None:
         """End the connections it has."""
@@ -89,18 +81,15 @@ class SshServer:
 
     @property
     def logins(self) -> int:
-        """How often somebody logged in."""
+        """The number of logins."""
         return len(re.findall(r"^Accepted ", (self.home / "log").read_text(), re.M))
 
 
 @contextmanager
-def running(home: Path) -> Iterator[SshServer]:
-    server = SshServer(home)
-    server.start()
-    try:
+def running() -> Iterator[SshServer]:
+    with closing(SshServer()) as server:
+        server.start()
         yield server
-    finally:
-        server.stop()
 
 
 @contextmanager
@@ -178,17 +167,10 @@ def _children(pid: int) -> list[int]:
 
 @functools.cache
 def _sshd_program() -> str:
-    def find() -> str | None:
-        return shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin")
-
-    if find() is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        for command in (["update"], ["install", "-y", "--no-install-recommends", "openssh-server"]):
-            quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-            subprocess.run(["apt-get", "-qq", *command], env=quiet, stdout=subprocess.DEVNULL, check=False)
-    program = find()
-    if program is None:
-        reason = "NOT TESTED: SSH tunnels, as there is no sshd here; apt-get install openssh-server"
+    try:
+        return find_program("sshd", "openssh-server")
+    except ServerUnavailable as error:
+        reason = f"NOT TESTED: SSH tunnels, as {error}"
         if os.environ.get("CI", "").lower() in ("1", "true"):
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
-    return program

@@ -41,8 +41,7 @@ def secret_target(target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert server is not None
     user = f"secretive_{target.database}"
     server.create_user(user, DATABASE, target.database)
-    (tmp_path / "sshd").mkdir()
-    with private_home(tmp_path / "home", monkeypatch) as runtime, running(tmp_path / "sshd") as sshd:
+    with private_home(tmp_path / "home", monkeypatch) as runtime, running() as sshd:
         ssh = ssh_section(sshd, server)
         file = tmp_path / "credentials.yml"
         file.touch(0o600)

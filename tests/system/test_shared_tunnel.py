@@ -28,8 +28,7 @@ from tests.support.target import Target
 @pytest.fixture
 def sshd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshServer]:
     """An SSH server, and a home and runtime directory of the test's own."""
-    (tmp_path / "sshd").mkdir()
-    with private_home(tmp_path / "home", monkeypatch), running(tmp_path / "sshd") as server:
+    with private_home(tmp_path / "home", monkeypatch), running() as server:
         get_reusable_executor().shutdown(wait=True)  # joblib's processes of other tests have another environment
         yield server
 

@@ -204,9 +204,8 @@ def test_plain_server(target: Target, authority: Authority) -> None:
 
 def test_through_ssh(connect: Any, server: Server, authority: Authority, tmp_path: Path, monkeypatch: Any) -> None:
     """The certificate is checked for the server, not for the local end of the tunnel."""
-    (tmp_path / "sshd").mkdir()
     tls = {"ca": authority.certificate}
-    with private_home(tmp_path / "home", monkeypatch), running(tmp_path / "sshd") as sshd:
+    with private_home(tmp_path / "home", monkeypatch), running() as sshd:
         ssh = {
             "address": "127.0.0.1",
             "port": sshd.port,

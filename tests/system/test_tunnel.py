@@ -12,7 +12,7 @@ import textwrap
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,8 @@ WRONG = "hunter2"
 
 
 @pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
-    with running(tmp_path_factory.mktemp("sshd")) as server:
+def sshd() -> Iterator[SshServer]:
+    with running() as server:
         yield server
 
 
@@ -240,18 +240,14 @@ HASHED = "$6$salt$Y6g9DOGvmKi.rUZj4wYRsu81e/xiQjZOHDVgZQsASfa8nA3EvFKBHUDMWxS2IC
 
 
 @contextmanager
-def with_passwords(folder: Path) -> Iterator[SshServer]:
+def with_passwords() -> Iterator[SshServer]:
     """An SSH server that lets root in with PASSPHRASE: it has a shadow file of its own."""
-    server = SshServer(folder)
-    (folder / "shadow").write_text(f"root:{HASHED}:19000:0:99999:7:::\n")
-    script = f'mount --bind {folder}/shadow /etc/shadow && exec "$@"'
-    server.start(
-        "PermitRootLogin yes", "PasswordAuthentication yes", wrapper=["unshare", "--mount", "sh", "-c", script, "sh"]
-    )
-    try:
+    with closing(SshServer()) as server:
+        (server.home / "shadow").write_text(f"root:{HASHED}:19000:0:99999:7:::\n")
+        script = f'mount --bind {server.home}/shadow /etc/shadow && exec "$@"'
+        wrapper = ["unshare", "--mount", "sh", "-c", script, "sh"]
+        server.start("PermitRootLogin yes", "PasswordAuthentication yes", wrapper=wrapper)
         yield server
-    finally:
-        server.stop()
 
 
 needs_shadow = pytest.mark.skipif(
@@ -261,8 +257,8 @@ needs_shadow = pytest.mark.skipif(
 
 
 @needs_shadow
-def test_password(sshd: SshServer, tmp_path_factory: pytest.TempPathFactory) -> None:
-    with with_passwords(tmp_path_factory.mktemp("passwords")) as server:
+def test_password(sshd: SshServer) -> None:
+    with with_passwords() as server:
         ssh = server.config(None, user="root")
         message = failure(replace(ssh, password=Secret(WRONG)))
         assert "the password was refused" in message
@@ -272,9 +268,9 @@ def test_password(sshd: SshServer, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @needs_shadow
-def test_jump_host_gets_no_password(sshd: SshServer, home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_jump_host_gets_no_password(sshd: SshServer, home: Path) -> None:
     """The password is of the SSH server itself."""
-    with with_passwords(tmp_path_factory.mktemp("jump")) as jump:
+    with with_passwords() as jump:
         (home / ".ssh" / "config").write_text(
             f"Host jump\n HostName 127.0.0.1\n Port {jump.port}\n User root\n StrictHostKeyChecking no\n"
             f"Host behind\n HostName 127.0.0.1\n Port {sshd.port}\n ProxyJump jump\n"
@@ -327,10 +323,8 @@ def test_revoked_key_is_refused(sshd: SshServer, home: Path) -> None:
     assert "check the known_hosts file" in message
 
 
-def test_server_of_several_keys_shows_the_one_that_is_known(
-    sshd: SshServer, home: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    with running(tmp_path_factory.mktemp("several")) as server:
+def test_server_of_several_keys_shows_the_one_that_is_known(sshd: SshServer, home: Path) -> None:
+    with running() as server:
         make_key(server.home / "rsa", kind="rsa")
         server.stop()
         server.start(f"HostKey {server.home}/rsa")
