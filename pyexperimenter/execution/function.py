@@ -142,10 +142,7 @@ def _place(module: ModuleType) -> str:
 
 
 def _alternatives(module: ModuleType, name: str) -> str:
-    own = [key for key, value in vars(module).items() if callable(value) and value.__module__ == module.__name__]
-    from difflib import get_close_matches
+    from pyexperimenter.config.messages import nearest
 
-    near = get_close_matches(name, own, 1)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; its functions are {', '.join(own)}" if own else ""
+    own = [key for key, value in vars(module).items() if callable(value) and value.__module__ == module.__name__]
+    return nearest(name, own) or (f"; its functions are {', '.join(own)}" if own else "")
