@@ -455,7 +455,7 @@ def test_why_a_module_cannot_be_imported(executed: Path, code: str, message: str
 
 def test_a_file_whose_name_is_taken_is_refused(executed: Path) -> None:
     (executed / "json.py").write_text("def f(*_): ...")
-    assert "the name json is taken by" in call("run", "json.py:f", code=1).stderr
+    assert "has the same module name; rename it" in call("run", "json.py:f", code=1).stderr
 
 
 # Terminals and pipes
