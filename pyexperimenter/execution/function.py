@@ -1,4 +1,4 @@
-"""The user's function: loading it by its name, and checking that worker processes can load it."""
+"""The user's function: loading it by its name, checking that other processes can load it, and its tracebacks."""
 
 from __future__ import annotations
 
@@ -128,12 +128,11 @@ def _import(name: str, directory: str) -> ModuleType:
 
 def _line(error: BaseException, name: str) -> str:
     """Return the last line of the traceback that is in the module of this name, as text for a message."""
-    places, traceback = [], error.__traceback__
-    while traceback is not None:
-        code = traceback.tb_frame.f_code
-        if traceback.tb_frame.f_globals.get("__name__") == name:
-            places.append(f" ({code.co_filename}, line {traceback.tb_lineno})")
-        traceback = traceback.tb_next
+    places, frames = [], error.__traceback__
+    while frames is not None:
+        if frames.tb_frame.f_globals.get("__name__") == name:
+            places.append(f" ({frames.tb_frame.f_code.co_filename}, line {frames.tb_lineno})")
+        frames = frames.tb_next
     return places[-1] if places else ""
 
 
