@@ -103,7 +103,7 @@ def _from_file(path: Path) -> ModuleType:
     found = getattr(module, "__file__", None)
     if found is None or not os.path.samefile(found, path):
         raise ExperimentFunctionError(
-            f"the name {path.stem} is taken by {found or 'a part of Python'}, so {path} cannot be imported; rename it"
+            f"{path} cannot be imported, as {found or 'a part of Python'} has the same module name; rename it"
         )
     return module
 
