@@ -97,32 +97,32 @@ class ClaimStore(ExperimentReader):
     def _first_open(self, cursor: Cursor, selection: Selection) -> tuple[Any, ...] | None:
         """Return ID and keyfields of an open row, locked where the database locks rows."""
         if not (selection.order or selection.random):
-            return cursor.one(self._sql.first_open.format(selection.condition.sql), selection.condition.parameters)
+            statement = self._sql.claim.first_open.format(condition=selection.condition.sql)
+            return cursor.one(statement, **selection.condition.parameters)
         for candidate in self._candidates(cursor, selection):
-            row = cursor.one(self._sql.lock_row, [candidate, ExperimentStatus.CREATED.value])
+            row = cursor.one(self._sql.claim.lock_row, experiment_id=candidate, status="created")
             if row is not None:
                 return row
         return None
 
     def _candidates(self, cursor: Cursor, selection: Selection) -> list[int]:
-        """Return IDs of open rows in the order wanted, read without locks."""
-        sql, parameters = selection.condition.sql, selection.condition.parameters
+        """Return IDs of open rows in the order of the selection, read without locks."""
+        sql, parameters = self._sql.claim, selection.condition.parameters
 
-        def ids(statement: str, *more: int) -> list[int]:
-            return [found for (found,) in cursor.all(statement, [*parameters, *more])]
+        def ids(statement: str, order: str = "", **more: Any) -> list[int]:
+            text = statement.format(condition=selection.condition.sql, order=order)
+            return [found for (found,) in cursor.all(text, **parameters, **more)]
 
         if selection.order:
-            return ids(self._sql.candidates.format(sql, f"{selection.order}, "))
-        low, high = cursor.one(self._sql.open_range.format(sql, sql), parameters * 2) or (None, None)
+            return ids(sql.candidates, f"{selection.order}, ")
+        low, high = cursor.one(sql.open_range.format(condition=selection.condition.sql), **parameters) or (None, None)
         if low is None:
             return []
-        # As long as many rows are open, some of a few random IDs are; when few are, it is cheap to read them.
+        # While many rows are open, some of a few random IDs are open. When few are open, reading them is cheap.
         drawn = [random.randint(low, high) for _ in range(PROBES)]
-        found = ids(self._sql.candidates_among.format(sql), *drawn)
+        found = ids(sql.candidates_among, probes=drawn)
         random.shuffle(found)
-        return (
-            found or ids(self._sql.candidates_from.format(sql), drawn[0]) or ids(self._sql.candidates.format(sql, ""))
-        )
+        return found or ids(sql.candidates_from, first=drawn[0]) or ids(sql.candidates)
 
     def _take(
         self, cursor: Cursor, row: tuple[Any, ...], status: ExperimentStatus, worker: WorkerInfo
@@ -132,12 +132,14 @@ class ClaimStore(ExperimentReader):
         try:
             keyfields = self._decode_keyfields(row)
         except UndecodableValueError as error:
-            cursor.run(self._sql.mark_unreadable, [str(error), experiment_id])
+            cursor.run(self._sql.claim.mark_unreadable, error=str(error), experiment_id=experiment_id)
             return None
         resumed = status is ExperimentStatus.PAUSED
-        statement = self._sql.resume if resumed else self._sql.claim
-        # Repeating the status makes a second claim impossible, with or without row locks.
-        if cursor.run(statement, [worker.name, worker.machine, experiment_id, status.value]) != 1:
+        statement = self._sql.claim.resume if resumed else self._sql.claim.take
+        taken = cursor.run(
+            statement, name=worker.name, machine=worker.machine, experiment_id=experiment_id, status=status.value
+        )
+        if taken != 1:
             raise _RaceLost(f"experiment {experiment_id} was taken by somebody else")
         attempt = self._open_attempt(cursor, experiment_id, worker, resumed, self._lease)
         return Experiment(experiment_id, keyfields, attempt)
@@ -151,25 +153,23 @@ class ClaimStore(ExperimentReader):
         lease: float | None,
         row_status: str = "running",
     ) -> Attempt:
-        number, run, still_open = cursor.one(self._sql.last_attempt, [experiment_id]) or (0, 1, 0)
+        number, run, still_open = cursor.one(self._sql.claim.last_attempt, experiment_id=experiment_id) or (0, 1, 0)
         if still_open and row_status == "running":
-            cursor.run(self._sql.close_attempts, ["superseded", experiment_id])
+            cursor.run(self._sql.claim.close_attempts, outcome="superseded", experiment_id=experiment_id)
         attempt = cursor.insert(
-            self._sql.open_attempt,
-            [
-                experiment_id,
-                number + 1,
-                run if continues else number + 1,
-                worker.identity,
-                worker.machine,
-                worker.pid,
-                worker.job_id,
-                worker.git_commit,
-                worker.git_dirty,
-                worker.python,
-                worker.library,
-                lease,
-            ],
+            self._sql.claim.open_attempt,
+            experiment_id=experiment_id,
+            number=number + 1,
+            run=run if continues else number + 1,
+            worker=worker.identity,
+            machine=worker.machine,
+            pid=worker.pid,
+            job_id=worker.job_id,
+            git_commit=worker.git_commit,
+            git_dirty=worker.git_dirty,
+            python=worker.python,
+            library=worker.library,
+            lease=lease,
         )
         return Attempt(attempt, experiment_id, row_status)
 
@@ -187,11 +187,11 @@ class ClaimStore(ExperimentReader):
             If it is not paused.
         """
         with self.database.transaction() as cursor:
-            row = cursor.one(self._sql.await_row, [experiment_id, ExperimentStatus.PAUSED.value])
+            row = cursor.one(self._sql.claim.await_row, experiment_id=experiment_id, status="paused")
             experiment = row and self._take(cursor, row, ExperimentStatus.PAUSED, worker)
             experiment = experiment or self._taken_already(cursor, experiment_id, worker)
             if not experiment:
-                status = cursor.one(self._sql.status_of, [experiment_id])
+                status = cursor.one(self._sql.read.status_of, experiment_id=experiment_id)
                 raise NoPausedExperimentsException(
                     f"there is no paused experiment with ID {experiment_id}: "
                     + (f"its status is {status[0]}" if status else "the table has no such ID")
@@ -208,13 +208,13 @@ class ClaimStore(ExperimentReader):
             If it was there and is not open.
         """
         with self.database.transaction(create=True) as cursor:
-            cursor.run(self._sql.fill, [*row, self._now(cursor), ExperimentStatus.CREATED.value])
+            cursor.run(self._sql.write.fill, row=[*row, self._now(cursor), "created"])
             experiment_id = self._find(cursor, row)
-            open_row = cursor.one(self._sql.await_row, [experiment_id, ExperimentStatus.CREATED.value])
+            open_row = cursor.one(self._sql.claim.await_row, experiment_id=experiment_id, status="created")
             experiment = open_row and self._take(cursor, open_row, ExperimentStatus.CREATED, worker)
             experiment = experiment or self._taken_already(cursor, experiment_id, worker)
             if not experiment:
-                (status,) = cursor.one(self._sql.status_of, [experiment_id]) or (None,)
+                (status,) = cursor.one(self._sql.read.status_of, experiment_id=experiment_id) or (None,)
                 raise ExperimentExistsError(
                     f"the experiment exists with ID {experiment_id} and is {status}; "
                     f"reset it to run it again: reset_experiments(ids=[{experiment_id}])"
@@ -223,22 +223,28 @@ class ClaimStore(ExperimentReader):
 
     def _taken_already(self, cursor: Cursor, experiment_id: int, worker: WorkerInfo) -> Experiment | None:
         """Return the experiment if this worker took it a moment ago, and the answer was lost."""
-        for held in cursor.all(self._sql.held_by, [worker.identity, f"{worker.identity}.%"]):
-            if held[1] == experiment_id and (row := cursor.one(self._sql.find.format("ID = ?"), [experiment_id])):
-                return Experiment(experiment_id, self._decode_keyfields(row), Attempt(*held))
+        for held in self._held_by(cursor, worker.identity):
+            if held.experiment_id == experiment_id and (row := self._row(cursor, experiment_id)):
+                return Experiment(experiment_id, self._decode_keyfields(row), held)
         return None
+
+    def _held_by(self, cursor: Cursor, identity: str) -> list[Attempt]:
+        return [Attempt(*row) for row in cursor.all(self._sql.claim.held_by, identity=identity, below=f"{identity}.%")]
+
+    def _row(self, cursor: Cursor, experiment_id: int) -> tuple[Any, ...] | None:
+        return cursor.one(self._sql.read.find.format(condition="ID = :id"), id=experiment_id)
 
     def _find(self, cursor: Cursor, row: tuple[Any, ...]) -> int:
         """Return the ID of the row with these encoded keyfields."""
         wanted = self._decode_keyfields((None, *row))
         condition = Condition()
-        for (name, kind), value in zip(self.schema.keyfields.items(), row, strict=True):
+        for number, ((name, kind), value) in enumerate(zip(self.schema.keyfields.items(), row, strict=True)):
             if value is None:
                 condition &= Condition(f"{self.schema.q(name)} IS NULL")
             elif kind.name != "JSON":  # a native JSON column does not equal its text
-                condition &= Condition(f"{self.schema.q(name)} = ?", (value,))
+                condition &= Condition(f"{self.schema.q(name)} = :key_{number}", {f"key_{number}": value})
         # Collations may find too many; what is equal is decided here.
-        for found in cursor.all(self._sql.find.format(condition.sql), condition.parameters):
+        for found in cursor.all(self._sql.read.find.format(condition=condition.sql), **condition.parameters):
             if self._decode_keyfields(found) == wanted:
                 return int(found[0])
         raise InvalidExperimentError(f"there is no experiment with {wanted}")
@@ -253,7 +259,7 @@ class ClaimStore(ExperimentReader):
             If there is no such experiment.
         """
         with self.database.query() as cursor:
-            row = cursor.one(self._sql.find.format("ID = ?"), [experiment_id])
+            row = self._row(cursor, experiment_id)
         if row is None:
             raise self._unknown(experiment_id)
         return self._decode_keyfields(row)
@@ -275,13 +281,13 @@ class ClaimStore(ExperimentReader):
             If there is no such experiment.
         """
         with self.database.transaction() as cursor:
-            status = cursor.one(self._sql.status_of, [experiment_id])
+            status = cursor.one(self._sql.read.status_of, experiment_id=experiment_id)
             if status is None:
                 raise self._unknown(experiment_id)
-            (current,) = cursor.one(self._sql.current_attempt, [experiment_id]) or (None,)
+            (current,) = cursor.one(self._sql.claim.current_attempt, experiment_id=experiment_id) or (None,)
             if current is not None:
-                ours = cursor.one(self._sql.worker_of, [current, experiment_id]) == (worker.identity,)
-                return Attempt(current, experiment_id, status[0]), ours  # ours, if only the answer was lost
+                attempt = Attempt(current, experiment_id, status[0])
+                return attempt, self._worker_of(cursor, attempt) == worker.identity  # ours if only the answer was lost
             # Nobody beats for it, so it has no lease that could run out.
             attempt = self._open_attempt(cursor, experiment_id, worker, True, lease=None, row_status=status[0])
             return attempt, True
@@ -304,7 +310,7 @@ class ClaimStore(ExperimentReader):
         """
         with self.database.transaction() as cursor:
             if not self._close(cursor, attempt.id, "released", None, usage, output):
-                if cursor.one(self._sql.outcome, [attempt.id]) == ("released",):
+                if cursor.one(self._sql.write.outcome, attempt=attempt.id) == ("released",):
                     return  # it was this one, a moment ago, and its answer was lost
                 raise self._lost(attempt)
             if not self._open_again(cursor, attempt.experiment_id):
@@ -324,39 +330,41 @@ class ClaimStore(ExperimentReader):
     def held_by(self, identity: str) -> list[Attempt]:
         """Return the attempts that the worker, or all workers of the session, of this identity hold."""
         with self.database.query() as cursor:
-            return [Attempt(*row) for row in cursor.all(self._sql.held_by, [identity, f"{identity}.%"])]
+            return self._held_by(cursor, identity)
 
     @retried
     def worker_of(self, attempt: Attempt) -> str | None:
         """Return the identity of an attempt's worker; None if there is no such attempt."""
         with self.database.query() as cursor:
-            row = cursor.one(self._sql.worker_of, [attempt.id, attempt.experiment_id])
-            return None if row is None else str(row[0])
+            return self._worker_of(cursor, attempt)
+
+    def _worker_of(self, cursor: Cursor, attempt: Attempt) -> str | None:
+        row = cursor.one(self._sql.claim.worker_of, attempt=attempt.id, experiment_id=attempt.experiment_id)
+        return None if row is None else str(row[0])
 
     # Leases
 
     @retried
     def beat(self, attempts: Sequence[int]) -> set[int]:
         """Renew the leases of attempts; return those that hold their rows no more."""
-        marks = ", ".join("?" * len(attempts))
         with self.database.query() as cursor:
-            if cursor.run(self._sql.beat.format(marks), [self._lease, *attempts]) == len(attempts):
+            if cursor.run(self._sql.lease.beat, attempts=list(attempts), lease=self._lease) == len(attempts):
                 return set()
-            holding = cursor.all(self._sql.holding.format(marks), attempts)
+            holding = cursor.all(self._sql.lease.holding, attempts=list(attempts))
         return set(attempts) - {attempt for (attempt,) in holding}
 
     @retried
     def silent(self) -> list[Silent]:
         """Return the attempts that hold a row although their lease has run out."""
         with self.database.query() as cursor:
-            return [Silent(*row) for row in cursor.all(self._sql.expired)]
+            return [Silent(*row) for row in cursor.all(self._sql.lease.expired)]
 
     @retried
     def count_unfinished(self, selection: Selection) -> int:
         """Count the rows that are open, or that somebody executes: they come to an end, or the leases on them do."""
         with self.database.query() as cursor:
-            statement = self._sql.count_unfinished.format(selection.condition.sql)
-            (rows,) = cursor.one(statement, selection.condition.parameters) or (0,)
+            statement = self._sql.lease.count_unfinished.format(condition=selection.condition.sql)
+            (rows,) = cursor.one(statement, **selection.condition.parameters) or (0,)
         return int(rows)
 
     @retried
@@ -380,7 +388,7 @@ class ClaimStore(ExperimentReader):
         attempt, experiment_id, heartbeat, _ = silent
         known = f"; {cause}" if cause else ""
         with self.database.transaction() as cursor:
-            if cursor.one(self._sql.lock_silent, [attempt, heartbeat]) is None:
+            if cursor.one(self._sql.lease.lock_silent, attempt=attempt, heartbeat=heartbeat) is None:
                 return False
             losses = self._setbacks(cursor, experiment_id, "lost") + 1
             told = f"its worker was last heard of at {heartbeat} UTC{known}"
@@ -389,13 +397,26 @@ class ClaimStore(ExperimentReader):
                 self._open_again(cursor, experiment_id)
             else:
                 error = f"lost {losses} times: its workers died, or lost the database, without a word; see its attempts"
-                cursor.run(self._sql.finish_row.format(""), ["error", error + known, experiment_id])
+                self._finish_row(cursor, experiment_id, "error", error + known)
         return True
 
     # Helpers
 
     def _open_again(self, cursor: Cursor, experiment_id: int) -> int:
-        return cursor.run(self._sql.reset_rows.format("ID = ? AND status = 'running'"), [experiment_id])
+        statement = self._sql.write.reset_rows.format(condition="ID = :id AND status = 'running'")
+        return cursor.run(statement, id=experiment_id)
+
+    def _finish_row(
+        self,
+        cursor: Cursor,
+        experiment_id: int,
+        status: str,
+        error: str | None,
+        assignments: str = "",
+        values: Mapping[str, Any] | None = None,
+    ) -> int:
+        statement = self._sql.write.finish_row.format(assignments=assignments and f"{assignments}, ")
+        return cursor.run(statement, experiment_id=experiment_id, status=status, error=error, **(values or {}))
 
     def _close(
         self,
@@ -408,17 +429,26 @@ class ClaimStore(ExperimentReader):
         concludes: bool = False,
     ) -> int:
         """End an attempt; 0 if it had ended before. If it concludes, retries and losses are counted anew after it."""
-        measured = [usage.wall_seconds, usage.cpu_seconds, usage.max_rss_bytes]
-        return cursor.run(self._sql.finish_attempt, [outcome, concludes, error, *measured, output, attempt])
+        return cursor.run(
+            self._sql.write.finish_attempt,
+            attempt=attempt,
+            outcome=outcome,
+            concludes=concludes,
+            error=error,
+            wall_seconds=usage.wall_seconds,
+            cpu_seconds=usage.cpu_seconds,
+            max_rss_bytes=usage.max_rss_bytes,
+            output=output,
+        )
 
     def _setbacks(self, cursor: Cursor, experiment_id: int, outcome: str) -> int:
         """Count the attempts that ended so since the experiment last came to an end or was reset."""
-        (count,) = cursor.one(self._sql.setbacks, [experiment_id, outcome, experiment_id]) or (0,)
+        (count,) = cursor.one(self._sql.lease.setbacks, experiment_id=experiment_id, outcome=outcome) or (0,)
         return int(count)
 
     def _fence(self, cursor: Cursor, attempt: Attempt) -> str | None:
         """Let only the attempt that holds its row go on to write; return the token of what it appended last."""
-        row = cursor.one(self._sql.fence, [attempt.id, attempt.row_status])
+        row = cursor.one(self._sql.write.fence, attempt=attempt.id, status=attempt.row_status)
         if row is None:
             raise self._lost(attempt)
         token: str | None = row[0]
@@ -434,5 +464,5 @@ class ClaimStore(ExperimentReader):
         )
 
     def _now(self, cursor: Cursor) -> str:
-        (now,) = cursor.one(self._sql.now) or (None,)
+        (now,) = cursor.one(self._sql.read.now) or (None,)
         return str(now)

@@ -31,25 +31,39 @@ _IDLE_SECONDS = 0.5  # after which a released connection is closed
 
 
 class Cursor:
-    """A database cursor that takes ``?`` for parameters on every database, and raises our errors."""
+    """A database cursor that takes named parameters on every database, and raises our errors."""
 
     def __init__(self, cursor: Any, backend: Backend) -> None:
         self._cursor = cursor
         self._backend = backend
         self._dialect = backend.dialect
 
-    def run(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+    def run(self, sql: str, /, **parameters: Any) -> int:
         """Run one statement and return the number of rows it changed."""
-        self._refuse_too_large(parameters)
+        text, values = self._dialect.statement(sql, parameters)
+        self._refuse_too_large(values)
         try:
-            self._cursor.execute(self._dialect.statement(sql), tuple(parameters))
+            self._cursor.execute(text, values)
         except self._backend.errors as error:
             raise translated(error, self._backend, f"running: {sql}") from error
         return int(self._cursor.rowcount)
 
-    def _refuse_too_large(self, parameters: Sequence[Any]) -> None:
-        """Refuse what the server would answer by cutting the connection, which looks like passing trouble."""
-        if self._dialect.largest_packet is None or not (large := [value for value in parameters if _is_large(value)]):
+    def run_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> int:
+        """Run one statement for each of several values of ``:row`` and return the number of rows changed in all."""
+        if not rows:
+            return 0
+        text, _ = self._dialect.statement(sql, {"row": list(rows[0])})
+        for row in rows:
+            self._refuse_too_large(row)
+        try:
+            self._cursor.executemany(text, rows)
+        except self._backend.errors as error:
+            raise translated(error, self._backend, f"running: {sql}") from error
+        return int(self._cursor.rowcount)
+
+    def _refuse_too_large(self, values: Sequence[Any]) -> None:
+        """Refuse values because of which the server would close the connection, as if it had failed."""
+        if self._dialect.largest_packet is None or not (large := [value for value in values if _is_large(value)]):
             return
         self._cursor.execute(self._dialect.largest_packet)
         (most,) = self._cursor.fetchone()
@@ -60,27 +74,15 @@ class Cursor:
                 "store less (or a file's path), or raise the server's max_allowed_packet"
             )
 
-    def run_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> int:
-        """Run one statement for each row of parameters and return the number of rows changed in all."""
-        if not rows:
-            return 0
-        for row in rows:
-            self._refuse_too_large(row)
-        try:
-            self._cursor.executemany(self._dialect.statement(sql), rows)
-        except self._backend.errors as error:
-            raise translated(error, self._backend, f"running: {sql}") from error
-        return int(self._cursor.rowcount)
-
-    def one(self, sql: str, parameters: Sequence[Any] = ()) -> tuple[Any, ...] | None:
+    def one(self, sql: str, /, **parameters: Any) -> tuple[Any, ...] | None:
         """Run a query and return its first row, or None."""
-        self.run(sql, parameters)
+        self.run(sql, **parameters)
         row: tuple[Any, ...] | None = self._cursor.fetchone()
         return row
 
-    def all(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def all(self, sql: str, /, **parameters: Any) -> list[tuple[Any, ...]]:
         """Run a query and return all its rows."""
-        self.run(sql, parameters)
+        self.run(sql, **parameters)
         return list(self._cursor.fetchall()) if self._cursor.description else []
 
     @property
@@ -88,13 +90,13 @@ class Cursor:
         """Names of the columns that the last query gave; empty if it was no query."""
         return [column[0] for column in self._cursor.description or ()]
 
-    def insert(self, sql: str, parameters: Sequence[Any]) -> int:
+    def insert(self, sql: str, /, **parameters: Any) -> int:
         """Run an INSERT of one row and return its ID."""
-        self.run(f"{sql}{self._dialect.returning_id}", parameters)
+        self.run(f"{sql}{self._dialect.returning_id}", **parameters)
         return int(self._dialect.inserted_id(self._cursor))
 
     @contextmanager
-    def undone_alone(self) -> Iterator[None]:
+    def savepoint(self) -> Iterator[None]:
         """Let the transaction go on after an error in the block, which is undone; once a transaction."""
         if self._dialect.savepoint is None:
             yield
@@ -193,7 +195,7 @@ class Database:
         """Open connections without our settings: for those who only handle numbers, times and plain words."""
         self._backend.plain = True
 
-    def may_pass(self, error: DatabaseError) -> bool:
+    def _may_retry(self, error: DatabaseError) -> bool:
         """Return whether a second try may succeed after this error."""
         return error.recovery == "retry" or (error.recovery == "wait" and self._waits_for_server)
 
@@ -249,7 +251,7 @@ def retried(method: _Method) -> _Method:
             try:
                 return method(self, *args, **kwargs)
             except DatabaseError as error:
-                if not database.may_pass(error) or time.monotonic() - start > database.patience:
+                if not database._may_retry(error) or time.monotonic() - start > database.patience:
                     raise
             time.sleep(wait * random.random())
             wait = min(2 * wait, _LONGEST_WAIT)
@@ -301,57 +303,57 @@ class _PerThread(threading.local):
     def connection(self, connect: Callable[[], Any]) -> Iterator[Any]:
         """Give the connection to the block: the one in use, the one parked, or a new one."""
         if self._held is None or self._held.inherited:
-            self._held = _CAR_PARK.fetch(self) or _Held(connect())
+            self._held = _IDLE.take(self) or _Held(connect())
         self._users += 1
         try:
             yield self._held.connection
         finally:
             self._users -= 1
-            self._park()
+            self._release()
 
-    def _park(self) -> None:
+    def _release(self) -> None:
         if self._held is not None and not self._users:
-            _CAR_PARK.leave(self, self._held)
+            _IDLE.put(self, self._held)
             self._held = None
 
     def drop(self) -> None:
         """Close the connection, if there is one."""
-        held, self._held = self._held or _CAR_PARK.fetch(self), None
+        held, self._held = self._held or _IDLE.take(self), None
         if held is not None:
             held.close()
 
 
-class _CarPark:
+class _IdleConnections:
     """Holds connections that are idle, and closes each that nobody fetched for a moment.
 
     So none is open while user code runs for long: a server would cut it in the end, and it would take another
     worker's place. Short runs are spared the opening. A connection is either parked or its thread's: whoever takes it
-    out of `_parked` owns it.
+    out of `_connections` owns it.
     """
 
     def __init__(self) -> None:
-        self._parked: dict[int, tuple[_Held, float]] = {}
+        self._connections: dict[int, tuple[_Held, float]] = {}
         self._changed = threading.Condition()
-        self._warden: threading.Thread | None = None
+        self._closer: threading.Thread | None = None
         self._sleeping = False  # the warden waits for something to be parked
 
-    def leave(self, slot: _PerThread, held: _Held) -> None:
+    def put(self, slot: _PerThread, held: _Held) -> None:
         with self._changed:
-            self._parked[slot.key] = (held, time.monotonic() + _IDLE_SECONDS)
-            if self._warden is None:
-                self._warden = threading.Thread(target=self._close_expired, name="idle connections", daemon=True)
-                self._warden.start()
+            self._connections[slot.key] = (held, time.monotonic() + _IDLE_SECONDS)
+            if self._closer is None:
+                self._closer = threading.Thread(target=self._close_expired, name="idle connections", daemon=True)
+                self._closer.start()
             if self._sleeping:
                 self._changed.notify()
 
-    def fetch(self, slot: _PerThread) -> _Held | None:
+    def take(self, slot: _PerThread) -> _Held | None:
         with self._changed:
-            return self._parked.pop(slot.key, (None, 0))[0]
+            return self._connections.pop(slot.key, (None, 0))[0]
 
     def clear(self) -> None:
         """Close all that is parked."""
         with self._changed:
-            closing, self._parked = self._parked, {}
+            closing, self._connections = self._connections, {}
         for held, _ in closing.values():
             held.close()
 
@@ -367,18 +369,22 @@ class _CarPark:
     def _expired(self) -> list[_Held]:
         """Wait until something may have expired, and take it out."""
         with self._changed:
-            if not self._parked:
+            if not self._connections:
                 self._sleeping = True
-                self._changed.wait_for(lambda: self._parked)
+                self._changed.wait_for(lambda: self._connections)
                 self._sleeping = False
-            first = min(deadline for _, deadline in self._parked.values())
+            first = min(deadline for _, deadline in self._connections.values())
             self._changed.wait(max(0, first - time.monotonic()))
             now = time.monotonic()
-            return [self._parked.pop(key)[0] for key, (_, deadline) in list(self._parked.items()) if deadline <= now]
+            return [
+                self._connections.pop(key)[0]
+                for key, (_, deadline) in list(self._connections.items())
+                if deadline <= now
+            ]
 
 
-_CAR_PARK = _CarPark()
-atexit.register(_CAR_PARK.clear)
+_IDLE = _IdleConnections()
+atexit.register(_IDLE.clear)
 if hasattr(os, "register_at_fork"):
     # SQLite keeps notes of open files that are false in a child: what is idle is closed before.
-    os.register_at_fork(before=_CAR_PARK.clear, after_in_child=_CAR_PARK.forget)
+    os.register_at_fork(before=_IDLE.clear, after_in_child=_IDLE.forget)

@@ -41,7 +41,9 @@ class ExperimentReader:
     def count(self, condition: Condition) -> int:
         """Count rows under a condition, without locks."""
         with self.database.query() as cursor:
-            (rows,) = cursor.one(self._sql.count_rows.format(condition.sql), condition.parameters) or (0,)
+            (rows,) = cursor.one(self._sql.read.count_rows.format(condition=condition.sql), **condition.parameters) or (
+                0,
+            )
             return int(rows)
 
     @retried
@@ -52,21 +54,21 @@ class ExperimentReader:
     def counts_at_once(self) -> dict[str, int]:
         """Count rows by status, or raise: passing trouble is not waited out."""
         with self.database.query() as cursor:
-            found = {status: int(rows) for status, rows in cursor.all(self._sql.counts)}
+            found = {status: int(rows) for status, rows in cursor.all(self._sql.read.counts)}
         known = {status.value: 0 for status in ExperimentStatus if status is not ExperimentStatus.ALL}
         return known | {str(status): rows for status, rows in found.items()}
 
     @retried
     def last_durations(self) -> list[float]:
-        """Return the seconds that the experiments done last took, a hundred at most."""
+        """Return the durations in seconds of the last experiments that are done, up to a hundred."""
         with self.database.query() as cursor:
-            return [seconds for (seconds,) in cursor.all(self._sql.last_durations)]
+            return [seconds for (seconds,) in cursor.all(self._sql.read.last_durations)]
 
     @retried
-    def query(self, sql: str, parameters: Sequence[Any] = ()) -> Rows:
+    def query(self, sql: str, /, **parameters: Any) -> Rows:
         """Run any statement and return the names of its columns and its rows, both empty if it has none."""
         with self.database.query() as cursor:
-            rows = cursor.all(sql, parameters)
+            rows = cursor.all(sql, **parameters)
             return cursor.columns, rows
 
     def table_rows(
@@ -88,19 +90,22 @@ class ExperimentReader:
             If a state is not a valid status.
         """
         condition = self._selector.rows(states, where, ids)
-        names = "*" if columns is None else self._selector.columns(columns)
         order = self._selector.order(order_by)
-        ending = "" if limit is None else f" LIMIT {int(limit)}"
-        return self.query(
-            self._sql.table.format(names, condition.sql, f"{order}, " if order else "", ending), condition.parameters
+        statement = self._sql.read.table.format(
+            columns="*" if columns is None else self._selector.columns(columns),
+            condition=condition.sql,
+            order=f"{order}, " if order else "",
+            limit="" if limit is None else f" LIMIT {int(limit)}",
         )
+        return self.query(statement, **condition.parameters)
 
     def attempt_rows(self, experiment_id: int | None = None) -> Rows:
         """Return columns and rows of the attempts; there are none yet for a table of the predecessor."""
         try:
             if experiment_id is None:
-                return self.query(self._sql.attempts.format("1 = 1"))
-            return self.query(self._sql.attempts.format("experiment_id = ?"), [experiment_id])
+                return self.query(self._sql.read.attempts.format(condition="1 = 1"))
+            own = self._sql.read.attempts.format(condition="experiment_id = :experiment_id")
+            return self.query(own, experiment_id=experiment_id)
         except MissingTableError:
             self.count(Condition())
             return list(self.schema.types_of(self.schema.attempts)), []
@@ -108,24 +113,25 @@ class ExperimentReader:
     def error_rows(self) -> Iterator[tuple[Any, ...]]:
         """Give ID, keyfields and error of each experiment in error, in the order of IDs; never all are in memory."""
         last = 0
-        while rows := self.query(self._sql.errors, [last, _ERRORS])[1]:
+        while rows := self.query(self._sql.read.errors, last=last, limit=_ERRORS)[1]:
             yield from rows
             last = rows[-1][0]
 
     def has_other(self, keyfield: str, experiment_id: int) -> bool:
         """Tell whether a keyfield has another value somewhere in the table than in this experiment."""
         comparable = self.database.dialect.comparable.get(self.schema.columns[keyfield].kind, "{}")
-        columns = [comparable.format(f"{row}.{self.schema.q(keyfield)}") for row in ("t", "one")]
-        return bool(self.query(self._sql.other_value.format(*columns), [experiment_id])[1])
+        column, own = (comparable.format(f"{row}.{self.schema.q(keyfield)}") for row in ("t", "one"))
+        statement = self._sql.read.other_value.format(column=column, own=own)
+        return bool(self.query(statement, experiment_id=experiment_id)[1])
 
     def activity(self) -> tuple[datetime, list[tuple[datetime, datetime]], list[tuple[Any, ...]]]:
         """Return the database's time, starts and ends of executions that ended lately, and who executes what.
 
         Each of the last is experiment, worker, machine, process, cluster job, start, last heartbeat and end of lease.
         """
-        ((now,),) = self.query(self._sql.now_exactly)[1]
+        ((now,),) = self.query(self._sql.read.now_exactly)[1]
         try:
-            ended, running = self.query(self._sql.last_executions)[1], self.query(self._sql.running)[1]
+            ended, running = self.query(self._sql.read.last_executions)[1], self.query(self._sql.read.running)[1]
         except MissingTableError:
             ended, running = [], []  # a table of the predecessor
         workers = [(*row[:5], *(None if value is None else _moment(value) for value in row[5:])) for row in running]
@@ -133,7 +139,7 @@ class ExperimentReader:
 
     def emission_rows(self) -> Rows:
         """Return columns and rows of CodeCarbon's table."""
-        return self.query(self._sql.side_table.format(self.schema.q(self.schema.codecarbon)))
+        return self.query(self._sql.read.side_table.format(side=self.schema.q(self.schema.codecarbon)))
 
     def log_rows(self, name: str, condition: str | None, all_attempts: bool) -> Rows:
         """Return columns and rows of a logtable.
@@ -150,10 +156,10 @@ class ExperimentReader:
         where = f"({condition}\n)" if condition else "1 = 1"
         if not all_attempts:
             try:
-                return self.query(self._sql.current_logs.format(table, where))
+                return self.query(self._sql.read.current_logs.format(side=table, condition=where))
             except MissingTableError:
                 pass  # a table of the predecessor that has no attempts yet: all its logs are current
-        return self.query(self._sql.all_logs.format(table, where))
+        return self.query(self._sql.read.all_logs.format(side=table, condition=where))
 
 
 def _moment(value: Any) -> datetime:

@@ -162,7 +162,7 @@ class Schema:
         return {**side, "timestamp": _DATETIME, **self.logfields[short], "attempt_id": _BIGINT}
 
     def result_columns(self) -> list[str]:
-        """Return the columns that a reset empties: results, their timestamps, and what an execution leaves."""
+        """Return the columns that a reset empties: results, their timestamps, and what else an execution writes."""
         return [name for name in self.columns if name not in self.keyfields and name not in _KEPT_BY_RESET]
 
     # DDL

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pyexperimenter.config.model import Requirement
@@ -26,13 +26,14 @@ OrderBy = str | Sequence[str] | None
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition in SQL with its parameters."""
+    """A condition in SQL, and the values of its parameters by name."""
 
     sql: str = "1 = 1"
-    parameters: tuple[Any, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def __and__(self, other: Condition) -> Condition:
-        return Condition(f"{self.sql} AND {other.sql}", self.parameters + other.parameters)
+        assert self.parameters.keys().isdisjoint(other.parameters)
+        return Condition(f"{self.sql} AND {other.sql}", {**self.parameters, **other.parameters})
 
 
 @dataclass(frozen=True)
@@ -92,17 +93,17 @@ class Selector:
         Raises
         ------
         InvalidColumnError
-            If a column is named that the table does not have.
+            If the table does not have one of the columns.
         """
         return Selection(self.condition(where), self.order(order_by), random)
 
-    def condition(self, where: Where) -> Condition:
-        """Translate `where`.
+    def condition(self, where: Where, parameter: str = "where") -> Condition:
+        """Translate `where`; names of parameters begin with `parameter`.
 
         Raises
         ------
         InvalidColumnError
-            If a column is named that the table does not have.
+            If the table does not have one of the columns.
         InvalidValueError
             If a value has no place in its column.
         """
@@ -111,17 +112,17 @@ class Selector:
         if isinstance(where, str):
             return Condition(f"({where}\n)")  # on a line of its own, should the condition end in a comment
         condition = Condition()
-        for name, value in where.items():
+        for number, (name, value) in enumerate(where.items()):
             several = isinstance(value, (list, tuple, set, frozenset, range))
-            condition &= self._one_of(name, value if several else [value])
+            condition &= self._one_of(name, value if several else [value], f"{parameter}_{number}")
         return condition
 
     def fitting(self, requires: Sequence[Requirement], resources: Mapping[str, float]) -> Condition:
         """Return the condition for rows that need no more than there is; what is not named is not there."""
         condition = Condition()
-        for requirement in requires:
+        for number, requirement in enumerate(requires):
             if any(amount > resources.get(name, 0) for name, amount in requirement.resources.items()):
-                needy = self.condition(requirement.when)
+                needy = self.condition(requirement.when, f"requires_{number}")
                 # A comparison with NULL is neither true nor false.
                 condition &= Condition(f"({needy.sql}) IS NOT TRUE", needy.parameters)
         return condition
@@ -137,12 +138,12 @@ class Selector:
         condition = self.condition(where)
         if error is not None:
             text = re.sub(r"[!%_]", r"!\g<0>", error.lower())
-            condition &= Condition(f"LOWER({self._schema.q('error')}) LIKE ? ESCAPE '!'", (f"%{text}%",))
+            condition &= Condition(f"LOWER({self._schema.q('error')}) LIKE :text ESCAPE '!'", {"text": f"%{text}%"})
         wanted = statuses(states)
         if ExperimentStatus.ALL not in wanted:
-            condition &= self._one_of("status", [status.value for status in wanted])
+            condition &= self._one_of("status", [status.value for status in wanted], "states")
         if ids is not None:
-            condition &= self._one_of("ID", list(ids))
+            condition &= self._one_of("ID", ids, "ids")
         return condition
 
     def columns(self, names: Sequence[str]) -> str:
@@ -166,18 +167,18 @@ class Selector:
         names = [order_by] if isinstance(order_by, str) and order_by else order_by or []
         return ", ".join(self._direction(part.strip()) for name in names for part in name.split(","))
 
-    def _one_of(self, name: str, values: Iterable[Any]) -> Condition:
+    def _one_of(self, name: str, values: Iterable[Any], parameter: str) -> Condition:
         column = self._column(name)
         encode: Callable[[Any], Any] = Encoder(name, self._schema.columns[name], self._schema.dialect.keeps_infinity)
         encoded = [encode(value) for value in values]
-        given = tuple(value for value in encoded if value is not None)
+        given = [value for value in encoded if value is not None]
         if given and self._schema.columns[name].kind is Kind.JSON:
             # A database with a JSON type of its own finds no text equal to it.
             raise InvalidColumnError(f"{name} is JSON, which cannot be compared with values; write a condition in SQL")
-        options = [f"{column} IN ({', '.join('?' * len(given))})"] if given else []
+        options = [f"{column} IN (:{parameter})"] if given else []
         if len(given) < len(encoded):
             options.append(f"{column} IS NULL")
-        return Condition(f"({' OR '.join(options) or '1 = 0'})", given)
+        return Condition(f"({' OR '.join(options) or '1 = 0'})", {parameter: given} if given else {})
 
     def _direction(self, name: str) -> str:
         words = name.split()

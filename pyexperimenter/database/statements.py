@@ -1,211 +1,285 @@
-"""Every statement on experiments, attempts and logs, written once, with what makes it safe."""
+"""Every statement on experiments, attempts and logs, in four groups, each with the reason why it is safe.
+
+Parameters are written ``:name``; those in ``IN (...)`` and ``VALUES (:row)`` are lists. Names in braces are filled in
+once, with the tables and the dialect of the study. Other names, such as ``{condition}``, are left for each use.
+"""
 
 from __future__ import annotations
 
 from pyexperimenter.database.schema import Schema
 
-_CANDIDATES = 64  # rows that a worker tries to lock before it looks again
-RETRIED = "retried"  # outcome of an attempt that failed, whose row was opened again for another try
-PROBES = 32  # rows that a worker in random order asks for
+RETRIED = "retried"  # outcome of an attempt that failed, and whose row was opened again for a retry
+PROBES = 32  # random IDs to try before looking for open rows in order
+
+
+class _Names(dict[str, str]):
+    """What is filled in here; other names stay as they are."""
+
+    def __missing__(self, name: str) -> str:
+        return f"{{{name}}}"
+
+
+class _Group:
+    """Statements of one purpose."""
+
+    def __init__(self, names: _Names) -> None:
+        self.names = names
+
+
+class _Statement:
+    """A statement of a group, filled in when it is first used."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text.strip()
+
+    def __set_name__(self, group: type[_Group], name: str) -> None:
+        self._name = name
+
+    def __get__(self, group: _Group, _: type[_Group]) -> str:
+        text = self._text.format_map(group.names)
+        group.__dict__[self._name] = text  # found first from now on
+        return text
+
+
+class ClaimStatements(_Group):
+    """Taking a row, and what a worker holds."""
+
+    # Locks the row that it finds, and skips rows that other workers have locked.
+    first_open = _Statement("""
+        SELECT ID, {keyfields} FROM {table} WHERE status = 'created' AND {condition} ORDER BY ID LIMIT 1{skip_locked}
+    """)
+    # In any order but that of the index, a locking query would lock every open row. So candidates are read without
+    # locks, 64 at a time, and then locked one by one.
+    candidates = _Statement(
+        "SELECT ID FROM {table} WHERE status = 'created' AND {condition} ORDER BY {order}ID LIMIT 64"
+    )
+    candidates_among = _Statement("SELECT ID FROM {table} WHERE status = 'created' AND {condition} AND ID IN (:probes)")
+    candidates_from = _Statement("""
+        SELECT ID FROM {table} WHERE status = 'created' AND {condition} AND ID >= :first ORDER BY ID LIMIT 64
+    """)
+    # Two reads of the index on (status, ID), where MIN and MAX would read all of it.
+    open_range = _Statement("""
+        SELECT (SELECT ID FROM {table} WHERE status = 'created' AND {condition} ORDER BY ID LIMIT 1),
+            (SELECT ID FROM {table} WHERE status = 'created' AND {condition} ORDER BY ID DESC LIMIT 1)
+    """)
+    lock_row = _Statement(
+        "SELECT ID, {keyfields} FROM {table} WHERE ID = :experiment_id AND status = :status{skip_locked}"
+    )
+    await_row = _Statement(
+        "SELECT ID, {keyfields} FROM {table} WHERE ID = :experiment_id AND status = :status{row_lock}"
+    )
+
+    # Repeating the status makes a second claim impossible, with or without row locks. What an earlier execution left is
+    # emptied, since the row may have been opened by hand.
+    take = _Statement("""
+        UPDATE {table} SET {left} = NULL, status = 'running', start_date = {now}, name = :name, machine = :machine
+        WHERE ID = :experiment_id AND status = :status
+    """)
+    # The same for a paused row, which keeps its results.
+    resume = _Statement("""
+        UPDATE {table} SET status = 'running', start_date = {now}, name = :name, machine = :machine,
+            end_date = NULL, error = NULL
+        WHERE ID = :experiment_id AND status = :status
+    """)
+    # Only a row that is still open. Without this, a row that cannot be read would block all others.
+    mark_unreadable = _Statement("""
+        UPDATE {table} SET status = 'error', error = :error, end_date = {now}
+        WHERE ID = :experiment_id AND status = 'created'
+    """)
+    # The claim has locked the row, so no other process adds an attempt.
+    last_attempt = _Statement("""
+        SELECT COALESCE(MAX(number), 0), COALESCE(MAX(run), 1), COUNT(*) - COUNT(ended)
+        FROM {attempts} WHERE experiment_id = :experiment_id
+    """)
+    # An attempt that is still open when its row is claimed has lost the row.
+    close_attempts = _Statement("""
+        UPDATE {attempts} SET ended = {now_exact}, outcome = :outcome
+        WHERE experiment_id = :experiment_id AND ended IS NULL
+    """)
+    open_attempt = _Statement("""
+        INSERT INTO {attempts} (experiment_id, number, run, worker, machine, pid, job_id, git_commit, git_dirty, python,
+            library_version, lease_until, started, heartbeat)
+        VALUES (:experiment_id, :number, :run, :worker, :machine, :pid, :job_id, :git_commit, :git_dirty, :python,
+            :library, {later}, {now_exact}, {now_exact})
+    """)
+    current_attempt = _Statement(
+        "SELECT MAX(ID) FROM {attempts} WHERE experiment_id = :experiment_id AND ended IS NULL"
+    )
+    # All that one worker holds, or all workers whose identities begin with this one.
+    held_by = _Statement("""
+        SELECT ID, experiment_id FROM {attempts} WHERE ended IS NULL AND (worker = :identity OR worker LIKE :below)
+    """)
+    worker_of = _Statement("SELECT worker FROM {attempts} WHERE ID = :attempt AND experiment_id = :experiment_id")
+
+
+class LeaseStatements(_Group):
+    """Renewing leases, and taking rows whose lease has run out."""
+
+    # Only attempts that still hold their rows. If it changes fewer rows than there are attempts, some have lost theirs.
+    beat = _Statement("""
+        UPDATE {attempts} SET heartbeat = {now_exact}, lease_until = {later} WHERE {held} AND ID IN (:attempts)
+    """)
+    holding = _Statement("SELECT ID FROM {attempts} WHERE {held} AND ID IN (:attempts)")
+    # There are few running rows, and the index on the status finds them. No locks: each is checked again.
+    expired = _Statement("""
+        SELECT a.ID, a.experiment_id, a.heartbeat, a.job_id
+        FROM {table} t JOIN {attempts} a ON a.experiment_id = t.ID
+        WHERE t.status = 'running' AND a.ended IS NULL AND a.lease_until < {now_exact}
+    """)
+    # Locks attempt and row. Finds nothing if there has been another heartbeat.
+    lock_silent = _Statement("""
+        SELECT a.ID FROM {attempts} a JOIN {table} t ON t.ID = a.experiment_id
+        WHERE a.ID = :attempt AND a.ended IS NULL AND t.status = 'running' AND a.heartbeat = :heartbeat{row_lock}
+    """)
+    # Attempts with this outcome since the experiment last finished or was reset.
+    setbacks = _Statement("""
+        SELECT COUNT(*) FROM {attempts} WHERE experiment_id = :experiment_id AND outcome = :outcome
+            AND number > COALESCE(
+                (SELECT MAX(number) FROM {attempts} WHERE experiment_id = :experiment_id AND concludes), 0)
+    """)
+    # Open rows too, as one may have been released since a claim found none. But no running row without a lease, which
+    # might stay as it is for ever.
+    count_unfinished = _Statement("""
+        SELECT COUNT(*) FROM {table}
+        WHERE (status = 'created' OR status = 'running' AND EXISTS (SELECT 1 FROM {attempts} a
+            WHERE a.experiment_id = {table}.ID AND a.ended IS NULL AND a.lease_until IS NOT NULL)) AND {condition}
+    """)
+
+
+class WriteStatements(_Group):
+    """Filling, what attempts write, and resetting."""
+
+    # The unique identity makes a second equal row impossible, even if several processes fill at the same time.
+    fill = _Statement("INSERT INTO {table} ({keyfields}, creation_date, status) VALUES (:row){insert_missing}")
+
+    # Comes before every write of an attempt: the attempt has to be open, and its row in the state that the attempt left
+    # it in. Locks both, so that neither changes before the end of the transaction.
+    fence = _Statement("""
+        SELECT a.last_write FROM {attempts} a JOIN {table} t ON t.ID = a.experiment_id
+        WHERE a.ID = :attempt AND a.ended IS NULL AND t.status = :status{row_lock}
+    """)
+    # After the fence.
+    update_row = _Statement("UPDATE {table} SET {assignments} WHERE ID = :experiment_id")
+    # After the fence, as for all side tables.
+    insert_side = _Statement("INSERT INTO {side} ({columns}) VALUES (:row)")
+    # Changes no row if the attempt is closed.
+    finish_attempt = _Statement("""
+        UPDATE {attempts} SET ended = {now_exact}, outcome = :outcome, concludes = :concludes, error = :error,
+            wall_seconds = :wall_seconds, cpu_seconds = :cpu_seconds, max_rss_bytes = :max_rss_bytes, output = :output
+        WHERE ID = :attempt AND ended IS NULL
+    """)
+    # Changes no row if its status is no longer that of the attempt.
+    finish_row = _Statement("""
+        UPDATE {table} SET {assignments}status = :status, error = :error, end_date = {now}
+        WHERE ID = :experiment_id AND status = 'running'
+    """)
+    outcome = _Statement("SELECT outcome FROM {attempts} WHERE ID = :attempt")
+    # An attempt that has lost its row writes to its own row, which no other process does.
+    late_results = _Statement("SELECT late_results FROM {attempts} WHERE ID = :attempt")
+    keep_late_results = _Statement("UPDATE {attempts} SET late_results = :results WHERE ID = :attempt")
+    keep_output = _Statement("UPDATE {attempts} SET output = :output WHERE ID = :attempt")
+    # Rows must not be appended twice: the token says whether they were.
+    last_write = _Statement("SELECT last_write, outcome FROM {attempts} WHERE ID = :attempt")
+    note_write = _Statement("UPDATE {attempts} SET last_write = :token WHERE ID = :attempt")
+
+    # Closing the attempts in the same transaction keeps them from writing to the rows.
+    reset_attempts = _Statement("""
+        UPDATE {attempts} SET ended = {now_exact}, outcome = :outcome, concludes = :concludes
+        WHERE ended IS NULL AND experiment_id IN (SELECT ID FROM {table} WHERE {condition})
+    """)
+    reset_rows = _Statement("UPDATE {table} SET status = 'created', {emptied} = NULL WHERE {condition}")
+
+    last_config = _Statement("SELECT config FROM {meta} ORDER BY ID DESC LIMIT 1")
+    keep_config = _Statement("""
+        INSERT INTO {meta} (created, schema_version, library_version, config)
+        VALUES ({now_exact}, :schema_version, :library, :config)
+    """)
+
+
+class ReadStatements(_Group):
+    """Queries without locks."""
+
+    now = _Statement("SELECT {now}")
+    now_exactly = _Statement("SELECT {now_exact}")
+    count_rows = _Statement("SELECT COUNT(*) FROM {table} WHERE {condition}")
+    counts = _Statement("SELECT status, COUNT(*) FROM {table} GROUP BY status")
+    status_of = _Statement("SELECT status FROM {table} WHERE ID = :experiment_id")
+    find = _Statement("SELECT ID, {keyfields} FROM {table} WHERE {condition}")
+    table = _Statement("SELECT {columns} FROM {table} WHERE {condition} ORDER BY {order}ID{limit}")
+    attempts = _Statement("SELECT * FROM {attempts} WHERE {condition} ORDER BY ID")
+    # The next ones after an ID, by the index on (status, ID).
+    errors = _Statement("""
+        SELECT ID, {keyfields}, error FROM {table} WHERE status = 'error' AND ID > :last ORDER BY ID LIMIT :limit
+    """)
+    # Whether a column has another value in some row than in this one. Columns are compared with columns, because a
+    # native JSON column equals no text.
+    other_value = _Statement("""
+        SELECT 1 FROM {table} t JOIN {table} one ON one.ID = :experiment_id
+        WHERE {column} <> {own} OR ({column} IS NULL) <> ({own} IS NULL) LIMIT 1
+    """)
+    last_durations = _Statement("""
+        SELECT wall_seconds FROM {attempts} WHERE outcome = 'done' AND wall_seconds IS NOT NULL
+        ORDER BY ID DESC LIMIT 101
+    """)
+    # The last executions that have ended. The index on the ID finds those that began last; the inner limit is for a
+    # table in which few have ended.
+    last_executions = _Statement("""
+        SELECT started, ended FROM
+            (SELECT ID, started, ended, outcome FROM {attempts} ORDER BY ID DESC LIMIT 20000) latest
+        WHERE outcome IN ('done', 'error', 'paused') ORDER BY ID DESC LIMIT 1000
+    """)
+    running = _Statement("""
+        SELECT a.experiment_id, a.worker, a.machine, a.pid, a.job_id, a.started, a.heartbeat, a.lease_until
+        FROM {table} t JOIN {attempts} a ON a.experiment_id = t.ID
+        WHERE t.status = 'running' AND a.ended IS NULL ORDER BY a.ID
+    """)
+    side_table = _Statement("SELECT * FROM {side} ORDER BY ID")
+    # The condition may use the columns of the logtable only.
+    all_logs = _Statement("SELECT log.* FROM {side} log WHERE {condition} ORDER BY log.ID")
+    # The same for the run to which the row owes its state: the attempts since the last reset, including those before a
+    # pause. Logs without an attempt are from py-experimenter.
+    current_logs = _Statement("""
+        SELECT log.* FROM (SELECT log.* FROM {side} log WHERE {condition}) log
+        JOIN {table} t ON t.ID = log.experiment_id
+        LEFT JOIN {attempts} a ON a.ID = log.attempt_id
+        LEFT JOIN (SELECT experiment_id, MAX(run) AS run FROM {attempts} GROUP BY experiment_id) latest
+            ON latest.experiment_id = log.experiment_id
+        WHERE t.status <> 'created' AND (latest.run IS NULL OR a.run = latest.run) ORDER BY log.ID
+    """)
 
 
 class Statements:
-    """The statements for one experiment's tables. Parameters are ``?``, in the order of the comment's list."""
+    """The statements for the tables of one study.
+
+    Parameters
+    ----------
+    schema : Schema
+        The tables.
+    """
 
     def __init__(self, schema: Schema) -> None:
-        d, q = schema.dialect, schema.q
-        table, attempts = q(schema.table), q(schema.attempts)
-        keyfields = [q(name) for name in schema.keyfields]
-        emptied = {name: f"{q(name)} = NULL" for name in schema.result_columns()}
-        left = ", ".join(text for name, text in emptied.items() if name not in ("start_date", "name", "machine"))
-        row = f"SELECT ID, {', '.join(keyfields)} FROM {table}"
-
-        self.now = f"SELECT {d.now}"
-
-        # keyfields, creation_date, status. The unique identity makes a second equal row impossible, whoever else
-        # fills at the same time; the suffix passes over it.
-        columns = [*keyfields, "creation_date", "status"]
-        self.fill = (
-            f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}){d.insert_missing}"
+        dialect, quote = schema.dialect, schema.q
+        table, attempts = quote(schema.table), quote(schema.attempts)
+        emptied = schema.result_columns()
+        names = _Names(
+            table=table,
+            attempts=attempts,
+            meta=quote(schema.meta),
+            keyfields=", ".join(map(quote, schema.keyfields)),
+            emptied=" = NULL, ".join(map(quote, emptied)),
+            left=" = NULL, ".join(quote(name) for name in emptied if name not in ("start_date", "name", "machine")),
+            held=(
+                f"ended IS NULL AND EXISTS (SELECT 1 FROM {table} t "
+                f"WHERE t.ID = {attempts}.experiment_id AND t.status = 'running')"
+            ),
+            now=dialect.now,
+            now_exact=dialect.now_exact,
+            later=dialect.later,
+            row_lock=dialect.row_lock,
+            skip_locked=dialect.skip_locked,
+            insert_missing=dialect.insert_missing,
         )
-
-        # [condition]. Locks the row it finds and passes over rows that other workers have locked.
-        self.first_open = f"{row} WHERE status = 'created' AND {{}} ORDER BY ID LIMIT 1{d.skip_locked}"
-        # [condition]. In an order other than that of the index a locking query would lock every open row. So
-        # candidates are read without locks, and locked one by one.
-        open_ids = f"SELECT ID FROM {table} WHERE status = 'created' AND {{}}"
-        self.candidates = f"{open_ids} ORDER BY {{}}ID LIMIT {_CANDIDATES}"
-        # [condition], IDs.
-        self.candidates_among = f"{open_ids} AND ID IN ({', '.join('?' * PROBES)})"
-        # [condition], ID.
-        self.candidates_from = f"{open_ids} AND ID >= ? ORDER BY ID LIMIT {_CANDIDATES}"
-        # [condition], twice. Two looks into the index (status, ID), where MIN and MAX would read all of it.
-        least, greatest = (f"({open_ids} ORDER BY ID{order} LIMIT 1)" for order in ("", " DESC"))
-        self.open_range = f"SELECT {least}, {greatest}"
-        # ID, status.
-        self.lock_row = f"{row} WHERE ID = ? AND status = ?{d.skip_locked}"
-        self.await_row = f"{row} WHERE ID = ? AND status = ?{d.row_lock}"
-
-        # name, machine, ID, status. Repeating the status makes a second claim impossible, with or without row
-        # locks. What an earlier execution left (the row may have been opened by hand) is emptied.
-        self.claim = (
-            f"UPDATE {table} SET {left}, status = 'running', start_date = {d.now}, name = ?, machine = ? "
-            "WHERE ID = ? AND status = ?"
-        )
-        # The same for a paused row, which keeps its results.
-        self.resume = (
-            f"UPDATE {table} SET status = 'running', start_date = {d.now}, name = ?, machine = ?, end_date = NULL, "
-            "error = NULL WHERE ID = ? AND status = ?"
-        )
-        # error, ID. Only rows still open: a row that cannot be read must not block the queue.
-        self.mark_unreadable = (
-            f"UPDATE {table} SET status = 'error', error = ?, end_date = {d.now} WHERE ID = ? AND status = 'created'"
-        )
-
-        # experiment_id. The row is locked by the claim, so nobody adds an attempt meanwhile.
-        self.last_attempt = (
-            "SELECT COALESCE(MAX(number), 0), COALESCE(MAX(run), 1), COUNT(*) - COUNT(ended) "
-            f"FROM {attempts} WHERE experiment_id = ?"
-        )
-        # outcome, experiment_id. An attempt still open now is one that lost its row.
-        self.close_attempts = (
-            f"UPDATE {attempts} SET ended = {d.now_exact}, outcome = ? WHERE experiment_id = ? AND ended IS NULL"
-        )
-        fields = (
-            "experiment_id, number, run, worker, machine, pid, job_id, git_commit, git_dirty, python, library_version, "
-            "lease_until, started, heartbeat"
-        )
-        self.open_attempt = (
-            f"INSERT INTO {attempts} ({fields}) VALUES ({', '.join('?' * 11)}, {d.later}, {d.now_exact}, {d.now_exact})"
-        )
-        self.current_attempt = f"SELECT MAX(ID) FROM {attempts} WHERE experiment_id = ? AND ended IS NULL"
-
-        # lease, [IDs]. Only attempts that hold their rows live on: fewer rows changed tell that some do not.
-        held = (
-            f"ended IS NULL AND EXISTS (SELECT 1 FROM {table} t "
-            f"WHERE t.ID = {attempts}.experiment_id AND t.status = 'running')"
-        )
-        self.beat = (
-            f"UPDATE {attempts} SET heartbeat = {d.now_exact}, lease_until = {d.later} WHERE {held} AND ID IN ({{}})"
-        )
-        # [condition]. Open rows, too: one may have been given back since a claim found none. Running rows that no lease
-        # holds would stay so for ever.
-        self.count_unfinished = (
-            f"SELECT COUNT(*) FROM {table} WHERE (status = 'created' OR status = 'running' AND EXISTS (SELECT 1 "
-            f"FROM {attempts} a WHERE a.experiment_id = {table}.ID AND a.ended IS NULL AND a.lease_until IS NOT NULL)) "
-            "AND {}"
-        )
-        self.holding = f"SELECT ID FROM {attempts} WHERE {held} AND ID IN ({{}})"
-        # The running rows are few, and found by the index on the status. Without locks: a candidate is asked again.
-        self.expired = (
-            "SELECT a.ID, a.experiment_id, a.heartbeat, a.job_id "
-            f"FROM {table} t JOIN {attempts} a ON a.experiment_id = t.ID "
-            f"WHERE t.status = 'running' AND a.ended IS NULL AND a.lease_until < {d.now_exact}"
-        )
-        # ID, heartbeat. Locks both, and finds nothing if the worker was heard of in the meantime.
-        self.lock_silent = (
-            f"SELECT a.ID FROM {attempts} a JOIN {table} t ON t.ID = a.experiment_id "
-            f"WHERE a.ID = ? AND a.ended IS NULL AND t.status = 'running' AND a.heartbeat = ?{d.row_lock}"
-        )
-        # experiment_id, outcome, experiment_id. Attempts with this outcome since the experiment last came to an end, or
-        # was reset.
-        self.setbacks = (
-            f"SELECT COUNT(*) FROM {attempts} WHERE experiment_id = ? AND outcome = ? AND number > COALESCE((SELECT "
-            f"MAX(number) FROM {attempts} WHERE experiment_id = ? AND concludes)"
-            ", 0)"
-        )
-
-        # identity, pattern of the identities below it.
-        self.held_by = f"SELECT ID, experiment_id FROM {attempts} WHERE ended IS NULL AND (worker = ? OR worker LIKE ?)"
-
-        self.worker_of = f"SELECT worker FROM {attempts} WHERE ID = ? AND experiment_id = ?"
-
-        # attempt, status. The fence before every write of an attempt: it has to be open, and its row as it left
-        # it. Locks both, so that neither changes before the transaction ends.
-        self.fence = (
-            f"SELECT a.last_write FROM {attempts} a JOIN {table} t ON t.ID = a.experiment_id "
-            f"WHERE a.ID = ? AND a.ended IS NULL AND t.status = ?{d.row_lock}"
-        )
-        # [assignments], ID. After the fence.
-        self.update_row = f"UPDATE {table} SET {{}} WHERE ID = ?"
-        # outcome, concludes, error, wall_seconds, cpu_seconds, max_rss_bytes, output, ID. Changes no row if the attempt
-        # is closed.
-        self.finish_attempt = (
-            f"UPDATE {attempts} SET ended = {d.now_exact}, outcome = ?, concludes = ?, error = ?, wall_seconds = ?, "
-            "cpu_seconds = ?, max_rss_bytes = ?, output = ? WHERE ID = ? AND ended IS NULL"
-        )
-        # [assignments], status, error, ID. Changes no row if somebody gave it another status meanwhile.
-        self.finish_row = (
-            f"UPDATE {table} SET {{}}status = ?, error = ?, end_date = {d.now} WHERE ID = ? AND status = 'running'"
-        )
-        self.outcome = f"SELECT outcome FROM {attempts} WHERE ID = ?"
-        self.late_results = f"SELECT late_results FROM {attempts} WHERE ID = ?"
-        # late_results, ID. A holder that lost its row writes to its own attempt, which nobody else does.
-        self.keep_late_results = f"UPDATE {attempts} SET late_results = ? WHERE ID = ?"
-        self.keep_output = f"UPDATE {attempts} SET output = ? WHERE ID = ?"
-        # token, ID. What is appended must not be appended twice: the token tells whether it arrived.
-        self.last_write = f"SELECT last_write, outcome FROM {attempts} WHERE ID = ?"
-        self.note_write = f"UPDATE {attempts} SET last_write = ? WHERE ID = ?"
-        # The times that the executions last finished took.
-        self.last_durations = (
-            f"SELECT wall_seconds FROM {attempts} WHERE outcome = 'done' AND wall_seconds IS NOT NULL "
-            "ORDER BY ID DESC LIMIT 101"
-        )
-
-        # outcome, concludes, [condition]. To close the attempts in the same transaction fences their holders off.
-        self.reset_attempts = (
-            f"UPDATE {attempts} SET ended = {d.now_exact}, outcome = ?, concludes = ? WHERE ended IS NULL "
-            f"AND experiment_id IN (SELECT ID FROM {table} WHERE {{}})"
-        )
-        self.reset_rows = f"UPDATE {table} SET status = 'created', {', '.join(emptied.values())} WHERE {{}}"
-        self.count_rows = f"SELECT COUNT(*) FROM {table} WHERE {{}}"
-
-        self.counts = f"SELECT status, COUNT(*) FROM {table} GROUP BY status"
-        self.status_of = f"SELECT status FROM {table} WHERE ID = ?"
-        self.find = f"{row} WHERE {{}}"
-        # [columns], [condition], [order], [limit].
-        self.table = f"SELECT {{}} FROM {table} WHERE {{}} ORDER BY {{}}ID{{}}"
-        # [condition].
-        self.attempts = f"SELECT * FROM {attempts} WHERE {{}} ORDER BY ID"
-        # ID, number of rows. The next ones behind an ID, found by the index (status, ID).
-        self.errors = (
-            f"SELECT ID, {', '.join(keyfields)}, error FROM {table} "
-            "WHERE status = 'error' AND ID > ? ORDER BY ID LIMIT ?"
-        )
-        # [column of t, column of one], ID. Whether a column has another value somewhere than in this row. Columns are
-        # compared, as a native JSON column equals no text.
-        self.other_value = (
-            f"SELECT 1 FROM {table} t JOIN {table} one ON one.ID = ? "
-            "WHERE {0} <> {1} OR ({0} IS NULL) <> ({1} IS NULL) LIMIT 1"
-        )
-        self.now_exactly = f"SELECT {d.now_exact}"
-        # Executions that ended lately. Those begun last are looked at, as they are found by their IDs; only so many of
-        # them, in case that none has ended.
-        self.last_executions = (
-            f"SELECT started, ended FROM (SELECT ID, started, ended, outcome FROM {attempts} ORDER BY ID DESC LIMIT "
-            "20000) latest WHERE outcome IN ('done', 'error', 'paused') ORDER BY ID DESC LIMIT 1000"
-        )
-        self.running = (
-            "SELECT a.experiment_id, a.worker, a.machine, a.pid, a.job_id, a.started, a.heartbeat, a.lease_until "
-            f"FROM {table} t JOIN {attempts} a ON a.experiment_id = t.ID "
-            "WHERE t.status = 'running' AND a.ended IS NULL ORDER BY a.ID"
-        )
-        self.last_config = f"SELECT config FROM {q(schema.meta)} ORDER BY ID DESC LIMIT 1"
-        self.keep_config = (
-            f"INSERT INTO {q(schema.meta)} (created, schema_version, library_version, config) "
-            f"VALUES ({d.now_exact}, ?, ?, ?)"
-        )
-        # [table], [columns], [marks]. Side tables are only ever added to; their writers are fenced before.
-        self.insert_side = "INSERT INTO {} ({}) VALUES ({})"
-        self.side_table = "SELECT * FROM {} ORDER BY ID"
-        # [logtable], [condition]. The condition sees no other table's columns.
-        self.all_logs = "SELECT log.* FROM {} log WHERE {} ORDER BY log.ID"
-        # The same, of the run that gave the row its present state: the attempts since the last reset, across pauses.
-        # Logs older than attempts are the predecessor's.
-        self.current_logs = (
-            f"SELECT log.* FROM (SELECT log.* FROM {{}} log WHERE {{}}) log JOIN {table} t ON t.ID = log.experiment_id "
-            f"LEFT JOIN {attempts} a ON a.ID = log.attempt_id "
-            f"LEFT JOIN (SELECT experiment_id, MAX(run) AS run FROM {attempts} GROUP BY experiment_id) latest "
-            "ON latest.experiment_id = log.experiment_id "
-            "WHERE t.status <> 'created' AND (latest.run IS NULL OR a.run = latest.run) ORDER BY log.ID"
-        )
+        self.claim = ClaimStatements(names)
+        self.lease = LeaseStatements(names)
+        self.write = WriteStatements(names)
+        self.read = ReadStatements(names)

@@ -131,7 +131,7 @@ class ExperimentStore(ClaimStore):
         added = 0
         with suppress(_NothingAdded), self.database.transaction(create=True) as cursor:
             created = (self._now(cursor), ExperimentStatus.CREATED.value)
-            added = cursor.run_many(self._sql.fill, [row + created for row in chunk])
+            added = cursor.run_many(self._sql.write.fill, [row + created for row in chunk])
             if not added:
                 raise _NothingAdded  # rolled back, so that SQLite spends no IDs on rows that exist
         return added
@@ -140,8 +140,13 @@ class ExperimentStore(ClaimStore):
     def keep_config(self, library: str) -> None:
         """Record the configuration's text, if it is not the one recorded last."""
         with self.database.transaction() as cursor:
-            if cursor.one(self._sql.last_config) != (self._config_text,):
-                cursor.run(self._sql.keep_config, [SCHEMA_VERSION, library, self._config_text])
+            if cursor.one(self._sql.write.last_config) != (self._config_text,):
+                cursor.run(
+                    self._sql.write.keep_config,
+                    schema_version=SCHEMA_VERSION,
+                    library=library,
+                    config=self._config_text,
+                )
 
     # Writing: values are encoded first, so that what is wrong with them is told even if the database is away
 
@@ -232,7 +237,7 @@ class ExperimentStore(ClaimStore):
             last_token = self._fence(cursor, attempt)
             if note.logs and note.token != last_token:
                 self._append(cursor, attempt, note.logs, self._now(cursor))
-                cursor.run(self._sql.note_write, [note.token, attempt.id])
+                cursor.run(self._sql.write.note_write, token=note.token, attempt=attempt.id)
             return self._update_row(cursor, attempt, note.results) if note.results else None
 
     @_keeping
@@ -247,11 +252,11 @@ class ExperimentStore(ClaimStore):
         """
         last = notes[-1]
         with self.database.transaction() as cursor:
-            token, outcome = cursor.one(self._sql.last_write, [attempt.id]) or (None, None)
+            token, outcome = cursor.one(self._sql.write.last_write, attempt=attempt.id) or (None, None)
             if last.ending is not None and outcome in (last.ending.outcome, RETRIED):
                 return  # it had arrived
             self._fence(cursor, attempt)
-            cursor.run(self._sql.note_write, [last.token, attempt.id])
+            cursor.run(self._sql.write.note_write, token=last.token, attempt=attempt.id)
             arrived = next((index + 1 for index, note in enumerate(notes) if note.token == token), 0)
             for note in notes[arrived:]:
                 self._append(cursor, attempt, note.logs, note.time)
@@ -263,8 +268,9 @@ class ExperimentStore(ClaimStore):
     def _update_row(self, cursor: Cursor, attempt: Attempt, values: Mapping[str, Any]) -> InvalidValueError | None:
         def update(values: Mapping[str, Any]) -> None:
             assignments, parameters = self._assignments(cursor, values)
-            with cursor.undone_alone():
-                cursor.run(self._sql.update_row.format(assignments), [*parameters, attempt.experiment_id])
+            statement = self._sql.write.update_row.format(assignments=assignments)
+            with cursor.savepoint():
+                cursor.run(statement, experiment_id=attempt.experiment_id, **parameters)
 
         problem = None
         try:
@@ -278,12 +284,13 @@ class ExperimentStore(ClaimStore):
                     problem = problem or InvalidValueError(f"{name}: {error}")
         return problem
 
-    def _assignments(self, cursor: Cursor, values: Mapping[str, Any]) -> tuple[str, list[Any]]:
-        columns, parameters = list(values), list(values.values())
+    def _assignments(self, cursor: Cursor, values: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Return the assignments that write results, and their parameters."""
+        columns = dict(values)
         if self.schema.result_timestamps and values:
-            columns += [f"{name}_timestamp" for name in values]
-            parameters += [self._now(cursor)] * len(values)
-        return ", ".join(f"{self.schema.q(name)} = ?" for name in columns), parameters
+            columns |= dict.fromkeys((f"{name}_timestamp" for name in values), self._now(cursor))
+        assignments = ", ".join(f"{self.schema.q(name)} = :value_{number}" for number, name in enumerate(columns))
+        return assignments, {f"value_{number}": value for number, value in enumerate(columns.values())}
 
     def _append(self, cursor: Cursor, attempt: Attempt, logs: LogRows, time: str) -> None:
         for name, (columns, rows) in logs.items():
@@ -301,14 +308,12 @@ class ExperimentStore(ClaimStore):
             outcome = RETRIED
         concludes = outcome != RETRIED
         held = self._close(cursor, attempt.id, outcome, ending.error, ending.usage, ending.output, concludes)
-        if not held and cursor.one(self._sql.outcome, [attempt.id]) in ((ending.outcome,), (RETRIED,)):
+        if not held and cursor.one(self._sql.write.outcome, attempt=attempt.id) in ((ending.outcome,), (RETRIED,)):
             return  # only its holder gives an attempt such an outcome: it was this one, a moment ago
         if outcome == RETRIED:
             held &= self._open_again(cursor, experiment_id)
         else:
-            assignments, parameters = self._assignments(cursor, values)
-            statement = self._sql.finish_row.format(f"{assignments}, " if assignments else "")
-            held &= cursor.run(statement, [*parameters, outcome, ending.error, experiment_id])
+            held &= self._finish_row(cursor, experiment_id, outcome, ending.error, *self._assignments(cursor, values))
         if not held:
             raise self._lost(attempt)
 
@@ -322,11 +327,11 @@ class ExperimentStore(ClaimStore):
             return
         with self.database.transaction() as cursor:
             if output is not None:
-                cursor.run(self._sql.keep_output, [output, attempt.id])
+                cursor.run(self._sql.write.keep_output, output=output, attempt=attempt.id)
             if results:
-                (kept,) = cursor.one(self._sql.late_results, [attempt.id]) or (None,)
+                (kept,) = cursor.one(self._sql.write.late_results, attempt=attempt.id) or (None,)
                 merged = json.loads(kept or "{}") | {name: _as_json(value) for name, value in results.items()}
-                cursor.run(self._sql.keep_late_results, [to_json(merged), attempt.id])
+                cursor.run(self._sql.write.keep_late_results, results=to_json(merged), attempt=attempt.id)
 
     # Side tables
 
@@ -370,8 +375,7 @@ class ExperimentStore(ClaimStore):
 
     def _insert_side(self, cursor: Cursor, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
         names = ", ".join(self.schema.q(name) for name in columns)
-        marks = ", ".join("?" * len(columns))
-        cursor.run_many(self._sql.insert_side.format(self.schema.q(table), names, marks), rows)
+        cursor.run_many(self._sql.write.insert_side.format(side=self.schema.q(table), columns=names), rows)
 
     # Resetting
 
@@ -397,10 +401,12 @@ class ExperimentStore(ClaimStore):
             return self.count(condition)
         with self.database.transaction() as cursor:
             cursor.run(
-                self._sql.reset_attempts.format(condition.sql),
-                (outcome, outcome == "reset", *condition.parameters),
+                self._sql.write.reset_attempts.format(condition=condition.sql),
+                outcome=outcome,
+                concludes=outcome == "reset",
+                **condition.parameters,
             )
-            return cursor.run(self._sql.reset_rows.format(condition.sql), condition.parameters)
+            return cursor.run(self._sql.write.reset_rows.format(condition=condition.sql), **condition.parameters)
 
     # Helpers
 

@@ -116,7 +116,7 @@ class Tables:
     def drop(self) -> None:
         """Drop the main table and all side tables, those of logtables no longer configured included."""
         with self._exclusively() as cursor:
-            referring = [name for (name,) in cursor.all(self._dialect.list_references, [self._schema.table])]
+            referring = [name for (name,) in cursor.all(self._dialect.list_references, table=self._schema.table)]
             side = [name for name in referring if name.startswith(f"{self._schema.table}_")]
             for name in [*side, self._schema.meta, self._schema.table]:
                 cursor.run(f"DROP TABLE IF EXISTS {self._schema.q(name)}")
@@ -127,7 +127,7 @@ class Tables:
         take, give_back = self._dialect.exclusive
         with self.database.query() if give_back else self.database.transaction(create=True) as cursor:
             name = f"{self.database.config.database}.{self._schema.table}"
-            if take and cursor.one(take, [name]) != (1,):
+            if take and cursor.one(take, name=name) != (1,):
                 raise DatabaseQueryError(
                     f"somebody else has been changing the tables of {name} for a minute; try again"
                 )
@@ -135,19 +135,19 @@ class Tables:
                 yield cursor
             finally:
                 if give_back:
-                    cursor.all(give_back, [name])
+                    cursor.all(give_back, name=name)
 
     def _columns(self, cursor: Cursor, table: str) -> dict[str, str]:
         """Return a table's columns and declared types; empty if there is no such table."""
-        return {name: _text(declared) for name, declared in cursor.all(self._dialect.list_columns, [table])}
+        return {name: _text(declared) for name, declared in cursor.all(self._dialect.list_columns, table=table)}
 
     def _indexes(self, cursor: Cursor) -> set[str]:
-        return {name for (name,) in cursor.all(self._dialect.list_indexes, [self._schema.table])}
+        return {name for (name,) in cursor.all(self._dialect.list_indexes, table=self._schema.table)}
 
     # Comparing
 
     def _are_complete(self, codecarbon: bool, identity: bool) -> bool:
-        """Tell, without a lock, whether `create` has nothing to do. Whoever finds a difference looks again with it."""
+        """Return whether `create` has nothing to do. No lock is taken, so `create` checks differences again."""
         with suppress(TableHasWrongStructureError), self.database.query() as cursor:
             existing = self._columns(cursor, self._schema.table)
             self._refuse_differences(cursor, existing)
@@ -270,7 +270,7 @@ class Tables:
         for name in missing:
             cursor.run(self._schema.add_column(table, name, wanted[name], after=order[order.index(name) - 1]))
         for name, value in encoded.items():
-            cursor.run(f"UPDATE {self._schema.q(table)} SET {self._schema.q(name)} = ?", [value])
+            cursor.run(f"UPDATE {self._schema.q(table)} SET {self._schema.q(name)} = :value", value=value)
         return done
 
     def _refuse_unmigratable(self, existing: Mapping[str, str]) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from pyexperimenter.database.records import Attempt, Ending, Note, Usage
 
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of some network file systems: it has to do without
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # on some network file systems, which cannot lock
 SUFFIX = ".journal.jsonl"
 _BYTES = "\0base64"  # key of an object that stands for bytes; no column has such a name
 

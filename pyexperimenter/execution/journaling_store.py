@@ -50,7 +50,7 @@ class _Patience:
         self._next_try = time.monotonic() + seconds
 
     def shorten(self) -> None:
-        """Wait only a few seconds, because waiting longer was no use."""
+        """Wait only a few seconds, because waiting longer did not help."""
         self._database.patience = min(self._database.patience, _SHORT_WAIT)
 
     def restore(self) -> None:

@@ -124,6 +124,16 @@ def test_get_table_by_status(
     assert study_.get_table(where, states=states)["ID"].tolist() == expected
 
 
+def test_a_condition_may_contain_colons(target: Target) -> None:
+    study_ = experimenter(target)
+    study_.fill_table_from_config()
+    target.query("UPDATE study SET dataset = ':states 12:30' WHERE ID = 1")
+    cast = " AND seed::text = '0'" if target.name == "postgresql" else ""
+    where = f"dataset = ':states 12:30'{cast} -- :states"
+    assert study_.get_table(where, states="created")["ID"].tolist() == [1]
+    assert study_.execute(lambda keyfields, results, custom: None, where=where) == 1
+
+
 def test_get_table_by_invalid_status(sqlite_target: Target) -> None:
     study_ = experimenter(sqlite_target)
     with pytest.raises(InvalidValueError, match=r"'failed' is not a valid status; choose from created, running, done"):

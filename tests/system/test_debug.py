@@ -88,9 +88,17 @@ def test_the_status_does_not_matter_and_stays(target: Target, filled: PyExperime
 @pytest.mark.parametrize(
     ("write", "error", "message"),
     [
-        (lambda r: r.process_results({"acc": 1}), InvalidResultFieldError, "'acc' is no resultfield; resultfields are"),
+        (
+            lambda r: r.process_results({"acc": 1}),
+            InvalidResultFieldError,
+            "'acc' is no resultfield; resultfields are",
+        ),
         (lambda r: r.process_results({"model": b"x"}), InvalidValueError, "model: b'x' is not a string"),
-        (lambda r: r.process_logs({"epoch": {"epoch": 1}}), InvalidLogtableError, "'epoch' is no logtable; logtables"),
+        (
+            lambda r: r.process_logs({"epoch": {"epoch": 1}}),
+            InvalidLogtableError,
+            "'epoch' is no logtable; logtables",
+        ),
         (lambda r: r.process_logs({"epochs": {"los": 1}}), InvalidLogFieldError, "logtable epochs has no column 'los'"),
         (lambda r: r.process_logs({"epochs": {"epoch": "x"}}), InvalidValueError, "epoch: 'x' is not an integer"),
     ],

@@ -36,57 +36,78 @@ DIALECTS = [SQLITE, MYSQL, POSTGRESQL]
 # Parameters
 
 
-@pytest.mark.parametrize(
-    "sql, translated",
-    [
-        ("SELECT 1", "SELECT 1"),
-        ("a = ? AND b IN (?, ?)", "a = %s AND b IN (%s, %s)"),
-        ("a % ? = 0", "a %% %s = 0"),
-        ("a LIKE 'x%' AND b = ?", "a LIKE 'x%%' AND b = %s"),
-        ("a = 'really?' AND b = ?", "a = 'really?' AND b = %s"),
-        ("a = 'it''s ?' AND b = ?", "a = 'it''s ?' AND b = %s"),
-        (r"a = 'it\'s ?' AND b = ?", r"a = 'it\'s ?' AND b = %s"),
-        (r"a = '\\' AND b = ?", r"a = '\\' AND b = %s"),
-        ("a = '' AND b = ?", "a = '' AND b = %s"),
-        ("a = 'two\nlines?' AND b = ?", "a = 'two\nlines?' AND b = %s"),
-        ('a = "really?" AND b = ?', 'a = "really?" AND b = %s'),
-        ('a = "say ""?""" AND b = ?', 'a = "say ""?""" AND b = %s'),
-        (r'a = "say \"?" AND b = ?', r'a = "say \"?" AND b = %s'),
-        ("a = \"it's\" AND b = ? AND c = 'x'", "a = \"it's\" AND b = %s AND c = 'x'"),
-        ("`why?` = ? AND `100%` = ?", "`why?` = %s AND `100%%` = %s"),
-        ("`a``?` = ?", "`a``?` = %s"),
-        ("a = ? -- it's ?\nAND b = 'x'", "a = %s -- it's ?\nAND b = 'x'"),
-        ("a = ? # it's ?\nAND b = ?", "a = %s # it's ?\nAND b = %s"),
-        ("a = ? /* it's ?\n 5% */ AND b = ?", "a = %s /* it's ?\n 5%% */ AND b = %s"),
-        ("a--? = ?", "a--%s = %s"),
-        ("a = ? --", "a = %s --"),
-    ],
-)
-def test_question_marks_in_quotes_and_comments_are_not_parameters(sql, translated):
-    assert MYSQL.statement(sql) == translated
-    assert SQLITE.statement(sql) == sql
+PARAMETERS = {"x": 1, "y": 2, "list": [3, 4], "none": []}
 
 
 @pytest.mark.parametrize(
-    "sql, translated",
+    "sql, translated, values",
     [
-        ("a = ? AND b LIKE 'x%?'", "a = %s AND b LIKE 'x%%?'"),
-        ("SELECT ID, t.ID, \"ID\", 'ID', IDS FROM t -- ID?", 'SELECT "ID", t."ID", "ID", \'ID\', IDS FROM t -- ID?'),
-        (r"a = 'C:\' AND b = ?", r"a = 'C:\' AND b = %s"),
-        (r"a = E'it\'s ?' AND b = ?", r"a = E'it\'s ?' AND b = %s"),
-        ("a #>> '{b}' = ?", "a #>> '{b}' = %s"),
-        ("a = $$ID ?$$ AND b = $x$it's $$?$x$ AND c = ?", "a = $$ID ?$$ AND b = $x$it's $$?$x$ AND c = %s"),
-        ("a = ? --ID ?\nAND b = ?", "a = %s --ID ?\nAND b = %s"),
+        ("SELECT 1", "SELECT 1", []),
+        ("a = :x AND b IN (:list)", "a = %s AND b IN (%s, %s)", [1, 3, 4]),
+        ("a = :y AND b = :x AND c = :y", "a = %s AND b = %s AND c = %s", [2, 1, 2]),
+        ("a IN (:list) OR b IN (:none)", "a IN (%s, %s) OR b IN ()", [3, 4]),
+        ("a % :x = 0", "a %% %s = 0", [1]),
+        ("a LIKE 'x%' AND b = :x", "a LIKE 'x%%' AND b = %s", [1]),
+        ("a = 'at :x' AND b = :x", "a = 'at :x' AND b = %s", [1]),
+        ("a = 'it''s :x' AND b = :x", "a = 'it''s :x' AND b = %s", [1]),
+        (r"a = 'it\'s :x' AND b = :x", r"a = 'it\'s :x' AND b = %s", [1]),
+        (r"a = '\\' AND b = :x", r"a = '\\' AND b = %s", [1]),
+        ("a = '' AND b = :x", "a = '' AND b = %s", [1]),
+        ("a = 'two\nlines :x' AND b = :x", "a = 'two\nlines :x' AND b = %s", [1]),
+        ('a = "at :x" AND b = :x', 'a = "at :x" AND b = %s', [1]),
+        ('a = "say "":x""" AND b = :x', 'a = "say "":x""" AND b = %s', [1]),
+        (r'a = "say \":x" AND b = :x', r'a = "say \":x" AND b = %s', [1]),
+        ("a = \"it's\" AND b = :x AND c = 'x'", "a = \"it's\" AND b = %s AND c = 'x'", [1]),
+        ("`:x` = :x AND `100%` = :y", "`:x` = %s AND `100%%` = %s", [1, 2]),
+        ("`a``:x` = :x", "`a``:x` = %s", [1]),
+        ("a = :x -- it's :x\nAND b = 'x'", "a = %s -- it's :x\nAND b = 'x'", [1]),
+        ("a = :x # it's :x\nAND b = :y", "a = %s # it's :x\nAND b = %s", [1, 2]),
+        ("a = :x /* it's :x\n 5% */ AND b = :y", "a = %s /* it's :x\n 5%% */ AND b = %s", [1, 2]),
+        ("a--:x = :y", "a--%s = %s", [1, 2]),
+        ("a = :x --", "a = %s --", [1]),
+        ("a = '12:30' AND b = :z AND @c := :xy", "a = '12:30' AND b = :z AND @c := :xy", []),
     ],
 )
-def test_postgresql_has_its_own_quotes_and_comments_and_folds_names(sql, translated):
-    assert POSTGRESQL.statement(sql) == translated
+def test_parameters_have_names_but_not_inside_quotes_and_comments(sql, translated, values):
+    assert MYSQL.statement(sql, PARAMETERS) == (translated, values)
+
+
+@pytest.mark.parametrize(
+    "sql, translated, values",
+    [
+        ("a % :x = 'at :x'", "a % ? = 'at :x'", [1]),
+        (r"a = 'C:\' AND b IN (:list)", r"a = 'C:\' AND b IN (?, ?)", [3, 4]),
+        ('":x" = "a"":x" AND `:x` = [:x] AND a = :x', '":x" = "a"":x" AND `:x` = [:x] AND a = ?', [1]),
+        ("a = :x -- :x\nAND b = /* :x */ :y", "a = ? -- :x\nAND b = /* :x */ ?", [1, 2]),
+        ("time = '12:30' AND a = ?", "time = '12:30' AND a = ?", []),
+    ],
+)
+def test_sqlite_has_rules_of_its_own_for_quotes(sql, translated, values):
+    assert SQLITE.statement(sql, PARAMETERS) == (translated, values)
+
+
+@pytest.mark.parametrize(
+    "sql, translated, values",
+    [
+        ("a = :x AND b LIKE 'x%:x'", "a = %s AND b LIKE 'x%%:x'", [1]),
+        ("SELECT ID, t.ID, \"ID\", 'ID', IDS FROM t -- ID", 'SELECT "ID", t."ID", "ID", \'ID\', IDS FROM t -- ID', []),
+        (r"a = 'C:\' AND b = :x", r"a = 'C:\' AND b = %s", [1]),
+        (r"a = E'it\'s :x' AND b = :x", r"a = E'it\'s :x' AND b = %s", [1]),
+        ("a #>> '{b}' = :x", "a #>> '{b}' = %s", [1]),
+        ("a = $$ID :x$$ AND b = $x$it's $$:x$x$ AND c = :x", "a = $$ID :x$$ AND b = $x$it's $$:x$x$ AND c = %s", [1]),
+        ("a = :x --ID :x\nAND b = :y", "a = %s --ID :x\nAND b = %s", [1, 2]),
+        ("a::x = :x::text", "a::x = %s::text", [1]),
+        ("a::jsonb ? 'key' AND b[1:2] = c[:z]", "a::jsonb ? 'key' AND b[1:2] = c[:z]", []),
+    ],
+)
+def test_postgresql_has_rules_of_its_own_for_quotes_and_comments_and_folds_names(sql, translated, values):
+    assert POSTGRESQL.statement(sql, PARAMETERS) == (translated, values)
 
 
 @st.composite
 def quoted(draw):
     mark = draw(st.sampled_from("'\"`"))
-    content = draw(st.text("ab?%'\"`\\-#/* \n", max_size=8))
+    content = draw(st.text("ab:%'\"`\\-#/* \n", max_size=8))
     if mark != "`":
         content = content.replace("\\", "\\\\")
     twice = mark == "`" or draw(st.booleans())
@@ -95,9 +116,9 @@ def quoted(draw):
 
 PARTS = st.lists(
     quoted()
-    | st.sampled_from(["?", "%", " ", "a", "1", "=", "-", "/", "*"]).map(lambda part: f"{part} ")
-    | st.text("ab?%'\"` ", max_size=8).map(lambda text: f"/*{text}*/")
-    | st.text("ab?%'\"` ", max_size=8).map(lambda text: f"-- {text}\n"),
+    | st.sampled_from([":a", "%", " ", "a", "1", "=", "-", "/", "*"]).map(lambda part: f"{part} ")
+    | st.text("ab:%'\"` ", max_size=8).map(lambda text: f"/*{text}*/")
+    | st.text("ab:%'\"` ", max_size=8).map(lambda text: f"-- {text}\n"),
     max_size=12,
 )
 
@@ -105,15 +126,17 @@ PARTS = st.lists(
 @given(PARTS)
 def test_the_driver_gets_every_part_as_it_was_written(parts):
     sql = " ".join(parts)  # so that no two quoted parts become one
-    marks = sum(part == "? " for part in parts)
+    text, values = MYSQL.statement(sql, {"a": ":a"})
+    assert len(values) == sum(part == ":a " for part in parts)
     # This is how pymysql puts parameters in.
-    assert MYSQL.statement(sql) % (("?",) * marks) == sql
+    assert text % tuple(values) == sql
 
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("start", ["'", "''" * 5000, "it's " * 5000, "/* " * 20_000, '"' + "\\" * 9999])
 def test_text_without_an_end_takes_no_time(start):
-    assert MYSQL.statement(start + "a" * 100_000).startswith(start)
+    for dialect in DIALECTS:
+        assert dialect.statement(start + "a" * 100_000, {})[0].startswith(start)
 
 
 # Names
@@ -135,10 +158,11 @@ def test_names_are_quoted(name, in_sqlite, in_mysql):
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20))
 def test_any_name_survives(name):
     with closing(sqlite3.connect(":memory:")) as connection:
-        connection.execute(SQLITE.statement(f"CREATE TABLE {SQLITE.quote(name)} ({SQLITE.quote(name)} INT)"))
-        assert connection.execute(SQLITE.list_columns, [name]).fetchall() == [(name, "INT")]
+        connection.execute(*SQLITE.statement(f"CREATE TABLE {SQLITE.quote(name)} ({SQLITE.quote(name)} INT)", {}))
+        columns = connection.execute(*SQLITE.statement(SQLITE.list_columns, {"table": name}))
+        assert columns.fetchall() == [(name, "INT")]
     # A quoted name has no parameters, whatever is in it.
-    assert MYSQL.statement(MYSQL.quote(name)) % () == MYSQL.quote(name)
+    assert MYSQL.statement(MYSQL.quote(name), {})[0] % () == MYSQL.quote(name)
 
 
 # Types

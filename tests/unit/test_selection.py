@@ -49,7 +49,7 @@ def connection():
 
 def found(connection, condition, order="ID"):
     sql = f"SELECT ID FROM study WHERE {condition.sql} ORDER BY {order or 'ID'}"
-    return [id_ for (id_,) in connection.execute(sql, condition.parameters)]
+    return [id_ for (id_,) in connection.execute(*SQLITE.statement(sql, condition.parameters))]
 
 
 # Where
@@ -98,15 +98,21 @@ def test_a_condition_in_sql_keeps_to_itself(connection, selector):
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20))
 def test_values_are_parameters_and_never_sql(selector, value):
     condition = selector.condition({"dataset": [value, "iris"]})
-    assert condition == Condition('1 = 1 AND ("dataset" IN (?, ?))', (value, "iris"))
+    assert condition == Condition('1 = 1 AND ("dataset" IN (:where_0))', {"where_0": [value, "iris"]})
 
 
 def test_conditions_are_written_with_quoted_names(selector):
     assert selector.condition({"order": [1, None]}) == Condition(
-        '1 = 1 AND ("order" IN (?) OR "order" IS NULL)', (1.0,)
+        '1 = 1 AND ("order" IN (:where_0) OR "order" IS NULL)', {"where_0": [1.0]}
     )
-    assert Selector(schema(MYSQL)).condition({"order": 1}).sql == "1 = 1 AND (`order` IN (?))"
-    assert Condition("a = ?", (1,)) & Condition("b IN (?, ?)", (2, 3)) == Condition("a = ? AND b IN (?, ?)", (1, 2, 3))
+    assert Selector(schema(MYSQL)).condition({"order": 1}).sql == "1 = 1 AND (`order` IN (:where_0))"
+    both = Condition("a = :a", {"a": 1}) & Condition("b IN (:b)", {"b": [2, 3]})
+    assert both == Condition("a = :a AND b IN (:b)", {"a": 1, "b": [2, 3]})
+
+
+def test_conditions_with_the_same_parameter_are_not_combined():
+    with pytest.raises(AssertionError):
+        Condition("a = :x", {"x": 1}) & Condition("b = :x", {"x": 2})
 
 
 def test_an_unknown_column_is_named_with_those_there_are(selector):

@@ -50,7 +50,7 @@ class Dialect:
     now, now_exact : str
         UTC time by the database's clock, to the second and to the microsecond.
     later : str
-        UTC time by the database's clock, a parameter's seconds from now, to the microsecond.
+        UTC time by the database's clock, ``:lease`` seconds from now, to the microsecond.
     row_lock, skip_locked : str
         Suffixes of a SELECT that lock its rows; the second skips rows that others have locked.
     insert_missing : str
@@ -71,10 +71,10 @@ class Dialect:
     add_after : str
         Suffix of ADD COLUMN that puts it after another column, or an empty string.
     list_columns, list_indexes, list_references : str
-        Queries for (name, declared type) of a table's columns, the names of its indexes, and the tables whose
+        Queries for (name, declared type) of the columns of ``:table``, the names of its indexes, and the tables whose
         foreign keys refer to it.
     exclusive : tuple of str or None
-        Statements that take and release the named lock under which tables are changed. The first is None if a
+        Statements that take and release the lock ``:name`` under which tables are changed. The first is None if a
         transaction is enough; the second is None if the lock ends with the transaction, of which DDL is a part.
     savepoint : tuple of str or None
         Statements that set a savepoint and roll back to it, if an error makes the whole transaction fail.
@@ -142,9 +142,30 @@ class Dialect:
         """Return the type of a field's column."""
         return self.column_types.get(str(field), str(field))
 
-    def statement(self, sql: str) -> str:
-        """Translate a statement written with ``?`` into the driver's form."""
-        return sql if self.placeholder == "?" else _translated(sql, self)
+    def statement(self, sql: str, parameters: Mapping[str, Any]) -> tuple[str, list[Any]]:
+        """Translate a statement with named parameters into the driver's form.
+
+        Parameters
+        ----------
+        sql : str
+            The statement, with parameters written ``:name``.
+        parameters : Mapping of str to object
+            Their values. A list gives as many parameters as it has items, with commas between them.
+
+        Returns
+        -------
+        text : str
+            The statement with the driver's placeholders.
+        values : list
+            Their values, in order.
+        """
+        sizes = tuple((name, len(value) if isinstance(value, list) else 1) for name, value in parameters.items())
+        text, names = _translated(sql, sizes, self)
+        values: list[Any] = []
+        for name in names:
+            value = parameters[name]
+            values += value if isinstance(value, list) else [value]
+        return text, values
 
     def meaning_of(self, error: Exception) -> Remedy | None:
         """Return what a driver's error means; None if it is not one of those that we know."""
@@ -160,18 +181,25 @@ class Dialect:
 
 
 @lru_cache(maxsize=512)
-def _translated(sql: str, dialect: Dialect) -> str:
-    """Replace each ``?`` that stands for a parameter, and quote what is folded, none inside quotes or comments.
+def _translated(sql: str, sizes: tuple[tuple[str, int], ...], dialect: Dialect) -> tuple[str, tuple[str, ...]]:
+    """Return a statement in the driver's form, and the names of its parameters in order.
 
-    Each ``%`` is doubled.
+    Nothing is a parameter inside quotes and comments, nor is what has no value, such as the type in ``::json``. Folded
+    names are quoted, and ``%`` is doubled where placeholders begin with it.
     """
+    known = dict(sizes)
+    names = []
+    percent = "%%" if "%" in dialect.placeholder else "%"
 
     def replace(match: re.Match[str]) -> str:
-        if match[0] in dialect.folded:
-            return dialect.quote(match[0])
-        return dialect.placeholder if match[0] == "?" else match[0].replace("%", "%%")
+        name = match["parameter"]
+        if name in known:
+            names.append(name)
+            return ", ".join([dialect.placeholder] * known[name])
+        return dialect.quote(match[0]) if match[0] in dialect.folded else match[0].replace("%", percent)
 
-    return re.sub(rf"{dialect.opaque}|\?|%|\b[A-Z]+\b", replace, sql, flags=re.S)
+    text = re.sub(rf"{dialect.opaque}|::|:(?P<parameter>\w+)|%|\b[A-Z]+\b", replace, sql, flags=re.S)
+    return text, tuple(names)
 
 
 # Another worker, or the user's own SQL session, was working on the same rows.
@@ -179,8 +207,6 @@ BUSY = Remedy(TransientDatabaseError, "others use the database at the same time;
 NO_TABLE = Remedy(MissingTableError, "fill the table first, or check its name")
 NO_COLUMN = Remedy(DatabaseQueryError, "check the names of columns, and put string literals in single quotes")
 LOST = Remedy(TransientDatabaseError, "the connection was lost; try again")
-
-
 UNREACHABLE = Remedy(ServerUnreachableError, "check host, port and that the server is running")
 DENIED = Remedy(AccessDeniedError, "check user, password and the user's grants")
 NO_ROOM = Remedy(DatabaseFullError, "free some space on the server; nothing committed was lost")

@@ -56,7 +56,7 @@ MYSQL = Dialect(
     begin="START TRANSACTION",
     now="UTC_TIMESTAMP()",
     now_exact="UTC_TIMESTAMP(6)",
-    later="UTC_TIMESTAMP(6) + INTERVAL ? SECOND",
+    later="UTC_TIMESTAMP(6) + INTERVAL :lease SECOND",
     row_lock=" FOR UPDATE",
     skip_locked=" FOR UPDATE SKIP LOCKED",
     # Unlike INSERT IGNORE this hides no data error. The row is not changed, and not counted as affected.
@@ -82,18 +82,19 @@ MYSQL = Dialect(
     add_after=" AFTER {}",
     list_columns=(
         "SELECT column_name, column_type FROM information_schema.columns "
-        f"WHERE table_schema = DATABASE() AND table_name = ? AND column_name <> '{IDENTITY}' ORDER BY ordinal_position"
+        f"WHERE table_schema = DATABASE() AND table_name = :table AND column_name <> '{IDENTITY}' "
+        "ORDER BY ordinal_position"
     ),
     list_indexes=(
         "SELECT DISTINCT index_name FROM information_schema.statistics "
-        "WHERE table_schema = DATABASE() AND table_name = ?"
+        "WHERE table_schema = DATABASE() AND table_name = :table"
     ),
     list_references=(
         "SELECT DISTINCT table_name FROM information_schema.key_column_usage "
-        "WHERE table_schema = DATABASE() AND referenced_table_schema = DATABASE() AND referenced_table_name = ? "
+        "WHERE table_schema = DATABASE() AND referenced_table_schema = DATABASE() AND referenced_table_name = :table "
         "ORDER BY table_name"
     ),
-    exclusive=("SELECT GET_LOCK(SHA2(?, 256), 60)", "SELECT RELEASE_LOCK(SHA2(?, 256))"),
+    exclusive=("SELECT GET_LOCK(SHA2(:name, 256), 60)", "SELECT RELEASE_LOCK(SHA2(:name, 256))"),
     savepoint=None,
     returning_id="",
     inserted_id=attrgetter("lastrowid"),

@@ -85,7 +85,7 @@ POSTGRESQL = Dialect(
     begin="BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
     now=f"date_trunc('second', {_UTC})",
     now_exact=_UTC,
-    later=f"({_UTC} + make_interval(secs => ?))",
+    later=f"({_UTC} + make_interval(secs => :lease))",
     row_lock=" FOR UPDATE",
     skip_locked=" FOR UPDATE SKIP LOCKED",
     insert_missing=" ON CONFLICT DO NOTHING",
@@ -123,18 +123,18 @@ POSTGRESQL = Dialect(
         "WHEN 'text' THEN 'longtext' WHEN 'bytea' THEN 'longblob' "
         "WHEN 'real' THEN 'float' WHEN 'character varying' THEN 'longtext' ELSE replace(replace("
         "format_type(atttypid, atttypmod), 'character varying', 'varchar'), ' without time zone', '') END "
-        "FROM pg_attribute WHERE attrelid = to_regclass(quote_ident(?)) AND attnum > 0 AND NOT attisdropped "
+        "FROM pg_attribute WHERE attrelid = to_regclass(quote_ident(:table)) AND attnum > 0 AND NOT attisdropped "
         "ORDER BY attnum"
     ),
     list_indexes=(
         "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
-        "WHERE i.indrelid = to_regclass(quote_ident(?))"
+        "WHERE i.indrelid = to_regclass(quote_ident(:table))"
     ),
     list_references=(
         "SELECT DISTINCT c.relname FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid "
-        "WHERE f.contype = 'f' AND f.confrelid = to_regclass(quote_ident(?)) ORDER BY c.relname"
+        "WHERE f.contype = 'f' AND f.confrelid = to_regclass(quote_ident(:table)) ORDER BY c.relname"
     ),
-    exclusive=("SELECT 1 FROM pg_advisory_xact_lock(hashtextextended(?, 0))", None),
+    exclusive=("SELECT 1 FROM pg_advisory_xact_lock(hashtextextended(:name, 0))", None),
     savepoint=("SAVEPOINT before", "ROLLBACK TO SAVEPOINT before"),
     returning_id=' RETURNING "ID"',
     inserted_id=lambda cursor: cursor.fetchone()[0],

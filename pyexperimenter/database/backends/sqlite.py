@@ -40,11 +40,11 @@ SQLITE = Dialect(
     name="sqlite",
     quote_mark='"',
     placeholder="?",
-    opaque="",  # the driver recognises them
+    opaque=r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]|--[^\n]*|/\*.*?(?:\*/|\Z)""",
     begin="BEGIN IMMEDIATE",
     now="datetime('now')",
     now_exact="strftime('%Y-%m-%d %H:%M:%f', 'now')",
-    later="strftime('%Y-%m-%d %H:%M:%f', 'now', ? || ' seconds')",
+    later="strftime('%Y-%m-%d %H:%M:%f', 'now', :lease || ' seconds')",
     row_lock="",  # BEGIN IMMEDIATE lets one writer in at a time
     skip_locked="",
     insert_missing=" ON CONFLICT DO NOTHING",
@@ -57,11 +57,11 @@ SQLITE = Dialect(
     add_identity="CREATE UNIQUE INDEX {index} ON {table} ({identity})",
     drop_identity="DROP INDEX {index}",
     add_after="",
-    list_columns="SELECT name, type FROM pragma_table_info(?) ORDER BY cid",
-    list_indexes="SELECT name FROM pragma_index_list(?)",
+    list_columns="SELECT name, type FROM pragma_table_info(:table) ORDER BY cid",
+    list_indexes="SELECT name FROM pragma_index_list(:table)",
     list_references=(
         "SELECT DISTINCT m.name FROM sqlite_master m JOIN pragma_foreign_key_list(m.name) f "
-        "WHERE m.type = 'table' AND lower(f.\"table\") = lower(?) ORDER BY m.name"
+        "WHERE m.type = 'table' AND lower(f.\"table\") = lower(:table) ORDER BY m.name"
     ),
     exclusive=(None, None),
     savepoint=None,
