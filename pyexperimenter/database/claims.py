@@ -1,4 +1,4 @@
-"""Who may execute an experiment: claims, the leases on which they are held, and giving them back."""
+"""Claims: taking experiments, the leases that hold them, and releasing them."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ from pyexperimenter.experiment_status import ExperimentStatus
 
 
 class _RaceLost(PyExperimenterError):
-    """Somebody else took the row between two statements."""
+    """Another worker took the row between two statements."""
 
 
 class ClaimStore(ExperimentReader):
-    """The experiments of one configuration, as far as they are given to workers.
+    """What workers do to hold experiments.
 
     Parameters
     ----------
     config : ExperimentConfig
-        What they are and where.
+        The configuration of the study.
     """
 
     def __init__(self, config: ExperimentConfig) -> None:
         super().__init__(config)
         self._lease = config.execution.lease
         self._requires = config.table.requires
-        self._in_doubt = False  # whether a claim may have been made of which the worker does not know
+        self._in_doubt = False  # whether the answer to a claim that succeeded may have been lost
 
     # Claiming
 
@@ -56,12 +56,12 @@ class ClaimStore(ExperimentReader):
         random_order: bool = False,
         resources: Mapping[str, float] | None = None,
     ) -> Selection:
-        """Translate what a worker may claim; with `resources`, only what needs no more than these.
+        """Return what a worker may claim; with `resources`, only experiments that need no more than these.
 
         Raises
         ------
         InvalidColumnError
-            If a column is named that the table does not have.
+            If the table does not have one of the columns.
         """
         selection = self._selector.selection(where, order_by, random_order)
         if resources is None:
@@ -71,9 +71,9 @@ class ClaimStore(ExperimentReader):
 
     @retried
     def claim(self, worker: WorkerInfo, selection: Selection = Selection()) -> Experiment | None:  # noqa: B008 - frozen
-        """Take an open experiment for this worker; None when there is none left."""
+        """Claim an open experiment for this worker; None if there is none left."""
         if self._in_doubt:
-            self.release_worker(worker.identity)  # a worker that claims holds no other
+            self.release_worker(worker.identity)  # a worker that claims holds nothing else
             self._in_doubt = False
         while True:
             try:
@@ -87,15 +87,15 @@ class ClaimStore(ExperimentReader):
             except _RaceLost:
                 continue
             except TransientDatabaseError:
-                self._in_doubt = True  # if it is the answer to the commit that was lost, a row was taken
+                self._in_doubt = True  # if only the answer to the commit was lost, a row was taken
                 raise
-            # Rows locked by others were passed over: only a count without locks may end a worker.
+            # The claim skips rows that others have locked. Only a count without locks may end a worker.
             if not self.count(self._selector.rows(ExperimentStatus.CREATED) & selection.condition):
                 return None
             time.sleep(0.01 * random.random())
 
     def _first_open(self, cursor: Cursor, selection: Selection) -> tuple[Any, ...] | None:
-        """Return ID and keyfields of an open row, locked where the database locks rows."""
+        """Return ID and keyfields of an open row, locked if the database has row locks."""
         if not (selection.order or selection.random):
             statement = self._sql.claim.first_open.format(condition=selection.condition.sql)
             return cursor.one(statement, **selection.condition.parameters)
@@ -127,7 +127,7 @@ class ClaimStore(ExperimentReader):
     def _take(
         self, cursor: Cursor, row: tuple[Any, ...], status: ExperimentStatus, worker: WorkerInfo
     ) -> Experiment | None:
-        """Make a row this worker's; None if its keyfields cannot be read, which is noted in the row."""
+        """Give a row to this worker. If its keyfields cannot be read, mark it so and return None."""
         experiment_id = row[0]
         try:
             keyfields = self._decode_keyfields(row)
@@ -140,7 +140,7 @@ class ClaimStore(ExperimentReader):
             statement, name=worker.name, machine=worker.machine, experiment_id=experiment_id, status=status.value
         )
         if taken != 1:
-            raise _RaceLost(f"experiment {experiment_id} was taken by somebody else")
+            raise _RaceLost(f"experiment {experiment_id} was taken by another worker")
         attempt = self._open_attempt(cursor, experiment_id, worker, resumed, self._lease)
         return Experiment(experiment_id, keyfields, attempt)
 
@@ -179,7 +179,7 @@ class ClaimStore(ExperimentReader):
 
     @retried
     def resume(self, experiment_id: int, worker: WorkerInfo) -> Experiment:
-        """Take a paused experiment.
+        """Claim a paused experiment.
 
         Raises
         ------
@@ -200,12 +200,12 @@ class ClaimStore(ExperimentReader):
 
     @retried
     def add_and_claim(self, row: tuple[Any, ...], worker: WorkerInfo) -> Experiment:
-        """Insert a row of encoded keyfields if it is missing, and take it, in one transaction.
+        """Insert a row of encoded keyfields if it is missing, and claim it, in one transaction.
 
         Raises
         ------
         ExperimentExistsError
-            If it was there and is not open.
+            If it existed and is not open.
         """
         with self.database.transaction(create=True) as cursor:
             cursor.run(self._sql.write.fill, row=[*row, self._now(cursor), "created"])
@@ -222,7 +222,7 @@ class ClaimStore(ExperimentReader):
             return experiment
 
     def _taken_already(self, cursor: Cursor, experiment_id: int, worker: WorkerInfo) -> Experiment | None:
-        """Return the experiment if this worker took it a moment ago, and the answer was lost."""
+        """Return the experiment if this worker has just claimed it, and the answer was lost."""
         for held in self._held_by(cursor, worker.identity):
             if held.experiment_id == experiment_id and (row := self._row(cursor, experiment_id)):
                 return Experiment(experiment_id, self._decode_keyfields(row), held)
@@ -243,7 +243,7 @@ class ClaimStore(ExperimentReader):
                 condition &= Condition(f"{self.schema.q(name)} IS NULL")
             elif kind.name != "JSON":  # a native JSON column does not equal its text
                 condition &= Condition(f"{self.schema.q(name)} = :key_{number}", {f"key_{number}": value})
-        # Collations may find too many; what is equal is decided here.
+        # A collation may find other rows as well, so they are compared here.
         for found in cursor.all(self._sql.read.find.format(condition=condition.sql), **condition.parameters):
             if self._decode_keyfields(found) == wanted:
                 return int(found[0])
@@ -266,14 +266,14 @@ class ClaimStore(ExperimentReader):
 
     @retried
     def attach(self, experiment_id: int, worker: WorkerInfo) -> tuple[Attempt, bool]:
-        """Return the open attempt of an experiment, or one opened for writing to a row that nobody executes.
+        """Return the open attempt of an experiment, or open one to write to a row that is not being executed.
 
         Returns
         -------
         attempt : Attempt
-            What to write with.
+            The attempt to write with.
         opened : bool
-            Whether it was opened here and has to be closed by `detach`.
+            Whether it was opened here, so that `detach` has to close it.
 
         Raises
         ------
@@ -288,7 +288,7 @@ class ClaimStore(ExperimentReader):
             if current is not None:
                 attempt = Attempt(current, experiment_id, status[0])
                 return attempt, self._worker_of(cursor, attempt) == worker.identity  # ours if only the answer was lost
-            # Nobody beats for it, so it has no lease that could run out.
+            # No heartbeat renews it, so it has no lease.
             attempt = self._open_attempt(cursor, experiment_id, worker, True, lease=None, row_status=status[0])
             return attempt, True
 
@@ -301,24 +301,24 @@ class ClaimStore(ExperimentReader):
 
     @retried
     def release(self, attempt: Attempt, usage: Usage = NOT_MEASURED, output: str | None = None) -> None:
-        """Give the attempt's row back: it is open again, as if never claimed; the attempt stays on record.
+        """Open the attempt's row again, as if it had never been claimed. The attempt is kept.
 
         Raises
         ------
         ClaimLostError
-            If the attempt does not hold its row any more.
+            If the attempt no longer holds its row.
         """
         with self.database.transaction() as cursor:
             if not self._close(cursor, attempt.id, "released", None, usage, output):
                 if cursor.one(self._sql.write.outcome, attempt=attempt.id) == ("released",):
-                    return  # it was this one, a moment ago, and its answer was lost
+                    return  # by this worker, a moment ago: the answer was lost
                 raise self._lost(attempt)
             if not self._open_again(cursor, attempt.experiment_id):
                 raise self._lost(attempt)
 
     @retried
     def release_worker(self, identity: str) -> list[int]:
-        """Release all that the worker, or all workers of the session, of this identity still hold; return the IDs."""
+        """Release what the worker, or all workers of the session, of this identity hold; return the IDs."""
         released = []
         for attempt in self.held_by(identity):
             with suppress(ClaimLostError):
@@ -346,7 +346,7 @@ class ClaimStore(ExperimentReader):
 
     @retried
     def beat(self, attempts: Sequence[int]) -> set[int]:
-        """Renew the leases of attempts; return those that hold their rows no more."""
+        """Renew the leases of attempts; return those that have lost their rows."""
         with self.database.query() as cursor:
             if cursor.run(self._sql.lease.beat, attempts=list(attempts), lease=self._lease) == len(attempts):
                 return set()
@@ -361,7 +361,7 @@ class ClaimStore(ExperimentReader):
 
     @retried
     def count_unfinished(self, selection: Selection) -> int:
-        """Count the rows that are open, or that somebody executes: they come to an end, or the leases on them do."""
+        """Count the rows that are open or running under a lease, which all end at some time."""
         with self.database.query() as cursor:
             statement = self._sql.lease.count_unfinished.format(condition=selection.condition.sql)
             (rows,) = cursor.one(statement, **selection.condition.parameters) or (0,)
@@ -369,16 +369,16 @@ class ClaimStore(ExperimentReader):
 
     @retried
     def reap(self, silent: Silent, max_lost: int, cause: str | None = None) -> bool:
-        """Take the row from an attempt that is still silent: it is open again, or in error if it was lost too often.
+        """Take the row from an attempt that is still silent, and open it again; after too many losses, it is an error.
 
         Parameters
         ----------
         silent : Silent
-            The attempt, as last heard of.
+            The attempt, with its last heartbeat.
         max_lost : int
             How many losses make it an error.
         cause : str, optional
-            What is known of the reason.
+            What is known about the reason.
 
         Returns
         -------
@@ -391,12 +391,12 @@ class ClaimStore(ExperimentReader):
             if cursor.one(self._sql.lease.lock_silent, attempt=attempt, heartbeat=heartbeat) is None:
                 return False
             losses = self._setbacks(cursor, experiment_id, "lost") + 1
-            told = f"its worker was last heard of at {heartbeat} UTC{known}"
-            self._close(cursor, attempt, "lost", told, concludes=losses >= max_lost)
+            last_heartbeat = f"the last heartbeat of its worker was at {heartbeat} UTC{known}"
+            self._close(cursor, attempt, "lost", last_heartbeat, concludes=losses >= max_lost)
             if losses < max_lost:
                 self._open_again(cursor, experiment_id)
             else:
-                error = f"lost {losses} times: its workers died, or lost the database, without a word; see its attempts"
+                error = f"lost {losses} times: its workers died or could not reach the database; see its attempts"
                 self._finish_row(cursor, experiment_id, "error", error + known)
         return True
 
@@ -428,7 +428,7 @@ class ClaimStore(ExperimentReader):
         output: str | None = None,
         concludes: bool = False,
     ) -> int:
-        """End an attempt; 0 if it had ended before. If it concludes, retries and losses are counted anew after it."""
+        """End an attempt; 0 if it had ended before. If it concludes, the counts of retries and losses start again."""
         return cursor.run(
             self._sql.write.finish_attempt,
             attempt=attempt,
@@ -442,12 +442,12 @@ class ClaimStore(ExperimentReader):
         )
 
     def _setbacks(self, cursor: Cursor, experiment_id: int, outcome: str) -> int:
-        """Count the attempts that ended so since the experiment last came to an end or was reset."""
+        """Count the attempts with this outcome since the experiment last finished or was reset."""
         (count,) = cursor.one(self._sql.lease.setbacks, experiment_id=experiment_id, outcome=outcome) or (0,)
         return int(count)
 
     def _fence(self, cursor: Cursor, attempt: Attempt) -> str | None:
-        """Let only the attempt that holds its row go on to write; return the token of what it appended last."""
+        """Raise unless the attempt holds its row; return the token of the last rows that it appended."""
         row = cursor.one(self._sql.write.fence, attempt=attempt.id, status=attempt.row_status)
         if row is None:
             raise self._lost(attempt)
@@ -459,8 +459,8 @@ class ClaimStore(ExperimentReader):
 
     def _lost(self, attempt: Attempt) -> ClaimLostError:
         return ClaimLostError(
-            f"attempt {attempt.id} does not hold experiment {attempt.experiment_id} any more: "
-            "it was reset, taken over or deleted meanwhile; nothing was written to the row"
+            f"attempt {attempt.id} no longer holds experiment {attempt.experiment_id}: "
+            "it was reset, taken over or deleted; nothing was written to the row"
         )
 
     def _now(self, cursor: Cursor) -> str:

@@ -1,4 +1,4 @@
-"""Opening connections, running transactions on them, and turning drivers' errors into ours."""
+"""Connections and transactions, errors of drivers as errors of ours, and retries."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Cursor:
 
     @property
     def columns(self) -> list[str]:
-        """Names of the columns that the last query gave; empty if it was no query."""
+        """Names of the columns of the last query; empty if the last statement was not a query."""
         return [column[0] for column in self._cursor.description or ()]
 
     def insert(self, sql: str, /, **parameters: Any) -> int:
@@ -97,7 +97,7 @@ class Cursor:
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
-        """Let the transaction go on after an error in the block, which is undone; once a transaction."""
+        """Roll back only the block if a value in it does not fit, and keep the transaction; once in a transaction."""
         if self._dialect.savepoint is None:
             yield
             return
@@ -115,10 +115,10 @@ def _is_large(value: Any) -> bool:
 
 
 class Database:
-    """A database that can be reached again and again: one connection a thread and process, opened when needed.
+    """A database, with one connection for each thread and process, opened when it is needed.
 
-    Nothing is opened by making one, so it can be handed to other threads and, pickled, to other processes. What is
-    opened is closed half a second after its last use.
+    Creating an instance opens nothing, so it can be passed to other threads and, pickled, to other processes. A
+    connection is closed half a second after its last use.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ class Database:
     Attributes
     ----------
     patience : float
-        Seconds for which passing trouble is tried again.
+        Seconds for which statements are retried.
     """
 
     patience = 60.0
@@ -148,17 +148,17 @@ class Database:
 
     @contextmanager
     def transaction(self, create: bool = False) -> Iterator[Cursor]:
-        """Run the block in one transaction: committed at its end, rolled back if it raises.
+        """Run the block in one transaction: commit at its end, roll back if it raises.
 
         Parameters
         ----------
         create : bool
-            Whether a SQLite file that does not exist is made.
+            Whether to create a SQLite file that does not exist.
 
         Raises
         ------
         DatabaseError
-            If the database cannot be reached, or refuses.
+            If the database cannot be reached, or a statement fails.
         """
         with self._cursor(create) as cursor:
             cursor.run(self.dialect.begin)
@@ -172,27 +172,27 @@ class Database:
 
     @contextmanager
     def query(self) -> Iterator[Cursor]:
-        """Run the block's queries without a transaction around them, so that no lock outlives a statement."""
+        """Run the block without a transaction, so that no lock outlives its statement."""
         with self._cursor(create=False) as cursor:
             yield cursor
 
     def wait_out(self, outage: float, silence: float | None = None) -> None:
-        """Wait for a database that is away, even if it never answered; for workers.
+        """Wait for a database that is away, even if it has never answered. Workers do.
 
         Parameters
         ----------
         outage : float
             Seconds to wait; the new patience.
         silence : float, optional
-            Seconds after which a server that has taken a statement and says nothing counts as away; by default a
-            minute, or half of `outage` if that is less.
+            Seconds after which a server that does not answer a statement counts as away; by default a minute, or half
+            of `outage` if that is less.
         """
         self.patience = outage
         self._waits_for_server = True
         self._backend.silence = min(silence or outage / 2, _LONGEST_SILENCE)
 
     def spare_settings(self) -> None:
-        """Open connections without our settings: for those who only handle numbers, times and plain words."""
+        """Open connections with the server's own settings, which do for numbers, times and ASCII texts."""
         self._backend.plain = True
 
     def _may_retry(self, error: DatabaseError) -> bool:
@@ -209,12 +209,12 @@ class Database:
         self._backend.close_tunnel()
 
     def create_if_missing(self) -> None:
-        """Make the database itself on the server, if it is not there.
+        """Create the database on the server if it does not exist.
 
         Raises
         ------
         DatabaseCreationError
-            If the server refuses.
+            If the server does not allow it.
         """
         self._backend.create()
 
@@ -225,7 +225,7 @@ class Database:
                 yield Cursor(connection.cursor(), self._backend)
             except PyExperimenterError as error:
                 if isinstance(error, TransientDatabaseError):
-                    self._local.drop()  # whatever state it is in, a new one is clean
+                    self._local.drop()  # its state is unknown; a new one is clean
                 raise
             except BaseException:
                 self._local.drop()
@@ -236,10 +236,10 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 def retried(method: _Method) -> _Method:
-    """Try a method that is one transaction again when it met a deadlock, a lock or a cut connection.
+    """Retry a method that is one transaction after a deadlock, a lock timeout or a lost connection.
 
-    The waits double and are random, so that those who met do not meet again. The object has a `database`, whose
-    patience may change meanwhile.
+    The waits double and are random, so that two processes do not collide again. The object has a `database`, whose
+    patience may change during a wait.
     """
 
     @wraps(method)
@@ -260,14 +260,14 @@ def retried(method: _Method) -> _Method:
 
 
 class _Held:
-    """A connection of this process, closed when nobody holds it any more."""
+    """A connection of this process, closed with the last reference to it."""
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
         self._pid = os.getpid()
 
     def close(self) -> None:
-        """Close the connection; in the child of a fork leave it alone, since it is the parent's."""
+        """Close the connection, unless this process is a fork of the one that opened it."""
         connection, self.connection = self.connection, None
         if connection is None:
             return
@@ -278,21 +278,21 @@ class _Held:
             connection.close()
 
     def __del__(self) -> None:
-        if not sys.is_finalizing():  # another thread may be in the middle of using it, for ever; the system closes it
+        if not sys.is_finalizing():  # another thread may still be using it, for ever; the system closes it
             self.close()
 
     @property
     def inherited(self) -> bool:
-        """Whether this process was forked from the one that opened the connection."""
+        """Whether this process is a fork of the one that opened the connection."""
         return self._pid != os.getpid()
 
 
-_INHERITED: list[Any] = []  # connections of a parent; collecting them would disturb it
+_INHERITED: list[Any] = []  # connections of a parent, which garbage collection would close for it, too
 _KEYS = itertools.count()
 
 
 class _PerThread(threading.local):
-    """A thread's connection while it is in use; afterwards it waits in the car park."""
+    """A thread's connection while it is in use."""
 
     def __init__(self) -> None:
         self.key = next(_KEYS)
@@ -301,7 +301,7 @@ class _PerThread(threading.local):
 
     @contextmanager
     def connection(self, connect: Callable[[], Any]) -> Iterator[Any]:
-        """Give the connection to the block: the one in use, the one parked, or a new one."""
+        """Yield the connection in use, the idle one of this thread, or a new one."""
         if self._held is None or self._held.inherited:
             self._held = _IDLE.take(self) or _Held(connect())
         self._users += 1
@@ -324,18 +324,18 @@ class _PerThread(threading.local):
 
 
 class _IdleConnections:
-    """Holds connections that are idle, and closes each that nobody fetched for a moment.
+    """Keeps idle connections for a moment, and then closes them.
 
-    So none is open while user code runs for long: a server would cut it in the end, and it would take another
-    worker's place. Short runs are spared the opening. A connection is either parked or its thread's: whoever takes it
-    out of `_connections` owns it.
+    So none is open during a long experiment: the server would close it at some time, and it would count towards the
+    server's limit. Short experiments do not have to open a new one. A connection is either here or with its thread: the
+    thread that takes it out of `_connections` owns it.
     """
 
     def __init__(self) -> None:
         self._connections: dict[int, tuple[_Held, float]] = {}
         self._changed = threading.Condition()
         self._closer: threading.Thread | None = None
-        self._sleeping = False  # the warden waits for something to be parked
+        self._sleeping = False  # the closer waits for a first connection
 
     def put(self, slot: _PerThread, held: _Held) -> None:
         with self._changed:
@@ -351,14 +351,14 @@ class _IdleConnections:
             return self._connections.pop(slot.key, (None, 0))[0]
 
     def clear(self) -> None:
-        """Close all that is parked."""
+        """Close all idle connections."""
         with self._changed:
             closing, self._connections = self._connections, {}
         for held, _ in closing.values():
             held.close()
 
     def forget(self) -> None:
-        """Start anew in the child of a fork, which has none of the parent's threads."""
+        """Start again in the child of a fork, which has none of the parent's threads."""
         self.__init__()  # type: ignore[misc]
 
     def _close_expired(self) -> None:
@@ -367,7 +367,7 @@ class _IdleConnections:
                 held.close()
 
     def _expired(self) -> list[_Held]:
-        """Wait until something may have expired, and take it out."""
+        """Wait until connections may have expired, and remove those that have."""
         with self._changed:
             if not self._connections:
                 self._sleeping = True
@@ -386,5 +386,5 @@ class _IdleConnections:
 _IDLE = _IdleConnections()
 atexit.register(_IDLE.clear)
 if hasattr(os, "register_at_fork"):
-    # SQLite keeps notes of open files that are false in a child: what is idle is closed before.
+    # SQLite's records of open files are wrong in a child, so idle connections are closed before a fork.
     os.register_at_fork(before=_IDLE.clear, after_in_child=_IDLE.forget)

@@ -23,12 +23,12 @@ _ERRORS = 500  # rows with their errors that are read at a time
 
 
 class ExperimentReader:
-    """What can be read of the experiments of one configuration.
+    """What can be read from the tables of one study.
 
     Parameters
     ----------
     config : ExperimentConfig
-        What they are and where.
+        The configuration of the study.
     """
 
     def __init__(self, config: ExperimentConfig) -> None:
@@ -39,7 +39,7 @@ class ExperimentReader:
 
     @retried
     def count(self, condition: Condition) -> int:
-        """Count rows under a condition, without locks."""
+        """Count the rows that meet a condition, without locks."""
         with self.database.query() as cursor:
             (rows,) = cursor.one(self._sql.read.count_rows.format(condition=condition.sql), **condition.parameters) or (
                 0,
@@ -48,11 +48,11 @@ class ExperimentReader:
 
     @retried
     def counts(self) -> dict[str, int]:
-        """Count rows by status; every status is in it."""
+        """Count the rows of each status."""
         return self.counts_at_once()
 
     def counts_at_once(self) -> dict[str, int]:
-        """Count rows by status, or raise: passing trouble is not waited out."""
+        """Count the rows of each status, without retries."""
         with self.database.query() as cursor:
             found = {status: int(rows) for status, rows in cursor.all(self._sql.read.counts)}
         known = {status.value: 0 for status in ExperimentStatus if status is not ExperimentStatus.ALL}
@@ -66,7 +66,7 @@ class ExperimentReader:
 
     @retried
     def query(self, sql: str, /, **parameters: Any) -> Rows:
-        """Run any statement and return the names of its columns and its rows, both empty if it has none."""
+        """Run any statement and return the names of its columns and its rows; both are empty if it has none."""
         with self.database.query() as cursor:
             rows = cursor.all(sql, **parameters)
             return cursor.columns, rows
@@ -85,7 +85,7 @@ class ExperimentReader:
         Raises
         ------
         InvalidColumnError
-            If a column is named that the table does not have.
+            If the table does not have one of the columns.
         InvalidValueError
             If a state is not a valid status.
         """
@@ -100,7 +100,7 @@ class ExperimentReader:
         return self.query(statement, **condition.parameters)
 
     def attempt_rows(self, experiment_id: int | None = None) -> Rows:
-        """Return columns and rows of the attempts; there are none yet for a table of the predecessor."""
+        """Return columns and rows of the attempts; a table of py-experimenter may have none yet."""
         try:
             if experiment_id is None:
                 return self.query(self._sql.read.attempts.format(condition="1 = 1"))
@@ -111,29 +111,29 @@ class ExperimentReader:
             return list(self.schema.types_of(self.schema.attempts)), []
 
     def error_rows(self) -> Iterator[tuple[Any, ...]]:
-        """Give ID, keyfields and error of each experiment in error, in the order of IDs; never all are in memory."""
+        """Yield ID, keyfields and error of each experiment in error, by ID, with a few of them in memory at a time."""
         last = 0
         while rows := self.query(self._sql.read.errors, last=last, limit=_ERRORS)[1]:
             yield from rows
             last = rows[-1][0]
 
     def has_other(self, keyfield: str, experiment_id: int) -> bool:
-        """Tell whether a keyfield has another value somewhere in the table than in this experiment."""
+        """Return whether some experiment has another value of this keyfield than this one."""
         comparable = self.database.dialect.comparable.get(self.schema.columns[keyfield].kind, "{}")
         column, own = (comparable.format(f"{row}.{self.schema.q(keyfield)}") for row in ("t", "one"))
         statement = self._sql.read.other_value.format(column=column, own=own)
         return bool(self.query(statement, experiment_id=experiment_id)[1])
 
     def activity(self) -> tuple[datetime, list[tuple[datetime, datetime]], list[tuple[Any, ...]]]:
-        """Return the database's time, starts and ends of executions that ended lately, and who executes what.
+        """Return the database's time, starts and ends of the last executions, and what is running.
 
-        Each of the last is experiment, worker, machine, process, cluster job, start, last heartbeat and end of lease.
+        The last is a list of experiment, worker, machine, process, cluster job, start, last heartbeat and end of lease.
         """
         ((now,),) = self.query(self._sql.read.now_exactly)[1]
         try:
             ended, running = self.query(self._sql.read.last_executions)[1], self.query(self._sql.read.running)[1]
         except MissingTableError:
-            ended, running = [], []  # a table of the predecessor
+            ended, running = [], []  # a table of py-experimenter
         workers = [(*row[:5], *(None if value is None else _moment(value) for value in row[5:])) for row in running]
         return _moment(now), [(_moment(start), _moment(end)) for start, end in ended], workers
 
@@ -151,14 +151,14 @@ class ExperimentReader:
         """
         if name not in self.schema.logtables:
             known = ", ".join(self.schema.logtables) or "none"
-            raise InvalidLogtableError(f"{name!r} is no logtable; logtables are {known}")
+            raise InvalidLogtableError(f"{name!r} is not a logtable; configured are {known}")
         table = self.schema.q(self.schema.logtables[name])
         where = f"({condition}\n)" if condition else "1 = 1"
         if not all_attempts:
             try:
                 return self.query(self._sql.read.current_logs.format(side=table, condition=where))
             except MissingTableError:
-                pass  # a table of the predecessor that has no attempts yet: all its logs are current
+                pass  # a table of py-experimenter without attempts: all its logs are current
         return self.query(self._sql.read.all_logs.format(side=table, condition=where))
 
 

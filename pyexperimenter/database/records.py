@@ -1,4 +1,4 @@
-"""The values that travel between the database and those who work with it."""
+"""The values that the database and its callers exchange."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pyexperimenter.experiment_status import ExperimentStatus
 
 
 class FillCount(NamedTuple):
-    """What a fill did: rows added, and rows skipped because they were there."""
+    """What a fill did: rows added, and rows skipped because they existed."""
 
     added: int
     skipped: int
@@ -20,20 +20,20 @@ class FillCount(NamedTuple):
 
 @dataclass(frozen=True)
 class WorkerInfo:
-    """Who executes, as recorded with each attempt.
+    """The worker, as recorded with each attempt.
 
     Attributes
     ----------
     name : str
-        As chosen by the user; written into the row.
+        The name that the user chose, which is written into the row.
     identity : str
-        Unique to one worker, also among restarts of one cluster job.
+        Unique to one worker; the restart of a cluster job has another.
     machine : str
         Host name.
     pid : int
         Process ID on that machine.
     job_id : str or None
-        ID of the cluster job, with array task and restart count.
+        ID of the cluster job, with array task and number of restarts.
     git_commit : str or None
         Commit of the working directory.
     git_dirty : bool or None
@@ -55,7 +55,7 @@ class WorkerInfo:
 
 @dataclass(frozen=True)
 class Attempt:
-    """The right to write one execution of an experiment: good while open and the row has `row_status`."""
+    """One execution of an experiment. It may write while it is open and the row has `row_status`."""
 
     id: int
     experiment_id: int
@@ -63,7 +63,7 @@ class Attempt:
 
 
 class Silent(NamedTuple):
-    """An attempt whose lease has run out, and when its worker was last heard of, as the database tells it."""
+    """An attempt whose lease has run out, with its last heartbeat as the database returns it."""
 
     attempt: int
     experiment_id: int
@@ -82,7 +82,7 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Usage:
-    """What an execution took: wall-clock and CPU seconds, peak resident memory in bytes (None: not known)."""
+    """What an execution took: wall-clock and CPU seconds, peak resident memory in bytes (None: unknown)."""
 
     wall_seconds: float | None = None
     cpu_seconds: float | None = None
@@ -102,15 +102,15 @@ class Ending:
     Attributes
     ----------
     outcome : str
-        The status that the row gets.
+        The new status of the row.
     error : str or None
         Traceback or cause.
     usage : Usage
-        What it took.
+        The time and memory that it took.
     output : str or None
-        Last of what it printed.
+        The last part of what it printed.
     retries : int
-        How often the row is opened again after an error, before the error stays.
+        How often the row is opened again after an error.
     """
 
     outcome: str

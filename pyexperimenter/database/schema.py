@@ -20,7 +20,7 @@ _DOUBLE = FieldType.parse("DOUBLE")
 _BOOL = FieldType.parse("BOOL")
 _JSON = FieldType.parse("JSON")
 
-# The predecessor's columns around the keyfields and resultfields, in its order.
+# The columns of py-experimenter around the keyfields and resultfields, in its order.
 _BEFORE_RESULTS = {
     "creation_date": _DATETIME,
     "status": _VARCHAR,
@@ -29,7 +29,7 @@ _BEFORE_RESULTS = {
     "machine": _VARCHAR,
 }
 _AFTER_RESULTS = {"end_date": _DATETIME, "error": _LONGTEXT}
-# As the predecessor declares them; the names are reserved, so no field of a user is meant.
+# As py-experimenter declares them. The names are reserved, so no user's field has them.
 _WHOLE_SECONDS = {"creation_date", "start_date", "end_date", "timestamp", "codecarbon_timestamp"}
 
 _ATTEMPT_COLUMNS = {
@@ -59,7 +59,7 @@ _ATTEMPT_COLUMNS = {
 }
 _META_COLUMNS = {"created": _DATETIME, "schema_version": _INT, "library_version": _VARCHAR, "config": _LONGTEXT}
 
-# As the predecessor declares them; `experiment_id` stands before them.
+# As py-experimenter declares them, after `experiment_id`.
 CODECARBON_COLUMNS: Mapping[str, FieldType] = {
     "codecarbon_timestamp": _DATETIME,
     **dict.fromkeys(("project_name", "run_id"), _VARCHAR),
@@ -108,9 +108,9 @@ class Schema:
     Parameters
     ----------
     config : ExperimentConfig
-        What the tables are for.
+        The configuration of the study.
     dialect : Dialect
-        The database's way to say it.
+        The SQL of the database.
 
     Attributes
     ----------
@@ -121,7 +121,7 @@ class Schema:
     keyfields, resultfields : Mapping of str to FieldType
         Columns as configured.
     columns : dict of str to FieldType
-        All columns of the main table in the predecessor's order, ``ID`` first.
+        All columns of the main table in the order of py-experimenter, ``ID`` first.
 
     Raises
     ------
@@ -169,7 +169,7 @@ class Schema:
 
     def create_main(self) -> str:
         """Return the CREATE TABLE of the main table."""
-        # Defaults, so that a row inserted by hand is an open experiment without more ado.
+        # Because of the defaults, a row inserted by hand is an open experiment.
         defaults = {"creation_date": f"({self.dialect.now})", "status": "'created'"}
         columns = [f"{self.q('ID')} {self.dialect.id_column}"]
         for name, field in self._main_columns():
@@ -177,7 +177,7 @@ class Schema:
         return f"CREATE TABLE {self.q(self.table)} ({', '.join(columns)}){self.dialect.table_options}"
 
     def create_status_index(self) -> str:
-        """Return the CREATE INDEX that serves the claim."""
+        """Return the CREATE INDEX for the claim."""
         return f"CREATE INDEX {self.q(self.status_index)} ON {self.q(self.table)} ({self.q('status')}, {self.q('ID')})"
 
     def add_identity(self) -> str:
@@ -187,11 +187,11 @@ class Schema:
         )
 
     def drop_identity(self) -> str:
-        """Return the statement that undoes `add_identity`."""
+        """Return the statement that reverts `add_identity`."""
         return self.dialect.drop_identity.format(table=self.q(self.table), index=self.q(self.identity_index))
 
     def find_duplicates(self) -> str:
-        """Return the query for the least and greatest ID of a group of rows with equal keyfields."""
+        """Return the query for the lowest and highest ID of some rows with equal keyfields."""
         return (
             f"SELECT MIN(ID), MAX(ID) FROM {self.q(self.table)} GROUP BY {self._identity} HAVING COUNT(*) > 1 LIMIT 1"
         )
@@ -201,21 +201,21 @@ class Schema:
         return self.dialect.identity({self.q(name): field for name, field in self.keyfields.items()})
 
     def add_column(self, table: str, name: str, field: FieldType, after: str | None = None) -> str:
-        """Return the ALTER TABLE that adds a column, behind another where the database can do that."""
+        """Return the ALTER TABLE that adds a column, after another if the database supports that."""
         where = self.dialect.add_after.format(self.q(after)) if after else ""
         return f"ALTER TABLE {self.q(table)} ADD COLUMN {self.declaration(name, field)} DEFAULT NULL{where}"
 
     def create_side_tables(self, id_type: str, codecarbon: bool) -> dict[str, list[str]]:
-        """Return the statements that make each side table, by its name.
+        """Return the statements that create each side table, by its name.
 
         Parameters
         ----------
         id_type : str
             Type of the main table's ``ID``; a foreign key needs the same.
         codecarbon : bool
-            Whether the table of emissions is wanted.
+            Whether to include the table of emissions.
         """
-        # Open attempts are few beside the ended ones; who looks for the silent among them finds these alone.
+        # Few attempts are open. Searches for silent workers read only those.
         opened = f"CREATE INDEX {self.q(f'{self.attempts}__open')} ON {self.q(self.attempts)} (ended, lease_until)"
         tables = {self.attempts: [*self._create_side(self.attempts, _ATTEMPT_COLUMNS, id_type), opened]}
         for short, name in self.logtables.items():

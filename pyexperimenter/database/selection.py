@@ -1,4 +1,4 @@
-"""Which experiments are meant, and in which order: ``where``, ``order_by`` and the like, as SQL."""
+"""Selecting experiments: ``where``, ``order_by``, states and IDs as SQL."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.fieldtypes import Kind
 
 Where = Mapping[str, Any] | str | None
-"""A mapping column -> value or list of values, all of which have to match; or a condition in SQL."""
+"""A mapping of columns to values or lists of values, all of which must match; or a condition in SQL."""
 
 States = str | Sequence[str] | None
 """A status or several; None or ``"all"`` for all."""
 
 OrderBy = str | Sequence[str] | None
-"""Column names; a leading ``-`` or a trailing ``DESC`` turns one round."""
+"""Column names; a leading ``-`` or a trailing ``DESC`` means descending."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Selection:
     Attributes
     ----------
     condition : Condition
-        What rows have to meet.
+        The condition for rows.
     order : str
         Columns for ORDER BY, quoted; empty for the order of IDs.
     random : bool
@@ -56,7 +56,7 @@ class Selection:
 
 
 def statuses(states: States) -> list[ExperimentStatus]:
-    """Return the statuses that are named; if ``"all"`` is, or none is given at all, that stands for the others.
+    """Return these statuses; None is ``"all"``.
 
     Raises
     ------
@@ -105,12 +105,12 @@ class Selector:
         InvalidColumnError
             If the table does not have one of the columns.
         InvalidValueError
-            If a value has no place in its column.
+            If a value does not fit its column.
         """
         if where is None:
             return Condition()
         if isinstance(where, str):
-            return Condition(f"({where}\n)")  # on a line of its own, should the condition end in a comment
+            return Condition(f"({where}\n)")  # the condition may end in a comment
         condition = Condition()
         for number, (name, value) in enumerate(where.items()):
             several = isinstance(value, (list, tuple, set, frozenset, range))
@@ -118,7 +118,7 @@ class Selector:
         return condition
 
     def fitting(self, requires: Sequence[Requirement], resources: Mapping[str, float]) -> Condition:
-        """Return the condition for rows that need no more than there is; what is not named is not there."""
+        """Return the condition for rows that need no more than these resources; others are not available."""
         condition = Condition()
         for number, requirement in enumerate(requires):
             if any(amount > resources.get(name, 0) for name, amount in requirement.resources.items()):
@@ -173,7 +173,7 @@ class Selector:
         encoded = [encode(value) for value in values]
         given = [value for value in encoded if value is not None]
         if given and self._schema.columns[name].kind is Kind.JSON:
-            # A database with a JSON type of its own finds no text equal to it.
+            # No text equals a value of a native JSON type.
             raise InvalidColumnError(f"{name} is JSON, which cannot be compared with values; write a condition in SQL")
         options = [f"{column} IN (:{parameter})"] if given else []
         if len(given) < len(encoded):

@@ -1,4 +1,4 @@
-"""What is done to experiments in the database: fill, write, finish, reset; claims and reading come with it."""
+"""What changes experiments: fill, write, finish and reset. Claims and reading are inherited."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def _keeping(write: _Write) -> _Write:
 
 
 class ExperimentStore(ClaimStore):
-    """The experiments of one configuration in their database.
+    """The experiments of one study in their database.
 
     Parameters
     ----------
     config : ExperimentConfig
-        What they are and where.
+        The configuration of the study.
     """
 
     def __init__(self, config: ExperimentConfig) -> None:
@@ -82,12 +82,12 @@ class ExperimentStore(ClaimStore):
         Raises
         ------
         InvalidRowError
-            If a keyfield is not known or a value does not fit, naming `place` and field.
+            If a keyfield is unknown or a value does not fit. The message names `place` and field.
         """
         for name in row:
             if name not in self._keyfield_encoders:
                 raise InvalidRowError(
-                    f"{place}: {name!r} is no keyfield; keyfields are {', '.join(self.schema.keyfields)}"
+                    f"{place}: {name!r} is not a keyfield; choose from {', '.join(self.schema.keyfields)}"
                 )
         if not row:
             raise InvalidRowError(f"{place}: it has no keyfields")
@@ -98,18 +98,18 @@ class ExperimentStore(ClaimStore):
 
     @property
     def keyfield_encoders(self) -> Mapping[str, Callable[[Any], Any]]:
-        """What turns each keyfield's value into its column value."""
+        """The encoder of each keyfield."""
         return self._keyfield_encoders
 
     def fill(self, rows: Iterable[tuple[Any, ...]], progress: Callable[[int], object] = lambda _: None) -> FillCount:
-        """Insert rows of encoded keyfields, in chunks; those that exist are skipped.
+        """Insert rows of encoded keyfields, in chunks, except those that exist.
 
         Parameters
         ----------
         rows : iterable of tuples
-            Column values in the order of the keyfields; taken as they come, never all at once.
+            Column values in the order of the keyfields, read chunk by chunk.
         progress : callable
-            Told the number of rows done after each chunk.
+            Called after each chunk with its number of rows.
 
         Raises
         ------
@@ -138,7 +138,7 @@ class ExperimentStore(ClaimStore):
 
     @retried
     def keep_config(self, library: str) -> None:
-        """Record the configuration's text, if it is not the one recorded last."""
+        """Record the text of the configuration, unless it is that of the last record."""
         with self.database.transaction() as cursor:
             if cursor.one(self._sql.write.last_config) != (self._config_text,):
                 cursor.run(
@@ -148,19 +148,19 @@ class ExperimentStore(ClaimStore):
                     config=self._config_text,
                 )
 
-    # Writing: values are encoded first, so that what is wrong with them is told even if the database is away
+    # Writing: values are encoded first, so that wrong ones are reported even while the database is away
 
     def write_results(self, attempt: Attempt, results: Mapping[str, Any]) -> None:
-        """Write results into the attempt's row. Those that are fine are written even if others are not.
+        """Write results to the attempt's row. Valid ones are written even if others are not valid.
 
         Raises
         ------
         InvalidResultFieldError
-            If a name is no resultfield.
+            If a name is not a resultfield.
         InvalidValueError
             If a value does not fit its field.
         ClaimLostError
-            If the attempt does not hold its row any more; the values are kept with the attempt.
+            If the attempt no longer holds its row. The values are kept with the attempt.
         """
         encoded = self._encode_results(results)
         problem = encoded.problem
@@ -170,21 +170,21 @@ class ExperimentStore(ClaimStore):
             raise problem
 
     def write_logs(self, attempt: Attempt, logs: Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]]) -> None:
-        """Append rows to logtables, one statement a logtable, all in one transaction.
+        """Append rows to logtables, in one transaction.
 
         Parameters
         ----------
         attempt : Attempt
-            Whose logs they are.
+            The attempt that logs.
         logs : Mapping of str to mapping or sequence of mappings
-            Logtable -> column -> value; a sequence makes a row of each item. Not changed.
+            Logtable -> column -> value; a sequence gives several rows. It is not modified.
 
         Raises
         ------
         InvalidLogtableError, InvalidLogFieldError, InvalidValueError
-            If a logtable or column is not known, or a value does not fit. Nothing is written then.
+            If a logtable or column is unknown, or a value does not fit. Nothing is written then.
         ClaimLostError
-            If the attempt does not hold its row any more.
+            If the attempt no longer holds its row.
         """
         self.put(attempt, Note(logs=self.encode_logs(logs)))
 
@@ -198,17 +198,17 @@ class ExperimentStore(ClaimStore):
         output: str | None = None,
         retries: int = 0,
     ) -> None:
-        """End an attempt and give its row the outcome, and the last results, in one transaction.
+        """End an attempt and write outcome and last results to its row, in one transaction.
 
-        To say the same twice is fine, as after a commit whose answer was lost. An error opens the row again, as long
-        as no more than `retries` executions in a row ended so.
+        It may be repeated, for example after a commit whose answer was lost. An error opens the row again until
+        `retries` executions in a row have failed.
 
         Raises
         ------
         InvalidResultFieldError, InvalidValueError
-            If a result is wrong; then nothing is ended, but the other results are written.
+            If a result is not valid. Then nothing is ended, but the other results are written.
         ClaimLostError
-            If the attempt does not hold its row any more; results and output are kept with the attempt.
+            If the attempt no longer holds its row. Results and output are kept with the attempt.
         """
         encoded = self._encode_results(results or {})
         if encoded.problem is not None:
@@ -217,8 +217,8 @@ class ExperimentStore(ClaimStore):
         try:
             self.put(attempt, Note(results=encoded.values, ending=ending))
         except InvalidValueError:
-            self.write_results(attempt, results or {})  # writes what does fit, and raises, naming what does not
-            raise  # it was the error's text
+            self.write_results(attempt, results or {})  # writes what fits, and raises for what does not
+            raise  # the text of the error did not fit
 
     @_keeping
     @retried
@@ -254,7 +254,7 @@ class ExperimentStore(ClaimStore):
         with self.database.transaction() as cursor:
             token, outcome = cursor.one(self._sql.write.last_write, attempt=attempt.id) or (None, None)
             if last.ending is not None and outcome in (last.ending.outcome, RETRIED):
-                return  # it had arrived
+                return  # it was written before
             self._fence(cursor, attempt)
             cursor.run(self._sql.write.note_write, token=last.token, attempt=attempt.id)
             arrived = next((index + 1 for index, note in enumerate(notes) if note.token == token), 0)
@@ -276,7 +276,7 @@ class ExperimentStore(ClaimStore):
         try:
             update(values)
         except InvalidValueError:
-            # The table's own column may be narrower than the configuration declares: keep what does fit.
+            # A column of the table may be narrower than the configuration declares: write what fits.
             for name, value in values.items():
                 try:
                     update({name: value})
@@ -302,14 +302,14 @@ class ExperimentStore(ClaimStore):
             )
 
     def _end(self, cursor: Cursor, attempt: Attempt, ending: Ending, values: Mapping[str, Any]) -> None:
-        """End attempt and row. Both statements are fences of their own: each changes what it asks for."""
+        """End attempt and row. Neither statement needs the fence, as each checks what it changes."""
         outcome, experiment_id = ending.outcome, attempt.experiment_id
         if ending.retries and outcome == "error" and self._setbacks(cursor, experiment_id, RETRIED) < ending.retries:
             outcome = RETRIED
         concludes = outcome != RETRIED
         held = self._close(cursor, attempt.id, outcome, ending.error, ending.usage, ending.output, concludes)
         if not held and cursor.one(self._sql.write.outcome, attempt=attempt.id) in ((ending.outcome,), (RETRIED,)):
-            return  # only its holder gives an attempt such an outcome: it was this one, a moment ago
+            return  # only its own worker gives an attempt such an outcome: the answer was lost
         if outcome == RETRIED:
             held &= self._open_again(cursor, experiment_id)
         else:
@@ -336,7 +336,7 @@ class ExperimentStore(ClaimStore):
     # Side tables
 
     def encode_logs(self, logs: Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]]) -> LogRows:
-        """Turn logs into column values, with the errors of `write_logs`."""
+        """Return the column values of logs, with the errors of `write_logs`."""
         return {name: self._encode_logs(name, rows) for name, rows in logs.items()}
 
     def check_results(self, results: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -352,7 +352,7 @@ class ExperimentStore(ClaimStore):
         encoders = self._log_encoders.get(name)
         if encoders is None:
             known = ", ".join(self._log_encoders) or "none"
-            raise InvalidLogtableError(f"{name!r} is no logtable; logtables are {known}")
+            raise InvalidLogtableError(f"{name!r} is not a logtable; configured are {known}")
 
         def unknown(column: str) -> PyExperimenterError:
             return InvalidLogFieldError(f"logtable {name} has no column {column!r}; it has {', '.join(encoders)}")
@@ -366,7 +366,7 @@ class ExperimentStore(ClaimStore):
 
     @retried
     def write_emissions(self, experiment_id: int, emissions: Mapping[str, Any]) -> None:
-        """Append a row of CodeCarbon's measurements; those it has no column for are left out."""
+        """Append a row of CodeCarbon's measurements; those without a column are left out."""
         known = {name: value for name, value in emissions.items() if name in self._codecarbon_encoders}
         encoded = encode_all(known, self._codecarbon_encoders, InvalidLogFieldError)
         with self.database.transaction() as cursor:
@@ -389,12 +389,12 @@ class ExperimentStore(ClaimStore):
         error: str | None = None,
         outcome: str = "reset",
     ) -> int:
-        """Open experiments again, with the same IDs, in one transaction; attempts still open get the outcome.
+        """Open experiments again, with the same IDs, in one transaction. Their open attempts get the outcome.
 
         Returns
         -------
         int
-            How many were (or, with `dry_run`, would be) opened.
+            How many were, or with `dry_run` would be, opened.
         """
         condition = self._selector.rows(states, where, ids, error) & Condition("status <> 'created'")
         if dry_run:
@@ -419,7 +419,7 @@ class ExperimentStore(ClaimStore):
 
     def _no_resultfield(self, name: str) -> PyExperimenterError:
         known = ", ".join(self.schema.resultfields) or "none"
-        return InvalidResultFieldError(f"{name!r} is no resultfield; resultfields are {known}")
+        return InvalidResultFieldError(f"{name!r} is not a resultfield; configured are {known}")
 
 
 def _as_json(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""An experiment's tables on a live database: make, take over, compare, migrate, drop."""
+"""The tables of a study in a live database: create, compare, migrate, drop."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from pyexperimenter.fieldtypes import FieldType, Kind
 
 
 class Tables:
-    """Makes and changes tables; every call may be made by several processes at once.
+    """Creates and changes tables. Several processes may call any method at the same time.
 
     Parameters
     ----------
     database : Database
-        Where they are.
+        The database.
     schema : Schema
-        What they are to look like.
+        The tables that it should have.
     """
 
     def __init__(self, database: Database, schema: Schema) -> None:
@@ -37,26 +37,26 @@ class Tables:
 
     @retried
     def create(self, codecarbon: bool, identity: bool = True) -> None:
-        """Make what is missing: the main table, the side tables, the indexes. What is there is compared.
+        """Create the tables and indexes that are missing, and compare the others with the configuration.
 
-        A table of the predecessor is taken as it is.
+        A table of py-experimenter is used as it is.
 
         Parameters
         ----------
         codecarbon : bool
-            Whether the table of emissions is wanted.
+            Whether to include the table of emissions.
         identity : bool
-            Whether the database has to refuse equal rows from now on, which a fill relies on.
+            Whether to make the database refuse equal rows, which a fill needs.
 
         Raises
         ------
         TableHasWrongStructureError
             If the main table or a logtable differs from the configuration.
         DuplicateExperimentsError
-            If `identity` is wanted, but the table holds rows with equal keyfields.
+            If `identity` is set, but the table has rows with equal keyfields.
         """
         if self._dialect.exclusive[0] is not None and self._are_complete(codecarbon, identity):
-            return  # thousands of workers that start at once do not queue for the lock
+            return  # thousands of workers that start together do not queue for the lock
         with self._exclusively() as cursor:
             existing = self._columns(cursor, self._schema.table)
             if existing:
@@ -73,33 +73,33 @@ class Tables:
 
     @retried
     def exist(self) -> bool:
-        """Tell whether the main table is there."""
+        """Return whether the main table exists."""
         with self.database.query() as cursor:
             return bool(self._columns(cursor, self._schema.table))
 
     def migrate(self, dry_run: bool, defaults: Mapping[str, Any], codecarbon: bool) -> list[str]:
-        """Add what the configuration has and the tables lack, in place.
+        """Add the columns and tables that the configuration has and the database lacks, in place.
 
         Parameters
         ----------
         dry_run : bool
-            Whether to tell only what would be done.
+            Report the changes without applying them.
         defaults : Mapping of str to object
-            What old rows get in new keyfields.
+            Values of new keyfields in existing rows.
         codecarbon : bool
-            Whether the table of emissions is wanted.
+            Whether to include the table of emissions.
 
         Returns
         -------
         list of str
-            What was (or would be) done, a line each.
+            The changes.
 
         Raises
         ------
         TableHasWrongStructureError
-            If old rows need a default that is not given, or the table has what the configuration lacks.
+            If existing rows need a default that is not given, or the table has columns that the configuration lacks.
         InvalidColumnError
-            If a default is given for something else than a new keyfield.
+            If a default is not for a new keyfield.
         """
         with self._exclusively() as cursor:
             existing = self._columns(cursor, self._schema.table)
@@ -114,7 +114,7 @@ class Tables:
 
     @retried
     def drop(self) -> None:
-        """Drop the main table and all side tables, those of logtables no longer configured included."""
+        """Drop the main table and all side tables, including logtables that are no longer configured."""
         with self._exclusively() as cursor:
             referring = [name for (name,) in cursor.all(self._dialect.list_references, table=self._schema.table)]
             side = [name for name in referring if name.startswith(f"{self._schema.table}_")]
@@ -123,13 +123,13 @@ class Tables:
 
     @contextmanager
     def _exclusively(self) -> Iterator[Cursor]:
-        """Let one process at a time change the tables, in one transaction where the database can do that."""
+        """Let one process at a time change the tables, in one transaction if DDL can be part of one."""
         take, give_back = self._dialect.exclusive
         with self.database.query() if give_back else self.database.transaction(create=True) as cursor:
             name = f"{self.database.config.database}.{self._schema.table}"
             if take and cursor.one(take, name=name) != (1,):
                 raise DatabaseQueryError(
-                    f"somebody else has been changing the tables of {name} for a minute; try again"
+                    f"another process has been changing the tables of {name} for a minute; try again"
                 )
             try:
                 yield cursor
@@ -191,14 +191,14 @@ class Tables:
         return differences
 
     def _warn_of_rounding(self, existing: Mapping[str, str]) -> None:
-        """Tell of columns that the predecessor declared DECIMAL, meaning a number, and MySQL made DECIMAL(10,0)."""
+        """Warn of columns that py-experimenter declared as DECIMAL, which are DECIMAL(10,0) on MySQL."""
         for name, declared in existing.items():
             wanted, found = self._schema.columns.get(name), _parsed(declared)
             if wanted and found and wanted.kind is Kind.REAL and wanted.length is None and found.length is not None:
                 table, column = self._schema.q(self._schema.table), self._schema.q(name)
                 warnings.warn(
-                    f"{self._schema.table}.{name} is {declared}, which rounds numbers to {found.scale} digits behind "
-                    f"the point; to keep them all: ALTER TABLE {table} MODIFY {column} DOUBLE",
+                    f"{self._schema.table}.{name} is {declared}, which rounds numbers to {found.scale} decimal places; "
+                    f"to keep all digits: ALTER TABLE {table} MODIFY {column} DOUBLE",
                     stacklevel=2,
                 )
 
@@ -218,9 +218,9 @@ class Tables:
         duplicates = cursor.one(self._schema.find_duplicates())
         if duplicates is not None:
             raise DuplicateExperimentsError(
-                f"the table {self._schema.table} holds several rows with equal keyfields, for example "
+                f"the table {self._schema.table} has several rows with equal keyfields, for example "
                 f"IDs {duplicates[0]} and {duplicates[1]}; delete all but one of each by SQL, then fill again. "
-                "Reading, executing and resetting work without."
+                "Reading, executing and resetting work without that."
             )
         cursor.run(self._schema.add_identity())
 
@@ -232,7 +232,7 @@ class Tables:
                 for statement in statements:
                     cursor.run(statement)
             elif name in self._schema.logtables.values() and "attempt_id" not in columns:
-                # The predecessor's logtable knows no attempts.
+                # The logtables of py-experimenter do not record the attempt.
                 cursor.run(self._schema.add_column(name, "attempt_id", self._schema.types_of(name)["attempt_id"]))
 
     # Migrating
@@ -247,7 +247,7 @@ class Tables:
         for name in defaults:
             if name not in new_keyfields:
                 raise InvalidColumnError(
-                    f"defaults: {name!r} is no new keyfield; new are {', '.join(new_keyfields) or 'none'}"
+                    f"defaults: {name!r} is not a new keyfield; new are {', '.join(new_keyfields) or 'none'}"
                 )
         (rows,) = cursor.one(f"SELECT COUNT(*) FROM {self._schema.q(table)}") or (0,)
         without = [name for name in new_keyfields if name not in defaults] if rows else []
@@ -278,7 +278,7 @@ class Tables:
         differences = self._differences(self._schema.table, existing, wanted)
         if differences:
             raise TableHasWrongStructureError(
-                "migrate() adds what is missing, but cannot mend this:\n  " + "\n  ".join(differences)
+                "migrate() adds what is missing, but cannot change this:\n  " + "\n  ".join(differences)
             )
 
     def _migrate_logtables(self, cursor: Cursor, dry_run: bool) -> list[str]:
@@ -299,7 +299,7 @@ class Tables:
 
 
 def _parsed(declared: str) -> FieldType | None:
-    """Read the type that a database tells of a column; None if it is none of ours."""
+    """Parse the type of a column in the database; None if it is not one of ours."""
     try:
         return FieldType.parse("JSON" if declared.upper() == "JSON TEXT" else declared)
     except ValueError:

@@ -17,7 +17,7 @@ from pyexperimenter.jsonable import to_json
 
 
 class Encoder:
-    """Turns Python values into what a field's column takes.
+    """Turns Python values into column values of a field.
 
     Parameters
     ----------
@@ -42,12 +42,12 @@ class Encoder:
         Raises
         ------
         InvalidValueError
-            If the value does not fit, naming the field.
+            If the value does not fit. The message names the field.
 
         Warns
         -----
         UserWarning
-            Once, when a number that is none, or is infinite where the database knows no such number, becomes NULL.
+            Once, when NaN becomes NULL, or an infinite number that the database cannot store.
         """
         try:
             value = self._field.coerce(value)
@@ -63,7 +63,7 @@ class Encoder:
 
 @dataclass
 class Encoded:
-    """Column values by field, and what is wrong with the first of those that have none."""
+    """Column values by field, and what is wrong with the first value that has none."""
 
     values: dict[str, Any] = field(default_factory=dict)
     problem: PyExperimenterError | None = None
@@ -72,7 +72,7 @@ class Encoded:
 def encode_all(
     values: Mapping[str, Any], encoders: Mapping[str, Encoder], unknown: Callable[[str], PyExperimenterError]
 ) -> Encoded:
-    """Encode all values that can be encoded; `unknown` makes the problem of a name without encoder."""
+    """Encode all values that can be encoded; `unknown` makes the error for a name without encoder."""
     encoded = Encoded()
     for name, value in values.items():
         try:
@@ -88,7 +88,7 @@ def _datetime_text(value: datetime) -> str:
     return value.isoformat(" ")
 
 
-# Numbers, texts and bytes go to the driver as they are.
+# Numbers, texts and bytes need no encoding.
 _ENCODERS: dict[Kind, Callable[[Any], Any]] = {
     Kind.JSON: to_json,
     Kind.DATETIME: _datetime_text,
@@ -97,12 +97,12 @@ _ENCODERS: dict[Kind, Callable[[Any], Any]] = {
 
 
 def decode(name: str, field: FieldType, value: Any) -> Any:
-    """Turn a column value back into the Python value that it stands for.
+    """Return the Python value of a column value.
 
     Raises
     ------
     UndecodableValueError
-        If it stands for none, as after an edit by hand.
+        If it has none, for example after an edit by hand.
 
     Examples
     --------
@@ -117,7 +117,7 @@ def decode(name: str, field: FieldType, value: Any) -> Any:
         return _DECODERS[field.kind](value)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise UndecodableValueError(
-            f"column {name} holds {value!r:.60}, which is not {field.kind.value} ({field}); mend it by SQL"
+            f"column {name} holds {value!r:.60}, which is not {field.kind.value} ({field}); correct it by SQL"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""A file in which results wait while the database is away: JSON lines, each on the disk before the next is written."""
+"""A file that keeps results while the database is away: JSON lines, each flushed to disk before the next."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from pyexperimenter.database.records import Attempt, Ending, Note, Usage
 
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # on some network file systems, which cannot lock
 SUFFIX = ".journal.jsonl"
-_BYTES = "\0base64"  # key of an object that stands for bytes; no column has such a name
+_BYTES = "\0base64"  # key of an object with bytes; no column has such a name
 
 
 class Entry(NamedTuple):
-    """A line of a journal: who noted what, for which execution."""
+    """A line of a journal: the worker, its attempt, and what it has to write."""
 
     worker: str
     attempt: Attempt
@@ -30,12 +30,12 @@ class Entry(NamedTuple):
 
 
 class JournalFile:
-    """An open journal, which no other process opens meanwhile. Make it by `open_journal`.
+    """An open journal, which no other process can open. Get one from `open_journal`.
 
     Parameters
     ----------
     path : Path
-        Where it is.
+        The file.
     file : file object
         The open file, locked.
     """
@@ -45,17 +45,17 @@ class JournalFile:
         self._file = file
 
     def add(self, entry: Entry) -> None:
-        """Append an entry; it is on the disk at the end of this call.
+        """Append an entry and flush it to disk.
 
         Raises
         ------
         OSError
-            If it cannot be written; nothing of it is.
+            If it cannot be written. Then no part of it is.
         """
         line = {"worker": entry.worker, "attempt": asdict(entry.attempt), "note": asdict(entry.note)}
         end = os.fstat(self._file.fileno()).st_size
         try:
-            torn = end and os.pread(self._file.fileno(), 1, end - 1) != b"\n"  # its writer was stopped in a line
+            torn = end and os.pread(self._file.fileno(), 1, end - 1) != b"\n"  # a writer was stopped within a line
             self._write((b"\n" if torn else b"") + json.dumps(line, default=_plain).encode() + b"\n")
             os.fsync(self._file.fileno())
         except OSError:
@@ -68,22 +68,20 @@ class JournalFile:
             data = data[self._file.write(data) :]
 
     def entries(self, logger: logging.Logger) -> list[Entry]:
-        """Return the entries in their order, each once; a line that was not written to its end is told and left out."""
+        """Return the entries in order, each once. Incomplete lines are logged and skipped."""
         found: dict[str, Entry] = {}
         for line in self.path.read_text(encoding="utf-8").splitlines():
             if line:
                 try:
                     entry = _entry(json.loads(line, object_hook=_restored))
                 except ValueError:
-                    logger.warning(
-                        "%s: a line is not complete, as its writer was stopped in the middle of it", self.path
-                    )
+                    logger.warning("%s: skipped an incomplete line; its writer was stopped while writing it", self.path)
                 else:
                     found.setdefault(entry.note.token, entry)
         return list(found.values())
 
     def close(self, left: Sequence[Entry] | None = None) -> None:
-        """Close the file; with `left`, keep these entries only, or delete it if there are none."""
+        """Close the file; with `left`, keep only these entries, or delete the file if there are none."""
         if left:
             rest = self.path.with_suffix(".new")
             with rest.open("w+b", buffering=0) as file:
@@ -97,14 +95,14 @@ class JournalFile:
 
 
 def open_journal(path: Path, wait: bool) -> JournalFile | None:
-    """Open a journal, and make it if it is missing.
+    """Open a journal, and create it if it is missing.
 
     Parameters
     ----------
     path : Path
-        Where it is.
+        The file.
     wait : bool
-        Whether to wait for another process that has it open; without, None is returned then.
+        Whether to wait while another process has it open; if not, return None then.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
@@ -118,7 +116,7 @@ def open_journal(path: Path, wait: bool) -> JournalFile | None:
             return None
         except FileNotFoundError:
             pass
-        file.close()  # it was written to the database and deleted before we had it
+        file.close()  # another process has written it to the database and deleted it
     _sync_directory(path.parent)
     return JournalFile(path, file)
 
@@ -143,7 +141,7 @@ def _entry(line: Mapping[str, Any]) -> Entry:
 def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return {_BYTES: base64.b64encode(value).decode()}
-    raise TypeError(f"{value!r} has no place in a journal")
+    raise TypeError(f"{value!r} cannot be written to a journal")
 
 
 def _restored(value: dict[str, Any]) -> Any:
@@ -151,7 +149,7 @@ def _restored(value: dict[str, Any]) -> Any:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Make sure that a new file's name is on the disk, too."""
+    """Flush the name of a new file to disk."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)

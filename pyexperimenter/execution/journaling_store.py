@@ -1,4 +1,4 @@
-"""Losing nothing while the database is away: what it does not take goes to a journal, and to the database later."""
+"""A store that loses nothing while the database is away: it writes to a journal, and to the database later."""
 
 from __future__ import annotations
 
@@ -66,17 +66,17 @@ class _Patience:
 
 
 class JournalingStore(ExperimentStore):
-    """A store that loses nothing of what its worker has to write: what the database does not take goes to a journal.
+    """A store whose writes go to a journal while the database is away.
 
-    What is journaled is written to the database before anything else is, so that the order stays. While the worker
-    lives, its journal is locked; afterwards `replay_journals` takes care of it.
+    The journal is written to the database before anything else is, so the order stays the same. The journal is locked
+    while the worker lives; afterwards `replay_journals` writes it.
 
     Parameters
     ----------
     config : ExperimentConfig
-        What the experiments are and where.
+        The configuration of the study.
     directory : str or Path
-        Where the journal is made when it is needed.
+        Directory of the journal, which is created when it is needed.
     worker : str
         Identity of the worker.
     """
@@ -111,7 +111,7 @@ class JournalingStore(ExperimentStore):
         return None
 
     def raise_if_journaled(self) -> None:
-        """Raise if something waits in the journal, after another try to write it.
+        """Try to write the journal to the database, and raise if that fails.
 
         Raises
         ------
@@ -120,44 +120,44 @@ class JournalingStore(ExperimentStore):
         """
         if not self.caught_up():
             raise ResultsInJournalError(
-                f"{self._reason}; what could not be written to the database waits in {self._path}: "
+                f"{self._reason}; what could not be written to the database is kept in {self._path}: "
                 "the next execute() in this directory writes it, or sync()"
             )
 
     def give_up_soon(self) -> None:
-        """Wait no more for a database that is away than a few seconds."""
+        """Wait only a few seconds for the database from now on."""
         self._patience.end()
 
     def hurry(self) -> None:
-        """Wait no more; what is being written at this moment is noted down, in case that there is no time to end it.
+        """Wait only a few seconds, and journal what is being written now, in case there is no time to finish that.
 
-        Another thread than the one that writes may say so.
+        It may be called by another thread than the one that writes.
         """
         self.give_up_soon()
         with self._lock:
             if self._writing is not None:
-                # If the database does take it after all, it is the same twice, which does no harm.
+                # If it reaches the database after all, writing it twice has no effect.
                 self._journal_note(*self._writing)
 
     def adopt(self) -> None:
-        """Go on with the journal that the worker's process left when it died, if it did."""
+        """Continue the journal of a process of this worker that died, if it left one."""
         if self._journal is None and self._path.exists():
             self._journal = open_journal(self._path, wait=True)
             self._reason = "the worker's process died while the database was away"
 
     def close(self) -> None:
-        """Leave the journal, if there is one, to whoever writes it to the database."""
+        """Close the journal, if there is one, so that another process can write it to the database."""
         if self._journal is not None:
             self._journal.close()
             self._journal = None
 
     def has_noted_end(self, attempt: Attempt) -> bool:
-        """Tell whether the journal says how an attempt ended."""
+        """Return whether the journal has the end of an attempt."""
         entries = [] if self._journal is None else self._journal.entries(_LOGGER)
         return any(entry.attempt == attempt and entry.note.ending is not None for entry in entries)
 
     def caught_up(self) -> bool:
-        """Write what is in the journal, if anything is; False if the database is still away."""
+        """Write the journal to the database, if there is one; False if the database is still away."""
         if self._journal is None:
             return True
         start = time.monotonic()
@@ -172,45 +172,45 @@ class JournalingStore(ExperimentStore):
         self._patience.restore()
         return True
 
-    def _journal_note(self, attempt: Attempt, noted: Note) -> None:
+    def _journal_note(self, attempt: Attempt, note: Note) -> None:
         try:
             with self._lock:
                 if self._journal is None:
                     self._journal = open_journal(self._path, wait=True)
                 assert self._journal is not None  # it waited
-                self._journal.add(Entry(self._worker, attempt, noted))
+                self._journal.add(Entry(self._worker, attempt, note))
         except OSError as error:
             raise JournalError(
                 f"{self._reason}; and the journal {self._path} cannot be written: {error}; results of experiment "
-                f"{attempt.experiment_id} are lost. Mend one of the two, or name another directory as journal"
+                f"{attempt.experiment_id} are lost. Fix one of the two, or set 'journal' to another directory"
             ) from error
 
 
 def replay_journals(store: ExperimentStore, directory: str | Path, logger: logging.Logger) -> int:
-    """Write to the database what waits in the journals of workers that are no more, and delete them.
+    """Write the journals of workers that have ended to the database, and delete them.
 
     Parameters
     ----------
     store : ExperimentStore
         The experiments.
     directory : str or Path
-        Where the journals are.
+        Directory of the journals.
     logger : logging.Logger
-        Where it is told.
+        Logger for what is written.
 
     Returns
     -------
     int
-        How many executions were brought up to date.
+        How many executions were updated.
 
     Raises
     ------
     DatabaseError
-        If the database is (still) away. Nothing is lost or doubled by another try.
+        If the database is still away. A second try neither loses nor duplicates anything.
     """
     written = 0
     for path in sorted(Path(directory).glob(f"{glob.escape(store.schema.table)}.*{SUFFIX}")):
-        journal = open_journal(path, wait=False)  # its worker may still be alive, or another process be at it
+        journal = open_journal(path, wait=False)  # its worker may be alive, or another process may be writing it
         if journal is not None:
             try:
                 written += _replay(journal, store, logger)
@@ -221,9 +221,9 @@ def replay_journals(store: ExperimentStore, directory: str | Path, logger: loggi
 
 
 def _replay(journal: JournalFile, store: ExperimentStore, logger: logging.Logger) -> int:
-    """Write what is in a journal, delete it, and return how many executions it was about.
+    """Write a journal to the database, delete it, and return how many executions were in it.
 
-    What the database cannot take stays in it.
+    Entries that cannot be written stay in it.
     """
     entries, left, written = journal.entries(logger), [], 0
     for worker, attempt in dict.fromkeys((entry.worker, entry.attempt) for entry in entries):
@@ -240,6 +240,6 @@ def _replay(journal: JournalFile, store: ExperimentStore, logger: logging.Logger
             left += group
         else:
             written += 1
-            logger.info("results of experiment %d were written from %s", experiment, journal.path)
+            logger.info("wrote the results of experiment %d from %s", experiment, journal.path)
     journal.close(left)
     return written

@@ -94,7 +94,7 @@ def test_later_writes_of_a_lost_claim_are_refused_and_kept(target: Target) -> No
         lambda: opened.finish(lost.attempt, ExperimentStatus.DONE, None, Usage(), {"model": "late"}),
         lambda: opened.release(lost.attempt),
     ):
-        with pytest.raises(ClaimLostError, match=f"attempt {lost.attempt.id} does not hold experiment {lost.id}"):
+        with pytest.raises(ClaimLostError, match=f"attempt {lost.attempt.id} no longer holds experiment {lost.id}"):
             write()
     opened.finish(holder.attempt, ExperimentStatus.DONE, None, Usage(), {"accuracy": 0.9})
     assert target.query("SELECT status, accuracy, model FROM study WHERE ID = ?", lost.id) == [("done", 0.9, None)]
@@ -144,7 +144,7 @@ def test_an_unreadable_row_becomes_an_error_and_the_queue_goes_on(sqlite_target:
     assert claim(opened).id == 2
     ((status, error),) = sqlite_target.query("SELECT status, error FROM study WHERE ID = 1")
     assert status == "error"
-    assert "column seed holds 'three', which is not an integer (INT); mend it by SQL" in error
+    assert "column seed holds 'three', which is not an integer (INT); correct it by SQL" in error
 
 
 def test_release_opens_the_row_as_if_never_claimed(target: Target) -> None:

@@ -56,7 +56,7 @@ def test_fill_with_a_data_frame(target: Target) -> None:
     [
         ({"dataset": "b", "seed": "many"}, r"row 2: seed: 'many' is not an integer"),
         ({"dataset": "b" * 51, "seed": 1}, r"row 2: dataset: 'b+' has 51 characters, but VARCHAR\(50\) stores 50"),
-        ({"dataset": "b", "sed": 1}, r"row 2: 'sed' is no keyfield; keyfields are dataset, seed"),
+        ({"dataset": "b", "sed": 1}, r"row 2: 'sed' is not a keyfield; choose from dataset, seed"),
         ({}, r"row 2: it has no keyfields"),
     ],
 )

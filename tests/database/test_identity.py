@@ -77,7 +77,7 @@ def test_a_table_with_duplicates_warns_on_fill_but_is_usable(target: Target) -> 
     target.query(opened.schema.drop_identity())
     target.query("INSERT INTO study (dataset, seed) VALUES ('iris', 1)")
     study_ = experimenter(target)
-    with pytest.raises(DuplicateExperimentsError, match=r"study holds several rows .* IDs 2 and 7"):
+    with pytest.raises(DuplicateExperimentsError, match=r"study has several rows .* IDs 2 and 7"):
         study_.fill_table_from_config()
     assert study_.execute(lambda keyfields, results, custom: {"accuracy": 1}) == 7
     target.query("DELETE FROM study WHERE ID = 7")

@@ -341,7 +341,7 @@ def test_a_last_line_that_was_not_written_to_its_end_is_left_out(
     os.truncate(journal, (complete + journal.stat().st_size) // 2)
     assert replay_journals(opened, journals, LOGGER) == 1
     assert [(record.levelname, str(journal) in record.message) for record in caplog.records] == [("WARNING", True)]
-    assert "a line is not complete" in caplog.text
+    assert "skipped an incomplete line" in caplog.text
     assert target.query("SELECT status, accuracy FROM study WHERE ID = 1") == [("running", 0.5)]
     assert len(logs_of(target)) == 2
     assert list(journals.iterdir()) == []

@@ -134,7 +134,7 @@ def test_a_reaped_row_is_open_and_empty_and_its_attempt_is_kept(target: Target) 
     )
     assert (number, outcome) == (1, "lost")
     assert ended is not None
-    assert error == f"its worker was last heard of at {heartbeat} UTC"
+    assert error == f"the last heartbeat of its worker was at {heartbeat} UTC"
     assert target.query("SELECT epoch, attempt_id FROM study__epochs") == [(1, attempt.id)]
     assert claim(opened) == Attempt(attempt.id + 1, 1)
     assert outcomes(target) == ["lost", None]
@@ -147,7 +147,7 @@ def test_what_is_known_of_the_reason_is_reported(target: Target, max_lost: int, 
     (silent,) = opened.silent()
     assert opened.reap(silent, max_lost, "SLURM reports job 7 as TIMEOUT")
     ((told,),) = target.query("SELECT error FROM study__attempts")
-    assert told == f"its worker was last heard of at {silent.heartbeat} UTC; SLURM reports job 7 as TIMEOUT"
+    assert told == f"the last heartbeat of its worker was at {silent.heartbeat} UTC; SLURM reports job 7 as TIMEOUT"
     ((found, error),) = target.query("SELECT status, error FROM study WHERE ID = 1")
     assert found == status
     if status == "created":
@@ -238,7 +238,7 @@ def test_a_row_that_is_lost_too_often_is_an_error(target: Target) -> None:
     lose(target, opened, max_lost=3, where={"ID": 1})
     assert (rows(target), outcomes(target)) == ({1: "error"}, ["lost"] * 3)
     ((error, end, accuracy),) = target.query("SELECT error, end_date, accuracy FROM study WHERE ID = 1")
-    assert error == ("lost 3 times: its workers died, or lost the database, without a word; see its attempts")
+    assert error == ("lost 3 times: its workers died or could not reach the database; see its attempts")
     assert end is not None
     assert accuracy is None
     assert claim(opened).experiment_id == 2
@@ -308,7 +308,7 @@ def test_late_writes_of_a_reaped_attempt_are_kept_out_of_the_row(target: Target,
         lambda: opened.finish(lost, ExperimentStatus.ERROR, "late", retries=1),
         lambda: opened.release(lost),
     ):
-        with pytest.raises(ClaimLostError, match=f"attempt {lost.id} does not hold experiment 1 any more"):
+        with pytest.raises(ClaimLostError, match=f"attempt {lost.id} no longer holds experiment 1"):
             write()
     assert target.query("SELECT * FROM study ORDER BY ID") == before
     assert target.query("SELECT COUNT(*) FROM study__epochs") == [(0,)]

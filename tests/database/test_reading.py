@@ -149,7 +149,7 @@ def test_logtables_by_condition(target: Target) -> None:
     logs = study_.get_logtable("epochs")
     assert list(logs.columns) == ["ID", "experiment_id", "timestamp", "epoch", "loss", "attempt_id"]
     assert str(logs["epoch"].dtype) == "Int64"
-    with pytest.raises(InvalidLogtableError, match="'epoch' is no logtable; logtables are epochs"):
+    with pytest.raises(InvalidLogtableError, match="'epoch' is not a logtable; configured are epochs"):
         study_.get_logtable("epoch")
 
 

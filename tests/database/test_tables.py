@@ -258,7 +258,7 @@ def test_migrate_adds_what_is_missing_in_place(target: Target) -> None:
     new = experimenter(target, config)
     with pytest.raises(TableHasWrongStructureError, match=r"study has 6 rows, .* call migrate\(defaults=\{'kernel': "):
         new.migrate()
-    with pytest.raises(InvalidColumnError, match="'f1' is no new keyfield; new are kernel"):
+    with pytest.raises(InvalidColumnError, match="'f1' is not a new keyfield; new are kernel"):
         new.migrate(defaults={"kernel": "rbf", "f1": 1})
     steps = new.migrate(dry_run=True, defaults={"kernel": "rbf"})
     assert columns_of(target)[1] == "dataset"
@@ -291,7 +291,7 @@ def test_migrate_refuses_what_it_cannot_fix(target: Target) -> None:
     changed = experimenter(
         target, study(target, resultfields={"accuracy": "LONGTEXT", "model": "LONGTEXT", "f1": "INT"})
     )
-    with pytest.raises(TableHasWrongStructureError, match=r"cannot mend this:\n  study\.accuracy is "):
+    with pytest.raises(TableHasWrongStructureError, match=r"cannot change this:\n  study\.accuracy is "):
         changed.migrate()
     assert "f1" not in columns_of(target)
 

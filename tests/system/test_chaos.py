@@ -268,6 +268,6 @@ def test_an_experiment_that_kills_its_workers_becomes_an_error(target: Target, t
     assert by_status(target) == {"done": 3, "error": 1}
     assert by_outcome(target) == {"done": 3, "lost": 2}
     ((error,),) = target.query("SELECT error FROM study WHERE seed = 1")
-    assert error.startswith("lost 2 times: its workers died, or lost the database, without a word")
+    assert error.startswith("lost 2 times: its workers died or could not reach the database")
     assert target.query("SELECT COUNT(*) FROM study WHERE last = 'harmless'") == [(3,)]
     assert script.remains() == []

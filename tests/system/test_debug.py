@@ -91,13 +91,13 @@ def test_the_status_does_not_matter_and_stays(target: Target, filled: PyExperime
         (
             lambda r: r.process_results({"acc": 1}),
             InvalidResultFieldError,
-            "'acc' is no resultfield; resultfields are",
+            "'acc' is not a resultfield; configured are",
         ),
         (lambda r: r.process_results({"model": b"x"}), InvalidValueError, "model: b'x' is not a string"),
         (
             lambda r: r.process_logs({"epoch": {"epoch": 1}}),
             InvalidLogtableError,
-            "'epoch' is no logtable; logtables",
+            "'epoch' is not a logtable; configured",
         ),
         (lambda r: r.process_logs({"epochs": {"los": 1}}), InvalidLogFieldError, "logtable epochs has no column 'los'"),
         (lambda r: r.process_logs({"epochs": {"epoch": "x"}}), InvalidValueError, "epoch: 'x' is not an integer"),

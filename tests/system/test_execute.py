@@ -71,7 +71,7 @@ def test_the_function_gets_keyfields_a_processor_and_custom_fields(filled: PyExp
         ({"accuracy": 0.5, "model": "svm"}, "done", None),
         (ExperimentStatus.RUNNING, "error", "the experiment function returned <ExperimentStatus.RUNNING"),
         (5, "error", "the experiment function returned 5; it may return None, one of ExperimentStatus.DONE, "),
-        ({"accuracy": 0.5, "acc": 1}, "error", "'acc' is no resultfield; resultfields are accuracy, model"),
+        ({"accuracy": 0.5, "acc": 1}, "error", "'acc' is not a resultfield; configured are accuracy, model"),
         ({"accuracy": 0.5, "model": b"x"}, "error", "model: b'x' is not a string; decode it, or declare a BLOB"),
     ],
 )
@@ -156,7 +156,7 @@ def test_an_uncaught_wrong_result_makes_the_row_an_error(target: Target, filled:
     filled.execute(lambda k, results, c: results.process_results({"accuracy": 0.5, "acc": 1}), max_experiments=1)
     status, accuracy, error = one(target, "status, accuracy, error")
     assert (status, accuracy) == ("error", 0.5)
-    assert "InvalidResultFieldError: 'acc' is no resultfield; resultfields are accuracy, model" in error
+    assert "InvalidResultFieldError: 'acc' is not a resultfield; configured are accuracy, model" in error
 
 
 def test_nan_becomes_null_with_one_warning_naming_the_field(target: Target, filled: PyExperimenter) -> None:
@@ -198,7 +198,7 @@ def test_logs_are_rows_and_what_was_handed_in_is_not_changed(target: Target, fil
 @pytest.mark.parametrize(
     ("logs", "error", "message"),
     [
-        ({"epoch": {"loss": 1}}, InvalidLogtableError, "'epoch' is no logtable; logtables are epochs"),
+        ({"epoch": {"loss": 1}}, InvalidLogtableError, "'epoch' is not a logtable; configured are epochs"),
         ({"epochs": {"los": 1}}, InvalidLogFieldError, "logtable epochs has no column 'los'; it has epoch, loss"),
         ({"epochs": [{"loss": 1}, {"loss": "x"}]}, InvalidValueError, "loss: 'x' is not a number"),
     ],

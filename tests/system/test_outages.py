@@ -240,7 +240,7 @@ def test_a_script_whose_results_are_in_a_journal_says_so_and_fails(
     (journal,) = journals_of(signs).iterdir()
     last = told.splitlines()[-1]
     assert last.startswith("pyexperimenter.exceptions.ResultsInJournalError: Can't connect to MySQL server on")
-    assert f"waits in {journal}: the next execute() in this directory writes it, or sync()" in last
+    assert f"is kept in {journal}: the next execute() in this directory writes it, or sync()" in last
     assert study_.sync() == 1
     assert_synced(mariadb_target, signs)
 

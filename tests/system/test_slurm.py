@@ -266,7 +266,7 @@ def test_a_dead_jobs_row_is_open_again_or_an_error_that_says_why(
         assert following == [("done", None)]
         assert study_.statuses() == {"done": ROWS}
     if outcome == "lost":  # and nothing more, since this SLURM has no accounting
-        assert re.fullmatch(r"its worker was last heard of at [-0-9:. ]+ UTC", study_.error(3))
+        assert re.fullmatch(r"the last heartbeat of its worker was at [-0-9:. ]+ UTC", study_.error(3))
 
 
 def test_slurms_beliefs_take_no_row_from_a_living_worker(

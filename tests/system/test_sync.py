@@ -77,7 +77,7 @@ def test_late_results_of_a_row_that_was_run_again_stay_apart(
     ]
     assert target.query("SELECT attempt_id, epoch FROM study__epochs") == [(2, 10)]
     assert not journal.exists()
-    assert f"{journal}: attempt 1 does not hold experiment 1 any more" in caplog.text
+    assert f"{journal}: attempt 1 no longer holds experiment 1" in caplog.text
     assert study_.sync() == 0
 
 

@@ -218,5 +218,5 @@ def test_what_has_a_meaning_is_decoded(type_, value, expected):
 def test_what_has_none_is_named_with_a_remedy(type_, value, shown):
     with pytest.raises(UndecodableValueError) as caught:
         decode("depth", FieldType.parse(type_), value)
-    assert str(caught.value) == f"column depth holds {shown}; mend it by SQL"
+    assert str(caught.value) == f"column depth holds {shown}; correct it by SQL"
     assert caught.value.__cause__ is not None
