@@ -26,7 +26,7 @@ PASSPHRASE = "open sesame"
 
 
 class SshServer(PrivateServer):
-    """A private sshd on loopback, and key files: `key` and `locked` are let in, `stranger` is not."""
+    """A private sshd on loopback, and key files: it accepts `key` and `locked`, but not `stranger`."""
 
     brand = "sshd"
 
@@ -43,7 +43,7 @@ class SshServer(PrivateServer):
         return SshConfig(**{"address": "127.0.0.1", "port": self.port, **named, **changes})
 
     def start(self, *lines: str, wrapper: Sequence[str] = ()) -> None:
-        """Start it, with these lines in its configuration, by a program that runs it."""
+        """Start it with these lines in its configuration; `wrapper` is a command that runs it."""
         home = self.home
         (home / "config").write_text(
             "\n".join(lines) + "\n"  # the first value of an option holds
@@ -94,7 +94,7 @@ def running() -> Iterator[SshServer]:
 
 @contextmanager
 def private_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Let nothing of the user's own SSH settings into a test; yield its runtime directory, which has a short path.
+    """Keep the user's own SSH settings out of a test; yield its runtime directory, which has a short path.
 
     ssh finds ~/.ssh by the user's entry in the passwd database; here, a script makes it use `home`.
     """

@@ -38,7 +38,7 @@ def test_a_beat_is_one_statement_every_second_looks_for_the_silent(mariadb_targe
     assert statements["Com_select"] > 0
 
 
-def test_workers_share_the_heartbeats_of_a_table_if_their_credentials_are_equal(sqlite_target: Target) -> None:
+def test_workers_with_equal_credentials_share_heartbeats(sqlite_target: Target) -> None:
     config = load_config(study(sqlite_target), credentials_path=sqlite_target.credentials_file)
 
     def with_password(password: str) -> ExperimentConfig:

@@ -1,4 +1,4 @@
-"""One SSH tunnel a machine: whoever needs it first opens it, the others use it, and it survives what happens to it."""
+"""One SSH tunnel a machine: the first worker that needs it opens it, others use it, and failures do not end it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def sshd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshServer]
 
 @pytest.fixture
 def far(sshd: SshServer, mariadb_target: Target, tmp_path: Path) -> Target:
-    """The database, for those who reach it by SSH only."""
+    """The database, reached only through SSH."""
     server = mariadb_target.server
     assert server is not None
     ssh = {
@@ -64,7 +64,7 @@ def far_study(far: Target, rows: int, tmp_path: Path, isolation: str = "process"
 
 
 def wait_for_sign(keyfields: dict[str, Any], results: object, custom: dict[str, Any]) -> dict[str, Any]:
-    """Tell that it runs, and run until the test says so."""
+    """Report the start, and run until the test ends it."""
     from pathlib import Path
     from time import sleep
 
@@ -126,9 +126,7 @@ def start(far: Target, tmp_path: Path) -> subprocess.Popen[str]:
     )
 
 
-def test_several_calls_use_one_that_survives_the_process_that_opened_it(
-    sshd: SshServer, far: Target, tmp_path: Path
-) -> None:
+def test_several_calls_use_one_that_survives_its_opener(sshd: SshServer, far: Target, tmp_path: Path) -> None:
     far_study(far, 6, tmp_path).close_ssh()
     wait_until(lambda: not sshd.connections)
     logins = sshd.logins

@@ -65,7 +65,7 @@ def database(target: Target) -> Server:
 
 
 def through(tunnel: Tunnel, target: Target) -> Any:
-    """Connect to the database by the tunnel."""
+    """Connect to the database through the tunnel."""
     server = database(target)
     assert tunnel.port != server.port
     return MySQLServer("tunnelled", tunnel.host, tunnel.port, server.user, server.password).connect(target.database)
@@ -241,7 +241,7 @@ HASHED = "$6$salt$Y6g9DOGvmKi.rUZj4wYRsu81e/xiQjZOHDVgZQsASfa8nA3EvFKBHUDMWxS2IC
 
 @contextmanager
 def with_passwords() -> Iterator[SshServer]:
-    """An SSH server that lets root in with PASSPHRASE: it has a shadow file of its own."""
+    """An SSH server that lets root in with PASSPHRASE: it has its own shadow file."""
     with closing(SshServer()) as server:
         (server.home / "shadow").write_text(f"root:{HASHED}:19000:0:99999:7:::\n")
         script = f'mount --bind {server.home}/shadow /etc/shadow && exec "$@"'
@@ -283,7 +283,7 @@ def test_jump_host_gets_no_password(sshd: SshServer, home: Path) -> None:
 
 
 def known(sshd: SshServer, home: Path, key: str, hashed: bool = False, names: str = "") -> None:
-    """Write down that the server has this key."""
+    """Add this key of the server to known_hosts."""
     kind, base64 = (sshd.home / f"{key}.pub").read_text().split()[:2]
     file = home / ".ssh" / "known_hosts"
     with file.open("a") as lines:
@@ -419,7 +419,7 @@ def test_missing_program(sshd: SshServer, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_suspended_ssh_is_replaced(sshd: SshServer, mariadb_target: Target) -> None:
-    """As of a job that SLURM suspends, whose tunnel another job uses."""
+    """For example, of a job that SLURM suspends while another job uses its tunnel."""
     ssh = sshd.config(remote_port=database(mariadb_target).port)
     first = Tunnel(ssh)
     process = background_ssh(f"[127.0.0.1]:{first.port}:")

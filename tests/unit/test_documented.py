@@ -74,7 +74,7 @@ def test_options_of_ini_files_are_listed(generated: Any) -> None:
         assert f"\n| `{option}` |" in reference, option
 
 
-def test_the_page_on_stability_lists_public_modules_and_deprecated_names() -> None:
+def test_the_stability_page_lists_public_and_deprecated_names() -> None:
     public, _, deprecated = (DOCS / "stability.md").read_text(encoding="utf-8").partition("## Deprecated names")
     modules = re.findall(r"^\| `(pyexperimenter[\w.]*)` \|", public, re.M)
     assert len(modules) == 7
