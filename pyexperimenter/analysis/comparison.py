@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 # With fewer levels or blocks, the asymptotic distributions of Friedman's statistic are too inaccurate to print.
 _LEVELS, _BLOCKS = 4, 8
+_ALPHA = 0.05
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -167,8 +168,11 @@ class Comparison:
         n, k = self.scores.shape
         aim = "higher" if self.better == "max" else "lower"
         what = f"{self.value} of {k} levels of {self.by} over {n} blocks ({', '.join(self.blocks)}); {aim} is better"
+        least = min(1.0, k * (k - 1) / 2 * 2 ** (1 - n))
+        weak = [f"{n} blocks are too few: p (Holm) cannot be below {least:.3g}, whatever the results are"]
+        weak = weak if least > _ALPHA else []
         if self.test != "Friedman":
-            return [what, f"Wilcoxon signed-rank test: W = {self.statistic:.4g}, p = {self.p_value:.3g}"]
+            return [what, f"Wilcoxon signed-rank test: W = {self.statistic:.4g}, p = {self.p_value:.3g}", *weak]
         sentences = [what, f"Friedman test: chi² = {self.statistic:.4g}, permutation p = {self.p_value:.3g}"]
         if k >= _LEVELS and n >= _BLOCKS:
             p = chi_squared_p(self.statistic, k)
@@ -176,7 +180,7 @@ class Comparison:
             f, p = self.iman_davenport
             if math.isfinite(f):
                 sentences.append(f"Iman-Davenport test: F({k - 1}, {(k - 1) * (n - 1)}) = {f:.4g}, p = {p:.3g}")
-        return sentences
+        return sentences + weak
 
     def _tables(self, form: str) -> list[str]:
         from tabulate import tabulate

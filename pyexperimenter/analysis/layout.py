@@ -79,7 +79,7 @@ def lay_out(
     row_codes, row_labels = levels(summary, rows)
     column_codes, column_labels = levels(summary, columns)
     rivals = row_codes if (best_per or ("row" if columns else "column")) == "row" else column_codes
-    bold = _best(summary[center], summary["value"], rivals, best)
+    bold = _best(summary[center], summary["value"], rivals, digits, best)
     fullest = int(summary["n"].max())
     places = list(zip(row_codes, summary["value"], column_codes, strict=True))
     cells = dict(zip(places, _cells(summary, center, spread, digits, bold, fullest), strict=True))
@@ -146,6 +146,9 @@ def _check_options(values: Sequence[str], digits: Digits, best: Best, best_per: 
         for name in setting if isinstance(setting, Mapping) else ():
             if name not in values:
                 raise InvalidValueError(f"{option}: {name!r} is not in the summary; choose from {', '.join(values)}")
+    if isinstance(best, str) and len(values) > 1:
+        each = ", ".join(f"{value!r}: {best!r}" for value in values)
+        raise InvalidValueError(f"best: {best!r} is for one value; say for each whether max or min is best: {{{each}}}")
     for value in values:
         if _setting(best, value, None) not in ("max", "min", None):
             raise InvalidValueError(f"best: {_setting(best, value, None)!r} is unknown; choose 'max', 'min' or None")
@@ -159,15 +162,20 @@ def _setting(option: Digits | Best, value: str, default: Any) -> Any:
     return option.get(value, default) if isinstance(option, Mapping) else option
 
 
-def _best(centers: pd.Series[Any], values: pd.Series[Any], codes: pd.Series[Any], best: Any) -> list[bool]:
-    """Return which cells are the best for their value among the cells with the same code, a row or a column."""
+def _best(
+    centers: pd.Series[Any], values: pd.Series[Any], codes: pd.Series[Any], digits: Digits, best: Best
+) -> list[bool]:
+    """Return which cells are the best for their value among the cells with the same code, a row or a column.
+
+    Cells that show the same number as the best one are the best, too.
+    """
     bold = [False] * len(centers)
     for (value, _), group in centers.groupby([values, codes]):
-        wanted = _setting(best, str(value), None)
+        wanted, decimals = _setting(best, str(value), None), _setting(digits, str(value), _DIGITS)
         if wanted is not None:
-            extreme = group.max() if wanted == "max" else group.min()
+            extreme = _number(group.max() if wanted == "max" else group.min(), decimals)
             for position, center in group.items():
-                bold[int(str(position))] = math.isclose(center, extreme, rel_tol=1e-12)
+                bold[int(str(position))] = extreme != NULL and _number(center, decimals) == extreme
     return bold
 
 

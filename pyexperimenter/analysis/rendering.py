@@ -42,8 +42,8 @@ def to_latex(
     digits : int or mapping of str to int
         Decimal places, for all values or for each value by its name.
     best : {"max", "min"} or mapping of str to these, optional
-        Print the largest or the smallest mean (or median) in bold. Unrounded numbers are compared. All ties are bold;
-        a relative difference of 1e-12 is a tie, since it may be a rounding error.
+        Print the largest or the smallest mean (or median) in bold, and all that show the same number. With several
+        values, say for each what is best.
     best_per : {"row", "column"}, optional
         Compare the cells of a row or of a column, always for one value. The default is the row, or the column if the
         rows have a single cell.

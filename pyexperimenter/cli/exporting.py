@@ -64,7 +64,12 @@ def export(study: StudyOptions, file: str, what: str, joined: bool, where: str |
     help="Format of the table.",
 )
 @click.option("--digits", default=3, show_default=True, metavar="N", help="Number of decimals.")
-@click.option("--best", type=click.Choice(["max", "min"]), help="Mark the best cells.")
+@click.option(
+    "--best",
+    multiple=True,
+    metavar="[RESULTFIELD=]max|min",
+    help="Mark the best cells; with several resultfields, once for each that has a best.",
+)
 @click.option(
     "--best-per", type=click.Choice(["row", "column"]), help="Compare the cells of each row or of each column."
 )
@@ -83,7 +88,7 @@ def table(
     stat: str,
     kind: str,
     digits: int,
-    best: str | None,
+    best: tuple[str, ...],
     best_per: str | None,
     caption: str | None,
     label: str | None,
@@ -105,7 +110,7 @@ def table(
         return
     from pyexperimenter import analysis
 
-    options: dict[str, Any] = {"digits": digits, "best": best, "best_per": best_per}
+    options: dict[str, Any] = {"digits": digits, "best": _best(best), "best_per": best_per}
     if kind == "latex":
         options |= {"caption": caption, "label": label}
     elif caption or label:
@@ -116,6 +121,12 @@ def table(
         return
     with open(output, "w", encoding="utf-8") as file:
         file.write(f"{text}\n")
+
+
+def _best(settings: tuple[str, ...]) -> str | dict[str, str] | None:
+    if not any("=" in setting for setting in settings):
+        return settings[-1] if settings else None
+    return dict(setting.rpartition("=")[::2] for setting in settings)
 
 
 COMMANDS = (table, export)

@@ -342,6 +342,8 @@ def test_table(executed: Path) -> None:
         "table", "accuracy", "--rows", "dataset", "--format", "latex", "--best", "max", "--digits", "2", "--label", "t"
     ).stdout
     assert r"$\mathbf{0.60 \pm 0.10}$" in latex and r"\label{t}" in latex
+    both = call("table", "accuracy", "ID", "--rows", "dataset", "--best", "accuracy=max", "--best", "ID=min")
+    assert re.search(r"^iris +\*0\.600 ± 0\.100 +\*2\.000 ± 1\.000$", both.stdout, re.M), both.stdout
     by_seed = ["--columns", "seed", "-w", "status = 'done'"]
     result = call("table", "accuracy", "--rows", "dataset", *by_seed, "-o", "t.md", "--format", "markdown")
     assert result.stdout == ""

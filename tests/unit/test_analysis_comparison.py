@@ -478,6 +478,17 @@ def test_a_comparison_can_be_printed():
     assert " p = 0\n" not in str(always)
 
 
+def test_a_test_that_cannot_reject_says_so():
+    def text(blocks, levels):
+        return str(compare(experiments(distinct(0, blocks, levels)), "auc", by="method", blocks="dataset"))
+
+    assert "5 blocks are too few: p (Holm) cannot be below 0.0625, whatever the results are" in text(5, 2)
+    assert "7 blocks are too few: p (Holm) cannot be below 0.0938" in text(7, 4)
+    assert "cannot be below 1," in text(2, 4)
+    assert "too few" not in text(6, 2)
+    assert "too few" not in text(8, 4)
+
+
 def test_a_notebook_shows_it_as_html():
     table = experiments(distinct(0, 6, 2), ["<b>", "a & b"])
     text = compare(table, "auc", by="method", blocks="dataset")._repr_html_()

@@ -286,11 +286,11 @@ def test_columns_are_compared_where_rows_have_one_cell():
     ]
 
 
-def test_ties_are_all_bold_and_unrounded_numbers_decide():
-    assert bold(means([0.96341, 0.96342, 0.96342]), best="max") == [[False, True, True]]
-    assert bold(means([0.1 + 0.2, 0.3]), best="max") == [[True, True]], "a rounding error is no difference"
-    assert bold(means([0.3, 0.3 + 1e-9]), best="max") == [[False, True]]
-    assert bold(means([0.0, 0.0, 1e-300]), best="min") == [[True, True, False]]
+def test_ties_at_the_digits_shown_are_all_bold():
+    assert bold(means([0.9624, 0.9634, 0.9631]), best="max") == [[False, True, True]]
+    assert bold(means([0.9624, 0.9634, 0.9631]), best="max", digits=4) == [[False, True, False]]
+    assert bold(means([0.1 + 0.2, 0.3]), best="max", digits=9) == [[True, True]], "a rounding error is not a difference"
+    assert bold(means([-0.0001, 0.0, 0.1]), best="min") == [[True, True, False]]
 
 
 def test_nan_is_never_the_best_and_infinity_may_be():
@@ -304,7 +304,10 @@ def test_each_value_has_its_own_best():
     options = {"best": {"accuracy": "max", "seconds": "min"}}
     assert bold(several_values(), **options) == [[True, False, False, False, False, True]]
     assert bold(several_values(), best={"seconds": "min"}) == [[False, False, False, False, False, True]]
-    assert bold(several_values(), best="max") == [[True, False, False, True, False, False]]
+    with pytest.raises(
+        InvalidValueError, match=r"for each whether max or min is best: {'accuracy': 'max', 'seconds': "
+    ):
+        bold(several_values(), best="max")
 
 
 # What is refused
