@@ -2,10 +2,8 @@
 
 import enum
 import fractions
-import json
 import math
 import sys
-import types
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -19,7 +17,6 @@ from hypothesis import strategies as st
 from pyexperimenter.exceptions import InvalidValueError
 from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.fieldtypes import TYPE_NAMES, FieldType, Kind
-from pyexperimenter.jsonable import to_json, unwrap
 
 
 class Colour(enum.Enum):
@@ -445,49 +442,6 @@ def test_doubles_are_exact_in_any_form(number):
 @given(st.integers(-99_999, 99_999), st.floats(-0.0049, 0.0049))
 def test_decimals_are_rounded_to_their_scale(hundredths, rest):
     assert coerce("DECIMAL(5,2)", hundredths / 100 + rest) == hundredths / 100
-
-
-# JSON
-
-
-def test_json_has_one_text_for_one_value():
-    assert to_json({"b": 1, "a": {"d": None, "c": True}}) == '{"a":{"c":true,"d":null},"b":1}'
-    assert to_json(types.MappingProxyType({"a": 1})) == '{"a":1}'
-    assert to_json({"ü": "🎉"}) == '{"ü":"🎉"}'
-    assert to_json([math.nan, -math.inf, np.float32("nan"), 1e300]) == "[null,null,null,1e+300]"
-    assert to_json({"a": np.array([[1.0, math.nan]])}) == '{"a":[[1.0,null]]}'
-    assert to_json({np.int64(3): 1, 2: 2, True: 3, None: 4, 0.5: 5}) == '{"0.5":5,"2":2,"3":1,"null":4,"true":3}'
-    assert to_json({Colour.RED: Level.HIGH, "n": Colour.BROKEN}) == '{"n":7,"red":3}'
-    assert to_json(pd.Timestamp("2026-01-31")) == '"2026-01-31T00:00:00"'
-    assert to_json([pd.NA, pd.NaT, date(2026, 1, 31)]) == '[null,null,"2026-01-31"]'
-    assert to_json({3, 1, 2}) == "[1,2,3]"
-
-
-JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=15,
-)
-
-
-@given(JSON_VALUES)
-def test_json_is_what_the_standard_library_reads_back(value):
-    assert repr(json.loads(to_json(value))) == repr(json.loads(json.dumps(value, sort_keys=True)))
-    assert to_json(json.loads(to_json(value))) == to_json(value)
-
-
-# Unwrapping
-
-
-def test_other_objects_are_not_unwrapped():
-    pipeline = Pipeline()
-    shaped = types.SimpleNamespace(shape=(), numel=5)
-    frame = pd.DataFrame({"a": [1]})
-    for value in (pipeline, shaped, 5, "a", None, [1], {"a": np.float64(1)}):
-        assert unwrap(value) is value
-    assert unwrap(frame) is frame
-    assert unwrap(np.array([1.5, 2])) == [1.5, 2.0]
-    assert unwrap(np.clongdouble(1)) == "(1+0j)"
 
 
 # Columns that exist
