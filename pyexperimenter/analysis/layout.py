@@ -29,7 +29,7 @@ _TITLES = {
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell with its formatted numbers; `spread` is empty, one number to either side of the center, or both ends."""
+    """A cell with its formatted numbers; `spread` has none, one (±), or two (the ends of an interval)."""
 
     center: str
     spread: tuple[str, ...]
