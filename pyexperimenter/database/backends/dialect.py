@@ -184,8 +184,8 @@ class Dialect:
 def _translated(sql: str, sizes: tuple[tuple[str, int], ...], dialect: Dialect) -> tuple[str, tuple[str, ...]]:
     """Return a statement in the driver's form, and the names of its parameters in order.
 
-    Nothing is a parameter inside quotes and comments, nor is what has no value, such as the type in ``::json``. Folded
-    names are quoted, and ``%`` is doubled where placeholders begin with it.
+    Nothing is a parameter inside quotes and comments, nor are the type in ``::json``, the end of a slice in ``[1:n]``,
+    and a name without a value. Folded names are quoted, and ``%`` is doubled where placeholders begin with it.
     """
     known = dict(sizes)
     names = []
@@ -198,12 +198,12 @@ def _translated(sql: str, sizes: tuple[tuple[str, int], ...], dialect: Dialect) 
             return ", ".join([dialect.placeholder] * known[name])
         return dialect.quote(match[0]) if match[0] in dialect.folded else match[0].replace("%", percent)
 
-    text = re.sub(rf"{dialect.opaque}|::|:(?P<parameter>\w+)|%|\b[A-Z]+\b", replace, sql, flags=re.S)
+    text = re.sub(rf"{dialect.opaque}|(?<![\w:]):(?P<parameter>\w+)|%|\b[A-Z]+\b", replace, sql, flags=re.S)
     return text, tuple(names)
 
 
 # Another worker, or the user's own SQL session, was working on the same rows.
-BUSY = Remedy(TransientDatabaseError, "others use the database at the same time; try again")
+BUSY = Remedy(TransientDatabaseError, "other processes are using the database; try again")
 NO_TABLE = Remedy(MissingTableError, "fill the table first, or check its name")
 NO_COLUMN = Remedy(DatabaseQueryError, "check the names of columns, and put string literals in single quotes")
 LOST = Remedy(TransientDatabaseError, "the connection was lost; try again")
