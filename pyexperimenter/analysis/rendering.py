@@ -42,8 +42,8 @@ def to_latex(
     digits : int or mapping of str to int
         Decimal places, for all values or for each value by its name.
     best : {"max", "min"} or mapping of str to these, optional
-        Print the largest or the smallest mean (or median) in bold, and all cells that show the same number. With several
-        values, give a mapping.
+        Print the largest or the smallest mean (or median) in bold, and all cells that show the same number. With
+        several values, give a mapping.
     best_per : {"row", "column"}, optional
         Compare the cells of a row or of a column, always for one value. The default is the row, or the column if the
         rows have a single cell.

@@ -30,7 +30,7 @@ STATISTICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "mean": ("mean", ()),
     "median": ("median", ()),
 }
-"""Name -> the column with the center of a cell, and those with its spread: none, one (±), or the ends of an interval."""
+"""Name -> the column with the center of a cell, and those with its spread: none, one (±), or two (the ends)."""
 
 COLUMNS = ("value", "mean", "std", "median", "q1", "q3", "iqr", "ci95", "n", "missing")
 """The columns that a summary can have in addition to the keyfields."""
