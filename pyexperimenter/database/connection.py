@@ -136,7 +136,7 @@ class Database:
 
     def __init__(self, config: DatabaseConfig) -> None:
         self._backend = backend_of(config)
-        self.config = self._backend.config
+        self.config = config
         self.dialect = self._backend.dialect
         self._local = _PerThread()
 

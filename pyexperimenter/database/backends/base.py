@@ -31,8 +31,6 @@ class Backend(Protocol):
     ----------
     dialect : Dialect
         Its SQL.
-    config : DatabaseConfig
-        Where it is.
     silence : float or None
         Seconds after which a server that does not answer counts as away; None: never.
     plain : bool
@@ -42,7 +40,6 @@ class Backend(Protocol):
     """
 
     dialect: Dialect
-    config: DatabaseConfig
     silence: float | None
     plain: bool
     errors: tuple[type[Exception], ...]

@@ -105,7 +105,6 @@ class SqliteFile:
 
     def __init__(self, config: DatabaseConfig) -> None:
         self.path = Path(config.database)
-        self.config = config
 
     def __str__(self) -> str:
         return f"sqlite {self.path}"
