@@ -53,7 +53,7 @@ def test_workers_with_equal_credentials_share_heartbeats(sqlite_target: Target) 
 
 
 def test_looking_for_the_silent_does_not_read_all_that_run(mariadb_target: Target) -> None:
-    """Each of N hearts looks: if a look read N rows, ten thousand workers would keep a server busy with that alone."""
+    """All N processes look: if each look read N rows, ten thousand workers would keep a server busy with that alone."""
     running = 500
     opened = store(mariadb_target, keyfields={"seed": {"type": "INT", "values": {"start": 0, "stop": running}}})
     mariadb_target.query("UPDATE study SET status = 'running'")
