@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import multiprocessing
@@ -210,6 +211,7 @@ def test_failing_tracker_costs_the_measurement_only(
 ) -> None:
     from codecarbon import OfflineEmissionsTracker
 
+    @functools.wraps(getattr(OfflineEmissionsTracker, method))  # its signature is the list of valid options
     def fail(*args: Any, **kwargs: Any) -> None:
         raise raised
 
