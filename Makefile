@@ -34,7 +34,7 @@ test-all: ## Run all tests with each Python from 3.10 on that is found here, eac
 	[ -z "$$failed" ] || { echo >&2 "The tests failed with Python$$failed"; exit 1; }
 
 test-oldest: packages ## Run all tests on Python 3.10 with the oldest dependencies that pyproject.toml allows
-	$(or $(call find_python,3.10),$(error test-oldest needs Python 3.10)) -m venv .venv-oldest
+	$(or $(call find_python,3.10),$(error test-oldest needs Python 3.10)) -m venv --clear .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
 	.venv-oldest/bin/python -m uv pip install --quiet --resolution lowest-direct --editable '.[test]'
 	.venv-oldest/bin/python $(PYTEST) $(ARGS)
