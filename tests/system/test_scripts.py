@@ -179,4 +179,4 @@ def test_a_script_that_ignores_how_its_children_end(target: Target, tmp_path: Pa
     assert run_script(target, tmp_path, script=REAPING_SCRIPT).stdout == "6 executed\n"
     assert statuses(target) == outcomes(target) == {"done": 5, "error": 1}
     ((error,),) = target.query("SELECT error FROM study WHERE status = 'error'")
-    assert error.startswith("its process ended, and ")
+    assert error.startswith("its process ended with an unknown exit code: ")
