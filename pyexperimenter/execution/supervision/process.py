@@ -205,7 +205,7 @@ class ChildProcess:
 
 def _describe_exit(exit_code: int) -> str:
     if exit_code == _UNKNOWN:
-        return "its process ended with an unknown exit code: this process ignores SIGCHLD, or other code in it waited first"
+        return "its process ended with an unknown exit code: SIGCHLD is ignored, or other code waited for it first"
     if exit_code >= 0:
         return f"its process ended with exit code {exit_code}, as by os._exit({exit_code})"
     try:
