@@ -1,4 +1,4 @@
-"""Search C and gamma of an SVM from coarse to fine: each round tries the neighbours of the best experiments so far.
+"""Search C and gamma of an SVM from coarse to fine: each round tries the neighbors of the best experiments so far.
 
 The database is adaptive.db in the working directory. A second run takes the same path and executes nothing.
 """
@@ -40,7 +40,7 @@ def best_of(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def around(best: pd.DataFrame, step: float) -> list[dict]:
-    """Return the best experiments and their neighbours; the fill skips those that exist."""
+    """Return the best experiments and their neighbors; the fill skips those that exist."""
     return [
         {"dataset": row.dataset, "log2_C": row.log2_C + right, "log2_gamma": row.log2_gamma + up}
         for row in best.itertuples()

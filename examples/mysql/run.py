@@ -22,9 +22,9 @@ def percolate(keyfields: dict, result_processor: ResultProcessor, custom_fields:
         while border:
             row, column = border.pop()
             cluster.append(row)
-            neighbours = {(row + 1, column), (row - 1, column), (row, column + 1), (row, column - 1)} & unvisited
-            unvisited -= neighbours
-            border += neighbours
+            neighbors = {(row + 1, column), (row - 1, column), (row, column + 1), (row, column - 1)} & unvisited
+            unvisited -= neighbors
+            border += neighbors
         percolates = percolates or (min(cluster) == 0 and max(cluster) == size - 1)
         largest = max(largest, len(cluster))
     return {"percolates": percolates, "largest_cluster": largest / size**2}

@@ -50,7 +50,7 @@ class Layout:
     note: str
 
     def spans(self, level: int) -> list[tuple[str, int]]:
-        """Return labels and widths of a line of the header; equal neighbours with the same parent are merged."""
+        """Return labels and widths of a line of the header; equal neighbors with the same parent are merged."""
         columns = list(zip(*self.header[: level + 1], strict=True))
         lowest = level == len(self.header) - 1
         if lowest:

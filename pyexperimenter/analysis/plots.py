@@ -57,7 +57,7 @@ def plot_result(
         Keyfield. Numbers are on a numeric axis and joined by lines; strings, and numbers with NULL among them, are
         categories.
     hue : str or sequence of str, optional
-        Keyfields whose combinations get a colour each.
+        Keyfields whose combinations get a color each.
     over : str or sequence of str, optional
         Keyfields to average over.
     stat : str
@@ -145,7 +145,7 @@ def plot_heatmap(
     Returns
     -------
     matplotlib.axes.Axes
-        Cells without a result have a dash and no colour.
+        Cells without a result have a dash and no color.
 
     Raises
     ------
@@ -304,12 +304,12 @@ def plot_progress(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     state, start, end = (table[name].reset_index(drop=True) for name in columns)
     finished = end[state.isin(["done", "error"])].dropna()
     begin = min([*start[finished.index].dropna(), *finished], default=None)
-    for name, colour in (("done", "C0"), ("error", "C3")):
+    for name, color in (("done", "C0"), ("error", "C3")):
         times = finished[state[finished.index] == name].sort_values()
         # All lines span the whole time, so that they can be compared.
         all_times = [] if begin is None else [begin, *times, finished.max()]
         counts = [] if begin is None else [*range(len(times) + 1), len(times)]
-        axes.step(all_times, counts, where="post", color=colour, label=f"{name} ({len(times)})")
+        axes.step(all_times, counts, where="post", color=color, label=f"{name} ({len(times)})")
     dates = optional_import("matplotlib.dates", "plots")
     if begin is not None:
         locator = dates.AutoDateLocator()

@@ -57,7 +57,7 @@ def rank(scores: pd.DataFrame, better: str) -> pd.DataFrame:
 
 
 def _tied_ranks(values: Array, sizes: Array) -> Array:
-    """Rank values in ascending order; neighbours are tied if they differ by less than 1e-9 of the larger size."""
+    """Rank values in ascending order; neighbors are tied if they differ by less than 1e-9 of the larger size."""
     order = np.argsort(values, kind="stable")
     ordered, scale = values[order], sizes[order]
     with np.errstate(invalid="ignore"):  # infinity - infinity

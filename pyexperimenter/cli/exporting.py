@@ -96,7 +96,7 @@ def table(
     output: str | None,
     as_json: bool,
 ) -> None:
-    """Summarise results as a table for a paper.
+    """Summarize results as a table for a paper.
 
     Each cell aggregates RESULTFIELD for one combination of rows and columns. Incomplete cells are marked.
     """

@@ -16,7 +16,7 @@ from pyexperimenter.jsonable import is_missing, jsonable
 if TYPE_CHECKING:
     from pyexperimenter.study.status import StudyStatus
 
-COLOURS = {"created": "blue", "running": "cyan", "done": "green", "error": "red", "paused": "yellow"}
+COLORS = {"created": "blue", "running": "cyan", "done": "green", "error": "red", "paused": "yellow"}
 _WIDEST = 60  # characters in a cell
 _BAR = 40  # characters
 
@@ -85,7 +85,7 @@ def print_status(title: str, status: StudyStatus) -> None:
     finished = status.total - status.counts["created"] - status.counts["running"]
     click.echo(f"{_bar(status)}  {finished} of {status.total} finished{_share(finished, status.total)}")
     counts = (
-        click.style(f"{name} {count}", fg=COLOURS.get(name), dim=not count) for name, count in status.counts.items()
+        click.style(f"{name} {count}", fg=COLORS.get(name), dim=not count) for name, count in status.counts.items()
     )
     click.echo("  ".join(counts))
     if status.finished_per_hour is not None:
@@ -127,7 +127,7 @@ def _bar(status: StudyStatus) -> str:
     for name, sign in (("done", "█"), ("error", "█"), ("paused", "▓"), ("running", "▒"), ("created", "·")):
         before += status.counts.get(name, 0)
         until = round(before / status.total * _BAR)
-        parts.append(click.style(sign * (until - drawn), fg=COLOURS[name]))
+        parts.append(click.style(sign * (until - drawn), fg=COLORS[name]))
         drawn = until
     return "".join(parts)
 

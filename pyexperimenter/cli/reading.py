@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pyexperimenter.cli.printing import COLOURS, cell, counted, heading, print_json, print_rows, print_status
+from pyexperimenter.cli.printing import COLORS, cell, counted, heading, print_json, print_rows, print_status
 from pyexperimenter.cli.study_options import (
     STATES,
     NameList,
@@ -91,17 +91,17 @@ def list_experiments(
     if columns is None:
         fields = [*experimenter.config.table.keyfields, "status", *experimenter.config.table.resultfields]
         table = table[["ID", *fields, *(["error"] if table["error"].notna().any() else [])]]
-    print_rows((_coloured(row) for row in table.to_dict("records")), list(table.columns))
+    print_rows((_colored(row) for row in table.to_dict("records")), list(table.columns))
     if limit is None and len(table) == shown:
         click.echo(f"Showing only the first {shown}; use -n N for more", err=True)
 
 
-def _coloured(row: dict[Any, Any]) -> list[Any]:
+def _colored(row: dict[Any, Any]) -> list[Any]:
     """Return the cells of a row, with only the last line of an error, which names the exception."""
     if isinstance(row.get("error"), str):
         row["error"] = row["error"].strip().rpartition("\n")[2]
-    if row.get("status") in COLOURS:
-        row["status"] = click.style(row["status"], fg=COLOURS[row["status"]])
+    if row.get("status") in COLORS:
+        row["status"] = click.style(row["status"], fg=COLORS[row["status"]])
     return list(row.values())
 
 
@@ -121,7 +121,7 @@ def show(study: StudyOptions, experiment_id: int, as_json: bool) -> None:
         return
     table, row = experimenter.config.table, details.row
     state = str(row["status"])
-    click.echo(f"{click.style(f'Experiment {experiment_id}', bold=True)}  {click.style(state, fg=COLOURS.get(state))}")
+    click.echo(f"{click.style(f'Experiment {experiment_id}', bold=True)}  {click.style(state, fg=COLORS.get(state))}")
     for title, names in (("Inputs", table.keyfields), ("Results", table.resultfields)):
         heading(title)
         print_rows((f"  {name}", cell(row[name])) for name in names)

@@ -232,7 +232,7 @@ def _check_length(length: int) -> None:
 
 
 def _floats(length: int, exact: Callable[[int], Decimal]) -> Progression:
-    """Return the floats nearest to a progression of decimals; refuse one so dense that neighbours may be equal."""
+    """Return the floats nearest to a progression of decimals; refuse one so dense that neighbors may be equal."""
     numbers = Progression(length, lambda index: float(exact(index)))
     for left, right in ((0, 1), (length - 2, length - 1)) if length > 1 else ():  # floats are sparsest at an end
         largest = max(abs(numbers[left]), abs(numbers[right]))

@@ -13,7 +13,7 @@ from pyexperimenter.durations import duration_text
 
 _WINDOW = timedelta(hours=1)  # finished experiments in it give the rate
 _PAUSE = timedelta(minutes=1)  # workers may hold no experiment for so long between two of them
-_COLOURS = {"done": "#2e9e5b", "error": "#d1483f", "paused": "#e0a83c", "running": "#3f8fd1", "created": "#d8d8d8"}
+_COLORS = {"done": "#2e9e5b", "error": "#d1483f", "paused": "#e0a83c", "running": "#3f8fd1", "created": "#d8d8d8"}
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ class StudyStatus:
 
     def _bar(self) -> str:
         parts = "".join(
-            f'<div title="{name}" style="width: {self.counts[name] / self.total:.2%}; background: {colour}"></div>'
-            for name, colour in _COLOURS.items()
+            f'<div title="{name}" style="width: {self.counts[name] / self.total:.2%}; background: {color}"></div>'
+            for name, color in _COLORS.items()
             if self.counts[name]
         )
         return f'<div style="display: flex; width: 24em; height: 0.8em; background: #d8d8d8">{parts}</div>'

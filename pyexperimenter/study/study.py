@@ -240,7 +240,7 @@ class Study:
         stat: str = "mean±std",
         where: Where = None,
     ) -> pd.DataFrame:
-        """Summarise results cell by cell, with warnings about cells that are incomplete or mix versions of the code.
+        """Summarize results cell by cell, with warnings about cells that are incomplete or mix versions of the code.
 
         Parameters, result and errors are those of `pyexperimenter.analysis.summarize`, and `where` is that of
         `get_table`.

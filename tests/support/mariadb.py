@@ -21,7 +21,7 @@ class PrivateMariaDB(PrivateMySQL):
         return _find("mariadbd")
 
     @classmethod
-    def initialise(cls, home: Path) -> None:
+    def initialize(cls, home: Path) -> None:
         run(
             _find("mariadb-install-db"),
             "--no-defaults",

@@ -113,7 +113,7 @@ class PrivateMySQL(PrivateServer, MySQLServer):
         return found
 
     @classmethod
-    def initialise(cls, home: Path) -> None:
+    def initialize(cls, home: Path) -> None:
         run(
             cls.find_program(),
             "--no-defaults",

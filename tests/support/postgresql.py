@@ -79,7 +79,7 @@ class PrivatePostgreSQL(PrivateServer, PostgreSQLServer):
         self.start()
 
     @classmethod
-    def initialise(cls, home: Path) -> None:
+    def initialize(cls, home: Path) -> None:
         """Create the data directory, with the tests' user, who needs a password."""
         (home / "password").write_text(PASSWORD)
         _hand_over(home)

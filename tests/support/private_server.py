@@ -64,11 +64,11 @@ class PrivateServer(Throwaway):
     def template(cls) -> Path:
         """Return a data directory, created once in this process: copying one is several times faster."""
         home = Throwaway(f"{cls.brand}-template").home
-        cls.initialise(home)
+        cls.initialize(home)
         return home / "data"
 
     @classmethod
-    def initialise(cls, home: Path) -> None:
+    def initialize(cls, home: Path) -> None:
         """Create the data directory `home/data`."""
         raise NotImplementedError
 

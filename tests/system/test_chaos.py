@@ -185,7 +185,7 @@ def test_every_row_is_done_once_whatever_is_killed(target: Target, tmp_path: Pat
             before = executed_so_far()
             # It may also end by itself if only rows of dead workers were left.
             wait_until(lambda before=before: executed_so_far() > before or not script.is_running())
-            time.sleep(moments.uniform(0, 0.3))  # not for synchronisation: it picks a random moment
+            time.sleep(moments.uniform(0, 0.3))  # not for synchronization: it picks a random moment
             if script.is_running():
                 kind = moments.choices(["child", "supervisor", "everything"], [6, 3, 2])[0]
                 killed = {

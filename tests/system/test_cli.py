@@ -95,7 +95,7 @@ def executed(directory: Path) -> Path:
 # From start to finish
 
 
-def test_a_starter_is_written_checked_filled_run_and_summarised(
+def test_a_starter_is_written_checked_filled_run_and_summarized(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -500,7 +500,7 @@ def read_to_end(terminal: int) -> str:
     return b"".join(parts).decode()
 
 
-def test_colours_are_for_terminals_only(executed: Path) -> None:
+def test_colors_are_for_terminals_only(executed: Path) -> None:
     process, terminal = on_a_terminal("status")
     assert "\033[" in read_to_end(terminal)
     assert process.wait() == 0

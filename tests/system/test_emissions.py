@@ -152,12 +152,12 @@ def test_options_may_be_text_and_unknown_ones_cause_one_warning(
 ) -> None:
     text = {"offline_mode": "true", "country_iso_code": "FRA", "measure_power_secs": "15", "log_level": "error"}
     for _ in range(3):
-        with EmissionsMeter({**text, "region": None, "colour": "green", "self": 1}, logger) as meter:
+        with EmissionsMeter({**text, "region": None, "color": "green", "self": 1}, logger) as meter:
             pass
         assert meter.measured is not None
         assert meter.measured["country_name"] == "France"
     [message] = caplog.messages
-    assert "colour, self are ignored" in message
+    assert "color, self are ignored" in message
 
 
 def test_lock_and_signal_handlers_are_never_taken(

@@ -230,10 +230,10 @@ def test_conditional_grid_compares_the_best_settings(tmp_path: Path) -> None:
     for algorithm, score in best.items():
         bold = r"\*\*" if score == max(best.values()) else ""
         assert re.search(rf"^\| {algorithm} +\| +{bold}{score:.3f}{bold} \|$", output, re.M)
-    ((neighbours, weights),) = example.query(
+    ((neighbors, weights),) = example.query(
         "SELECT n_neighbors, weights FROM classifiers WHERE algorithm = 'knn' ORDER BY score DESC, ID LIMIT 1"
     )
-    assert re.search(rf"^wine +{weights} +{neighbours}$", output, re.M)
+    assert re.search(rf"^wine +{weights} +{neighbors}$", output, re.M)
     assert example.query("SELECT COUNT(*) FROM classifiers__attempts") == [(19,)]
 
 

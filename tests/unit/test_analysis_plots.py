@@ -154,7 +154,7 @@ def test_a_heatmap_shows_the_means():
     assert [axes.get_ylabel() for axes in ax.figure.axes if axes is not ax] == ["accuracy (mean)"]
 
 
-def test_numbers_are_readable_on_their_colours():
+def test_numbers_are_readable_on_their_colors():
     ax = plot_heatmap(by_c(), "accuracy", x="C", y="kernel")
     (image,) = ax.images
     for text in ax.texts:

@@ -19,7 +19,7 @@ from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.fieldtypes import TYPE_NAMES, FieldType, Kind
 
 
-class Colour(enum.Enum):
+class Color(enum.Enum):
     RED = "red"
     BROKEN = 7
 
@@ -227,7 +227,7 @@ def test_nan_stays_nan_for_every_type(name, not_a_number):
         ("VARCHAR(9)", Decimal("1.50"), "1.50"),
         ("VARCHAR(9)", np.float64(0.5), "0.5"),
         ("VARCHAR(9)", np.str_("abc"), "abc"),
-        ("VARCHAR(9)", Colour.RED, "red"),
+        ("VARCHAR(9)", Color.RED, "red"),
         ("VARCHAR(9)", ExperimentStatus.DONE, "done"),
         ("VARCHAR(9)", "nan", "nan"),
         ("VARCHAR(9)", math.inf, "inf"),
@@ -301,7 +301,7 @@ def test_a_value_becomes_its_canonical_form(type_, value, expected):
         ("INT", np.array([]), "[] is not an integer"),
         ("INT", b"1", "b'1' is not an integer"),
         ("INT", datetime(2026, 1, 31), "datetime.datetime(2026, 1, 31, 0, 0) is not an integer"),
-        ("INT", Colour.RED, "'red' is not an integer"),
+        ("INT", Color.RED, "'red' is not an integer"),
         ("INT", fractions.Fraction(4), "Fraction(4, 1) is not an integer"),
         ("INT", 2**31, "2147483648 is outside INT: -2147483648 to 2147483647"),
         ("INT", -(2**31) - 1, "-2147483649 is outside INT: -2147483648 to 2147483647"),

@@ -156,13 +156,13 @@ def test_a_keyfield_varies_after_those_that_its_condition_names():
 
 def test_zipped_keyfields_vary_together_at_the_place_of_the_first():
     grid = Grid(
-        {"dataset": ["iris", "wine"], "seed": [0, 1], "target": ["species", "colour"]}, zipped=[["target", "dataset"]]
+        {"dataset": ["iris", "wine"], "seed": [0, 1], "target": ["species", "color"]}, zipped=[["target", "dataset"]]
     )
     assert list(grid.tuples()) == [
         ("iris", 0, "species"),
         ("iris", 1, "species"),
-        ("wine", 0, "colour"),
-        ("wine", 1, "colour"),
+        ("wine", 0, "color"),
+        ("wine", 1, "color"),
     ]
     assert len(grid) == 4
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pyexperimenter.jsonable import is_missing, jsonable, records, shown, to_json, unwrap
 
 
-class Colour(enum.Enum):
+class Color(enum.Enum):
     RED = "red"
     BROKEN = 7
 
@@ -46,7 +46,7 @@ def test_json_has_one_text_for_one_value():
     assert to_json([math.nan, -math.inf, np.float32("nan"), 1e300]) == "[null,null,null,1e+300]"
     assert to_json({"a": np.array([[1.0, math.nan]])}) == '{"a":[[1.0,null]]}'
     assert to_json({np.int64(3): 1, 2: 2, True: 3, None: 4, 0.5: 5}) == '{"0.5":5,"2":2,"3":1,"null":4,"true":3}'
-    assert to_json({Colour.RED: Level.HIGH, "n": Colour.BROKEN}) == '{"n":7,"red":3}'
+    assert to_json({Color.RED: Level.HIGH, "n": Color.BROKEN}) == '{"n":7,"red":3}'
     assert to_json(pd.Timestamp("2026-01-31")) == '"2026-01-31T00:00:00"'
     assert to_json([pd.NA, pd.NaT, date(2026, 1, 31)]) == '[null,null,"2026-01-31"]'
     assert to_json({3, 1, 2}) == "[1,2,3]"
