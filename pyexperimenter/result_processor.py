@@ -15,17 +15,6 @@ class ResultProcessor:
     """Writes results and logs of one execution of an experiment, as long as that execution holds it.
 
     The library creates it and passes it to the user's function as the second argument.
-
-    Parameters
-    ----------
-    store : ExperimentStore
-        The experiments.
-    attempt : Attempt
-        The current execution.
-    logging : LogSettings
-        Defines the level of `log`.
-    should_stop : callable
-        Returns whether the execution should stop.
     """
 
     def __init__(
