@@ -104,7 +104,7 @@ def _cells(
     summary: pd.DataFrame, center: str, spread: Sequence[str], digits: Digits, bold: list[bool], fullest: int
 ) -> Iterator[Cell]:
     """Yield the cell of each row of the summary."""
-    spreads = summary[list(spread)].itertuples(index=False, name=None)
+    spreads = summary[list(spread)].to_numpy().tolist()  # itertuples of pandas 2 yields nothing without columns
     columns = (summary[name] for name in ("value", center, "n", "missing"))
     for value, middle, n, missing, ends, is_best in zip(*columns, spreads, bold, strict=True):
         decimals = _setting(digits, value, _DIGITS)

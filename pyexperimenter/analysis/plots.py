@@ -339,7 +339,8 @@ def _summary(table: pd.DataFrame, value: str, keys: list[str], over: Names, stat
 def _bars(line: pd.DataFrame, center: str, spread: Sequence[str]) -> Any:
     """Return the lengths of the error bars, as matplotlib takes them."""
     if len(spread) == 2:
-        return [line[center] - line[spread[0]], line[spread[1]] - line[center]]
+        # As lists, since matplotlib 3.10 takes a Series or an array of one bar for a number, with a warning.
+        return [(line[center] - line[spread[0]]).tolist(), (line[spread[1]] - line[center]).tolist()]
     return line[spread[0]] if spread else None
 
 
