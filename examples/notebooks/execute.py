@@ -11,8 +11,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-# ipykernel 7 emits a warning when it is shut down.
-WARNINGS = "error,ignore::PendingDeprecationWarning:ipykernel.kernelbase"
+# The kernel itself emits warnings: ipykernel 7 when it is shut down, tornado on Python 3.12 and 3.13 when it starts.
+WARNINGS = "error,ignore::PendingDeprecationWarning:ipykernel.kernelbase,ignore:There is no current event loop"
 
 
 def execute(path: Path) -> nbformat.NotebookNode:
