@@ -43,6 +43,12 @@ def sshd() -> Iterator[SshServer]:
 
 
 @pytest.fixture(autouse=True)
+def warnings_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Experimenters of other tests in this process may have set a higher level."""
+    caplog.set_level("WARNING", "py-experimenter")
+
+
+@pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with private_home(tmp_path / "home", monkeypatch):
         yield tmp_path / "home"
