@@ -146,6 +146,9 @@ class Database:
     def __repr__(self) -> str:
         return f"<Database {self._backend}>"
 
+    def __str__(self) -> str:
+        return str(self._backend)
+
     @contextmanager
     def transaction(self, create: bool = False) -> Iterator[Cursor]:
         """Run the block in one transaction: commit at its end, roll back if it raises.

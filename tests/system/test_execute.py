@@ -186,8 +186,10 @@ def test_logs_are_rows_and_what_was_handed_in_is_not_changed(target: Target, fil
         results.process_logs(log)
         results.process_logs(log)
         results.process_logs(batch)
+        results.process_logs({"epochs": []})
+        assert repr(results) == "<ResultProcessor of experiment 1>"
 
-    filled.execute(function, max_experiments=1)
+    assert filled.execute(function, max_experiments=1) == 1
     assert log == {"epochs": {"epoch": 1, "loss": 0.5}}
     assert batch == {"epochs": [{"epoch": 2, "loss": 0.4}, {"epoch": 3}]}
     rows = target.query("SELECT experiment_id, epoch, loss, attempt_id FROM study__epochs ORDER BY ID")

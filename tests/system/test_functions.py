@@ -40,6 +40,17 @@ def test_an_unpicklable_function_is_refused_before_any_claim(target: Target, tmp
     assert statuses(target) == outcomes(target) == {"done": 6}
 
 
+def test_a_function_may_use_the_experimenter(target: Target, tmp_path: Path) -> None:
+    study_ = filled(target, tmp_path)
+
+    def function(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> dict[str, Any]:
+        return {"accuracy": study_.counts()["running"], "model": repr(study_)}
+
+    assert study_.execute(function, n_jobs=1) == 6
+    assert study_.get_table()[["accuracy", "model"]].drop_duplicates().values.tolist() == [[1, repr(study_)]]
+    assert "<Database" not in repr(study_)
+
+
 def test_a_function_whose_module_the_worker_lacks_costs_no_row(
     target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

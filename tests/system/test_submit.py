@@ -50,6 +50,7 @@ def fleet(target: Target) -> PyExperimenter:
 def test_jobs_on_this_machine_execute_all(fleet: PyExperimenter, tmp_path: Path) -> None:
     jobs = fleet.submit(work, workers=2, cluster="local", folder=tmp_path / "jobs", where="seed < 2")
     assert len(set(jobs.job_ids)) == 2
+    assert repr(jobs) == f"<Submission to local: {', '.join(jobs.job_ids)}>"
     assert set(jobs.wait(120).values()) == {"COMPLETED"}
     assert fleet.counts()["done"] == 4
     assert sorted(fleet.get_table("status = 'done'")["accuracy"]) == [0, 0, 0.1, 0.1]
@@ -185,6 +186,53 @@ def test_without_slurm_it_says_so(sqlite_target: Target, monkeypatch: pytest.Mon
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SubmissionError, match="there is no scontrol here; submit from a machine of the SLURM cluster"):
         fleet.submit(work, folder=tmp_path)
+
+
+def test_slurm_that_does_not_answer(sqlite_target: Target, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fleet = experimenter(sqlite_target)
+    fleet.fill_table_from_config()
+    program(tmp_path / "scontrol", "exec sleep 60")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr("pyexperimenter.machine.slurm._TIMEOUT", 0.2)
+    with pytest.raises(SubmissionError, match=r"^scontrol did not answer in 0.2 s; try again$"):
+        fleet.submit(work, folder=tmp_path)
+
+
+def test_jobs_that_slurm_refuses(sqlite_target: Target, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fleet = experimenter(sqlite_target)
+    fleet.fill_table_from_config()
+    program(tmp_path / "scontrol", "echo NodeName=n1 NodeHostName=here")
+    program(tmp_path / "srun", "exit 0")
+    program(tmp_path / "sbatch", "echo 'sbatch: error: invalid partition specified: large' >&2; exit 1")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr("platform.node", lambda: "here")
+    with pytest.raises(SubmissionError, match=r"^nothing was submitted: .*invalid partition specified: large"):
+        fleet.submit(work, folder=tmp_path / "jobs", partition="large")
+
+
+def test_without_submitit_it_says_what_to_install(
+    sqlite_target: Target, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fleet = experimenter(sqlite_target)
+    fleet.fill_table_from_config()
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(SubmissionError, match=r"submitit.*; pip install pyexperimenter\[slurm\]"):
+        fleet.submit(work, cluster="local", folder=tmp_path)
+
+
+def program(path: Path, script: str) -> None:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def test_jobs_take_what_they_have_the_cpus_for(sqlite_target: Target, tmp_path: Path) -> None:
+    requires = [{"when": {"dataset": "wine"}, "resources": {"cpus": 2}}]
+    fleet = experimenter(sqlite_target, study(sqlite_target, Execution=PROCESS, requires=requires))
+    fleet.fill_table_from_config()
+    assert fleet.submit(work, cluster="local", folder=tmp_path / "jobs").wait(120)
+    assert fleet.get_table(states="done")["dataset"].unique().tolist() == ["iris"]
+    assert fleet.submit(work, cluster="local", folder=tmp_path / "jobs", cpus_per_task=2).wait(120)
+    assert fleet.counts()["done"] == 6
 
 
 # The command
