@@ -88,8 +88,6 @@ class NameList(click.ParamType):  # type: ignore[type-arg] # generic in newer cl
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
         """Split a text into names."""
-        if isinstance(value, list):
-            return value
         names = [name.strip() for name in str(value).split(",") if name.strip()]
         if not names:
             self.fail("name at least one column", param, ctx)
@@ -105,8 +103,6 @@ class Assignment(click.ParamType):  # type: ignore[type-arg] # generic in newer 
         """Split a text into name and value."""
         import yaml
 
-        if isinstance(value, tuple):
-            return value
         name, equals, text = str(value).partition("=")
         if not (name and equals):
             self.fail(f"{value!r} is not an assignment; write NAME=VALUE", param, ctx)

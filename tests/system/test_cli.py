@@ -298,15 +298,16 @@ def test_migrate_and_sync(executed: Path) -> None:
     write_config(
         executed,
         Target("sqlite", "sqlite", "study"),
-        keyfields=more,
+        keyfields=more | {"note": "VARCHAR(9)"},
         resultfields={"accuracy": "DOUBLE", "model": "LONGTEXT", "time": "DOUBLE"},
     )
-    would = call("migrate", "--dry-run", "--default", "depth=3").stdout
+    defaults = ["--default", "depth=3", "--default", "note=[x"]  # the second is not YAML
+    would = call("migrate", "--dry-run", *defaults).stdout
     assert would.startswith("would ") and "depth" in would and "time" in would
     assert call("status", "--debug", "--table", "study").exit_code == 0
-    done = call("migrate", "--default", "depth=3").stdout
+    done = call("migrate", *defaults).stdout
     assert done == would.replace("would ", "")
-    assert {row["depth"] for row in data("list")} == {3}
+    assert {(row["depth"], row["note"]) for row in data("list")} == {(3, "[x")}
     assert call("migrate").stderr.startswith("Nothing to do")
     assert "is not an assignment" in call("migrate", "--default", "depth", code=2).stderr
     assert call("sync").stdout == "Updated 0 executions\n"
