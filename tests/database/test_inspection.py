@@ -271,7 +271,7 @@ def test_a_study_shows_itself(target: Target) -> None:
     study_ = executed(target, 4, [(1200, 600), (600, 0)])
     store(target, filled=False, keyfields={"seed": {"type": "INT"}}).claim(worker())
     html = study_._repr_html_()
-    assert "table study in &lt;Database" in html
+    assert "&lt;PyExperimenter" in html and f"table study in {target.provider} " in html
     for name, fact in {
         "done experiments": "2",
         "all experiments": r"4 \(50% done\)",
