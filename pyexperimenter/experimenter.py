@@ -27,7 +27,7 @@ from pyexperimenter.exceptions import (
     ParameterCombinationError,
 )
 from pyexperimenter.execution.budget import allowance
-from pyexperimenter.execution.function import check_picklable
+from pyexperimenter.execution.function import pickled
 from pyexperimenter.execution.journaling_store import replay_journals
 from pyexperimenter.execution.pool import number_of_workers, run_pool, split_limit
 from pyexperimenter.execution.provenance import worker_info
@@ -668,7 +668,7 @@ class PyExperimenter(Study):
         """Do what `execute` does. A cluster job adds `signals` to those on which its workers stop."""
         supervised = self._is_supervised()
         if supervised:
-            check_picklable(function)
+            pickled(function)  # raises here what every child would
         self._prepare_execution()
         self._check_selection(where, order_by)
         self.sync()

@@ -19,7 +19,7 @@ from pyexperimenter.config import ExperimentConfig
 from pyexperimenter.config.model import DatabaseConfig
 from pyexperimenter.database.backends.sqlite import network_file_system
 from pyexperimenter.exceptions import SubmissionError
-from pyexperimenter.execution.function import check_function_elsewhere, check_picklable
+from pyexperimenter.execution.function import check_function_elsewhere, pickled
 from pyexperimenter.execution.pool import number_of_workers
 from pyexperimenter.machine.gpus import VARIABLE, allocate_gpus, gpu_environment
 from pyexperimenter.machine.slurm import node_names
@@ -91,9 +91,8 @@ def checked_job(
     ExecutionError
         If fewer GPUs of this machine are free than local jobs need.
     """
-    check_picklable(function)
-    pickled = cloudpickle.dumps(function)
-    check_function_elsewhere(pickled, sys.path)
+    payload = pickled(function)
+    check_function_elsewhere(payload, sys.path)
     gpus, environment = 0, {}
     if cluster == "slurm":
         check_database_for_slurm(config.database)
@@ -105,7 +104,7 @@ def checked_job(
     if config.table.requires and not selected["resources"]:
         resources = {"gpus": number_of_gpus(options), "cpus": options.get("cpus_per_task") or 1}
         selected = {**selected, "resources": resources}
-    return Job(experimenter, pickled, selected, gpus, environment)
+    return Job(experimenter, payload, selected, gpus, environment)
 
 
 def check_database_for_slurm(config: DatabaseConfig) -> None:

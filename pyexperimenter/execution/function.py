@@ -48,16 +48,16 @@ def load_function(name: str) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
-def check_picklable(function: Callable[..., Any]) -> None:
-    """Check that a function can be sent to another process.
+def pickled(function: Callable[..., Any]) -> bytes:
+    """Return a function in the form in which it is sent to another process.
 
     Raises
     ------
     FunctionNotPicklableError
-        If it cannot; the message names the remedy.
+        If it cannot be sent; the message names the remedy.
     """
     try:
-        cloudpickle.dumps(function)
+        return bytes(cloudpickle.dumps(function))
     except Exception as error:
         raise FunctionNotPicklableError(
             f"the experiment function cannot be sent to a worker's process: {type(error).__name__}: {error}; create "
