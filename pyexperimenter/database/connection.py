@@ -388,6 +388,5 @@ class _IdleConnections:
 
 _IDLE = _IdleConnections()
 atexit.register(_IDLE.clear)
-if hasattr(os, "register_at_fork"):
-    # SQLite's records of open files are wrong in a child, so idle connections are closed before a fork.
-    os.register_at_fork(before=_IDLE.clear, after_in_child=_IDLE.forget)
+# SQLite's records of open files are wrong in a child, so idle connections are closed before a fork.
+os.register_at_fork(before=_IDLE.clear, after_in_child=_IDLE.forget)

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -112,9 +112,8 @@ def active_stop() -> Stop:
 def listen(signals: Sequence[str], stop: Stop) -> dict[int, Any]:
     """Let signals request a stop from now on; return their previous handlers."""
     for name in dict.fromkeys(signals):
-        with suppress(AttributeError, ValueError, OSError):  # Windows lacks most of them
-            number = getattr(signal, name)
-            _previous[number] = signal.signal(number, stop.handle)
+        number = getattr(signal, name)
+        _previous[number] = signal.signal(number, stop.handle)
     return dict(_previous)
 
 
@@ -145,8 +144,7 @@ def _restore_in_child() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_block_signals, after_in_parent=_unblock_signals, after_in_child=_restore_in_child)
+os.register_at_fork(before=_block_signals, after_in_parent=_unblock_signals, after_in_child=_restore_in_child)
 
 
 @contextmanager
@@ -200,4 +198,4 @@ def _deliver(number: int, handler: Callable[[int, FrameType | None], Any] | int 
         raise SystemExit(128 + number)
 
 
-_NOTICES = {getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)}
+_NOTICES = (signal.SIGUSR1, signal.SIGUSR2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import time
 from contextlib import suppress
 
@@ -38,11 +39,7 @@ def _reset_peak_memory() -> None:
             os.close(descriptor)
 
 
-def _peak_memory() -> int | None:
+def _peak_memory() -> int:
     """Return this process's peak resident memory in bytes."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if platform.system() == "Darwin" else peak * 1024  # bytes there, KiB elsewhere

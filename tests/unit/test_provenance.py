@@ -186,7 +186,6 @@ def test_usage_may_be_asked_for_again_and_grows():
     assert second.cpu_seconds >= first.cpu_seconds
 
 
-@pytest.mark.skipif(not sys.platform.startswith(("linux", "darwin")), reason="not measured here")
 def test_peak_memory_is_in_bytes_and_remains_after_it_is_freed():
     meter = Meter()
     block = bytearray(b"x") * 300_000_000
