@@ -395,10 +395,8 @@ def _position(values: Sequence[Any], value: Any) -> int | None:
         position = values.index(value)
     except ValueError:
         return None
-    if isinstance(value, bool) == isinstance(values[position], bool):
-        return position
-    matches = (i for i, v in enumerate(values) if v == value and isinstance(v, bool) == isinstance(value, bool))
-    return next(matches, None)
+    # 1 is not True. No range has both.
+    return position if isinstance(value, bool) == isinstance(values[position], bool) else None
 
 
 def _key(value: Any) -> Any:

@@ -270,6 +270,13 @@ def test_a_value_is_found_in_a_range_without_a_scan(values):
     assert str(caught.value).endswith(", ... (1000000000000 in all)")
 
 
+def test_true_is_not_found_in_a_range_of_numbers():
+    values = Lazy(10, int)
+    assert list(Grid({"a": values}, exclude=[{"a": list(range(1, 10))}])) == [{"a": 0}]
+    with pytest.raises(ContradictoryConditionError, match="a is never True"):
+        Grid({"a": values}, exclude=[{"a": [True]}])
+
+
 def test_more_rows_than_can_be_counted_are_refused():
     with pytest.raises(InvalidValuesInConfiguration, match="the grid has 100000000000000000000 rows; take fewer"):
         Grid({name: range(10**5) for name in "abcd"})
