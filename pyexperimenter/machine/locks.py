@@ -34,10 +34,6 @@ class FileLock:
     def __exit__(self, *_: object) -> None:
         self.release()
 
-    def write(self, text: str) -> None:
-        """Append to the file."""
-        os.write(self._descriptor, text.encode())
-
     def release(self) -> None:
         """Release the lock."""
         if self in _held:  # not in a fork, where its descriptor may be that of another file
@@ -50,7 +46,7 @@ _held: set[FileLock] = set()
 
 
 def lock_file(file: Path, wait: bool = False) -> FileLock | None:
-    """Lock a file and empty it; create it if it does not exist.
+    """Lock a file; create it if it does not exist.
 
     Parameters
     ----------
@@ -70,7 +66,6 @@ def lock_file(file: Path, wait: bool = False) -> FileLock | None:
     except BlockingIOError:
         os.close(descriptor)
         return None
-    os.truncate(descriptor, 0)
     return FileLock(descriptor)
 
 
