@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import ssl
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Protocol
 
-from pyexperimenter.config.model import Credentials, DatabaseConfig, TlsConfig
+from pyexperimenter.config.model import Credentials, DatabaseConfig, SshConfig, TlsConfig
 from pyexperimenter.database.backends.dialect import Dialect
 from pyexperimenter.exceptions import (
     AccessDeniedError,
     DatabaseConnectionError,
     DatabaseQueryError,
-    InvalidCredentialsError,
     PyExperimenterError,
     ServerUnreachableError,
     TransientDatabaseError,
@@ -80,7 +80,7 @@ def translated_errors(backend: Backend, doing: str) -> Iterator[None]:
         raise translated(error, backend, doing) from error.with_traceback(None)
 
 
-class Server:
+class Server(ABC):
     """A database on a server: what is the same for all servers, such as address, SSH and password."""
 
     dialect: Dialect
@@ -100,43 +100,45 @@ class Server:
         try:
             return self._connect(self.config.database)
         except (ServerUnreachableError, TransientDatabaseError):
-            if self.config.use_ssh_tunnel and self.config.credentials.ssh is not None:
+            if self._ssh is not None:
                 from pyexperimenter.database.ssh.shared_tunnel import log_refusal
 
-                log_refusal(self.config.credentials.ssh)
+                log_refusal(self._ssh)
             raise
 
+    @abstractmethod
     def _connect(self, database: str | None) -> Any:
-        raise NotImplementedError
+        """Open a connection of the driver to a database, or to the server without one."""
 
     def close_tunnel(self) -> None:
         """Stop using the SSH tunnel, if there is one."""
-        if self.config.use_ssh_tunnel and self.config.credentials.ssh is not None:
+        if self._ssh is not None:
             from pyexperimenter.database.ssh.shared_tunnel import close_tunnel
 
-            close_tunnel(self.config.credentials.ssh)
+            close_tunnel(self._ssh)
+
+    @property
+    def _ssh(self) -> SshConfig | None:
+        """The SSH server that leads to the database; None for a direct connection."""
+        return self.config.credentials.ssh if self.config.use_ssh_tunnel else None
 
     def _address(self) -> tuple[str, int]:
         """Return host and port to connect to: those of the server, or of the local end of the tunnel."""
         credentials = self.config.credentials
-        if not self.config.use_ssh_tunnel:
+        if self._ssh is None:
             return credentials.host, credentials.port
-        if credentials.ssh is None:
-            raise InvalidCredentialsError(
-                "use_ssh_tunnel is on, but the credentials have no section Connection: Ssh; add one with 'address'"
-            )
         from pyexperimenter.database.ssh.shared_tunnel import tunnel_address
 
-        return tunnel_address(credentials.ssh, credentials.host, credentials.port)
+        return tunnel_address(self._ssh, credentials.host, credentials.port)
 
     @property
     def _certified_name(self) -> str | None:
         """Return the name that the server's certificate must have, if it is not the host that we connect to."""
-        credentials = self.config.credentials
-        if not self.config.use_ssh_tunnel or credentials.ssh is None:
+        if self._ssh is None:
             return None
         # We connect to the local end of the tunnel, which no certificate names.
-        return credentials.ssh.remote_address if credentials.host == Credentials.host else credentials.host
+        host = self.config.credentials.host
+        return self._ssh.remote_address if host == Credentials.host else host
 
     @cached_property
     def _password(self) -> str:
