@@ -130,6 +130,7 @@ class Supervisor:
         """Handle what a process sends; return its report, why it must be killed, or None if it died."""
         stop_sent = False
         while True:
+            has_ended = process.has_ended()  # asked first: what it sent before it ended is read below
             for message in process.messages(_TICK):
                 if isinstance(message, WorkerReport):
                     return message
@@ -137,15 +138,11 @@ class Supervisor:
             reason = self._kill_reason()
             if reason is not None:
                 return reason
+            if has_ended:
+                return None
             if process.is_disconnected:
                 process.wait(_DISCONNECTED_EXIT_TIMEOUT)
                 return None if process.has_ended() else _KillReason.DISCONNECTED
-            if process.has_ended():
-                for message in process.messages(0):  # sent before it died
-                    if isinstance(message, WorkerReport):
-                        return message
-                    self._handle(message, process)
-                return None
             if self._stop.requested and not stop_sent:
                 process.send(StopRequest())
                 stop_sent = True
@@ -171,8 +168,8 @@ class Supervisor:
                 self._drop_lease()
             case NothingOpen():
                 process.send(Answer(self._heartbeat.reap_if_possible()))
-            case logging.LogRecord():
-                self._logger.handle(message)
+            case record:
+                self._logger.handle(record)
 
     def _kill_reason(self) -> _KillReason | None:
         if self._stop.requested:
