@@ -23,6 +23,7 @@ from pyexperimenter.database.ssh import shared_tunnel
 from tests.support.private_server import PrivateServer, ServerUnavailable, find_program
 
 PASSPHRASE = "open sesame"
+SOON_GONE = "-oControlPersist=1"  # instead of after 5 seconds without a user: the first value of an option holds
 
 
 class SshServer(PrivateServer):
@@ -96,7 +97,8 @@ def running() -> Iterator[SshServer]:
 def private_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Keep the user's own SSH settings out of a test; yield its runtime directory, which has a short path.
 
-    ssh finds ~/.ssh by the user's entry in the passwd database; here, a script makes it use `home`.
+    ssh finds ~/.ssh by the user's entry in the passwd database; here, a script makes it use `home`, and end sooner than
+    usual after its last user.
     """
     for directory in (home / ".ssh", home / "bin"):
         directory.mkdir(mode=0o700, parents=True)
@@ -109,7 +111,7 @@ def private_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     program = home / "bin" / "ssh"
     program.write_text(
         f'#!/bin/sh\ncase " $* " in *" -oIdentityFile="*) ;; *) set -- {keys} "$@" ;; esac\n'
-        f'exec {shutil.which("ssh")} -F {home}/ssh_config "$@"\n'
+        f'exec {shutil.which("ssh")} -F {home}/ssh_config {SOON_GONE} "$@"\n'
     )
     program.chmod(0o755)
     with tempfile.TemporaryDirectory(prefix="pe-", dir="/tmp") as runtime:

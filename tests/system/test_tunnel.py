@@ -27,9 +27,20 @@ from pyexperimenter.database.ssh import shared_tunnel
 from pyexperimenter.database.ssh import tunnel as tunnel_
 from pyexperimenter.database.ssh.shared_tunnel import close_tunnel, tunnel_address
 from pyexperimenter.exceptions import DatabaseError, SshTunnelError
+from pyexperimenter.machine.locks import lock_file
 from tests.support.mysql import MySQLServer
 from tests.support.server import Server
-from tests.support.sshd import PASSPHRASE, SshServer, answers, background_ssh, is_free, make_key, private_home, running
+from tests.support.sshd import (
+    PASSPHRASE,
+    SOON_GONE,
+    SshServer,
+    answers,
+    background_ssh,
+    is_free,
+    make_key,
+    private_home,
+    running,
+)
 from tests.support.study import experimenter, study, wait_until
 from tests.support.target import Target
 
@@ -115,7 +126,9 @@ def test_queries_pass_side_by_side(sshd: SshServer, mariadb_target: Target) -> N
     tunnel.close()
 
 
-def test_ssh_ends_after_its_last_user(sshd: SshServer, mariadb_target: Target) -> None:
+def test_ssh_ends_after_its_last_user(sshd: SshServer, mariadb_target: Target, home: Path) -> None:
+    program = home / "bin" / "ssh"
+    program.write_text(program.read_text().replace(SOON_GONE, ""))  # after the library's own time
     tunnel = Tunnel(sshd.config(remote_port=database(mariadb_target).port))
     with through(tunnel, mariadb_target) as connection, connection.cursor() as cursor:
         tunnel.close()
@@ -419,13 +432,44 @@ def test_database_that_the_ssh_server_cannot_reach_is_logged_once(
     study_.close_ssh()
 
 
+def test_process_that_does_not_open_it_is_not_waited_for_for_ever(
+    sshd: SshServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_tunnel, "_LONGEST_WAIT", 0.2)
+    ssh = sshd.config()
+    stem = shared_tunnel._stem(ssh)
+    lock = lock_file(stem)
+    assert lock is not None
+    with lock:
+        assert f"the process that has locked {stem} does not open it; end that process" in failure(ssh)
+
+
+def test_ssh_that_does_not_stay_in_the_background(sshd: SshServer, home: Path) -> None:
+    (home / "bin" / "ssh").write_text("#!/bin/sh\nexit 0\n")
+    assert "ssh ended right after the login; try again" in failure(sshd.config())
+
+
+def test_without_namespaces_all_processes_share_it(sshd: SshServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are Linux's own."""
+
+    def refuse(path: object) -> str:
+        raise FileNotFoundError(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "readlink", refuse)
+        first = Tunnel(sshd.config())
+        assert Tunnel(sshd.config()).port == first.port
+        first.close()
+
+
 def test_missing_program(sshd: SshServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert "the program 'ssh' is not on the PATH; install the OpenSSH client" in failure(sshd.config())
 
 
-def test_suspended_ssh_is_replaced(sshd: SshServer, mariadb_target: Target) -> None:
+def test_suspended_ssh_is_replaced(sshd: SshServer, mariadb_target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     """For example, of a job that SLURM suspends while another job uses its tunnel."""
+    monkeypatch.setattr(shared_tunnel, "_LONGEST_SILENCE", 1.0)
     ssh = sshd.config(remote_port=database(mariadb_target).port)
     first = Tunnel(ssh)
     process = background_ssh(f"[127.0.0.1]:{first.port}:")
