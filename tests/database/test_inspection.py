@@ -286,6 +286,7 @@ def test_a_study_shows_itself(target: Target) -> None:
 
 def test_what_people_write_is_escaped(target: Target) -> None:
     study_ = filled(target, 1, name="study")
+    assert "time to go" not in study_._repr_html_()  # as nothing has been executed yet
     study_.name = "<script>"
     target.query("UPDATE study SET status = '<b>'")
     html = study_._repr_html_()

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,6 +63,19 @@ def test_a_server_that_is_not_there(postgresql_target: Target, tmp_path: Path) -
 def test_a_database_that_the_server_does_not_have(postgresql_target: Target) -> None:
     with pytest.raises(MissingDatabaseError, match=r"no_such_db.*; create it, or let create_table"):
         experimenter(replace(postgresql_target, database="no_such_db")).fill_table_from_config()
+
+
+def test_several_may_create_a_database_at_the_same_time(postgresql_target: Target) -> None:
+    assert postgresql_target.server is not None
+    name = f"{postgresql_target.database}_new"
+    stores = [experimenter(postgresql_target, database_name=name)._store for _ in range(4)]
+    with ThreadPoolExecutor(len(stores)) as pool:
+        created = [pool.submit(store_.database.create_if_missing) for store_ in stores]
+    try:
+        assert [future.result() for future in created] == [None] * len(stores)
+        assert experimenter(postgresql_target, database_name=name).fill_table_from_config() == (6, 0)
+    finally:
+        postgresql_target.server.drop_database(name)
 
 
 def test_a_socket(private_postgresql: PrivatePostgreSQL, tmp_path: Path) -> None:

@@ -113,6 +113,18 @@ def test_a_connection_that_was_cut_while_idle_is_reopened(mariadb_target: Target
     assert opened.counts()["created"] == 0
 
 
+def test_an_interrupt_rolls_back_and_closes_the_connection(target: Target) -> None:
+    """It may have come between a statement and its answer."""
+    opened = store(target)
+    with pytest.raises(KeyboardInterrupt), opened.database.transaction() as cursor:
+        interrupted = cursor._cursor.connection
+        cursor.run("UPDATE study SET status = 'done'")
+        raise KeyboardInterrupt
+    assert opened.counts()["created"] == 6
+    with opened.database.query() as cursor:
+        assert cursor._cursor.connection is not interrupted
+
+
 def test_no_connection_is_left_open_while_user_code_runs(mariadb_target: Target) -> None:
     study_ = experimenter(mariadb_target)
     study_.fill_table_from_config()

@@ -171,8 +171,16 @@ def test_validate_shows_the_grid_and_touches_no_database(directory: Path) -> Non
         ["iris", "1"],
     ]
     assert data("validate", "--head", "1")["first"] == [{"dataset": "iris", "seed": 0}]
+    assert call("validate", "--head", "0").stdout.splitlines() == [shown[0], "6 experiments"]
     assert json.loads(call("validate", "--schema").stdout)["title"] == "PyExperimenter configuration"
     assert not (directory / "study.db").exists()
+
+
+def test_fill_creates_no_directory(directory: Path) -> None:
+    assert call("fill", "--create-database").stdout == "Added 6 experiments, 0 already existed\n"
+    write_config(directory, Target("sqlite", "sqlite", "no/where/study"))
+    message = call("fill", "--create-database", code=1).stderr
+    assert message == f"Error: {directory}/no/where is not a directory; create it, or choose another path\n"
 
 
 def test_run_takes_config_and_function_in_each_form(directory: Path) -> None:
@@ -214,6 +222,8 @@ def test_list(executed: Path) -> None:
     assert [row["ID"] for row in data("list", "-s", "error", "-s", "created")] == [5, 6]
     assert [row["ID"] for row in data("list", "-s", "done", "-w", "seed = 0 OR seed = 1 -- both")] == [1, 2, 4]
     assert data("list", "--columns", "seed, accuracy", "-n", "1") == [{"seed": 0, "accuracy": 0.5}]
+    shown, _, first = call("list", "--columns", "seed,accuracy", "-n", "1").stdout.splitlines()
+    assert (shown.split(), first.split()) == (["seed", "accuracy"], ["0", "0.5"])
     assert data("list", "-s", "created")[0]["accuracy"] is None
     empty = call("list", "-w", "1 = 2")
     assert (empty.stdout, empty.stderr) == ("", "No matching experiments\n")
@@ -226,6 +236,9 @@ def test_show(executed: Path) -> None:
         assert re.search(rf"^ *{words.replace(' ', ' +')}", shown, re.M), words
     assert "Traceback (most recent call last)" in shown
     assert shown.rstrip().endswith("Last output\ntraining wine")
+    unstarted = call("show", "6").stdout.splitlines()
+    assert unstarted[0] == "Experiment 6  created"
+    assert not {"Attempts", "Error", "Last output"} & set(unstarted)
     details = data("show", "1")
     assert (details["row"]["seed"], details["row"]["model"]) == (0, "a\nb")
     assert [attempt["outcome"] for attempt in details["attempts"]] == ["done"]
@@ -240,6 +253,8 @@ def test_errors(executed: Path) -> None:
     assert "   | ValueError: no wine with seed 1" in call("errors", "-v").stdout
     call("reset", "error", "-y")
     assert call("errors").stderr == "No experiments are in error\n"
+    call("run", "-n", "1")
+    assert len(call("errors").stdout.splitlines()) == 2  # what a single one has is not shared
 
 
 def test_logs(executed: Path) -> None:
@@ -249,6 +264,7 @@ def test_logs(executed: Path) -> None:
     assert len(rows) == 2
     call("reset", "--id", "1", "-y")
     assert data("logs", "1", "epochs") == {"epochs": []}
+    assert call("logs", "1").stdout == "epochs (0 rows)\n\n"
     assert len(data("logs", "1", "--all-attempts")["epochs"]) == 2
 
 

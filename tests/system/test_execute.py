@@ -398,6 +398,22 @@ def test_emissions_are_measured_where_the_config_says_so(target: Target, tmp_pat
     assert len(study_.get_codecarbon_table()) == 1
 
 
+def test_emissions_that_cannot_be_written_do_not_cost_the_experiment(
+    sqlite_target: Target, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = study(sqlite_target, CodeCarbon={"offline_mode": True, "country_iso_code": "DEU"})
+    study_ = PyExperimenter(config, logger_name="emitted", log_level="WARNING")
+    study_.fill_table_from_config()
+
+    def function(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> None:
+        sqlite_target.query("DROP TABLE study_codecarbon")
+
+    assert study_.execute(function, max_experiments=1) == 1
+    assert study_.counts()["done"] == 1
+    (record,) = caplog.records
+    assert record.getMessage().startswith("the emissions of experiment 1 were not written: no such table")
+
+
 def test_bars_are_shown_on_a_terminal_only(sqlite_target: Target) -> None:
     script = (
         "import json, sys; from pyexperimenter import PyExperimenter\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from pyexperimenter import ResultProcessor
 from pyexperimenter.exceptions import ExecutionError, FunctionNotPicklableError
 from tests.support.study import experimenter, outcomes, statuses
-from tests.support.supervision import configured, count_execution, filled, row
+from tests.support.supervision import await_note, configured, count_execution, doze, filled, note, row
 from tests.support.target import A_FILE_AND_A_SERVER, Target
 
 DATABASES = A_FILE_AND_A_SERVER
@@ -91,6 +92,64 @@ def close_descriptors() -> None:
 def close_descriptors_and_raise() -> None:
     os.closerange(3, 256)
     raise ValueError("after everything was closed")
+
+
+def close_and_hang(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> None:
+    print("the last words", flush=True)
+    os.closerange(3, 256)
+    note(custom, "closed")
+    doze()
+
+
+def test_a_function_that_closes_the_connection_to_its_supervisor_and_hangs(
+    sqlite_target: Target, tmp_path: Path
+) -> None:
+    """The supervisor notices when it asks the process to stop, and does not wait until the grace period is over."""
+    study_ = filled(sqlite_target, tmp_path, execution={"grace": "10m"})
+
+    def stop() -> None:
+        await_note(study_.config.custom, "closed")
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    notice = threading.Thread(target=stop)
+    notice.start()
+    assert study_.execute(close_and_hang) == 1
+    notice.join()
+    assert statuses(sqlite_target) == {"created": 5, "error": 1}
+    cause = "its process closed the connection to its supervisor and was killed"
+    assert row(sqlite_target, "t.error", 0) == (f"{cause}\nLast output:\nthe last words\n",)
+
+
+def signal_itself(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)  # only the supervisor enforces the grace period
+    assert results.stop_requested
+
+
+def test_a_signal_to_the_process_of_a_worker_stops_only_that(target: Target, tmp_path: Path) -> None:
+    """As SLURM sends it to all processes of a job."""
+    study_ = filled(target, tmp_path)
+    assert study_.execute(signal_itself) == 1
+    assert statuses(target) == {"created": 5, "done": 1}
+
+
+class Interruption(KeyboardInterrupt):
+    """One that cannot be sent to another process."""
+
+    def __init__(self, number: int, text: str) -> None:
+        super().__init__(f"{text} {number}")
+
+
+def interrupt_itself(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> None:
+    raise Interruption(1, "interruption")
+
+
+def test_an_interruption_that_cannot_be_sent_to_the_caller_is_described(target: Target, tmp_path: Path) -> None:
+    study_ = filled(target, tmp_path)
+    with pytest.raises(ExecutionError, match=r"^Interruption: interruption 1$"):
+        study_.execute(interrupt_itself)
+    assert statuses(target) == {"created": 6}
+    assert outcomes(target) == {"released": 1}
 
 
 WAYS_TO_CLOSE = {

@@ -219,7 +219,11 @@ def test_two_gpus_of_one_name_are_two(machine: Path) -> None:
         assert taken(CUDA_VISIBLE_DEVICES="0") == ["0"]
 
 
-def test_without_nvidia_smi_the_gpus_of_slurm_jobs_are_their_own(machine: Path) -> None:
+def test_without_nvidia_smi_the_gpus_of_slurm_jobs_are_their_own(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (machine / "nvidia-smi").unlink()
+    monkeypatch.setenv("PATH", str(machine))
     with allocate_gpus({**os.environ, "SLURM_JOB_ID": "7"}, 4, 1):
         assert taken(4, SLURM_JOB_ID="8") == ["0,1,2,GPU-8f"]
         with pytest.raises(ExecutionError, match="0 of them free"):  # another task of it

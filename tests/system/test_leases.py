@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -10,7 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -20,8 +21,11 @@ import psutil
 import pytest
 
 from pyexperimenter import PyExperimenter, ResultProcessor
+from pyexperimenter.config import load_config
+from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import ClaimLostError
-from tests.support.study import credentials, experimenter, outcomes, statuses, store, study, wait_until
+from pyexperimenter.execution.heartbeat import Heartbeat
+from tests.support.study import credentials, experimenter, outcomes, statuses, store, study, wait_until, worker
 from tests.support.target import Target
 
 EXECUTION = {"isolation": "process", "heartbeat": 0.3, "lease": 2, "grace": 1}
@@ -295,6 +299,52 @@ def test_without_isolation_a_thread_beats_during_the_function(target: Target, tm
 
     assert study_.execute(function) == 1
     assert (statuses(target), outcomes(target)) == ({"done": 1}, {"done": 1})
+
+
+def test_a_heart_beats_on_after_a_failure_of_its_own(
+    sqlite_target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    study_ = filled(sqlite_target, configured(sqlite_target, tmp_path, rows=1, isolation="none"))
+    beat, failures = ExperimentStore.beat, iter([ValueError("the heart stumbles")])
+
+    def stumble(store_: ExperimentStore, *arguments: Any) -> Any:
+        for failure in failures:
+            raise failure
+        return beat(store_, *arguments)
+
+    monkeypatch.setattr(ExperimentStore, "beat", stumble)
+
+    def function(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> None:
+        wait_until(lambda: seconds_beaten(sqlite_target) > 0)
+
+    assert study_.execute(function) == 1
+    assert (statuses(sqlite_target), outcomes(sqlite_target)) == ({"done": 1}, {"done": 1})
+    assert [record.getMessage() for record in caplog.records] == ["heartbeat failed"]
+    assert "ValueError: the heart stumbles" in caplog.text
+
+
+def test_what_another_process_has_just_reaped_is_not_reported_again(
+    target: Target, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = store(target)
+    assert other.claim(worker()) is not None
+    target.query("UPDATE study__attempts SET lease_until = '2001-01-01 00:00:00'")
+    logger = logging.getLogger("py-experimenter")
+
+    class Accounting:
+        """Takes its time to answer, in which another process reaps."""
+
+        def endings(self, job_ids: Iterable[str | None]) -> dict[str, str]:
+            for _ in job_ids:
+                assert [other.reap(silent, 3) for silent in other.silent()] == [True]
+            return {}
+
+    config = study(target, Execution={"heartbeat": 0.1})
+    heartbeat = Heartbeat(load_config(config, credentials_path=target.credentials_file), logger)
+    heartbeat._accounting = Accounting()  # type: ignore[assignment]
+    wait_until(lambda: outcomes(target) == {"lost": 1})
+    heartbeat.stop()
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("how", ["reaped", "reset"])

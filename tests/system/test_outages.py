@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pyexperimenter import PyExperimenter, ResultProcessor
+from pyexperimenter import ExperimentStatus, PyExperimenter, ResultProcessor
 from pyexperimenter.exceptions import ResultsInJournalError, ServerUnreachableError
 from tests.support.mariadb import PrivateMariaDB
 from tests.support.outages import (
@@ -243,6 +245,41 @@ def test_a_script_whose_results_are_in_a_journal_says_so_and_fails(
     assert f"is kept in {journal}: the next execute() in this directory writes it, or sync()" in last
     assert study_.sync() == 1
     assert_synced(mariadb_target, signs)
+
+
+@isolations
+def test_what_cannot_be_released_keeps_its_lease(
+    mariadb_target: Target, proxy: Proxy, signs: Signs, isolation: str
+) -> None:
+    filled(mariadb_target, signs, 1)
+    target = through_port(mariadb_target, proxy.port)
+    config = configured(target, signs, 1, isolation=isolation, max_outage=1, grace=0.1, lease=600, heartbeat=0.5)
+    with script(target, config, "test_outages:wait_for_the_end") as process:
+        signs.wait_for("started 0")
+        proxy.refuse()
+        process.send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=60)
+    assert re.search("could not (be released|release the experiments of worker .*): Can't connect", told), told
+    assert statuses(mariadb_target) == {"running": 1}
+    assert outcomes(mariadb_target) == {None: 1}
+
+
+def test_an_experiment_of_its_own_that_ends_in_a_journal_is_not_released(
+    mariadb_target: Target, proxy: Proxy, signs: Signs
+) -> None:
+    paused = filled(mariadb_target, signs, 2)
+    paused.execute(lambda *_: ExperimentStatus.PAUSED, max_experiments=1)
+    target = through_port(mariadb_target, proxy.port)
+    study_ = experimenter(target, configured(target, signs, 2, isolation="none", max_outage=1))
+    with ThreadPoolExecutor(1) as pool:
+        execution = pool.submit(study_.unpause_experiment, 1, away_in_the_middle)
+        with outage(proxy, signs), pytest.raises(ResultsInJournalError):
+            execution.result()
+    assert statuses(mariadb_target) == {"created": 1, "running": 1}
+    assert study_.sync() == 1
+    assert statuses(mariadb_target) == {"created": 1, "done": 1}
+    assert outcomes(mariadb_target) == {"paused": 1, "done": 1}
+    assert mariadb_target.query("SELECT accuracy, model FROM study WHERE ID = 1") == [(0.5, "within")]
 
 
 @pytest.mark.timeout(60)

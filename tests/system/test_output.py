@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,20 @@ def test_each_attempt_has_its_own_output_whatever_wrote_it(
         )
         for seed in range(6)
     ]
+
+
+def warn(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> None:
+    warnings.warn(f"seed {keyfields['seed']} is odd", stacklevel=1)
+
+
+def test_warnings_of_an_experiment_are_its_output(
+    sqlite_target: Target, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    filled(sqlite_target, tmp_path, rows=2).execute(warn)
+    for seed, output in enumerate(outputs(sqlite_target)):
+        assert output is not None
+        assert f"UserWarning: seed {seed} is odd\n" in output
+    assert caplog.records == []
 
 
 def print_sometimes(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ import joblib
 import pytest
 
 from pyexperimenter import ResultProcessor
+from pyexperimenter.execution.pool import number_of_workers
 from tests.support.study import credentials, outcomes, statuses, wait_until
 from tests.support.supervision import BEGINNING, await_note, configured, filled, note
 from tests.support.target import A_FILE_AND_A_SERVER, Target
@@ -30,6 +31,10 @@ def told_parent(keyfields: dict[str, Any], results: ResultProcessor, custom: dic
     if keyfields["seed"] < 2:
         await_note(custom, f"begun {1 - keyfields['seed']}")
     return {"accuracy": os.getppid()}
+
+
+def test_minus_one_is_a_worker_for_each_core() -> None:
+    assert [number_of_workers(n_jobs) for n_jobs in (-1, 3)] == [joblib.cpu_count(), 3]
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,8 @@ import psutil
 import pytest
 
 from pyexperimenter import ExperimentStatus, PyExperimenter, ResultProcessor
+from pyexperimenter.database.records import Attempt
+from pyexperimenter.execution.watch import OwnWatch
 from tests.support.study import credentials, experimenter, isolations, outcomes, store, study, wait_until, worker
 from tests.support.target import A_FILE_AND_A_SERVER, Target
 
@@ -336,6 +338,22 @@ def test_the_users_handler_is_called_when_the_workers_have_stopped(
     assert heard == [getattr(signal, name)]
     assert handlers() == before
     assert (study_.counts()["done"], study_.counts()["created"]) == (1, 5)
+
+
+def test_an_interrupt_between_claim_and_call_gives_the_row_back(
+    target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def interrupted(watch: OwnWatch, attempt: Attempt) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(OwnWatch, "claimed", interrupted)
+    config = configured(target, tmp_path, isolation="none")
+    study_ = PyExperimenter(config, **credentials(target), logger_name="interrupted", log_level="WARNING")
+    study_.fill_table_from_config()
+    with pytest.raises(KeyboardInterrupt):
+        study_.execute(pass_by)
+    assert_all_is_released(target, study_, tmp_path, 1)
+    assert [record.getMessage() for record in caplog.records] == ["experiment 1 was released: its worker was stopped"]
 
 
 @workers

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from pyexperimenter import PyExperimenter
+from pyexperimenter.cli import main
 from pyexperimenter.cluster.job import check_database_for_slurm
 from pyexperimenter.exceptions import (
     DatabaseError,
@@ -198,16 +200,51 @@ def test_slurm_that_does_not_answer(sqlite_target: Target, monkeypatch: pytest.M
         fleet.submit(work, folder=tmp_path)
 
 
-def test_jobs_that_slurm_refuses(sqlite_target: Target, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    fleet = experimenter(sqlite_target)
-    fleet.fill_table_from_config()
+@pytest.fixture
+def made_up_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A directory with programs that answer as SLURM's do: it takes a job, and forgets it."""
     program(tmp_path / "scontrol", "echo NodeName=n1 NodeHostName=here")
     program(tmp_path / "srun", "exit 0")
-    program(tmp_path / "sbatch", "echo 'sbatch: error: invalid partition specified: large' >&2; exit 1")
+    program(tmp_path / "sbatch", "echo Submitted batch job 12")
+    program(tmp_path / "squeue", "exit 0")
+    program(tmp_path / "sacct", "exit 1")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setattr("platform.node", lambda: "here")
+    return tmp_path
+
+
+def test_jobs_that_slurm_refuses(sqlite_target: Target, made_up_slurm: Path) -> None:
+    fleet = experimenter(sqlite_target)
+    fleet.fill_table_from_config()
+    program(made_up_slurm / "sbatch", "echo 'sbatch: error: invalid partition specified: large' >&2; exit 1")
     with pytest.raises(SubmissionError, match=r"^nothing was submitted: .*invalid partition specified: large"):
-        fleet.submit(work, folder=tmp_path / "jobs", partition="large")
+        fleet.submit(work, folder=made_up_slurm / "jobs", partition="large")
+
+
+def test_how_a_job_ended_that_slurm_has_forgotten(sqlite_target: Target, made_up_slurm: Path) -> None:
+    fleet = experimenter(sqlite_target)
+    fleet.fill_table_from_config()
+    jobs = fleet.submit(work, folder=made_up_slurm / "jobs")
+    assert jobs.wait(0) == {"12": "ENDED"}  # nothing says how
+    program(made_up_slurm / "sacct", "printf 'JobID|State|NodeList\\n12|CANCELLED by 0|n1\\n'")
+    assert jobs.wait(0) == {"12": "CANCELLED"}
+    (jobs.folder / "12_0_result.pkl").touch()
+    assert jobs.wait(0) == {"12": "COMPLETED"}
+
+
+def test_the_command_does_not_wait_unless_asked(
+    sqlite_target: Target, made_up_slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = study(sqlite_target, Execution={"function": "functions_of_slurm:train"})
+    (made_up_slurm / "config.yml").write_text(yaml.safe_dump(config))
+    (made_up_slurm / "functions_of_slurm.py").write_text("def train(*_): ...")
+    experimenter(sqlite_target, config).fill_table_from_config()
+    program(made_up_slurm / "squeue", "echo 12 PENDING")  # for ever
+    monkeypatch.chdir(made_up_slurm)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    done = CliRunner().invoke(main, ["submit", "config.yml"], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert done.output.startswith("12\nLogs are in ")
 
 
 def test_without_submitit_it_says_what_to_install(

@@ -89,6 +89,16 @@ def test_a_death_is_an_error_with_cause_and_output_others_are_done(
         assert len(set(later)) == 1
 
 
+def test_a_death_is_noticed_where_the_system_does_not_report_it(
+    sqlite_target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Descriptors of processes are Linux's own."""
+    monkeypatch.delattr(os, "pidfd_open", raising=False)
+    assert filled(sqlite_target, tmp_path, dies=1).execute(one_dies_counted) == 6
+    assert statuses(sqlite_target) == {"done": 5, "error": 1}
+    assert row(sqlite_target, "t.error", 1) == ("its process ended with exit code 3, as by os._exit(3)",)
+
+
 class Bomb:
     """A result that is computed lazily, as on a GPU, and then fails."""
 

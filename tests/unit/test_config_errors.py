@@ -3,11 +3,14 @@
 # ruff: noqa: E501 - a table reads better with a case on one line
 
 import os
+from re import Pattern
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from pyexperimenter import exceptions
 from pyexperimenter.config import load_config
+from pyexperimenter.config.messages import problems_of
 
 CONFIG = """\
 PY_EXPERIMENTER:
@@ -100,6 +103,7 @@ CASES = {
     "log scale through 0": ("[1, 2]", "{start: 0, stop: 10, num: 4, scale: log}", "InvalidRangeError", 9, f"{SEED}.values", ["log scale"]),
     "unknown scale": ("[1, 2]", "{start: 0, stop: 9, num: 4, scale: lin}", "InvalidTypeError", 9, f"{SEED}.values.scale", ["'lin'", "'linear' or 'log'"]),
     "range of texts": ("[1, 2]", "{start: a, stop: 9}", "InvalidTypeError", 9, f"{SEED}.values.start", ["'a' is not a number"]),
+    "range of lists": ("[1, 2]", "{start: [0], stop: 9}", "InvalidTypeError", 9, f"{SEED}.values.start", ["[0] is not a number"]),
     "fractions sampled for integers": ("[1, 2]", "{sample: normal, mean: 0, std: 1, num: 3}", "InvalidValuesInConfiguration", 9, f"{SEED}.values.sample", ["fractions", "integers"]),
     "sample without its parameters": ("[1, 2]", "{sample: integers, low: 0, num: 3}", "InvalidRangeError", 9, f"{SEED}.values", ["high"]),
     "value of another type": ("[1, 2]", "[1, x]", "InvalidValuesInConfiguration", 9, f"{SEED}.values[1]", ["'x' is not an integer", "INT"]),
@@ -188,6 +192,15 @@ def test_an_overriding_table_name_is_checked(error_of):
 def test_errors_in_a_dict_name_the_key_path(tmp_path):
     with pytest.raises(exceptions.InvalidTypeError, match=r"^<dict>: PY_EXPERIMENTER\.n_jobs: 'x' is not an integer"):
         load_config({"PY_EXPERIMENTER": {"n_jobs": "x", "Database": {}}})
+
+
+def test_a_problem_that_only_pydantic_has_a_name_for():
+    """A new version may find more than those that we describe."""
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(Pattern).validate_python("(")
+    (problem,) = problems_of(caught.value)
+    assert isinstance(problem, exceptions.InvalidTypeError)
+    assert str(problem) == "'(' is not valid"
 
 
 def test_no_file(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """``${...}`` in the strings of a configuration."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyexperimenter.config import load_config
+from pyexperimenter.config.interpolation import ENVIRONMENT as REAL_ENVIRONMENT
 from pyexperimenter.config.interpolation import interpolate
 from pyexperimenter.exceptions import InvalidConfigError
 
@@ -91,6 +93,13 @@ def test_escaped_strings_are_restored(text):
     # "$" before "${" reads as the escape itself, so such strings have no escaped form.
     if "$${" not in text and "\\${" not in text:
         assert resolved(escaped) == text
+
+
+def test_the_environment_of_the_process_is_a_mapping_that_does_not_show_its_values(monkeypatch):
+    monkeypatch.setenv("PYEXPERIMENTER_TEST_SECRET", "geheim")
+    assert dict(REAL_ENVIRONMENT) == dict(os.environ)
+    assert len(REAL_ENVIRONMENT) == len(os.environ)
+    assert "geheim" not in repr(REAL_ENVIRONMENT)
 
 
 def test_in_a_file(tmp_path, monkeypatch):

@@ -150,6 +150,11 @@ def test_nan_stays_nan_for_every_type(name, not_a_number):
     assert math.isnan(result)
 
 
+@pytest.mark.parametrize("name", ["INT", "DOUBLE", "DECIMAL(5,2)"])
+def test_the_text_nan_is_a_number_for_numeric_types(name):
+    assert math.isnan(coerce(name, "nan"))
+
+
 # Values and their canonical forms. The types of results matter as much as the values.
 
 

@@ -30,6 +30,14 @@ def test_processes_that_compute_count_and_those_that_wait_do_not() -> None:
             process.communicate()
 
 
+def test_a_system_that_reports_no_load_is_never_crowded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr("pyexperimenter.machine.load.open", refuse, raising=False)
+    assert runnable_threads() == 0
+
+
 def test_a_worker_waits_while_the_cores_are_crowded() -> None:
     looks = [4 * CORES + 1, 4 * CORES + 1, 4 * CORES, 0]
     let_others_go_first(lambda: looks.pop(0))

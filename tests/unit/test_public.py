@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import pkgutil
 import subprocess
 import sys
 import typing
@@ -79,6 +81,14 @@ def _classes(hints: object) -> typing.Iterator[type]:
         yield hints
     else:
         yield from _classes(typing.get_args(hints))
+
+
+def test_every_module_can_be_imported() -> None:
+    """As tools for documentation do."""
+    found = [module.name for module in pkgutil.walk_packages(pyexperimenter.__path__, "pyexperimenter.")]
+    assert "pyexperimenter.__main__" in found
+    for name in found:
+        importlib.import_module(name)  # which must not run the command line
 
 
 def test_import_loads_nothing_else() -> None:
