@@ -28,7 +28,7 @@ from pyexperimenter.exceptions import (
 )
 from pyexperimenter.execution.budget import allowance
 from pyexperimenter.execution.function import pickled
-from pyexperimenter.execution.journaling_store import replay_journals
+from pyexperimenter.execution.journaling_store import journals_of, replay_journals
 from pyexperimenter.execution.pool import number_of_workers, run_pool, split_limit
 from pyexperimenter.execution.provenance import worker_info
 from pyexperimenter.execution.task import ExperimentFunction, WorkerTask
@@ -564,6 +564,9 @@ class PyExperimenter(Study):
         DatabaseError
             If the database is unavailable. Nothing is lost.
         """
+        if not journals_of(self._store, self._journal):
+            return 0
+        self._prepare_execution()
         return replay_journals(self._store, self._journal, self.logger)
 
     def reset_experiments(
@@ -697,7 +700,7 @@ class PyExperimenter(Study):
         return count
 
     def _prepare_execution(self) -> None:
-        """Check that the table exists. Tables of py-experimenter get their side tables."""
+        """Check that the table exists. Tables of py-experimenter and of older versions get what they lack."""
         if not self._store.tables.exist():
             raise MissingTableError(
                 f"the table {self.config.table.name} does not exist in {self._store.database}; fill it first"

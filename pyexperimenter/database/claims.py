@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -156,6 +157,7 @@ class ClaimStore(ExperimentReader):
         number, run, still_open = cursor.one(self._sql.claim.last_attempt, experiment_id=experiment_id) or (0, 1, 0)
         if still_open and row_status == "running":
             cursor.run(self._sql.claim.close_attempts, outcome="superseded", experiment_id=experiment_id)
+        token = uuid.uuid4().hex
         attempt = cursor.insert(
             self._sql.claim.open_attempt,
             experiment_id=experiment_id,
@@ -170,8 +172,9 @@ class ClaimStore(ExperimentReader):
             python=worker.python,
             library=worker.library,
             lease=lease,
+            token=token,
         )
-        return Attempt(attempt, experiment_id, row_status)
+        return Attempt(attempt, experiment_id, row_status, token)
 
     def _decode_keyfields(self, row: tuple[Any, ...]) -> dict[str, Any]:
         named = zip(self.schema.keyfields.items(), row[1:], strict=True)
@@ -229,7 +232,8 @@ class ClaimStore(ExperimentReader):
         return None
 
     def _held_by(self, cursor: Cursor, identity: str) -> list[Attempt]:
-        return [Attempt(*row) for row in cursor.all(self._sql.claim.held_by, identity=identity, below=f"{identity}.%")]
+        held = cursor.all(self._sql.claim.held_by, identity=identity, below=f"{identity}.%")
+        return [Attempt(attempt, experiment_id, token=token) for attempt, experiment_id, token in held]
 
     def _row(self, cursor: Cursor, experiment_id: int) -> tuple[Any, ...] | None:
         return cursor.one(self._sql.read.find.format(condition="ID = :id"), id=experiment_id)
@@ -284,9 +288,9 @@ class ClaimStore(ExperimentReader):
             status = cursor.one(self._sql.read.status_of, experiment_id=experiment_id)
             if status is None:
                 raise self._unknown(experiment_id)
-            (current,) = cursor.one(self._sql.claim.current_attempt, experiment_id=experiment_id) or (None,)
+            current = cursor.one(self._sql.claim.current_attempt, experiment_id=experiment_id)
             if current is not None:
-                attempt = Attempt(current, experiment_id, status[0])
+                attempt = Attempt(current[0], experiment_id, status[0], current[1])
                 return attempt, self._worker_of(cursor, attempt) == worker.identity  # ours if only the answer was lost
             # No heartbeat renews it, so it has no lease.
             attempt = self._open_attempt(cursor, experiment_id, worker, True, lease=None, row_status=status[0])

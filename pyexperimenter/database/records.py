@@ -55,11 +55,16 @@ class WorkerInfo:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One execution of an experiment. It may write while it is open and the row has `row_status`."""
+    """One execution of an experiment. It may write while it is open and the row has `row_status`.
+
+    Its number is used again when the table is dropped and made again, or restored; its token never is. Attempts made by
+    older versions have none.
+    """
 
     id: int
     experiment_id: int
     row_status: str = ExperimentStatus.RUNNING.value
+    token: str = ""
 
 
 class Silent(NamedTuple):

@@ -56,6 +56,7 @@ _ATTEMPT_COLUMNS = {
     "late_results": _JSON,
     "last_write": _VARCHAR,
     "output": _LONGTEXT,
+    "token": _VARCHAR,
 }
 _META_COLUMNS = {"created": _DATETIME, "schema_version": _INT, "library_version": _VARCHAR, "config": _LONGTEXT}
 
@@ -160,6 +161,12 @@ class Schema:
             return {**side, **CODECARBON_COLUMNS}
         short = next(short for short, name in self.logtables.items() if name == table)
         return {**side, "timestamp": _DATETIME, **self.logfields[short], "attempt_id": _BIGINT}
+
+    def library_columns(self, table: str) -> Mapping[str, FieldType]:
+        """Return the columns of a side table that the library needs, whatever is configured."""
+        if table in self.logtables.values():
+            return {"attempt_id": _BIGINT}
+        return {self.attempts: _ATTEMPT_COLUMNS, self.meta: _META_COLUMNS, self.codecarbon: CODECARBON_COLUMNS}[table]
 
     def result_columns(self) -> list[str]:
         """Return the columns that a reset empties: results, their timestamps, and what else an execution writes."""

@@ -98,16 +98,18 @@ class ClaimStatements(_Group):
     """)
     open_attempt = _Statement("""
         INSERT INTO {attempts} (experiment_id, number, run, worker, machine, pid, job_id, git_commit, git_dirty, python,
-            library_version, lease_until, started, heartbeat)
+            library_version, token, lease_until, started, heartbeat)
         VALUES (:experiment_id, :number, :run, :worker, :machine, :pid, :job_id, :git_commit, :git_dirty, :python,
-            :library, {later}, {now_exact}, {now_exact})
+            :library, :token, {later}, {now_exact}, {now_exact})
     """)
-    current_attempt = _Statement(
-        "SELECT MAX(ID) FROM {attempts} WHERE experiment_id = :experiment_id AND ended IS NULL"
-    )
+    current_attempt = _Statement("""
+        SELECT ID, {token} FROM {attempts} WHERE experiment_id = :experiment_id AND ended IS NULL
+        ORDER BY ID DESC LIMIT 1
+    """)
     # All that one worker holds, or all workers whose identities begin with this one.
     held_by = _Statement("""
-        SELECT ID, experiment_id FROM {attempts} WHERE ended IS NULL AND (worker = :identity OR worker LIKE :below)
+        SELECT ID, experiment_id, {token} FROM {attempts}
+        WHERE ended IS NULL AND (worker = :identity OR worker LIKE :below)
     """)
     worker_of = _Statement("SELECT worker FROM {attempts} WHERE ID = :attempt AND experiment_id = :experiment_id")
 
@@ -268,6 +270,7 @@ class Statements:
             keyfields=", ".join(map(quote, schema.keyfields)),
             emptied=" = NULL, ".join(map(quote, emptied)),
             left=" = NULL, ".join(quote(name) for name in emptied if name not in ("start_date", "name", "machine")),
+            token="COALESCE(token, '')",  # attempts of older versions have none
             held=(
                 f"ended IS NULL AND EXISTS (SELECT 1 FROM {table} t "
                 f"WHERE t.ID = {attempts}.experiment_id AND t.status = 'running')"

@@ -155,8 +155,7 @@ class Tables:
             if not indexes <= self._indexes(cursor):
                 return False
             for name in self._schema.create_side_tables("", codecarbon):
-                columns = self._columns(cursor, name)
-                if not columns or (name in self._schema.logtables.values() and "attempt_id" not in columns):
+                if not self._schema.library_columns(name).keys() <= self._columns(cursor, name).keys():
                     return False
             self._warn_of_rounding(existing)
             return True
@@ -231,9 +230,11 @@ class Tables:
             if not columns:
                 for statement in statements:
                     cursor.run(statement)
-            elif name in self._schema.logtables.values() and "attempt_id" not in columns:
-                # The logtables of py-experimenter do not record the attempt.
-                cursor.run(self._schema.add_column(name, "attempt_id", self._schema.types_of(name)["attempt_id"]))
+                continue
+            # An older version of the library, or py-experimenter, made the table.
+            for column, field in self._schema.library_columns(name).items():
+                if column not in columns:
+                    cursor.run(self._schema.add_column(name, column, field))
 
     # Migrating
 

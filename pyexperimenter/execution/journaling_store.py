@@ -186,6 +186,11 @@ class JournalingStore(ExperimentStore):
             ) from error
 
 
+def journals_of(store: ExperimentStore, directory: str | Path) -> list[Path]:
+    """Return the journals of a table's workers, of living ones too."""
+    return sorted(Path(directory).glob(f"{glob.escape(store.schema.table)}.*{SUFFIX}"))
+
+
 def replay_journals(store: ExperimentStore, directory: str | Path, logger: logging.Logger) -> int:
     """Write the journals of workers that have ended to the database, and delete them.
 
@@ -209,7 +214,7 @@ def replay_journals(store: ExperimentStore, directory: str | Path, logger: loggi
         If the database is still away. A second try neither loses nor duplicates anything.
     """
     written = 0
-    for path in sorted(Path(directory).glob(f"{glob.escape(store.schema.table)}.*{SUFFIX}")):
+    for path in journals_of(store, directory):
         journal = open_journal(path, wait=False)  # its worker may be alive, or another process may be writing it
         if journal is not None:
             try:

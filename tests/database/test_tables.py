@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import copy
+import json
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pyexperimenter import ExperimentStatus, ResultProcessor
 from pyexperimenter.exceptions import (
     DatabaseCreationError,
     InvalidColumnError,
     NameTooLongError,
     TableHasWrongStructureError,
 )
-from tests.support.study import KEYFIELDS, RESULTFIELDS, experimenter, store, study
+from tests.support.study import KEYFIELDS, RESULTFIELDS, experimenter, statuses, store, study, worker
 from tests.support.target import Target, write_credentials
 
 # What py-experimenter 1.4.2 was seen to create, on SQLite and on MariaDB.
@@ -169,6 +173,80 @@ def test_a_table_of_the_predecessor_is_taken_as_it_is(predecessors_table: Target
     study_.reset_experiments(ids=[1])
     study_.execute(function)
     assert study_.get_logtable("epochs", "experiment_id = 1")["epoch"].tolist() == [0]
+
+
+ADDED = {"study__attempts": ["token", "last_write"], "study__epochs": ["attempt_id"], "study__meta": ["config"]}
+
+
+@pytest.mark.parametrize("use", ["fill", "add", "execute", "attach", "unpause", "reset", "release", "sync"])
+def test_each_use_adds_what_an_older_version_did_not_make(target: Target, tmp_path: Path, use: str) -> None:
+    study_ = experimenter(target, study(target, Execution={"isolation": "none", "journal": str(tmp_path)}))
+    study_.fill_table_from_config()
+    study_.execute(lambda *_: ExperimentStatus.PAUSED, max_experiments=1)
+    running = study_._store.claim(replace(worker(), identity="old"))
+    assert running is not None
+    for table, names in ADDED.items():
+        for name in names:
+            target.query(f"ALTER TABLE {table} DROP COLUMN {name}")
+    # As the older version wrote it.
+    attempt = {"id": running.attempt.id, "experiment_id": 2, "row_status": "running"}
+    note = {"time": "2026-01-02 03:04:05", "token": "t", "results": {"accuracy": 0.5}, "logs": {}, "ending": None}
+    line = json.dumps({"worker": "old", "attempt": attempt, "note": note})
+    if use == "sync":
+        (tmp_path / "study.old.journal.jsonl").write_text(line + "\n")
+
+    def log(*arguments: Any) -> None:
+        results = next(argument for argument in arguments if isinstance(argument, ResultProcessor))
+        results.process_logs({"epochs": {"epoch": 1}})
+
+    uses: dict[str, Callable[[], Any]] = {
+        "fill": study_.fill_table_from_config,
+        "add": lambda: study_.add_experiment_and_execute({"dataset": "new"}, log),
+        "execute": lambda: study_.execute(log),
+        "attach": lambda: study_.attach(log, 1),
+        "unpause": lambda: study_.unpause_experiment(1, log),
+        "reset": lambda: study_.reset_experiments("paused"),
+        "release": study_.release_experiments,
+        "sync": study_.sync,
+    }
+    result = uses[use]()
+    for table, names in ADDED.items():
+        assert set(names) <= set(columns_of(target, table))
+    expected = {
+        "fill": ((0, 6), {"paused": 1, "running": 1, "created": 4}),
+        "add": (7, {"paused": 1, "running": 1, "created": 4, "done": 1}),
+        "execute": (4, {"paused": 1, "running": 1, "done": 4}),
+        "attach": (None, {"paused": 1, "running": 1, "created": 4}),
+        "unpause": (None, {"done": 1, "running": 1, "created": 4}),
+        "reset": (1, {"running": 1, "created": 5}),
+        "release": (1, {"paused": 1, "created": 5}),
+        "sync": (1, {"paused": 1, "running": 1, "created": 4}),
+    }
+    assert (result, statuses(target)) == expected[use]
+    tokens = [token for (token,) in target.query("SELECT token FROM study__attempts WHERE ID > 2 ORDER BY ID")]
+    assert len(set(tokens)) == len(tokens) == {"add": 1, "execute": 4, "attach": 1, "unpause": 1}.get(use, 0)
+    assert all(tokens)
+    if use == "sync":
+        assert target.query("SELECT accuracy FROM study WHERE ID = 2") == [(0.5,)]
+
+
+def test_workers_that_start_together_add_a_column_once(target: Target) -> None:
+    store(target)
+    target.query("ALTER TABLE study__attempts DROP COLUMN token")
+    start = threading.Barrier(4)
+
+    def begin(_: int) -> str:
+        opened = store(target, filled=False)
+        start.wait(30)
+        opened.tables.create(codecarbon=False, identity=False)
+        experiment = opened.claim(worker())
+        opened.database.close()
+        return experiment.attempt.token if experiment is not None else ""
+
+    with ThreadPoolExecutor(4) as pool:
+        tokens = sorted(pool.map(begin, range(4)))
+    assert all(tokens)
+    assert tokens == sorted(token for (token,) in target.query("SELECT token FROM study__attempts"))
 
 
 def test_letters_that_an_old_table_cannot_hold_are_the_rows_error(predecessors_table: Target) -> None:
