@@ -171,9 +171,9 @@ class DatabaseError(PyExperimenterError):
     Attributes
     ----------
     recovery : {"none", "repair", "wait", "retry"}
-        When the same statement may succeed: never; once someone has fixed the cause, such as permissions or a full
-        disk; once the server is back, which workers wait for; or at once, at a second try. Unless it is ``"none"``,
-        workers keep in a journal what they could not write.
+        When the same statement may succeed: never, as far as is known; once someone has fixed the cause, such as a
+        full disk; once the server is back, which workers wait for; or at once, at a second try. Unless it is
+        ``"none"``, workers keep in a journal what they could not write.
     """
 
     recovery: _Recovery = "none"
@@ -192,7 +192,7 @@ class ServerUnreachableError(DatabaseConnectionError):
 
 
 class AccessDeniedError(DatabaseConnectionError):
-    """The server rejected the user or the password."""
+    """The server rejected the user or the password, or the user lacks a privilege."""
 
 
 class MissingDatabaseError(DatabaseConnectionError):
@@ -206,8 +206,6 @@ class DatabaseCreationError(DatabaseError):
 class DatabaseQueryError(DatabaseError):
     """A statement failed."""
 
-    recovery: _Recovery = "repair"
-
 
 class TransientDatabaseError(DatabaseQueryError):
     """A statement failed for a reason that may pass: a deadlock, a lock timeout, a lost connection."""
@@ -218,21 +216,21 @@ class TransientDatabaseError(DatabaseQueryError):
 class ReadOnlyDatabaseError(DatabaseQueryError):
     """The database is read-only."""
 
+    recovery: _Recovery = "repair"
+
 
 class DatabaseFullError(DatabaseQueryError):
     """The database has run out of space. Everything committed before is intact."""
+
+    recovery: _Recovery = "repair"
 
 
 class MissingTableError(DatabaseQueryError):
     """The table does not exist yet."""
 
-    recovery: _Recovery = "none"
-
 
 class UndecodableValueError(DatabaseQueryError):
     """A stored value does not fit its column's declared type, perhaps after an edit by hand."""
-
-    recovery: _Recovery = "none"
 
 
 class SshTunnelError(DatabaseError):

@@ -26,7 +26,7 @@ from pyexperimenter.exceptions import (
 
 _LONGEST_WAIT = 4.0  # seconds between two tries
 _LONGEST_SILENCE = 60.0  # seconds; more than a server waits for a lock by default
-_LARGE = 100_000  # characters or bytes of a value that may be too large for a server
+_LARGE = 100_000  # characters or bytes of a statement that may be too large for a server
 _IDLE_SECONDS = 0.5  # after which a released connection is closed
 
 
@@ -34,18 +34,20 @@ class Cursor:
     """A database cursor that takes named parameters on every database, and raises our errors."""
 
     def __init__(self, cursor: Any, backend: Backend) -> None:
-        self._cursor = cursor
+        self._cursor = self._own = cursor
         self._backend = backend
         self._dialect = backend.dialect
 
     def run(self, sql: str, /, **parameters: Any) -> int:
-        """Run one statement and return the number of rows it changed."""
+        """Run one statement and return the number of rows it changed. Lists may have any length."""
         text, values = self._dialect.statement(sql, parameters)
-        self._refuse_too_large(values)
-        try:
+        self._cursor = self._own
+        with self._translated_errors(sql):
+            self._refuse_too_large(values)
+            most = self._dialect.most_parameters
+            if most is not None and len(values) > most:
+                self._cursor, text, values = self._backend.with_many_parameters(self._cursor, sql, parameters)
             self._cursor.execute(text, values)
-        except self._backend.errors as error:
-            raise translated(error, self._backend, f"running: {sql}") from error
         return int(self._cursor.rowcount)
 
     def run_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> int:
@@ -53,21 +55,26 @@ class Cursor:
         if not rows:
             return 0
         text, _ = self._dialect.statement(sql, {"row": list(rows[0])})
-        for row in rows:
-            self._refuse_too_large(row)
-        try:
+        with self._translated_errors(sql):
+            for row in rows:
+                self._refuse_too_large(row)
             self._cursor.executemany(text, rows)
-        except self._backend.errors as error:
-            raise translated(error, self._backend, f"running: {sql}") from error
         return int(self._cursor.rowcount)
+
+    @contextmanager
+    def _translated_errors(self, sql: str) -> Iterator[None]:
+        try:
+            yield
+        except self._backend.errors as error:
+            raise translated(error, self._backend, f"running: {sql}", self._cursor.connection) from error
 
     def _refuse_too_large(self, values: Sequence[Any]) -> None:
         """Refuse values because of which the server would close the connection, as if it had failed."""
-        if self._dialect.largest_packet is None or not (large := [value for value in values if _is_large(value)]):
+        if self._dialect.largest_packet is None or sum(map(_length, values)) <= _LARGE:
             return
         self._cursor.execute(self._dialect.largest_packet)
         (most,) = self._cursor.fetchone()
-        size = sum(len(value.encode() if isinstance(value, str) else value) for value in large)
+        size = sum(len(value if isinstance(value, bytes) else str(value).encode()) for value in values)
         if size + _LARGE > most:
             raise InvalidValueError(
                 f"the values have {size} bytes, but the server takes statements of {most}; "
@@ -77,13 +84,20 @@ class Cursor:
     def one(self, sql: str, /, **parameters: Any) -> tuple[Any, ...] | None:
         """Run a query and return its first row, or None."""
         self.run(sql, **parameters)
-        row: tuple[Any, ...] | None = self._cursor.fetchone()
+        with self._translated_errors(sql):
+            row: tuple[Any, ...] | None = self._cursor.fetchone()
         return row
 
     def all(self, sql: str, /, **parameters: Any) -> list[tuple[Any, ...]]:
         """Run a query and return all its rows."""
         self.run(sql, **parameters)
-        return list(self._cursor.fetchall()) if self._cursor.description else []
+        with self._translated_errors(sql):
+            return list(self._cursor.fetchall()) if self._cursor.description else []
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the connection was lost, so that nobody knows what became of the last statement."""
+        return self._backend.is_closed(self._cursor.connection)
 
     @property
     def columns(self) -> list[str]:
@@ -110,8 +124,9 @@ class Cursor:
             raise
 
 
-def _is_large(value: Any) -> bool:
-    return isinstance(value, (str, bytes)) and len(value) > _LARGE
+def _length(value: Any) -> int:
+    """Return about how many characters a value has in a statement."""
+    return len(value) if isinstance(value, (str, bytes)) else 20
 
 
 class Database:
@@ -233,6 +248,9 @@ class Database:
             except BaseException:
                 self._local.drop()
                 raise
+            finally:
+                if self._backend.is_closed(connection):
+                    self._local.drop()
 
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])

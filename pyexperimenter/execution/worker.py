@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pyexperimenter.database.records import Experiment, WorkerInfo
 from pyexperimenter.exceptions import (
     ClaimLostError,
-    InvalidResultFieldError,
+    DatabaseError,
     InvalidValueError,
     PyExperimenterError,
     ResultsInJournalError,
@@ -202,9 +202,11 @@ class Worker:
         try:
             self.store.finish(experiment.attempt, outcome, error, used, results, output, retries)
         except Exception as problem:
-            # The function returned an invalid result, or the table's encoding lacks characters of the traceback.
-            invalid = (InvalidResultFieldError, InvalidValueError)
-            if isinstance(problem, (PyExperimenterError, OSError)) and not isinstance(problem, invalid):
+            # The function returned an invalid result, the table's encoding lacks characters of the traceback, or the
+            # database refuses the results for a reason of its own.
+            refused = isinstance(problem, InvalidValueError)
+            refused |= isinstance(problem, DatabaseError) and problem.recovery == "none"
+            if isinstance(problem, (PyExperimenterError, OSError)) and not refused:
                 raise
             error = error or "".join(traceback.format_exception_only(problem))
             error = error.encode("ascii", "backslashreplace").decode()

@@ -154,7 +154,7 @@ def test_a_value_too_large_for_the_server_is_refused_others_kept(mariadb_target:
         "SELECT status, accuracy, model, error FROM study WHERE ID = 1"
     )
     assert (status, accuracy, model) == ("error", 0.5, None)
-    assert f"model: the values have {most + 1} bytes, but the server takes statements of {most}" in error
+    assert f"model: the values have {most + 2} bytes, but the server takes statements of {most}" in error
 
 
 def test_a_sqlite_file_where_none_can_be(tmp_path: Path) -> None:

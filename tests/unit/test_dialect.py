@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import re
 import sqlite3
+import sys
 from contextlib import closing
 
 import psycopg
@@ -21,6 +22,7 @@ from pyexperimenter.exceptions import (
     DatabaseConnectionError,
     DatabaseError,
     DatabaseFullError,
+    DatabaseQueryError,
     InvalidValueError,
     MissingDatabaseError,
     MissingTableError,
@@ -203,7 +205,7 @@ def test_a_column_made_for_a_type_holds_it(name):
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
 def test_every_remedy_is_an_error_of_ours_and_says_what_to_do(dialect):
-    for remedy in (*dialect.remedies.values(), *dialect.states.values()):
+    for remedy in (*dialect.remedies.values(), *dialect.states.values(), *dialect.refusals.values()):
         assert issubclass(remedy.error, DatabaseError | InvalidValueError)
         assert len(remedy.advice.split()) > 3
 
@@ -224,11 +226,9 @@ def test_every_remedy_is_an_error_of_ours_and_says_what_to_do(dialect):
         (pymysql.err.InternalError(1114, "The table is full"), DatabaseFullError, "free some space"),
         (pymysql.err.DataError(1406, "Data too long"), InvalidValueError, "narrower"),
         (pymysql.err.IntegrityError(1062, "Duplicate entry"), InvalidValueError, "exists already"),
-        (
-            RuntimeError("'cryptography' package is required for sha256_password"),
-            AccessDeniedError,
-            "pip install cryptography",
-        ),
+        (pymysql.err.OperationalError(1143, "UPDATE command denied"), AccessDeniedError, "grants"),
+        (pymysql.err.OperationalError(4025, "CONSTRAINT failed"), InvalidValueError, "constraint or trigger"),
+        (pymysql.err.OperationalError(1644, "Lost connection, says a trigger"), InvalidValueError, "trigger"),
     ],
 )
 def test_mysql_errors_have_a_meaning(error, meaning, advice):
@@ -238,7 +238,29 @@ def test_mysql_errors_have_a_meaning(error, meaning, advice):
     assert advice in remedy.advice
 
 
-@pytest.mark.parametrize("error", [pymysql.err.ProgrammingError(1064, "You have an error in your SQL"), ValueError()])
+@pytest.mark.parametrize(
+    "error, meaning",
+    [
+        (RuntimeError("'cryptography' package is required for sha256_password"), AccessDeniedError),
+        (pymysql.err.OperationalError(2003, "Can't connect (certificate verify failed)"), DatabaseConnectionError),
+        (pymysql.err.OperationalError(2003, "Can't connect (Connection refused)"), ServerUnreachableError),
+    ],
+)
+def test_mysql_errors_of_connecting_are_told_by_their_words_too(error, meaning):
+    remedy = MYSQL.meaning_of(error, connecting=True)
+    assert remedy is not None
+    assert remedy.error is meaning
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pymysql.err.ProgrammingError(1064, "You have an error in your SQL"),
+        pymysql.err.OperationalError(1118, "Row size too large"),
+        RuntimeError("certificate verify failed, says a value"),
+        ValueError(),
+    ],
+)
 def test_errors_without_a_special_meaning_have_none(error):
     assert MYSQL.meaning_of(error) is None
     assert SQLITE.meaning_of(error) is None
@@ -251,6 +273,25 @@ def test_errors_without_a_special_meaning_have_none(error):
         (psycopg.errors.LockNotAvailable("canceling statement due to lock timeout"), TransientDatabaseError),
         (psycopg.errors.AdminShutdown("terminating connection"), TransientDatabaseError),
         (psycopg.errors.TooManyConnections("too many"), TransientDatabaseError),
+        (psycopg.errors.InsufficientPrivilege("permission denied for table study"), AccessDeniedError),
+        (psycopg.errors.UndefinedTable("relation does not exist"), MissingTableError),
+        (psycopg.errors.ReadOnlySqlTransaction("cannot execute UPDATE"), ReadOnlyDatabaseError),
+        (psycopg.errors.DiskFull("could not extend file"), DatabaseFullError),
+        (psycopg.errors.StringDataRightTruncation("value too long"), InvalidValueError),
+        (psycopg.errors.UniqueViolation("duplicate key"), InvalidValueError),
+        (psycopg.errors.CheckViolation("violates check constraint"), InvalidValueError),
+        (psycopg.errors.RaiseException("deadlock detected, says a trigger"), InvalidValueError),
+    ],
+)
+def test_postgresql_errors_have_a_meaning(error, meaning):
+    remedy = POSTGRESQL.meaning_of(error)
+    assert remedy is not None
+    assert remedy.error is meaning
+
+
+@pytest.mark.parametrize(
+    "error, meaning",
+    [
         (psycopg.OperationalError("server closed the connection unexpectedly"), TransientDatabaseError),
         (psycopg.OperationalError('connection to server at "::1" failed: refused'), ServerUnreachableError),
         (
@@ -267,22 +308,29 @@ def test_errors_without_a_special_meaning_have_none(error):
             ),
             DatabaseConnectionError,
         ),
-        (psycopg.errors.InsufficientPrivilege("permission denied for table study"), AccessDeniedError),
-        (psycopg.errors.UndefinedTable("relation does not exist"), MissingTableError),
-        (psycopg.errors.ReadOnlySqlTransaction("cannot execute UPDATE"), ReadOnlyDatabaseError),
-        (psycopg.errors.DiskFull("could not extend file"), DatabaseFullError),
-        (psycopg.errors.StringDataRightTruncation("value too long"), InvalidValueError),
-        (psycopg.errors.UniqueViolation("duplicate key"), InvalidValueError),
     ],
 )
-def test_postgresql_errors_have_a_meaning(error, meaning):
-    remedy = POSTGRESQL.meaning_of(error)
+def test_postgresql_errors_of_connecting_are_told_by_their_words(error, meaning):
+    remedy = POSTGRESQL.meaning_of(error, connecting=True)
     assert remedy is not None
     assert remedy.error is meaning
 
 
-def test_text_quoted_by_a_postgresql_error_has_no_meaning():
-    assert POSTGRESQL.meaning_of(psycopg.errors.SyntaxError("near 'password authentication failed'")) is None
+@pytest.mark.parametrize(
+    "error",
+    [
+        psycopg.errors.SyntaxError("near 'password authentication failed'"),
+        psycopg.errors.ProgramLimitExceeded("row is too big: size 9632, maximum size 8160"),
+        psycopg.errors.FeatureNotSupported("connection failed"),
+        # Of psycopg itself, so it has no SQLSTATE.
+        psycopg.OperationalError("sending query and params failed: number of parameters must be between 0 and 65535"),
+    ],
+)
+def test_words_of_a_postgresql_error_have_no_meaning_once_connected(error):
+    assert POSTGRESQL.meaning_of(error) is None
+
+
+needs_codes = pytest.mark.skipif(sys.version_info < (3, 11), reason="sqlite3 tells no codes")
 
 
 def no_table(connection, directory):
@@ -327,9 +375,32 @@ def full(connection, directory):
     connection.execute("INSERT INTO t VALUES (?)", ["x" * 100_000])
 
 
+def refused_by_a_trigger(connection, directory):
+    connection.execute("CREATE TABLE t (a)")
+    words = "database is locked, no such table: t"
+    connection.execute(f"CREATE TRIGGER r BEFORE INSERT ON t BEGIN SELECT RAISE(ABORT, '{words}'); END")
+    connection.execute("INSERT INTO t VALUES (1)")
+
+
+def no_column(connection, directory):
+    connection.execute("SELECT [database is locked]")
+
+
+def damaged(connection, directory):
+    with closing(sqlite3.connect(directory / "d.db")) as other:
+        other.executescript("CREATE TABLE t (a); INSERT INTO t VALUES (randomblob(9000));")
+    content = (directory / "d.db").read_bytes()
+    (directory / "d.db").write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
+    with closing(sqlite3.connect(directory / "d.db")) as other:
+        other.execute("SELECT * FROM t").fetchall()
+
+
 @pytest.mark.parametrize(
     "mistake, meaning",
     [
+        pytest.param(refused_by_a_trigger, InvalidValueError, marks=needs_codes),
+        (no_column, DatabaseQueryError),
+        (damaged, DatabaseConnectionError),
         (no_table, MissingTableError),
         (twice, InvalidValueError),
         (too_large, InvalidValueError),

@@ -5,16 +5,17 @@ from __future__ import annotations
 import ssl
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Protocol
 
 from pyexperimenter.config.model import Credentials, DatabaseConfig, SshConfig, TlsConfig
-from pyexperimenter.database.backends.dialect import Dialect
+from pyexperimenter.database.backends.dialect import LOST, Dialect
 from pyexperimenter.exceptions import (
     AccessDeniedError,
     DatabaseConnectionError,
+    DatabaseError,
     DatabaseQueryError,
     PyExperimenterError,
     ServerUnreachableError,
@@ -47,6 +48,12 @@ class Backend(Protocol):
     def message_of(self, error: Exception) -> str:
         """Return the message of an error of the driver."""
 
+    def is_closed(self, connection: Any) -> bool:
+        """Return whether a connection of the driver has been closed, by us or because it was lost."""
+
+    def with_many_parameters(self, cursor: Any, sql: str, parameters: Mapping[str, Any]) -> tuple[Any, str, list[Any]]:
+        """Return cursor, statement and values for a statement with more parameters than the dialect allows."""
+
     def connect(self, create: bool) -> Any:
         """Open a connection of the driver in autocommit mode; `create` makes a missing SQLite file."""
 
@@ -57,14 +64,32 @@ class Backend(Protocol):
         """Close the SSH tunnel, if there is one."""
 
 
-def translated(error: Exception, backend: Backend, doing: str) -> PyExperimenterError:
-    """Return our error for a driver's error: its message, the remedy, and what was being done."""
-    remedy = backend.dialect.meaning_of(error)
+def translated(error: Exception, backend: Backend, doing: str, connection: Any = None) -> PyExperimenterError:
+    """Return our error for a driver's error: its message, the remedy, and what was being done.
+
+    Parameters
+    ----------
+    error : Exception
+        The driver's error.
+    backend : Backend
+        The database.
+    doing : str
+        What was being done.
+    connection : object, optional
+        The connection of the statement that failed; by default, it could not be opened.
+    """
+    remedy = backend.dialect.meaning_of(error, connecting=connection is None)
+    if remedy is None and connection is not None and backend.is_closed(connection):
+        remedy = LOST
     message, doing = (" ".join(text.split()) for text in (backend.message_of(error), doing))  # on one line
     doing = doing if len(doing) <= 200 else doing[:197] + "..."
     if remedy is None:
-        return DatabaseQueryError(f"{message} (while {doing})")
-    return remedy.error(f"{message}; {remedy.advice} (while {doing})")
+        # What is not known is not taken for an outage, but a connection that cannot be opened is one.
+        return (DatabaseConnectionError if connection is None else DatabaseQueryError)(f"{message} (while {doing})")
+    ours = remedy.error(f"{message}; {remedy.advice} (while {doing})")
+    if remedy.lasts and isinstance(ours, DatabaseError):
+        ours.recovery = "none"
+    return ours
 
 
 @contextmanager
@@ -109,6 +134,10 @@ class Server(ABC):
     @abstractmethod
     def _connect(self, database: str | None) -> Any:
         """Open a connection of the driver to a database, or to the server without one."""
+
+    def with_many_parameters(self, cursor: Any, sql: str, parameters: Mapping[str, Any]) -> tuple[Any, str, list[Any]]:
+        """Return cursor, statement and values as they are."""
+        return cursor, *self.dialect.statement(sql, parameters)
 
     def close_tunnel(self) -> None:
         """Stop using the SSH tunnel, if there is one."""

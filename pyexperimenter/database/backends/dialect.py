@@ -25,10 +25,25 @@ from pyexperimenter.fieldtypes import FieldType, Kind
 
 @dataclass(frozen=True)
 class Remedy:
-    """The error of ours for an error of a driver, and what the user can do about it."""
+    """The error of ours for an error of a driver, and what the user can do about it.
+
+    Attributes
+    ----------
+    error : type
+        The class of the error.
+    advice : str
+        What the user can do.
+    lasts : bool
+        Whether the server refuses this statement only, so that it makes no sense to repeat or to keep it.
+    """
 
     error: type[PyExperimenterError]
     advice: str
+    lasts: bool = False
+
+
+class Subquery(str):
+    """A query that gives the items of a list which is too long for parameters."""
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity, which makes it hashable
@@ -84,6 +99,8 @@ class Dialect:
         Our own names that would mean another column without quotes.
     largest_packet : str or None
         Query for the maximum size of a statement with its values in bytes, if exceeding it breaks the connection.
+    most_parameters : int or None
+        How many parameters a statement may have.
     longest_name : int or None
         Maximum length of an identifier in characters.
     lengths_matter : bool
@@ -95,7 +112,9 @@ class Dialect:
     states : Mapping
         SQLSTATE of an error, or its first two letters -> what it means.
     remedies : Mapping
-        The driver's error code, or a part of its message -> what it means.
+        The driver's error code -> what it means; a part of its message, where the driver gives no code.
+    refusals : Mapping
+        A part of the message of an error of connecting -> what it means.
     """
 
     name: str
@@ -126,12 +145,14 @@ class Dialect:
     inserted_id: Callable[[Any], Any]
     folded: frozenset[str]
     largest_packet: str | None
+    most_parameters: int | None
     longest_name: int | None
     lengths_matter: bool
     comparable: Mapping[Kind, str]
     keeps_infinity: bool
     states: Mapping[str, Remedy]
     remedies: Mapping[int | str, Remedy]
+    refusals: Mapping[str, Remedy]
 
     def quote(self, name: str) -> str:
         """Quote an identifier, so that it may be a reserved word, such as ``order``."""
@@ -150,7 +171,8 @@ class Dialect:
         sql : str
             The statement, with parameters written ``:name``.
         parameters : Mapping of str to object
-            Their values. A list gives as many parameters as it has items, with commas between them.
+            Their values. A list gives as many parameters as it has items, with commas between them. A `Subquery` is
+            put in as it is.
 
         Returns
         -------
@@ -159,29 +181,42 @@ class Dialect:
         values : list
             Their values, in order.
         """
-        sizes = tuple((name, len(value) if isinstance(value, list) else 1) for name, value in parameters.items())
-        text, names = _translated(sql, sizes, self)
+        sizes = tuple((name, _size(value)) for name, value in parameters.items())
+        short = all(isinstance(size, str) or size < 1000 for _, size in sizes)
+        text, names = (_translated if short else _translated.__wrapped__)(sql, sizes, self)
         values: list[Any] = []
         for name in names:
             value = parameters[name]
             values += value if isinstance(value, list) else [value]
         return text, values
 
-    def meaning_of(self, error: Exception) -> Remedy | None:
-        """Return what a driver's error means; None if it is not one of those that we know."""
-        state = getattr(error, "sqlstate", None)
-        if self.states and state:  # a message with a state may quote anything
+    def meaning_of(self, error: Exception, connecting: bool = False) -> Remedy | None:
+        """Return what a driver's error means; None if it is not one of those that we know.
+
+        A message may quote anything: a value, the text of a trigger. So words count only for errors without a code.
+        """
+        if self.states and (state := getattr(error, "sqlstate", None)):
             return self.states.get(state) or self.states.get(state[:2])
-        message = str(error)
-        for part, remedy in self.remedies.items():
-            if isinstance(part, str) and part in message:
-                return remedy
-        code = error.args[0] if error.args else None
-        return self.remedies.get(code) if isinstance(code, int) else None
+        if connecting and (found := _named_in(str(error), self.refusals)):
+            return found
+        code = getattr(error, "sqlite_errorcode", None)  # since Python 3.11
+        if code is None:
+            code = error.args[0] if error.args and isinstance(error.args[0], int) else None
+            return self.remedies.get(code) if code is not None else _named_in(str(error), self.remedies)
+        found = self.remedies.get(code) or self.remedies.get(code & 0xFF)  # the general code of an extended one
+        return _named_in(str(error), self.remedies) if found is None and code == 1 else found
+
+
+def _named_in(message: str, remedies: Mapping[Any, Remedy]) -> Remedy | None:
+    return next((remedy for part, remedy in remedies.items() if isinstance(part, str) and part in message), None)
+
+
+def _size(value: Any) -> int | str:
+    return str(value) if isinstance(value, Subquery) else len(value) if isinstance(value, list) else 1
 
 
 @lru_cache(maxsize=512)
-def _translated(sql: str, sizes: tuple[tuple[str, int], ...], dialect: Dialect) -> tuple[str, tuple[str, ...]]:
+def _translated(sql: str, sizes: tuple[tuple[str, int | str], ...], dialect: Dialect) -> tuple[str, tuple[str, ...]]:
     """Return a statement in the driver's form, and the names of its parameters in order.
 
     Nothing is a parameter inside quotes and comments, nor are the type in ``::json``, the end of a slice in ``[1:n]``,
@@ -194,8 +229,11 @@ def _translated(sql: str, sizes: tuple[tuple[str, int], ...], dialect: Dialect) 
     def replace(match: re.Match[str]) -> str:
         name = match["parameter"]
         if name in known:
+            size = known[name]
+            if isinstance(size, str):
+                return size
             names.append(name)
-            return ", ".join([dialect.placeholder] * known[name])
+            return ", ".join([dialect.placeholder] * size)
         return dialect.quote(match[0]) if match[0] in dialect.folded else match[0].replace("%", percent)
 
     text = re.sub(rf"{dialect.opaque}|(?<![\w:]):(?P<parameter>\w+)|%|\b[A-Z]+\b", replace, sql, flags=re.S)
@@ -209,8 +247,11 @@ NO_COLUMN = Remedy(DatabaseQueryError, "check the names of columns, and put stri
 LOST = Remedy(TransientDatabaseError, "the connection was lost; try again")
 UNREACHABLE = Remedy(ServerUnreachableError, "check host, port and that the server is running")
 DENIED = Remedy(AccessDeniedError, "check user, password and the user's grants")
+NO_GRANT = Remedy(AccessDeniedError, DENIED.advice, lasts=True)
 NO_ROOM = Remedy(DatabaseFullError, "free some space on the server; nothing committed was lost")
 MISFIT = Remedy(InvalidValueError, "the column of the table is narrower than the configuration declares")
+CONSTRAINT = Remedy(InvalidValueError, "a constraint or trigger of the table refuses the values")
+EXISTS = Remedy(InvalidValueError, "a row with these values exists already")
 BAD_CERTIFICATE = Remedy(
     DatabaseConnectionError,
     "the server's certificate is not signed by the given ca, or is for another host; check 'tls'",

@@ -15,10 +15,13 @@ from pyexperimenter.database.backends.base import CONNECT_TIMEOUT, Server, tls_c
 from pyexperimenter.database.backends.dialect import (
     BAD_CERTIFICATE,
     BUSY,
+    CONSTRAINT,
     DENIED,
+    EXISTS,
     LOST,
     MISFIT,
     NO_COLUMN,
+    NO_GRANT,
     NO_ROOM,
     NO_TABLE,
     NO_TLS,
@@ -100,6 +103,7 @@ MYSQL = Dialect(
     inserted_id=attrgetter("lastrowid"),
     folded=frozenset(),
     largest_packet="SELECT @@max_allowed_packet",
+    most_parameters=None,  # the driver puts them in
     longest_name=64,
     lengths_matter=True,
     comparable={},
@@ -109,11 +113,16 @@ MYSQL = Dialect(
         1020: BUSY,  # the row changed since the snapshot (MariaDB's innodb_snapshot_isolation)
         1205: BUSY,  # lock wait timeout
         1213: BUSY,  # deadlock
+        1412: BUSY,  # a table was changed within the transaction
+        3572: BUSY,  # a row is locked
         1040: BUSY,  # too many connections
         1203: BUSY,  # too many connections of this user
+        1047: BUSY,  # a node of a Galera cluster is not ready
         1053: LOST,  # server shutdown in progress
         1317: BUSY,  # an administrator killed the statement
         1927: LOST,  # or the connection
+        4031: LOST,  # the server closed an idle connection
+        **dict.fromkeys((1152, 1158, 1159, 1160, 1161, 1184), LOST),  # of the network
         2006: LOST,
         2013: LOST,
         2014: LOST,
@@ -123,7 +132,8 @@ MYSQL = Dialect(
         2005: UNREACHABLE,
         1044: DENIED,
         1045: DENIED,
-        1142: DENIED,
+        1142: NO_GRANT,
+        1143: NO_GRANT,
         1698: DENIED,
         1049: Remedy(MissingDatabaseError, "create it, or let create_table(create_database=True) do so"),
         1146: NO_TABLE,
@@ -131,6 +141,9 @@ MYSQL = Dialect(
         1290: READ_ONLY,
         1836: READ_ONLY,
         1792: READ_ONLY,
+        3: NO_ROOM,  # a file cannot be written
+        1026: NO_ROOM,
+        1030: NO_ROOM,
         1021: NO_ROOM,
         1114: NO_ROOM,
         1264: MISFIT,
@@ -138,8 +151,11 @@ MYSQL = Dialect(
         1406: MISFIT,
         1265: MISFIT,
         1153: Remedy(InvalidValueError, "the value is larger than the server's max_allowed_packet"),
-        1062: Remedy(InvalidValueError, "a row with these values exists already"),
+        1062: EXISTS,
+        **dict.fromkeys((1048, 1452, 1644, 3819, 4025), CONSTRAINT),
         3159: Remedy(AccessDeniedError, "the server wants TLS; give 'tls' in the credentials"),
+    },
+    refusals={
         "certificate verify failed": BAD_CERTIFICATE,
         "SSL is required": NO_TLS,
         "cryptography": Remedy(
@@ -187,6 +203,10 @@ class MySqlServer(Server):
     def message_of(self, error: Exception) -> str:
         """Return the message of an error of the driver, without its number."""
         return str(error.args[-1] if error.args else error)
+
+    def is_closed(self, connection: Any) -> bool:
+        """Return whether a connection of the driver has been closed."""
+        return not connection.open
 
     def _connect(self, database: str | None) -> Any:
         credentials = self.config.credentials

@@ -16,9 +16,12 @@ from pyexperimenter.database.backends.base import CONNECT_TIMEOUT, Server, tls_c
 from pyexperimenter.database.backends.dialect import (
     BAD_CERTIFICATE,
     BUSY,
+    CONSTRAINT,
     DENIED,
+    EXISTS,
     LOST,
     MISFIT,
+    NO_GRANT,
     NO_ROOM,
     NO_TABLE,
     NO_TLS,
@@ -31,7 +34,6 @@ from pyexperimenter.exceptions import (
     AccessDeniedError,
     DatabaseConnectionError,
     DatabaseCreationError,
-    InvalidValueError,
     MissingDatabaseError,
 )
 from pyexperimenter.fieldtypes import FieldType, Kind
@@ -140,6 +142,7 @@ POSTGRESQL = Dialect(
     inserted_id=lambda cursor: cursor.fetchone()[0],
     folded=frozenset({"ID"}),
     largest_packet=None,
+    most_parameters=65_535,
     longest_name=63,
     lengths_matter=True,
     comparable={Kind.JSON: "{}::text"},
@@ -151,22 +154,25 @@ POSTGRESQL = Dialect(
         "55006": BUSY,  # the database is in use
         "57014": BUSY,  # an administrator cancelled the statement
         "53300": BUSY,  # too many connections
-        "0A000": BUSY,  # a plan made before the table was changed
         "57": LOST,  # shutdown, crash, or an administrator ended the connection
         "08": LOST,
         "25P03": LOST,  # idle in a transaction for too long
+        "25P04": LOST,  # a transaction took too long
         "28": DENIED,
-        "42501": DENIED,
+        "42501": NO_GRANT,
         "3D000": Remedy(MissingDatabaseError, "create it, or let create_table(create_database=True) do so"),
         "42P01": NO_TABLE,
         "25006": READ_ONLY,
         "53": NO_ROOM,
-        "58030": NO_ROOM,  # I/O error
+        "58": NO_ROOM,  # errors of its machine, such as I/O errors
         "22": MISFIT,
-        "23505": Remedy(InvalidValueError, "a row with these values exists already"),
+        "23505": EXISTS,
+        "23": CONSTRAINT,
+        "P0001": CONSTRAINT,  # RAISE of a trigger
     },
+    remedies={},
     # Errors of connecting have no SQLSTATE.
-    remedies={
+    refusals={
         "password authentication failed": DENIED,
         "no password supplied": DENIED,
         "no pg_hba.conf entry": DENIED,
@@ -226,6 +232,7 @@ class _Connection(psycopg.Connection[Any]):
                 poll.register(self.pgconn.socket, _EVENTS[int(wanted)])
                 events = poll.poll(self.silence * 1000)
                 if not events:
+                    self.close()
                     raise psycopg.OperationalError(f"no answer for {self.silence:g} seconds")
                 ((_, event),) = events
                 ready = (Ready.R if event & ~select.POLLOUT else 0) | (Ready.W if event & ~select.POLLIN else 0)
@@ -251,6 +258,14 @@ class PostgreSqlServer(Server):
         """Return the message of an error of the driver, without the lines that point into the statement."""
         primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
         return primary or str(error)
+
+    def is_closed(self, connection: Any) -> bool:
+        """Return whether a connection of the driver has been closed."""
+        return bool(connection.closed)
+
+    def with_many_parameters(self, cursor: Any, sql: str, parameters: Mapping[str, Any]) -> tuple[Any, str, list[Any]]:
+        """Let the driver put the values into the statement."""
+        return psycopg.ClientCursor(cursor.connection), *POSTGRESQL.statement(sql, parameters)
 
     def _connect(self, database: str | None) -> Any:
         credentials = self.config.credentials

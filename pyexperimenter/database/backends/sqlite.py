@@ -8,10 +8,20 @@ from collections.abc import Mapping
 from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 from pyexperimenter.config.model import DatabaseConfig
 from pyexperimenter.database.backends.base import translated_errors
-from pyexperimenter.database.backends.dialect import BUSY, NO_COLUMN, NO_TABLE, Dialect, Remedy
+from pyexperimenter.database.backends.dialect import (
+    BUSY,
+    CONSTRAINT,
+    EXISTS,
+    NO_COLUMN,
+    NO_TABLE,
+    Dialect,
+    Remedy,
+    Subquery,
+)
 from pyexperimenter.exceptions import (
     DatabaseConnectionError,
     DatabaseCreationError,
@@ -24,8 +34,36 @@ from pyexperimenter.exceptions import (
 from pyexperimenter.fieldtypes import FieldType
 
 _LOCK_TIMEOUT = 60.0  # seconds to wait for another writer
+_LONG_LIST = 100  # values
 _MOUNTS = Path("/proc/mounts")  # Linux's list of mounted file systems
 _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "ceph", "afs", "9p", "fuse.sshfs"}
+
+
+_READ_ONLY = Remedy(ReadOnlyDatabaseError, "make the file and its directory writable for you")
+_FULL = Remedy(DatabaseFullError, "free some space; nothing committed was lost")
+_DISK = Remedy(DatabaseFullError, "check the disk and its quota; nothing committed was lost")
+_NO_FILE = Remedy(DatabaseConnectionError, "check that the directory exists and that you may read and write there")
+_OTHER_FILE = Remedy(DatabaseConnectionError, "the file is something else; choose another path")
+_DAMAGED = Remedy(DatabaseConnectionError, "the file is damaged; restore a copy of it")
+_TOO_LONG = Remedy(InvalidValueError, "SQLite holds texts and bytes of up to a billion")
+_TOO_LARGE = Remedy(InvalidValueError, "SQLite holds integers up to 9223372036854775807")
+
+# The code, which Python has since 3.11, and the message of the same error.
+_BY_CODE: list[tuple[int, str, Remedy]] = [
+    (5, "database is locked", BUSY),
+    (6, "database table is locked", BUSY),
+    (15, "locking protocol", BUSY),
+    (17, "database schema has changed", BUSY),
+    (8, "attempt to write a readonly database", _READ_ONLY),
+    (13, "database or disk is full", _FULL),
+    (10, "disk I/O error", _DISK),
+    (14, "unable to open database file", _NO_FILE),
+    (26, "file is not a database", _OTHER_FILE),
+    (11, "database disk image is malformed", _DAMAGED),
+    (2067, "UNIQUE constraint failed", EXISTS),
+    (19, "constraint failed", CONSTRAINT),
+    (18, "string or blob too big", _TOO_LONG),
+]
 
 
 def _identity(columns: Mapping[str, FieldType]) -> str:
@@ -69,29 +107,19 @@ SQLITE = Dialect(
     inserted_id=attrgetter("lastrowid"),
     folded=frozenset(),
     largest_packet=None,
+    most_parameters=999,  # the limit of old versions; later ones have others
     longest_name=None,
     lengths_matter=False,
     comparable={},
     keeps_infinity=True,
     states={},
     remedies={
-        "database is locked": BUSY,
-        "database table is locked": BUSY,
-        "database schema has changed": BUSY,
         "no such table": NO_TABLE,
         "no such column": NO_COLUMN,
-        "attempt to write a readonly database": Remedy(
-            ReadOnlyDatabaseError, "make the file and its directory writable for you"
-        ),
-        "database or disk is full": Remedy(DatabaseFullError, "free some space; nothing committed was lost"),
-        "disk I/O error": Remedy(DatabaseFullError, "check the disk and its quota; nothing committed was lost"),
-        "unable to open database file": Remedy(
-            DatabaseConnectionError, "check that the directory exists and that you may read and write there"
-        ),
-        "file is not a database": Remedy(DatabaseConnectionError, "the file is something else; choose another path"),
-        "UNIQUE constraint failed": Remedy(InvalidValueError, "a row with these values exists already"),
-        "int too large": Remedy(InvalidValueError, "SQLite holds integers up to 9223372036854775807"),
+        **{key: remedy for code, message, remedy in _BY_CODE for key in (code, message)},
+        "int too large": _TOO_LARGE,
     },
+    refusals={},
 )
 
 
@@ -112,6 +140,24 @@ class SqliteFile:
     def message_of(self, error: Exception) -> str:
         """Return the message of an error of the driver."""
         return str(error)
+
+    def is_closed(self, connection: sqlite3.Connection) -> bool:
+        """Return False: the connection to a file is not lost."""
+        return False
+
+    def with_many_parameters(
+        self, cursor: sqlite3.Cursor, sql: str, parameters: Mapping[str, Any]
+    ) -> tuple[sqlite3.Cursor, str, list[Any]]:
+        """Put long lists into temporary tables, which are in no file of the database and end with the connection."""
+        replaced = dict(parameters)
+        for name, values in parameters.items():
+            if isinstance(values, list) and len(values) > _LONG_LIST:
+                table = SQLITE.quote(f"pyexperimenter_{name}")
+                cursor.execute(f"CREATE TEMP TABLE IF NOT EXISTS {table} (value)")
+                cursor.execute(f"DELETE FROM temp.{table}")
+                cursor.executemany(f"INSERT INTO temp.{table} VALUES (?)", ([value] for value in values))
+                replaced[name] = Subquery(f"SELECT value FROM temp.{table}")
+        return cursor, *SQLITE.statement(sql, replaced)
 
     def connect(self, create: bool) -> sqlite3.Connection:
         """Open the file; `create` makes it if it is missing."""
