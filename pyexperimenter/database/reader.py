@@ -12,7 +12,12 @@ from pyexperimenter.database.schema import Schema
 from pyexperimenter.database.selection import Condition, OrderBy, Selector, States, Where
 from pyexperimenter.database.statements import Statements
 from pyexperimenter.database.values import decode
-from pyexperimenter.exceptions import InvalidLogtableError, MissingTableError
+from pyexperimenter.exceptions import (
+    DatabaseQueryError,
+    InvalidLogtableError,
+    MissingTableError,
+    TransientDatabaseError,
+)
 from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.fieldtypes import FieldType
 
@@ -70,6 +75,26 @@ class ExperimentReader:
         with self.database.query() as cursor:
             rows = cursor.all(sql, **parameters)
             return cursor.columns, rows
+
+    @retried
+    def run_once(self, sql: str) -> list[tuple[Any, ...]]:
+        """Run any statement and return its rows. It is not repeated unless the database has done nothing.
+
+        Raises
+        ------
+        DatabaseQueryError
+            If it fails, or if nobody knows whether it was executed.
+        """
+        with self.database.query() as cursor:
+            try:
+                return cursor.all(sql)
+            except TransientDatabaseError as error:
+                if not cursor.is_lost:
+                    raise
+                raise DatabaseQueryError(
+                    "the connection was lost before the answer came: the statement may have been executed, so it is "
+                    f"not repeated; look what it has changed before you run it again (while running: {sql})"
+                ) from error
 
     def table_rows(
         self,

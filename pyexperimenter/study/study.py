@@ -226,8 +226,15 @@ class Study:
         return error_groups(self._store)
 
     def execute_custom_query(self, sql: str) -> list[tuple[Any, ...]]:
-        """Run an SQL statement and return its rows. There are none if it is not a query."""
-        return self._store.query(sql)[1]
+        """Run an SQL statement and return its rows. There are none if it is not a query.
+
+        Raises
+        ------
+        DatabaseQueryError
+            If it fails. If the connection is lost before the answer has come, nobody knows whether the statement was
+            executed, so it is not repeated, and the message says so.
+        """
+        return self._store.run_once(sql)
 
     # Analysis
 
