@@ -717,6 +717,8 @@ class PyExperimenter(Study):
             return True
         if execution.time_limit is not None:
             self.logger.warning("time_limit has no effect with isolation: none, because only a process can be stopped")
+        if execution.experiments_per_process is not None:
+            self.logger.warning("experiments_per_process has no effect with isolation: none")
         return False
 
     @property

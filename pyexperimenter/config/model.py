@@ -114,6 +114,7 @@ class ExecutionConfig:
 
     isolation: Literal["process", "none"] = "process"
     time_limit: float | None = None
+    experiments_per_process: int | None = None
     min_time: float | None = None
     retries: int = 0
     retry_on: tuple[str, ...] = ()

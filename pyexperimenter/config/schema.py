@@ -348,6 +348,11 @@ class Execution(Section):
         _DEFAULT.isolation, description="Run experiments in child processes, or in the worker itself."
     )
     time_limit: Duration | None = Field(_DEFAULT.time_limit, description="Experiments that take longer are killed.")
+    experiments_per_process: Whole | None = Field(
+        _DEFAULT.experiments_per_process,
+        ge=1,
+        description="After this many experiments, a worker goes on in a fresh process.",
+    )
     min_time: Duration | None = Field(
         _DEFAULT.min_time, description="Minimum time that must be left to start an experiment."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import threading
@@ -9,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 _TICK = 0.1  # seconds between two checks while waiting
 
@@ -23,11 +24,14 @@ class Stop:
         Number of the first signal; None if no signal came.
     urgent : bool
         Whether to stop at once, without grace.
+    interrupted : bool
+        Whether a signal has raised KeyboardInterrupt, which user code may also raise by itself.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None
         self.urgent = False
+        self.interrupted = False
         self._since: float | None = None
         self._announced = threading.Lock()
 
@@ -69,6 +73,11 @@ class Stop:
         self.signal = self.signal or number
         self.request(urgent=self.requested)
 
+    def interrupt(self, number: int, frame: FrameType | None = None) -> NoReturn:
+        """Raise KeyboardInterrupt because of a signal."""
+        self.interrupted = True
+        raise KeyboardInterrupt(f"stopped by {signal.Signals(number).name}")
+
     def cancel(self) -> None:
         """Cancel what would happen after the grace period."""
 
@@ -86,7 +95,7 @@ class InterruptingStop(Stop):
         super().handle(number, frame)
         if self.urgent:
             self.cancel()
-            raise KeyboardInterrupt(f"stopped by {signal.Signals(number).name}")
+            self.interrupt(number)
         # No logging here: the signal may have interrupted the logging of a message.
         message = f"stopping: the experiment has {self._grace:g} s to finish; repeat the signal to stop at once\n"
         os.write(2, message.encode())
@@ -113,8 +122,36 @@ def listen(signals: Sequence[str], stop: Stop) -> dict[int, Any]:
     """Let signals request a stop from now on; return their previous handlers."""
     for name in dict.fromkeys(signals):
         number = getattr(signal, name)
-        _previous[number] = signal.signal(number, stop.handle)
+        _previous[number] = signal.signal(number, _unless_simulated(stop.handle))
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        _previous[signal.SIGINT] = signal.signal(signal.SIGINT, _unless_simulated(stop.interrupt))
     return dict(_previous)
+
+
+_Handler = Callable[[int, FrameType | None], object]
+_interrupt_main = _thread.interrupt_main
+_simulated: list[int] = []  # signals that have not come, but whose handlers are about to be called
+
+
+def tell_interrupts_apart() -> None:
+    """Make a call of `interrupt_main`, by which libraries stop their own work, differ from a signal from now on."""
+
+    def interrupt_main(signum: signal.Signals = signal.SIGINT, /) -> None:
+        if signum in _previous:
+            _simulated.append(signum)
+        _interrupt_main(signum)
+
+    _thread.interrupt_main = interrupt_main
+
+
+def _unless_simulated(handle: _Handler) -> _Handler:
+    def handler(number: int, frame: FrameType | None) -> None:
+        if number in _simulated:
+            _simulated.remove(number)
+            raise KeyboardInterrupt
+        handle(number, frame)
+
+    return handler
 
 
 def _restore() -> None:
@@ -173,6 +210,7 @@ def stop_on(signals: Sequence[str], stop: Stop) -> Iterator[Stop]:
         yield active_stop()
         return
     _active = stop
+    tell_interrupts_apart()
     previous = listen(signals, stop)
     try:
         try:

@@ -68,7 +68,18 @@ class WorkerTask:
 
 @dataclass(frozen=True)
 class WorkerReport:
-    """The number of experiments that a worker has executed, and the exception that stopped it, if any."""
+    """What a worker did.
+
+    Attributes
+    ----------
+    executed : int
+        How many experiments it has executed.
+    stopped_by : BaseException or None
+        What stopped it.
+    used_up : bool
+        Whether its process should be replaced by a fresh one, which goes on.
+    """
 
     executed: int
     stopped_by: BaseException | None = None
+    used_up: bool = False

@@ -14,6 +14,8 @@ class Watch(Protocol):
 
     stop: Stop
     """Whether the worker should stop."""
+    in_own_process: bool
+    """Whether the worker is alone in its process, so that a fresh one can replace it."""
 
     def claimed(self, attempt: Attempt) -> None:
         """Called when an execution begins."""
@@ -44,6 +46,8 @@ class OwnWatch:
     stop : Stop
         Whether the worker should stop.
     """
+
+    in_own_process = False
 
     def __init__(self, heartbeat: Heartbeat, stop: Stop) -> None:
         self.stop = stop

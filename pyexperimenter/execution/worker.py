@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,10 @@ from pyexperimenter.execution.budget import Budget
 from pyexperimenter.execution.function import user_traceback
 from pyexperimenter.execution.heartbeat import shared_heartbeat
 from pyexperimenter.execution.journaling_store import JournalingStore
+from pyexperimenter.execution.left_running import LeftRunning
 from pyexperimenter.execution.provenance import worker_info
 from pyexperimenter.execution.stopping import InterruptingStop, stop_on
+from pyexperimenter.execution.surroundings import restored
 from pyexperimenter.execution.task import WorkerReport, WorkerTask
 from pyexperimenter.execution.usage import Meter
 from pyexperimenter.execution.watch import OwnWatch, Watch
@@ -103,13 +106,16 @@ class Worker:
         self._budget = Budget(task.allowance, self._execution.min_time, self.store)
         self._errors = task.errors
         self._logger = task.logging.logger()
+        self._left_running = False  # whether an experiment left something running
 
     def run_all(self) -> WorkerReport:
-        """Execute until nothing is open, the limit is reached, or something stops the worker."""
+        """Execute until nothing is open, the limit is reached, or something stops the worker or uses up its process."""
         executed = 0
         try:
             while (self._task.limit is None or executed < self._task.limit) and self.run_next():
                 executed += 1
+                if self._is_used_up(executed):
+                    break
             self.store.raise_if_journaled()
         except ResultsInJournalError as error:
             return WorkerReport(executed, error)  # it still holds the experiments in its journal
@@ -118,7 +124,7 @@ class Worker:
             return WorkerReport(executed, error)
         finally:
             self.store.close()
-        return WorkerReport(executed)
+        return WorkerReport(executed, used_up=self._is_used_up(executed))
 
     def run_next(self) -> bool:
         """Claim and execute one experiment; return False if none is open or the worker should stop.
@@ -147,29 +153,32 @@ class Worker:
     def run(self, experiment: Experiment) -> None:
         """Execute a claimed experiment and record its outcome.
 
-        An exception in the user's function is a result. Only KeyboardInterrupt is raised, after the row was released.
+        An exception in the user's function is a result. Only the KeyboardInterrupt of a signal is raised, after the row
+        was released.
         """
         self._watch.claimed(experiment.attempt)
         self._logger.debug("experiment %s starts: %s", experiment.id, experiment.keyfields)
         processor = ResultProcessor(self.store, experiment.attempt, self._task.logging, self._should_stop)
         emissions = self._emissions_meter()
+        left_running = LeftRunning()
         usage = Meter()
         outcome, error, results, retries = ExperimentStatus.DONE, None, None, 0
         try:
-            with emissions or nullcontext():
-                returned = self._task.function(dict(experiment.keyfields), processor, dict(self._task.config.custom))
+            with restored(), emissions or nullcontext():
+                returned = self._task.function(dict(experiment.keyfields), processor, _copies(self._task.config.custom))
             outcome, results = _interpret(returned)
-        except KeyboardInterrupt:
-            with self._log_lost_claim(experiment):
-                self.store.release(experiment.attempt, usage.usage(), self._watch.returned())
-            self._watch.ended(failed=False)
-            raise
         except BaseException as raised:
+            if isinstance(raised, KeyboardInterrupt) and self._watch.stop.interrupted:
+                with self._log_lost_claim(experiment):
+                    self.store.release(experiment.attempt, usage.usage(), self._watch.returned())
+                self._watch.ended(failed=False)
+                raise
             outcome, error = ExperimentStatus.ERROR, user_traceback(raised)
             retries = self._execution.retries if self._should_retry(raised) else 0
             self._logger.error("experiment %s failed:\n%s", experiment.id, error)
         if os.getpid() != self.info.pid:
             os._exit(1)  # the function forked; this child process must not go on as a worker
+        self._warn_of(left_running.found(), experiment)
         failed = outcome is ExperimentStatus.ERROR
         with self._log_lost_claim(experiment):
             failed = self._finish(experiment, outcome, error, usage, results, retries)
@@ -177,6 +186,18 @@ class Worker:
         self._watch.ended(failed)
         if emissions is not None and emissions.measured:
             self._write_emissions(experiment, emissions.measured)
+
+    def _is_used_up(self, executed: int) -> bool:
+        """Return whether a fresh process should go on in place of this one."""
+        return self._watch.in_own_process and (
+            self._left_running or executed == self._execution.experiments_per_process
+        )
+
+    def _warn_of(self, left_running: Sequence[str], experiment: Experiment) -> None:
+        if left_running:
+            self._left_running = True
+            remedy = "it is ended" if self._watch.in_own_process else "it may disturb the experiments that follow"
+            self._logger.warning("experiment %s left running: %s; %s", experiment.id, ", ".join(left_running), remedy)
 
     def release_all(self) -> None:
         """Release all experiments that this worker still holds."""
@@ -255,6 +276,17 @@ class Worker:
             self.store.write_emissions(experiment.id, measured)
         except Exception as error:  # a failed measurement must not fail the experiment
             self._logger.warning("the emissions of experiment %s were not written: %s", experiment.id, error)
+
+
+def _copies(custom: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy the custom fields for one run, all but what cannot be copied."""
+    copied = {}
+    for name, value in custom.items():
+        try:
+            copied[name] = copy.deepcopy(value)
+        except Exception:
+            copied[name] = value
+    return copied
 
 
 def too_many_errors(count: int) -> TooManyErrorsError:

@@ -19,7 +19,9 @@ from typing import Any
 import pytest
 
 from pyexperimenter import ExperimentStatus, PyExperimenter, ResultProcessor
+from pyexperimenter.execution.supervision.echo import Echo
 from tests.support.study import credentials, experimenter, statuses, study, wait_until
+from tests.support.supervision import await_note, note
 from tests.support.target import A_FILE_AND_A_SERVER, Target
 
 DATABASES = A_FILE_AND_A_SERVER
@@ -240,8 +242,6 @@ def print_and_end(
                 raise ValueError("bad")
             case "killed":
                 os._exit(3)
-            case "interrupted":
-                raise KeyboardInterrupt
             case "stopped":
                 os.kill(os.getppid(), signal.SIGINT)
                 time.sleep(600)
@@ -275,10 +275,9 @@ def test_output_is_kept_however_an_attempt_ends(
     ]
 
 
-@pytest.mark.parametrize("end", ["interrupted", "stopped"])
-def test_output_of_what_is_released_is_kept(target: Target, tmp_path: Path, end: str) -> None:
+def test_output_of_what_is_released_is_kept(target: Target, tmp_path: Path) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which processes of pytest-xdist do not have
-    study_ = filled(target, tmp_path, end=end, execution={"grace": 0.1})
+    study_ = filled(target, tmp_path, end="stopped", execution={"grace": 0.1})
     with pytest.raises(KeyboardInterrupt):
         study_.execute(print_and_end)
     assert statuses(target) == {"done": 1, "created": 2}
@@ -371,6 +370,51 @@ def test_echo_copes_with_a_long_line(sqlite_target: Target, tmp_path: Path, caps
     filled(sqlite_target, tmp_path, rows=1, execution={"echo": True}).execute(print_a_long_line)
     assert statuses(sqlite_target) == {"done": 1}
     assert capsys.readouterr().out.endswith(" and its end\n")
+
+
+def print_without_newlines(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> None:
+    for percent in (50, 100):
+        print(f"\r{percent} %", end="", flush=True)
+        note(custom, f"shown {percent}")
+    await_note(custom, "seen")
+
+
+def test_echo_shows_a_line_before_its_end(
+    sqlite_target: Target, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study_ = filled(sqlite_target, tmp_path, rows=1, execution={"echo": True})
+    shown = ""
+
+    def is_shown() -> bool:
+        nonlocal shown
+        shown += capsys.readouterr().out
+        return "100 %" in shown
+
+    with ThreadPoolExecutor() as pool:
+        executed = pool.submit(study_.execute, print_without_newlines)
+        try:
+            wait_until(lambda: is_shown() or executed.done())
+            assert not executed.done()
+        finally:
+            note(study_.config.custom, "seen")
+        assert executed.result() == 1
+    assert shown + capsys.readouterr().out == "[experiment 1] \r[experiment 1] 50 %\r[experiment 1] 100 %\n"
+
+
+def test_echo_never_continues_the_line_of_another_process(capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = Echo(), Echo()
+    first.label, second.label = "1", "2"
+    for echo, data in [
+        (first, b"a"),
+        (second, b"b\n"),
+        (first, b"\xc3"),
+        (first, b"\xa4"),
+        (second, b"c"),
+        (first, b"d\n"),
+    ]:
+        echo.show(data)
+    second.end()
+    assert capsys.readouterr().out == "[1] a\n[2] b\n[1] \u00e4\n[2] c\n[1] d\n"
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])

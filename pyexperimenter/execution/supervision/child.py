@@ -24,7 +24,8 @@ import cloudpickle
 import pyexperimenter
 from pyexperimenter.database.records import Attempt
 from pyexperimenter.exceptions import ExecutionError
-from pyexperimenter.execution.stopping import Stop, listen
+from pyexperimenter.execution.left_running import adopt_orphans
+from pyexperimenter.execution.stopping import Stop, listen, tell_interrupts_apart
 from pyexperimenter.execution.supervision.messages import (
     TRACEBACK_SIGNAL,
     Answer,
@@ -32,6 +33,7 @@ from pyexperimenter.execution.supervision.messages import (
     Ended,
     NothingOpen,
     Returned,
+    framed,
 )
 from pyexperimenter.execution.task import WorkerReport, WorkerTask
 from pyexperimenter.execution.watch import sooner
@@ -49,6 +51,8 @@ def main(supervisor: Connection) -> None:
     faulthandler.enable(all_threads=False)
     faulthandler.register(TRACEBACK_SIGNAL, all_threads=True, chain=True)  # also sent at the CPU time limit
     os.set_inheritable(supervisor.fileno(), False)
+    adopt_orphans()
+    tell_interrupts_apart()
     watch = SupervisorWatch(supervisor)
     try:
         task: WorkerTask = cloudpickle.loads(supervisor.recv_bytes())
@@ -62,7 +66,7 @@ def main(supervisor: Connection) -> None:
         watch.begin(worker, task)
         report = worker.run_all()
     try:
-        watch.send(_picklable(report))
+        watch.send(report)
     except OSError:  # without a supervisor, this process has to end what the function left running
         os.killpg(os.getpgrp(), signal.SIGKILL)
 
@@ -75,6 +79,8 @@ class SupervisorWatch:
     supervisor : Connection
         The connection to the supervisor.
     """
+
+    in_own_process = True
 
     def __init__(self, supervisor: Connection) -> None:
         self.stop: Stop = _SupervisedStop()
@@ -95,7 +101,7 @@ class SupervisorWatch:
                 # The descriptor may now be anything, even the connection to the database.
                 print("the function closed the connection to the supervisor", file=sys.__stderr__)
                 os._exit(1)
-            self._supervisor.send(message)
+            _write_all(self._supervisor.fileno(), framed(message))
 
     def _is_connected(self) -> bool:
         """Return whether our descriptor is still open and still the same socket."""
@@ -203,16 +209,13 @@ def _flush() -> None:
         ctypes.CDLL(None).fflush(None)
 
 
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
 def _load_error(error: BaseException) -> ExecutionError:
     return ExecutionError(
         f"the experiment function could not be loaded in the worker's process: {type(error).__name__}: {error}; define "
         "it in the script, or in a module that can be imported from there, or set isolation: none"
     )
-
-
-def _picklable(report: WorkerReport) -> WorkerReport:
-    try:
-        cloudpickle.loads(cloudpickle.dumps(report))
-    except Exception:
-        return WorkerReport(report.executed, ExecutionError(f"{type(report.stopped_by).__name__}: {report.stopped_by}"))
-    return report

@@ -15,7 +15,8 @@ from typing import Any
 
 import cloudpickle
 
-from pyexperimenter.execution.supervision.messages import TRACEBACK_SIGNAL
+from pyexperimenter.execution.supervision.echo import Echo
+from pyexperimenter.execution.supervision.messages import TRACEBACK_SIGNAL, MessageReader
 from pyexperimenter.execution.supervision.tail import Tail
 from pyexperimenter.execution.task import WorkerTask
 from pyexperimenter.machine.gpus import gpu_environment
@@ -62,20 +63,24 @@ class ChildProcess:
     ----------
     tail : Tail
         The end of the output of the process and its descendants.
-    label : str
-        Prefix of each line that is echoed.
+    echo : Echo
+        Shows the output, if configured.
     max_rss_bytes : int or None
         Peak memory of the process, once it has ended.
+    is_disconnected : bool
+        Whether the process has closed the connection, because it is about to end or by mistake, or has written to it
+        what is not a message.
     """
 
     def __init__(self, task: WorkerTask) -> None:
         self.tail = Tail()
-        self.label = "worker"
+        self.echo = Echo()
         self.max_rss_bytes: int | None = None
-        self._echo = task.config.execution.echo
-        self._line = b""
+        self._echoes = task.config.execution.echo
+        self.is_disconnected = False
+        self._reader = MessageReader()
         ours, theirs = socket.socketpair()
-        self._connection: Connection | None = Connection(ours.detach())
+        self._connection = Connection(ours.detach())
         self._output, printed = os.pipe()
         os.set_blocking(self._output, False)
         with theirs:
@@ -98,8 +103,7 @@ class ChildProcess:
 
     def __exit__(self, *_: object) -> None:
         self.end()
-        if self._connection is not None:
-            self._connection.close()
+        self._connection.close()
         os.close(self._output)
         if self._sentinel is not None:
             os.close(self._sentinel)
@@ -110,16 +114,19 @@ class ChildProcess:
 
     def messages(self, seconds: float) -> Iterator[Any]:
         """Wait at most so many seconds for messages or output; yield the messages."""
-        sources = [source for source in (self._connection, self._output, self._sentinel) if source is not None]
+        connection = None if self.is_disconnected else self._connection
+        sources = [source for source in (connection, self._output, self._sentinel) if source is not None]
         ready = wait(sources, seconds)
         # Messages come before output, as they say which experiment the output belongs to.
-        if self._connection is not None and self._connection in ready:
+        if connection in ready:
             try:
                 while self._connection.poll():
-                    yield self._connection.recv()
-            except (EOFError, OSError):
-                self._connection.close()
-                self._connection = None
+                    data = os.read(self._connection.fileno(), _CHUNK)
+                    if not data:
+                        raise EOFError
+                    yield from self._reader.read(data)
+            except (EOFError, OSError, ValueError):
+                self.is_disconnected = True  # left open: when it is closed, the process releases its experiment
         if self._output in ready:
             self.read_output()
 
@@ -128,18 +135,13 @@ class ChildProcess:
         with suppress(BlockingIOError):
             while data := os.read(self._output, _CHUNK):
                 self.tail.add(data)
-                if self._echo:
-                    self._echo_lines(data)
+                if self._echoes:
+                    self.echo.show(data)
 
     def clear_output(self) -> None:
         """Forget the output so far: what follows belongs to another experiment."""
-        self._echo_rest()
+        self.echo.end()
         self.tail.clear()
-
-    @property
-    def is_disconnected(self) -> bool:
-        """Whether the connection is closed: the process is about to end, or has closed it by mistake."""
-        return self._connection is None
 
     def has_ended(self) -> bool:
         """Return whether the process has ended."""
@@ -182,25 +184,12 @@ class ChildProcess:
             except ChildProcessError:
                 self._process.returncode = _UNKNOWN
             self.read_output()
-            self._echo_rest()
+            self.echo.end()
         return _describe_exit(self._process.returncode)
 
     def _send(self, send: Any) -> None:
         with suppress(OSError):  # the process is dead, which is noticed elsewhere
-            if self._connection is not None:
-                send(self._connection)
-
-    def _echo_rest(self) -> None:
-        if self._line:
-            self._echo_lines(b"\n")
-
-    def _echo_lines(self, data: bytes) -> None:
-        *lines, self._line = (self._line + data).split(b"\n")
-        shown = "".join(f"[{self.label}] {line.decode(errors='replace')}\n" for line in lines)
-        if shown:
-            with suppress(ValueError, OSError):  # stdout is closed, or its reader is gone
-                sys.stdout.write(shown)
-                sys.stdout.flush()
+            send(self._connection)
 
 
 def _describe_exit(exit_code: int) -> str:

@@ -23,6 +23,7 @@ from pyexperimenter.experiment_status import ExperimentStatus
 _TICK = 0.2  # seconds between two checks of the time
 _RECORD_TIMEOUT = 5.0  # seconds to record the outcome, once the function has returned
 _EXIT_TIMEOUT = 10.0  # seconds for a process to exit after its report
+_USED_UP_EXIT_TIMEOUT = 2.0  # the same for one that is replaced: a thread that was left running may keep it
 _DISCONNECTED_EXIT_TIMEOUT = 1.0  # seconds for a process to exit after its connection was closed
 _MAX_FAILED_STARTS = 3  # processes in a row that may end without executing anything
 _MAX_OUTPUT_IN_ERROR = 4000  # bytes
@@ -91,7 +92,9 @@ class Supervisor:
                 try:
                     ended = self._monitor(process)
                     if isinstance(ended, WorkerReport):
-                        process.wait(_EXIT_TIMEOUT)
+                        process.wait(_USED_UP_EXIT_TIMEOUT if ended.used_up else _EXIT_TIMEOUT)
+                        if ended.used_up and not self._is_finished():
+                            continue
                         return WorkerReport(self._executed, ended.stopped_by)
                     cause = self._write_off(process, ended)
                 except BaseException:
@@ -101,8 +104,11 @@ class Supervisor:
                     self._drop_lease()
             failed_starts = 0 if self._executed > before else failed_starts + 1
             problem = self._problem(failed_starts, cause, process)
-            if problem or self._stop.requested or (self._task.limit is not None and self._executed >= self._task.limit):
+            if problem or self._is_finished():
                 return WorkerReport(self._executed, problem)
+
+    def _is_finished(self) -> bool:
+        return self._stop.requested or (self._task.limit is not None and self._executed >= self._task.limit)
 
     def _remaining(self) -> WorkerTask:
         limit = None if self._task.limit is None else self._task.limit - self._executed
@@ -154,7 +160,7 @@ class Supervisor:
     def _handle(self, message: Any, process: ChildProcess) -> None:
         match message:
             case Claimed(attempt):
-                process.label = f"experiment {attempt.experiment_id}"
+                process.echo.label = f"experiment {attempt.experiment_id}"
                 self._lease = self._heartbeat.keep(attempt)
                 self._began = time.monotonic()
             case Returned():
@@ -201,7 +207,7 @@ class Supervisor:
         if reason is _KillReason.TIMED_OUT:
             cause = f"exceeded time_limit {duration_text(self._execution.time_limit or 0)} and was killed"
         if reason is _KillReason.DISCONNECTED:
-            cause = "its process closed the connection to its supervisor and was killed"
+            cause = "its process closed the connection to its supervisor, or wrote to it, and was killed"
         held = self._held()
         if reason is _KillReason.LOST and self._lease is not None:
             held.append(self._lease.attempt)  # so that its output is recorded

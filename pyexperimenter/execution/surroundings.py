@@ -1,0 +1,174 @@
+"""What a run may change in its process, put back before the next one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO
+
+_Undo = Callable[[], object]
+_DIRECTORY = os.O_DIRECTORY | getattr(os, "O_PATH", os.O_RDONLY)  # O_PATH needs no permission to list it
+_SIGNALS = [
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,
+    signal.SIGCHLD,
+    signal.SIGPIPE,
+]
+
+_lock = threading.Lock()
+_users = 0
+_undo: list[_Undo] = []
+
+
+@contextmanager
+def restored() -> Iterator[None]:
+    """Put back what the block changes: directory, environment, standard streams, loggers, signal handlers, alarm.
+
+    Random states, imported modules and everything else stay as the block leaves them. While several threads are in such
+    a block, all is put back at the end of the last one.
+    """
+    global _users  # noqa: PLW0603 - the surroundings belong to a process
+    with _lock:
+        if not _users:
+            _undo[:] = [_directory(), _environment(), _streams(), *map(_descriptor, (1, 2)), _loggers(), _signals()]
+        _users += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _users -= 1
+            if not _users:
+                for undo in _undo:
+                    undo()
+                _undo.clear()
+
+
+def _directory() -> _Undo:
+    """Keep the directory itself, whatever becomes of its name."""
+    try:
+        return _keep(os.open(".", _DIRECTORY), os.fchdir)
+    except OSError:
+        return _nothing
+
+
+def _descriptor(number: int) -> _Undo:
+    """Keep the file of stdout or stderr, which may be redirected below Python's streams."""
+    try:
+        return _keep(os.dup(number), lambda kept: os.dup2(kept, number))
+    except OSError:
+        return _nothing
+
+
+def _keep(descriptor: int, put_back: Callable[[int], object]) -> _Undo:
+    file = _file_of(descriptor)
+
+    def undo() -> None:
+        if _file_of(descriptor) == file:  # the function may have closed it, and opened another file with its number
+            with suppress(OSError):
+                put_back(descriptor)
+            os.close(descriptor)
+
+    return undo
+
+
+def _file_of(descriptor: int) -> tuple[int, int] | None:
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _environment() -> _Undo:
+    variables = os.environb  # several times as fast as os.environ
+    before = dict(variables)
+
+    def undo() -> None:
+        after = dict(variables)
+        for name in after.keys() - before.keys():
+            del variables[name]
+        for name, value in before.items():
+            if after.get(name) != value:
+                variables[name] = value
+
+    return undo
+
+
+def _streams() -> _Undo:
+    before = {name: getattr(sys, name) for name in ("stdin", "stdout", "stderr")}
+
+    def undo() -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):  # it may be anything, and closed
+                stream.flush()
+        for name, stream in before.items():
+            setattr(sys, name, stream)
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            stream = before[name]
+            if stream is getattr(sys, f"__{name}__") and not _is_open(stream):
+                own = open(number, "w", 1, stream.encoding, stream.errors, closefd=False)  # noqa: SIM115
+                setattr(sys, name, own)
+                setattr(sys, f"__{name}__", own)
+
+    return undo
+
+
+def _is_open(stream: TextIO | None) -> bool:
+    """Return whether a standard stream can be written to; there may be none."""
+    try:
+        return stream is None or not stream.closed
+    except ValueError:  # its buffer was detached
+        return False
+
+
+def _loggers() -> _Undo:
+    disabled = logging.root.manager.disable
+    before = [(logger, _settings(logger)) for logger in _existing_loggers()]
+
+    def undo() -> None:
+        if logging.root.manager.disable != disabled:
+            logging.disable(disabled)
+        for logger, settings in before:
+            if _settings(logger) != settings:
+                level, logger.handlers, logger.filters, logger.disabled, logger.propagate = settings
+                logger.setLevel(level)
+
+    return undo
+
+
+def _existing_loggers() -> list[logging.Logger]:
+    found = logging.root.manager.loggerDict.copy().values()
+    return [logging.root, *(logger for logger in found if isinstance(logger, logging.Logger))]
+
+
+def _settings(logger: logging.Logger) -> tuple[int, list[logging.Handler], list[Any], bool, bool]:
+    return logger.level, list(logger.handlers), list(logger.filters), logger.disabled, logger.propagate
+
+
+def _signals() -> _Undo:
+    if threading.current_thread() is not threading.main_thread():
+        return _nothing  # it can neither handle signals nor set handlers
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    alarm = signal.getitimer(signal.ITIMER_REAL)
+
+    def undo() -> None:
+        if alarm == (0.0, 0.0):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+
+    return undo
+
+
+def _nothing() -> None:
+    """Undo nothing."""
