@@ -12,9 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import cloudpickle
-
 from pyexperimenter.exceptions import ExperimentFunctionError, FunctionNotPicklableError
+from pyexperimenter.execution.pickling import dumps, unpicklable_part
 
 _LONGEST_TRACEBACK = 1_000_000  # characters
 
@@ -57,12 +56,13 @@ def pickled(function: Callable[..., Any]) -> bytes:
         If it cannot be sent; the message names the remedy.
     """
     try:
-        return bytes(cloudpickle.dumps(function))
+        return dumps(function)
     except Exception as error:
+        part = unpicklable_part(function)
         raise FunctionNotPicklableError(
-            f"the experiment function cannot be sent to a worker's process: {type(error).__name__}: {error}; create "
-            "what it needs inside the function, or set isolation: none in the section Execution to run it in this "
-            "process"
+            f"the experiment function cannot be sent to a worker's process because of {part or 'its values'}: "
+            f"{type(error).__name__}: {error}; create it inside the function, or set isolation: none in the section "
+            "Execution to run the function in this process"
         ) from error
 
 

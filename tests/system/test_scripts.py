@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import linecache
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.study import outcomes, statuses
-from tests.support.supervision import BEGINNING, configured, filled, run_script
+from tests.support.supervision import BEGINNING, configured, filled, row, run_script
 from tests.support.target import A_FILE_AND_A_SERVER, Target
 
 DATABASES = A_FILE_AND_A_SERVER
@@ -84,6 +86,83 @@ print(study.execute(function), "executed")
     assert run_script(target, tmp_path, config=config).stdout == "6 executed\n"
     assert target.query("SELECT DISTINCT error FROM study") == [(None,)]
     assert statuses(target) == outcomes(target) == {"done": 6}
+
+
+DEFINITIONS = """
+import functools
+from functools import cache, cached_property, lru_cache, singledispatch, singledispatchmethod
+
+UNUSED = 0.25
+
+@cache
+def fibonacci(n):
+    return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
+
+@singledispatch
+def kind(value):
+    return "object"
+
+@kind.register
+def _(value: int):
+    return "int"
+
+class Model:
+    @cached_property
+    def parameters(self):
+        return fibonacci(20)
+
+    @lru_cache(maxsize=3)
+    def scaled(self, factor):
+        return factor * self.parameters
+
+    @singledispatchmethod
+    def kind(self, value):
+        return "object"
+
+    @kind.register
+    def _(self, value: str):
+        return "str"
+
+def function(keyfields, results, custom):
+    import __main__
+    model = Model()
+    found = [model.scaled(2), model.scaled(2), kind(1), kind(None), model.kind("a"), model.kind(1)]
+    if keyfields["seed"] == 1:
+        raise ValueError(found)  # on purpose
+    return {"accuracy": __main__.UNUSED, "model": str((found, fibonacci.cache_parameters()))}
+
+print(study.execute(function), "executed")
+"""
+
+
+def test_what_a_script_defines_reaches_its_experiments(target: Target, tmp_path: Path) -> None:
+    """Functions that cache and dispatch, and what only `__main__` has; tracebacks show the script."""
+    filled(target, tmp_path)
+    text = BEGINNING + DEFINITIONS
+    (tmp_path / "script.py").write_text(text)
+    assert run_script(target, tmp_path).stdout == "6 executed\n"
+    found = [2 * 6765, 2 * 6765, "int", "object", "str", "object"]
+    assert target.query("SELECT DISTINCT accuracy, model FROM study WHERE status = 'done'") == [
+        (0.25, str((found, {"maxsize": None, "typed": False})))
+    ]
+    assert statuses(target) == {"done": 5, "error": 1}
+    line = next(number for number, line in enumerate(text.splitlines(), start=1) if "on purpose" in line)
+    (error,) = row(target, "t.error", 1)
+    assert (
+        f'  File "{tmp_path}/script.py", line {line}, in function\n    raise ValueError(found)  # on purpose\n' in error
+    )
+
+
+def test_the_traceback_shows_the_cell_of_a_notebook(target: Target, tmp_path: Path) -> None:
+    """Whose source no file has."""
+    cell = "def function(keyfields, results, custom):\n    raise ValueError('in a cell')\n"
+    name = "/tmp/ipykernel_1/cell.py"
+    linecache.cache[name] = (len(cell), None, cell.splitlines(keepends=True), name)
+    defined: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(cell, name, "exec"), defined)
+    filled(target, tmp_path, rows=1).execute(defined["function"])
+    (error,) = row(target, "t.error", 0)
+    assert f"  File \"{name}\", line 2, in function\n    raise ValueError('in a cell')\n" in error
 
 
 def test_files_in_the_working_directory_do_not_shadow_the_stdlib(target: Target, tmp_path: Path) -> None:

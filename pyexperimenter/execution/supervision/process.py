@@ -13,8 +13,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-import cloudpickle
-
+from pyexperimenter.execution.pickling import dumps
 from pyexperimenter.execution.supervision.echo import Echo
 from pyexperimenter.execution.supervision.messages import TRACEBACK_SIGNAL, MessageReader
 from pyexperimenter.execution.supervision.tail import Tail
@@ -96,7 +95,7 @@ class ChildProcess:
         os.close(printed)
         self._sentinel = _pidfd(self._process.pid)
         self._send(lambda connection: connection.send((sys.path, sys.argv)))
-        self._send(lambda connection: connection.send_bytes(cloudpickle.dumps(task)))
+        self._send(lambda connection: connection.send_bytes(dumps(task)))
 
     def __enter__(self) -> ChildProcess:
         return self
