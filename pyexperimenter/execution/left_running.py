@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 _LIBRARIES = tuple({f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib", "purelib", "platlib")})
-_HELPERS = (b"multiprocessing", b"loky")  # in command lines of processes that Python's pools start
+# In command lines of processes that Python's pools start. A fork has the command line of this process.
+_HELPERS = (b"multiprocessing.resource_tracker", b"multiprocessing.spawn", b"multiprocessing.forkserver", b"loky")
 _SET_CHILD_SUBREAPER = 36  # of prctl
 
 

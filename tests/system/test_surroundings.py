@@ -145,6 +145,9 @@ def leave_running(keyfields: dict[str, Any], results: ResultProcessor, custom: d
                 threading.Timer(0.3, go_on, [600]).start()
             case "process":
                 subprocess.Popen(["sleep", "611"])
+            case "fork":
+                if os.fork() == 0:
+                    go_on(600)
             case "orphan":
                 subprocess.run(
                     "while :; do echo from the first run; sleep 0.1; done & sleep 0.2", shell=True, check=True
@@ -152,7 +155,7 @@ def leave_running(keyfields: dict[str, Any], results: ResultProcessor, custom: d
     return {"model": str(os.getpid())}
 
 
-@pytest.mark.parametrize("what", ["thread", "timer", "process", "orphan"])
+@pytest.mark.parametrize("what", ["thread", "timer", "process", "fork", "orphan"])
 def test_what_a_run_leaves_running_is_ended_and_named(
     target: Target, tmp_path: Path, caplog: pytest.LogCaptureFixture, what: str
 ) -> None:
