@@ -228,7 +228,7 @@ def measure(url: str) -> Costs:
             statements = round((asked(connection) - before) / 20)
             return Cost(seconds or _seconds_each(operation), statements)
 
-        attempt = store.claim(info).attempt.id
+        attempt = store.claim(info).attempt
         return Costs(
             experiment=cost(execute, seconds_a_row),
             connection=cost(lambda: open_and_close(store)),

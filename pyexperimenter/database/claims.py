@@ -301,7 +301,7 @@ class ClaimStore(ExperimentReader):
         """Close an attempt opened by `attach`; the row stays as it is."""
         with self.database.transaction() as cursor:
             self._fence(cursor, attempt)
-            self._close(cursor, attempt.id, "attached")
+            self._close(cursor, attempt, "attached")
 
     @retried
     def release(self, attempt: Attempt, usage: Usage = NOT_MEASURED, output: str | None = None) -> None:
@@ -313,8 +313,8 @@ class ClaimStore(ExperimentReader):
             If the attempt no longer holds its row.
         """
         with self.database.transaction() as cursor:
-            if not self._close(cursor, attempt.id, "released", None, usage, output):
-                if cursor.one(self._sql.write.outcome, attempt=attempt.id) == ("released",):
+            if not self._close(cursor, attempt, "released", None, usage, output):
+                if cursor.one(self._sql.write.outcome, **attempt.named) == ("released",):
                     return  # by this worker, a moment ago: the answer was lost
                 raise self._lost(attempt)
             if not self._open_again(cursor, attempt.experiment_id):
@@ -343,25 +343,29 @@ class ClaimStore(ExperimentReader):
             return self._worker_of(cursor, attempt)
 
     def _worker_of(self, cursor: Cursor, attempt: Attempt) -> str | None:
-        row = cursor.one(self._sql.claim.worker_of, attempt=attempt.id, experiment_id=attempt.experiment_id)
+        row = cursor.one(self._sql.claim.worker_of, **attempt.named)
         return None if row is None else str(row[0])
 
     # Leases
 
     @retried
-    def beat(self, attempts: Sequence[int]) -> set[int]:
+    def beat(self, attempts: Sequence[Attempt]) -> set[Attempt]:
         """Renew the leases of attempts; return those that have lost their rows."""
+        ids, tokens = [attempt.id for attempt in attempts], [attempt.token for attempt in attempts]
         with self.database.query() as cursor:
-            if cursor.run(self._sql.lease.beat, attempts=list(attempts), lease=self._lease) == len(attempts):
+            if cursor.run(self._sql.lease.beat, attempts=ids, tokens=tokens, lease=self._lease) == len(attempts):
                 return set()
-            holding = cursor.all(self._sql.lease.holding, attempts=list(attempts))
-        return set(attempts) - {attempt for (attempt,) in holding}
+            holding = set(cursor.all(self._sql.lease.holding, attempts=ids))
+        return {attempt for attempt in attempts if (attempt.id, attempt.token) not in holding}
 
     @retried
     def silent(self) -> list[Silent]:
         """Return the attempts that hold a row although their lease has run out."""
         with self.database.query() as cursor:
-            return [Silent(*row) for row in cursor.all(self._sql.lease.expired)]
+            return [
+                Silent(Attempt(attempt, experiment_id, token=token), heartbeat, job_id)
+                for attempt, experiment_id, token, heartbeat, job_id in cursor.all(self._sql.lease.expired)
+            ]
 
     @retried
     def count_unfinished(self, selection: Selection) -> int:
@@ -389,10 +393,11 @@ class ClaimStore(ExperimentReader):
         bool
             Whether the row was taken.
         """
-        attempt, experiment_id, heartbeat, _ = silent
+        attempt, heartbeat, _ = silent
+        experiment_id = attempt.experiment_id
         known = f"; {cause}" if cause else ""
         with self.database.transaction() as cursor:
-            if cursor.one(self._sql.lease.lock_silent, attempt=attempt, heartbeat=heartbeat) is None:
+            if cursor.one(self._sql.lease.lock_silent, **attempt.named, heartbeat=heartbeat) is None:
                 return False
             losses = self._setbacks(cursor, experiment_id, "lost") + 1
             last_heartbeat = f"the last heartbeat of its worker was at {heartbeat} UTC{known}"
@@ -425,7 +430,7 @@ class ClaimStore(ExperimentReader):
     def _close(
         self,
         cursor: Cursor,
-        attempt: int,
+        attempt: Attempt,
         outcome: str,
         error: str | None = None,
         usage: Usage = NOT_MEASURED,
@@ -435,7 +440,7 @@ class ClaimStore(ExperimentReader):
         """End an attempt; 0 if it had ended before. If it concludes, the counts of retries and losses start again."""
         return cursor.run(
             self._sql.write.finish_attempt,
-            attempt=attempt,
+            **attempt.named,
             outcome=outcome,
             concludes=concludes,
             error=error,
@@ -452,7 +457,7 @@ class ClaimStore(ExperimentReader):
 
     def _fence(self, cursor: Cursor, attempt: Attempt) -> str | None:
         """Raise unless the attempt holds its row; return the token of the last rows that it appended."""
-        row = cursor.one(self._sql.write.fence, attempt=attempt.id, status=attempt.row_status)
+        row = cursor.one(self._sql.write.fence, **attempt.named, status=attempt.row_status)
         if row is None:
             raise self._lost(attempt)
         token: str | None = row[0]

@@ -66,12 +66,16 @@ class Attempt:
     row_status: str = ExperimentStatus.RUNNING.value
     token: str = ""
 
+    @property
+    def named(self) -> dict[str, Any]:
+        """The parameters that name it in a statement."""
+        return {"attempt": self.id, "token": self.token}
+
 
 class Silent(NamedTuple):
     """An attempt whose lease has run out, with its last heartbeat as the database returns it."""
 
-    attempt: int
-    experiment_id: int
+    attempt: Attempt
     heartbeat: Any
     job_id: str | None
 

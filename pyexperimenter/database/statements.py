@@ -2,6 +2,9 @@
 
 Parameters are written ``:name``; those in ``IN (...)`` and ``VALUES (:row)`` are lists. Names in braces are filled in
 once, with the tables and the dialect of the study. Other names, such as ``{condition}``, are left for each use.
+
+The ID of an attempt is given to another one when the tables are dropped and made again, restored or copied. So each
+statement that has an attempt's ID from an earlier transaction also asks for its token, which no other attempt has.
 """
 
 from __future__ import annotations
@@ -111,7 +114,7 @@ class ClaimStatements(_Group):
         SELECT ID, experiment_id, {token} FROM {attempts}
         WHERE ended IS NULL AND (worker = :identity OR worker LIKE :below)
     """)
-    worker_of = _Statement("SELECT worker FROM {attempts} WHERE ID = :attempt AND experiment_id = :experiment_id")
+    worker_of = _Statement("SELECT worker FROM {attempts} WHERE {this}")
 
 
 class LeaseStatements(_Group):
@@ -119,19 +122,21 @@ class LeaseStatements(_Group):
 
     # Only attempts that still hold their rows. If it changes fewer rows than there are attempts, some have lost theirs.
     beat = _Statement("""
-        UPDATE {attempts} SET heartbeat = {now_exact}, lease_until = {later} WHERE {held} AND ID IN (:attempts)
+        UPDATE {attempts} SET heartbeat = {now_exact}, lease_until = {later}
+        WHERE {held} AND ID IN (:attempts) AND {token} IN (:tokens)
     """)
-    holding = _Statement("SELECT ID FROM {attempts} WHERE {held} AND ID IN (:attempts)")
+    holding = _Statement("SELECT ID, {token} FROM {attempts} WHERE {held} AND ID IN (:attempts)")
     # There are few running rows, and the index on the status finds them. No locks: each is checked again.
     expired = _Statement("""
-        SELECT a.ID, a.experiment_id, a.heartbeat, a.job_id
+        SELECT a.ID, a.experiment_id, COALESCE(a.token, ''), a.heartbeat, a.job_id
         FROM {table} t JOIN {attempts} a ON a.experiment_id = t.ID
         WHERE t.status = 'running' AND a.ended IS NULL AND a.lease_until < {now_exact}
     """)
     # Locks attempt and row. Finds nothing if there has been another heartbeat.
     lock_silent = _Statement("""
         SELECT a.ID FROM {attempts} a JOIN {table} t ON t.ID = a.experiment_id
-        WHERE a.ID = :attempt AND a.ended IS NULL AND t.status = 'running' AND a.heartbeat = :heartbeat{row_lock}
+        WHERE a.ID = :attempt AND COALESCE(a.token, '') = :token AND a.ended IS NULL AND t.status = 'running'
+            AND a.heartbeat = :heartbeat{row_lock}
     """)
     # Attempts with this outcome since the experiment last finished or was reset.
     setbacks = _Statement("""
@@ -158,7 +163,7 @@ class WriteStatements(_Group):
     # it in. Locks both, so that neither changes before the end of the transaction.
     fence = _Statement("""
         SELECT a.last_write FROM {attempts} a JOIN {table} t ON t.ID = a.experiment_id
-        WHERE a.ID = :attempt AND a.ended IS NULL AND t.status = :status{row_lock}
+        WHERE a.ID = :attempt AND COALESCE(a.token, '') = :token AND a.ended IS NULL AND t.status = :status{row_lock}
     """)
     # After the fence.
     update_row = _Statement("UPDATE {table} SET {assignments} WHERE ID = :experiment_id")
@@ -168,21 +173,21 @@ class WriteStatements(_Group):
     finish_attempt = _Statement("""
         UPDATE {attempts} SET ended = {now_exact}, outcome = :outcome, concludes = :concludes, error = :error,
             wall_seconds = :wall_seconds, cpu_seconds = :cpu_seconds, max_rss_bytes = :max_rss_bytes, output = :output
-        WHERE ID = :attempt AND ended IS NULL
+        WHERE {this} AND ended IS NULL
     """)
     # Changes no row if its status is no longer that of the attempt.
     finish_row = _Statement("""
         UPDATE {table} SET {assignments}status = :status, error = :error, end_date = {now}
         WHERE ID = :experiment_id AND status = 'running'
     """)
-    outcome = _Statement("SELECT outcome FROM {attempts} WHERE ID = :attempt")
+    outcome = _Statement("SELECT outcome FROM {attempts} WHERE {this}")
     # An attempt that has lost its row writes to its own row, which no other process does.
-    late_results = _Statement("SELECT late_results FROM {attempts} WHERE ID = :attempt")
-    keep_late_results = _Statement("UPDATE {attempts} SET late_results = :results WHERE ID = :attempt")
-    keep_output = _Statement("UPDATE {attempts} SET output = :output WHERE ID = :attempt")
+    late_results = _Statement("SELECT late_results FROM {attempts} WHERE {this}")
+    keep_late_results = _Statement("UPDATE {attempts} SET late_results = :results WHERE {this}")
+    keep_output = _Statement("UPDATE {attempts} SET output = :output WHERE {this}")
     # Rows must not be appended twice: the token says whether they were.
-    last_write = _Statement("SELECT last_write, outcome FROM {attempts} WHERE ID = :attempt")
-    note_write = _Statement("UPDATE {attempts} SET last_write = :token WHERE ID = :attempt")
+    last_write = _Statement("SELECT last_write, outcome FROM {attempts} WHERE {this}")
+    note_write = _Statement("UPDATE {attempts} SET last_write = :note WHERE {this}")
 
     # Closing the attempts in the same transaction keeps them from writing to the rows.
     reset_attempts = _Statement("""
@@ -271,6 +276,7 @@ class Statements:
             emptied=" = NULL, ".join(map(quote, emptied)),
             left=" = NULL, ".join(quote(name) for name in emptied if name not in ("start_date", "name", "machine")),
             token="COALESCE(token, '')",  # attempts of older versions have none
+            this="ID = :attempt AND COALESCE(token, '') = :token",
             held=(
                 f"ended IS NULL AND EXISTS (SELECT 1 FROM {table} t "
                 f"WHERE t.ID = {attempts}.experiment_id AND t.status = 'running')"

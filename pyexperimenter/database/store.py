@@ -237,7 +237,7 @@ class ExperimentStore(ClaimStore):
             last_token = self._fence(cursor, attempt)
             if note.logs and note.token != last_token:
                 self._append(cursor, attempt, note.logs, self._now(cursor))
-                cursor.run(self._sql.write.note_write, token=note.token, attempt=attempt.id)
+                cursor.run(self._sql.write.note_write, note=note.token, **attempt.named)
             return self._update_row(cursor, attempt, note.results) if note.results else None
 
     @_keeping
@@ -252,11 +252,11 @@ class ExperimentStore(ClaimStore):
         """
         last = notes[-1]
         with self.database.transaction() as cursor:
-            token, outcome = cursor.one(self._sql.write.last_write, attempt=attempt.id) or (None, None)
+            token, outcome = cursor.one(self._sql.write.last_write, **attempt.named) or (None, None)
             if last.ending is not None and outcome in (last.ending.outcome, RETRIED):
                 return  # it was written before
             self._fence(cursor, attempt)
-            cursor.run(self._sql.write.note_write, token=last.token, attempt=attempt.id)
+            cursor.run(self._sql.write.note_write, note=last.token, **attempt.named)
             arrived = next((index + 1 for index, note in enumerate(notes) if note.token == token), 0)
             for note in notes[arrived:]:
                 self._append(cursor, attempt, note.logs, note.time)
@@ -307,8 +307,8 @@ class ExperimentStore(ClaimStore):
         if ending.retries and outcome == "error" and self._setbacks(cursor, experiment_id, RETRIED) < ending.retries:
             outcome = RETRIED
         concludes = outcome != RETRIED
-        held = self._close(cursor, attempt.id, outcome, ending.error, ending.usage, ending.output, concludes)
-        if not held and cursor.one(self._sql.write.outcome, attempt=attempt.id) in ((ending.outcome,), (RETRIED,)):
+        held = self._close(cursor, attempt, outcome, ending.error, ending.usage, ending.output, concludes)
+        if not held and cursor.one(self._sql.write.outcome, **attempt.named) in ((ending.outcome,), (RETRIED,)):
             return  # only its own worker gives an attempt such an outcome: the answer was lost
         if outcome == RETRIED:
             held &= self._open_again(cursor, experiment_id)
@@ -327,11 +327,11 @@ class ExperimentStore(ClaimStore):
             return
         with self.database.transaction() as cursor:
             if output is not None:
-                cursor.run(self._sql.write.keep_output, output=output, attempt=attempt.id)
+                cursor.run(self._sql.write.keep_output, output=output, **attempt.named)
             if results:
-                (kept,) = cursor.one(self._sql.write.late_results, attempt=attempt.id) or (None,)
+                (kept,) = cursor.one(self._sql.write.late_results, **attempt.named) or (None,)
                 merged = json.loads(kept or "{}") | {name: _as_json(value) for name, value in results.items()}
-                cursor.run(self._sql.write.keep_late_results, results=to_json(merged), attempt=attempt.id)
+                cursor.run(self._sql.write.keep_late_results, results=to_json(merged), **attempt.named)
 
     # Side tables
 

@@ -51,7 +51,7 @@ class Heartbeat:
         self._execution = config.execution
         self._logger = logger
         self._accounting = Accounting()
-        self._leases: dict[int, Lease] = {}
+        self._leases: dict[Attempt, Lease] = {}
         self._silent: dict[Silent, float] = {}  # when each was first seen silent
         self._lock = threading.Lock()
         self._reaping = threading.Lock()
@@ -63,13 +63,13 @@ class Heartbeat:
         """Renew the lease of an attempt from now on."""
         lease = Lease(attempt)
         with self._lock:
-            self._leases[attempt.id] = lease
+            self._leases[attempt] = lease
         return lease
 
     def drop(self, lease: Lease) -> None:
         """Stop renewing a lease."""
         with self._lock:
-            self._leases.pop(lease.attempt.id, None)
+            self._leases.pop(lease.attempt, None)
 
     def reap(self) -> float | None:
         """Release rows of silent workers; return in how many seconds there may be more, None if no worker is silent.
@@ -90,7 +90,7 @@ class Heartbeat:
                 cause = causes.get(silent.job_id or "")
                 if self._store.reap(silent, self._execution.max_lost, cause):
                     message = "experiment %d was taken from its worker, last heard from at %s UTC%s"
-                    self._logger.warning(message, silent.experiment_id, silent.heartbeat, f"; {cause}" if cause else "")
+                    self._logger.warning(message, silent.attempt.experiment_id, silent.heartbeat, f"; {cause}" if cause else "")
             if due:
                 return 0.0  # their rows are open now
             return min((since + patience - now for since in self._silent.values()), default=None)

@@ -36,7 +36,7 @@ def lose(target: Target, opened: ExperimentStore, max_lost: int, **selection: An
     attempt = claim(opened, **selection)
     let_lease_run_out(target, attempt)
     (silent,) = opened.silent()
-    assert silent.attempt == attempt.id
+    assert silent.attempt == attempt
     assert opened.reap(silent, max_lost)
     return attempt
 
@@ -58,7 +58,7 @@ def test_a_beat_renews_heartbeat_and_lease_by_the_databases_clock(target: Target
     opened = store(target, Execution={"lease": 300})
     held = [claim(opened) for _ in range(3)]
     target.query("UPDATE study__attempts SET heartbeat = ?, lease_until = ?", FORMER, FORMER)
-    assert opened.beat([held[0].id, held[2].id]) == set()
+    assert opened.beat([held[0], held[2]]) == set()
     found = target.query("SELECT heartbeat, lease_until FROM study__attempts ORDER BY ID")
     first, untouched, third = ((moment(heartbeat), moment(lease)) for heartbeat, lease in found)
     assert untouched == (moment(FORMER), moment(FORMER))
@@ -80,7 +80,7 @@ def test_a_beat_returns_the_attempts_that_no_longer_hold_a_row(target: Target) -
     opened = store(target)
     held = [claim(opened) for _ in range(6)]
     assert rows(target) == dict.fromkeys(range(1, 7), "running")
-    assert opened.beat([attempt.id for attempt in held]) == set()
+    assert opened.beat(held) == set()
     opened.finish(held[0], ExperimentStatus.DONE)
     opened.reset(["running"], None, [2], dry_run=False)
     target.query("UPDATE study SET status = 'created' WHERE ID = 3")
@@ -88,12 +88,12 @@ def test_a_beat_returns_the_attempts_that_no_longer_hold_a_row(target: Target) -
     let_lease_run_out(target, held[4])
     assert opened.reap(*opened.silent(), 3)
     before = target.query("SELECT heartbeat FROM study__attempts WHERE experiment_id < 6 ORDER BY ID")
-    assert opened.beat([attempt.id for attempt in held]) == {attempt.id for attempt in held[:5]}
-    assert opened.beat([held[5].id]) == set()
+    assert opened.beat(held) == set(held[:5])
+    assert opened.beat([held[5]]) == set()
     assert target.query("SELECT heartbeat FROM study__attempts WHERE experiment_id < 6 ORDER BY ID") == before
     # The next holder of the row is not mistaken for the previous one.
     assert claim(opened).experiment_id == 2
-    assert opened.beat([held[1].id]) == {held[1].id}
+    assert opened.beat([held[1]]) == {held[1]}
     assert rows(target) == {1: "done", 2: "running", 6: "running"}
 
 
@@ -107,15 +107,15 @@ def test_silent_are_only_holders_of_rows_whose_lease_has_run_out(target: Target)
     assert is_new
     let_lease_run_out(target, dead, paused, done, opened_by_hand)
     target.query("UPDATE study SET status = 'created' WHERE ID = ?", opened_by_hand.experiment_id)
-    assert [(silent.attempt, silent.experiment_id) for silent in opened.silent()] == [(dead.id, dead.experiment_id)]
+    assert [silent.attempt for silent in opened.silent()] == [dead]
     # A writer attached to a row that was set to running by hand has no lease, so none can run out.
     target.query("UPDATE study SET status = 'running' WHERE ID = ?", done.experiment_id)
     assert target.query("SELECT lease_until FROM study__attempts WHERE ID = ?", attached.id) == [(None,)]
-    assert [silent.attempt for silent in opened.silent()] == [dead.id]
+    assert [silent.attempt for silent in opened.silent()] == [dead]
     let_lease_run_out(target, alive)
-    assert [silent.attempt for silent in opened.silent()] == [dead.id, alive.id]
-    assert opened.beat([alive.id]) == set()
-    assert [silent.attempt for silent in opened.silent()] == [dead.id]
+    assert [silent.attempt for silent in opened.silent()] == [dead, alive]
+    assert opened.beat([alive]) == set()
+    assert [silent.attempt for silent in opened.silent()] == [dead]
 
 
 def test_a_reaped_row_is_open_and_empty_and_its_attempt_is_kept(target: Target) -> None:
@@ -136,7 +136,8 @@ def test_a_reaped_row_is_open_and_empty_and_its_attempt_is_kept(target: Target) 
     assert ended is not None
     assert error == f"the last heartbeat of its worker was at {heartbeat} UTC"
     assert target.query("SELECT epoch, attempt_id FROM study__epochs") == [(1, attempt.id)]
-    assert claim(opened) == Attempt(attempt.id + 1, 1)
+    following = claim(opened)
+    assert (following.id, following.experiment_id) == (attempt.id + 1, 1)
     assert outcomes(target) == ["lost", None]
 
 
@@ -161,7 +162,7 @@ def test_nothing_is_taken_from_a_worker_that_beat_in_between(target: Target) -> 
     attempt = claim(opened)
     let_lease_run_out(target, attempt)
     (silent,) = opened.silent()
-    assert opened.beat([attempt.id]) == set()
+    assert opened.beat([attempt]) == set()
     assert not opened.reap(silent, 3)
     assert (rows(target), outcomes(target)) == ({1: "running"}, [None])
     opened.finish(attempt, ExperimentStatus.DONE)
@@ -194,7 +195,7 @@ def test_nothing_is_reaped_that_has_ended_in_between(target: Target, what: str) 
         target.query("SELECT * FROM study__attempts ORDER BY ID"),
     ) == before
     if following is not None:
-        assert opened.beat([following.id]) == set()
+        assert opened.beat([following]) == set()
 
 
 def test_two_who_reap_at_once_take_a_row_once(target: Target) -> None:
@@ -225,7 +226,7 @@ def test_two_who_reap_at_once_take_a_row_once(target: Target) -> None:
     for reaper in reapers:
         reaper.join(60)
     assert failures == []
-    assert sorted(taken) == sorted(silent)
+    assert sorted(taken, key=lambda one: one.attempt.id) == silent
     assert rows(target) == {}
     assert target.query("SELECT outcome, COUNT(*) FROM study__attempts GROUP BY outcome") == [("lost", 40)]
 
@@ -352,4 +353,4 @@ def test_the_lease_of_the_configuration_is_the_one_that_runs_out(target: Target)
     attempt = claim(opened)
     ((begun, until),) = target.query("SELECT started, lease_until FROM study__attempts")
     assert (moment(until) - moment(begun)).total_seconds() == pytest.approx(0.05, abs=0.002)
-    assert [silent.attempt for silent in wait_until(opened.silent)] == [attempt.id]
+    assert [silent.attempt for silent in wait_until(opened.silent)] == [attempt]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,13 +35,39 @@ class Target:
         connection.execute("PRAGMA foreign_keys = ON")
         return connection
 
-    def query(self, sql: str, *params: Any) -> list[tuple[Any, ...]]:
-        """Run one statement on its own connection. Placeholders are ``?``; no other ``?`` is allowed.
+    def native(self, sql: str) -> str:
+        """Return a statement as this database needs it: tests write ``ID`` bare, which PostgreSQL takes for ``id``."""
+        return re.sub(r'(?<!")\bID\b(?!")', '"ID"', sql) if self.provider == "postgresql" else sql
 
-        Tests write ``ID`` bare, which PostgreSQL takes for ``id``.
-        """
-        if self.provider == "postgresql":
-            sql = re.sub(r'(?<!")\bID\b(?!")', '"ID"', sql)
+    def sessions_waiting(self) -> int:
+        """Return how many sessions of this database on a server wait for a lock on a row."""
+        waiting = {
+            "mysql": "SELECT COUNT(*) FROM information_schema.innodb_trx t JOIN information_schema.processlist p "
+            "ON p.id = t.trx_mysql_thread_id WHERE t.trx_state = 'LOCK WAIT' AND p.db = DATABASE()",
+            "postgresql": "SELECT COUNT(*) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND wait_event_type = 'Lock'",
+        }
+        return int(self.query(waiting[self.provider])[0][0])
+
+    @contextmanager
+    def transaction(self) -> Iterator[Callable[..., None]]:
+        """Yield a function that runs statements in a transaction of its own connection; without any, it commits."""
+        connection = self.connect()
+        try:
+            cursor = connection.cursor()
+            cursor.execute("BEGIN")
+
+            def run(*statements: str) -> None:
+                for statement in statements or ("COMMIT",):
+                    cursor.execute(self.native(statement))
+
+            yield run
+        finally:
+            connection.close()
+
+    def query(self, sql: str, *params: Any) -> list[tuple[Any, ...]]:
+        """Run one statement on its own connection. Placeholders are ``?``; no other ``?`` is allowed."""
+        sql = self.native(sql)
         if self.server is not None:
             sql = sql.replace("%", "%%").replace("?", "%s")
         connection = self.connect()

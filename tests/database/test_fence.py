@@ -1,0 +1,239 @@
+"""Only the attempt that holds a row writes to it: not after a reset that is under way, nor in other tables' rows."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyexperimenter import ExperimentStatus, PyExperimenter, ResultProcessor
+from pyexperimenter.database.records import Attempt, Ending, Note, Silent
+from pyexperimenter.database.store import ExperimentStore
+from pyexperimenter.exceptions import ClaimLostError
+from tests.support.outages import executing, seeds
+from tests.support.study import experimenter, outcomes, statuses, store, study, wait_until, worker
+from tests.support.target import Target
+
+servers = pytest.mark.parametrize("target", ["mariadb", "postgresql"], indirect=True)
+SIX = seeds(6)
+LOGS = {"epochs": {"epoch": 1, "loss": 0.5}}
+
+
+def claim(opened: ExperimentStore, name: str = "tester") -> Attempt:
+    experiment = opened.claim(worker(name))
+    assert experiment is not None
+    return experiment.attempt
+
+
+def contents(target: Target) -> list[list[tuple[Any, ...]]]:
+    tables = ("study", "study__attempts", "study__epochs")
+    return [target.query(f"SELECT * FROM {table} ORDER BY ID") for table in tables]
+
+
+def made_again(target: Target, opened: ExperimentStore) -> tuple[Attempt, Attempt]:
+    """Replace the table by a new one; return the holders of its first row, then and now."""
+    old = claim(opened)
+    opened.tables.drop()
+    new = claim(store(target, keyfields=SIX))
+    return old, new
+
+
+def restored(target: Target, opened: ExperimentStore) -> tuple[Attempt, Attempt]:
+    """Restore the tables from a dump made before an attempt; return that and the one that got its number."""
+    old = claim(opened)
+    target.query("DELETE FROM study__attempts")
+    target.query("UPDATE study SET status = 'created', start_date = NULL, name = NULL, machine = NULL")
+    target.query(
+        {
+            "sqlite": "DELETE FROM sqlite_sequence WHERE name = 'study__attempts'",
+            "mysql": "ALTER TABLE study__attempts AUTO_INCREMENT = 1",
+            "postgresql": "ALTER TABLE study__attempts ALTER COLUMN ID RESTART WITH 1",
+        }[target.provider]
+    )
+    return old, claim(opened)
+
+
+@pytest.mark.parametrize("how", [made_again, restored])
+def test_an_attempt_is_not_mistaken_for_another_of_its_number(
+    target: Target, how: Callable[[Target, ExperimentStore], tuple[Attempt, Attempt]]
+) -> None:
+    opened = store(target, keyfields=SIX, Execution={"lease": 600})
+    old, new = how(target, opened)
+    assert (old.id, old.experiment_id, old.row_status) == (new.id, new.experiment_id, new.row_status)
+    opened.write_logs(new, LOGS)
+    before = contents(target)
+    ((heartbeat,),) = opened.query("SELECT heartbeat FROM study__attempts")[1]
+
+    def refused(*writes: Callable[[], object]) -> None:
+        for write in writes:
+            with pytest.raises(ClaimLostError, match="attempt 1 no longer holds experiment 1"):
+                write()
+        assert contents(target) == before
+
+    ends = (
+        lambda: opened.finish(old, ExperimentStatus.DONE, results={"accuracy": 0.1}, output="old"),
+        lambda: opened.finish(old, ExperimentStatus.ERROR, "old", output="old"),
+        lambda: opened.finish(old, ExperimentStatus.ERROR, "old", output="old", retries=1),
+        lambda: opened.release(old, output="old"),
+        lambda: opened.replay(old, Note(logs={"epochs": (["epoch"], [(2,)])}, ending=Ending("done", output="old"))),
+    )
+    refused(
+        lambda: opened.write_results(old, {"accuracy": 0.1}),
+        lambda: opened.write_logs(old, LOGS),
+        *ends,
+    )
+    assert not opened.reap(Silent(old, heartbeat, None), 1)
+    assert opened.worker_of(old) is None
+    assert opened.worker_of(new) == worker().identity
+    assert opened.beat([old]) == {old}
+    assert contents(target) == before
+    assert opened.beat([old, new]) == {old}
+    assert contents(target) != before
+
+    # The holder's own end is not taken for the repetition of another's.
+    opened.finish(new, ExperimentStatus.DONE, results={"accuracy": 0.9}, output="new")
+    before = contents(target)
+    refused(*ends)
+    assert target.query("SELECT status, accuracy FROM study WHERE ID = 1") == [("done", 0.9)]
+    assert target.query("SELECT outcome, output FROM study__attempts") == [("done", "new")]
+    opened.finish(new, ExperimentStatus.DONE, results={"accuracy": 0.9}, output="new")  # as after a lost answer
+    assert contents(target) == before
+
+
+def test_a_worker_of_a_deleted_table_writes_nothing_into_the_next(target: Target, tmp_path: Path) -> None:
+    execution = {"isolation": "none", "heartbeat": 0.2, "lease": 60, "journal": str(tmp_path)}
+    config = study(target, keyfields=seeds(1), Execution=execution)
+    first, second = experimenter(target, config), experimenter(target, config)
+    first.fill_table_from_config()
+    attempts: list[ResultProcessor] = []
+    refused: list[ClaimLostError] = []
+    claimed, done = threading.Event(), threading.Event()
+
+    def old(keyfields: dict[str, Any], results: ResultProcessor, custom: Any) -> dict[str, float]:
+        attempts.append(results)
+        assert claimed.wait(60)
+        wait_until(lambda: results.stop_requested)  # a heartbeat has found out
+        for write in (
+            lambda: results.process_results({"accuracy": 0.1}),
+            lambda: results.process_logs(LOGS),
+        ):
+            try:
+                write()
+            except ClaimLostError as error:
+                refused.append(error)
+        return {"accuracy": 0.2}
+
+    def new(keyfields: dict[str, Any], results: ResultProcessor, custom: Any) -> dict[str, float]:
+        claimed.set()
+        assert done.wait(60)
+        assert not results.stop_requested
+        results.process_logs({"epochs": {"epoch": 9}})
+        return {"accuracy": 0.9}
+
+    with executing(first, old, max_experiments=1) as ended:
+        wait_until(lambda: attempts)
+        second.delete_table()
+        second.fill_table_from_config()
+        with executing(second, new) as following:
+            assert ended.result(60) == 1
+            assert statuses(target) == {"running": 1}
+            done.set()
+            assert following.result(60) == 1
+    assert len(refused) == 2
+    assert target.query("SELECT ID, status, accuracy FROM study") == [(1, "done", 0.9)]
+    assert target.query("SELECT ID, outcome, late_results FROM study__attempts") == [(1, "done", None)]
+    assert target.query("SELECT epoch FROM study__epochs") == [(9,)]
+
+
+def test_attempts_of_an_older_version_go_on(target: Target) -> None:
+    """Its worker still runs, and knows no tokens; and so do its journal and its jobs."""
+    opened = store(target, keyfields=SIX)
+    tokened = [claim(opened, name) for name in ("a", "b", "c", "d")]
+    target.query("UPDATE study__attempts SET token = NULL")
+    first, second, third, fourth = (Attempt(one.id, one.experiment_id) for one in tokened)
+    assert opened.held_by(worker("a").identity) == [first]
+    assert opened.attach(1, worker("guest")) == (first, False)
+    assert opened.beat([first, second, third]) == set()
+    assert opened.beat(tokened) == set(tokened)
+    with pytest.raises(ClaimLostError):
+        opened.write_results(tokened[0], {"accuracy": 0.1})
+    opened.write_results(first, {"accuracy": 0.5})
+    opened.write_logs(first, LOGS)
+    opened.finish(first, ExperimentStatus.DONE)
+    opened.release(second)
+    target.query("UPDATE study__attempts SET lease_until = '2001-01-01 00:00:00' WHERE ended IS NULL")
+    assert [silent.attempt for silent in opened.silent()] == [third, fourth]
+    assert opened.reap(opened.silent()[0], 3)
+    opened.replay(fourth, Note(results={"accuracy": 0.25}, ending=Ending("done")))
+    assert target.query("SELECT status, accuracy FROM study WHERE ID < 5 ORDER BY ID") == [
+        ("done", 0.5),
+        ("created", None),
+        ("created", None),
+        ("done", 0.25),
+    ]
+    ended = target.query("SELECT outcome FROM study__attempts ORDER BY ID")
+    assert ended == [("done",), ("released",), ("lost",), ("done",)]
+
+
+# Other transactions that are under way
+
+
+@servers
+@pytest.mark.parametrize("what", ["results", "logs", "end", "release", "beat"])
+def test_a_write_waits_for_a_reset_that_is_under_way(target: Target, what: str) -> None:
+    opened = store(target, Execution={"lease": 600})
+    attempt = claim(opened)
+    writes: dict[str, Callable[[], Any]] = {
+        "results": lambda: opened.write_results(attempt, {"accuracy": 0.1}),
+        "logs": lambda: opened.write_logs(attempt, LOGS),
+        "end": lambda: opened.finish(attempt, ExperimentStatus.DONE, results={"accuracy": 0.1}),
+        "release": lambda: opened.release(attempt),
+        "beat": lambda: opened.beat([attempt]),
+    }
+    with ThreadPoolExecutor(1) as pool, target.transaction() as run:
+        run(
+            "UPDATE study SET status = 'created' WHERE ID = 1",
+            "UPDATE study__attempts SET ended = '2026-01-02 03:04:05', outcome = 'reset' WHERE experiment_id = 1",
+        )
+        writing = pool.submit(writes[what])
+        wait_until(lambda: writing.done() or target.sessions_waiting())
+        assert not writing.done()
+        run()
+        if what == "beat":
+            assert writing.result(60) == {attempt}
+        else:
+            with pytest.raises(ClaimLostError):
+                writing.result(60)
+    assert target.query("SELECT status, accuracy FROM study WHERE ID = 1") == [("created", None)]
+    assert target.query("SELECT COUNT(*) FROM study__epochs") == [(0,)]
+    assert target.query("SELECT outcome, last_write FROM study__attempts") == [("reset", None)]
+
+
+@servers
+@pytest.mark.parametrize("what", ["end", "retry", "release"])
+def test_an_end_does_not_reach_who_claims_the_row_meanwhile(target: Target, what: str) -> None:
+    opened = store(target, keyfields=seeds(1))
+    lost = claim(opened)
+    writes: dict[str, Callable[[], Any]] = {
+        "end": lambda: opened.finish(lost, ExperimentStatus.DONE, results={"accuracy": 0.1}),
+        "retry": lambda: opened.finish(lost, ExperimentStatus.ERROR, "no", retries=1),
+        "release": lambda: opened.release(lost),
+    }
+    with ThreadPoolExecutor(1) as pool, target.transaction() as run:
+        run(  # a reset and a claim by others, as the writer sees them: at once
+            "UPDATE study SET name = 'other' WHERE ID = 1",
+            "UPDATE study__attempts SET ended = '2026-01-02 03:04:05', outcome = 'reset' WHERE experiment_id = 1",
+            "INSERT INTO study__attempts (experiment_id, number, run, worker, token) VALUES (1, 2, 2, 'o', 'other')",
+        )
+        writing = pool.submit(writes[what])
+        wait_until(lambda: writing.done() or target.sessions_waiting())
+        run()
+        with pytest.raises(ClaimLostError):
+            writing.result(60)
+    assert target.query("SELECT status, name, accuracy, error FROM study") == [("running", "other", None, None)]
+    assert target.query("SELECT outcome FROM study__attempts ORDER BY ID") == [("reset",), (None,)]
