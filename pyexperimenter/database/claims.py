@@ -156,7 +156,7 @@ class ClaimStore(ExperimentReader):
     ) -> Attempt:
         number, run, still_open = cursor.one(self._sql.claim.last_attempt, experiment_id=experiment_id) or (0, 1, 0)
         if still_open and row_status == "running":
-            cursor.run(self._sql.claim.close_attempts, outcome="superseded", experiment_id=experiment_id)
+            self._close_attempts(cursor, [experiment_id], "superseded")
         token = uuid.uuid4().hex
         attempt = cursor.insert(
             self._sql.claim.open_attempt,
@@ -313,12 +313,9 @@ class ClaimStore(ExperimentReader):
             If the attempt no longer holds its row.
         """
         with self.database.transaction() as cursor:
-            if not self._close(cursor, attempt, "released", None, usage, output):
-                if cursor.one(self._sql.write.outcome, **attempt.named) == ("released",):
-                    return  # by this worker, a moment ago: the answer was lost
-                raise self._lost(attempt)
-            if not self._open_again(cursor, attempt.experiment_id):
-                raise self._lost(attempt)
+            held = self._open_again(cursor, attempt)
+            if not (held and self._close(cursor, attempt, "released", None, usage, output)):
+                self._raise_unless_repeated(cursor, attempt, held, "released")
 
     @retried
     def release_worker(self, identity: str) -> list[int]:
@@ -394,38 +391,36 @@ class ClaimStore(ExperimentReader):
             Whether the row was taken.
         """
         attempt, heartbeat, _ = silent
-        experiment_id = attempt.experiment_id
         known = f"; {cause}" if cause else ""
         with self.database.transaction() as cursor:
             if cursor.one(self._sql.lease.lock_silent, **attempt.named, heartbeat=heartbeat) is None:
                 return False
-            losses = self._setbacks(cursor, experiment_id, "lost") + 1
+            losses = self._setbacks(cursor, attempt.experiment_id, "lost") + 1
             last_heartbeat = f"the last heartbeat of its worker was at {heartbeat} UTC{known}"
-            self._close(cursor, attempt, "lost", last_heartbeat, concludes=losses >= max_lost)
             if losses < max_lost:
-                self._open_again(cursor, experiment_id)
+                self._open_again(cursor, attempt)
             else:
                 error = f"lost {losses} times: its workers died or could not reach the database; see its attempts"
-                self._finish_row(cursor, experiment_id, "error", error + known)
+                self._finish_row(cursor, attempt, "error", error + known)
+            self._close(cursor, attempt, "lost", last_heartbeat, concludes=losses >= max_lost)
         return True
 
     # Helpers
 
-    def _open_again(self, cursor: Cursor, experiment_id: int) -> int:
-        statement = self._sql.write.reset_rows.format(condition="ID = :id AND status = 'running'")
-        return cursor.run(statement, id=experiment_id)
+    def _open_again(self, cursor: Cursor, attempt: Attempt) -> int:
+        return cursor.run(self._sql.write.give_back_row, **attempt.named)
 
     def _finish_row(
         self,
         cursor: Cursor,
-        experiment_id: int,
+        attempt: Attempt,
         status: str,
         error: str | None,
         assignments: str = "",
         values: Mapping[str, Any] | None = None,
     ) -> int:
         statement = self._sql.write.finish_row.format(assignments=assignments and f"{assignments}, ")
-        return cursor.run(statement, experiment_id=experiment_id, status=status, error=error, **(values or {}))
+        return cursor.run(statement, **attempt.named, status=status, error=error, **(values or {}))
 
     def _close(
         self,
@@ -449,6 +444,18 @@ class ClaimStore(ExperimentReader):
             max_rss_bytes=usage.max_rss_bytes,
             output=output,
         )
+
+    def _close_attempts(
+        self, cursor: Cursor, experiments: Sequence[int], outcome: str, concludes: bool = False
+    ) -> None:
+        """End the open attempts of locked rows."""
+        parameters = {"experiments": list(experiments), "outcome": outcome, "concludes": concludes}
+        cursor.run(self._sql.claim.close_attempts, **parameters)
+
+    def _raise_unless_repeated(self, cursor: Cursor, attempt: Attempt, changed: int, *outcomes: str) -> None:
+        """Raise because the attempt has lost its row, unless it had one of these outcomes: the answer was lost."""
+        if changed or cursor.one(self._sql.write.outcome, **attempt.named) not in [(outcome,) for outcome in outcomes]:
+            raise self._lost(attempt)
 
     def _setbacks(self, cursor: Cursor, experiment_id: int, outcome: str) -> int:
         """Count the attempts with this outcome since the experiment last finished or was reset."""

@@ -69,7 +69,7 @@ class Attempt:
     @property
     def named(self) -> dict[str, Any]:
         """The parameters that name it in a statement."""
-        return {"attempt": self.id, "token": self.token}
+        return {"attempt": self.id, "token": self.token, "experiment_id": self.experiment_id}
 
 
 class Silent(NamedTuple):

@@ -94,10 +94,10 @@ class ClaimStatements(_Group):
         SELECT COALESCE(MAX(number), 0), COALESCE(MAX(run), 1), COUNT(*) - COUNT(ended)
         FROM {attempts} WHERE experiment_id = :experiment_id
     """)
-    # An attempt that is still open when its row is claimed has lost the row.
+    # An attempt that is still open when its row is claimed or reset has lost the row, which is locked.
     close_attempts = _Statement("""
-        UPDATE {attempts} SET ended = {now_exact}, outcome = :outcome
-        WHERE experiment_id = :experiment_id AND ended IS NULL
+        UPDATE {attempts} SET ended = {now_exact}, outcome = :outcome, concludes = :concludes
+        WHERE ended IS NULL AND experiment_id IN (:experiments)
     """)
     open_attempt = _Statement("""
         INSERT INTO {attempts} (experiment_id, number, run, worker, machine, pid, job_id, git_commit, git_dirty, python,
@@ -134,9 +134,7 @@ class LeaseStatements(_Group):
     """)
     # Locks attempt and row. Finds nothing if there has been another heartbeat.
     lock_silent = _Statement("""
-        SELECT a.ID FROM {attempts} a JOIN {table} t ON t.ID = a.experiment_id
-        WHERE a.ID = :attempt AND COALESCE(a.token, '') = :token AND a.ended IS NULL AND t.status = 'running'
-            AND a.heartbeat = :heartbeat{row_lock}
+        SELECT a.ID FROM {row_and_attempt} AND a.ended IS NULL AND t.status = 'running' AND a.heartbeat = :heartbeat{row_lock}
     """)
     # Attempts with this outcome since the experiment last finished or was reset.
     setbacks = _Statement("""
@@ -162,8 +160,7 @@ class WriteStatements(_Group):
     # Comes before every write of an attempt: the attempt has to be open, and its row in the state that the attempt left
     # it in. Locks both, so that neither changes before the end of the transaction.
     fence = _Statement("""
-        SELECT a.last_write FROM {attempts} a JOIN {table} t ON t.ID = a.experiment_id
-        WHERE a.ID = :attempt AND COALESCE(a.token, '') = :token AND a.ended IS NULL AND t.status = :status{row_lock}
+        SELECT a.last_write FROM {row_and_attempt} AND a.ended IS NULL AND t.status = :status{row_lock}
     """)
     # After the fence.
     update_row = _Statement("UPDATE {table} SET {assignments} WHERE ID = :experiment_id")
@@ -175,11 +172,12 @@ class WriteStatements(_Group):
             wall_seconds = :wall_seconds, cpu_seconds = :cpu_seconds, max_rss_bytes = :max_rss_bytes, output = :output
         WHERE {this} AND ended IS NULL
     """)
-    # Changes no row if its status is no longer that of the attempt.
+    # These change no row unless the attempt holds it. They come before `finish_attempt`, as all lock a row before its
+    # attempts. A database may see the attempt as it was before the row's lock was waited for, so both have to succeed.
     finish_row = _Statement("""
-        UPDATE {table} SET {assignments}status = :status, error = :error, end_date = {now}
-        WHERE ID = :experiment_id AND status = 'running'
+        UPDATE {table} SET {assignments}status = :status, error = :error, end_date = {now} WHERE {held_row}
     """)
+    give_back_row = _Statement("UPDATE {table} SET status = 'created', {emptied} = NULL WHERE {held_row}")
     outcome = _Statement("SELECT outcome FROM {attempts} WHERE {this}")
     # An attempt that has lost its row writes to its own row, which no other process does.
     late_results = _Statement("SELECT late_results FROM {attempts} WHERE {this}")
@@ -189,12 +187,11 @@ class WriteStatements(_Group):
     last_write = _Statement("SELECT last_write, outcome FROM {attempts} WHERE {this}")
     note_write = _Statement("UPDATE {attempts} SET last_write = :note WHERE {this}")
 
-    # Closing the attempts in the same transaction keeps them from writing to the rows.
-    reset_attempts = _Statement("""
-        UPDATE {attempts} SET ended = {now_exact}, outcome = :outcome, concludes = :concludes
-        WHERE ended IS NULL AND experiment_id IN (SELECT ID FROM {table} WHERE {condition})
-    """)
-    reset_rows = _Statement("UPDATE {table} SET status = 'created', {emptied} = NULL WHERE {condition}")
+    # A condition is evaluated only here: a second time, other rows may meet it. Whatever changes the rows then names
+    # them by their IDs, in the same transaction. In the order of IDs, so that two that reset do not block each other.
+    lock_rows = _Statement("SELECT ID FROM {table} WHERE {condition} ORDER BY ID{row_lock}")
+    # Together with `close_attempts`, which keeps the attempts from writing to the rows.
+    reset_rows = _Statement("UPDATE {table} SET status = 'created', {emptied} = NULL WHERE ID IN (:experiments)")
 
     last_config = _Statement("SELECT config FROM {meta} ORDER BY ID DESC LIMIT 1")
     keep_config = _Statement("""
@@ -277,6 +274,15 @@ class Statements:
             left=" = NULL, ".join(quote(name) for name in emptied if name not in ("start_date", "name", "machine")),
             token="COALESCE(token, '')",  # attempts of older versions have none
             this="ID = :attempt AND COALESCE(token, '') = :token",
+            # The row first, whose lock every transaction takes first.
+            row_and_attempt=(
+                f"{table} t JOIN {attempts} a ON a.experiment_id = t.ID "
+                "WHERE t.ID = :experiment_id AND a.ID = :attempt AND COALESCE(a.token, '') = :token"
+            ),
+            held_row=(
+                f"ID = :experiment_id AND status = 'running' AND EXISTS (SELECT 1 FROM {attempts} a "
+                "WHERE a.ID = :attempt AND COALESCE(a.token, '') = :token AND a.ended IS NULL)"
+            ),
             held=(
                 f"ended IS NULL AND EXISTS (SELECT 1 FROM {table} t "
                 f"WHERE t.ID = {attempts}.experiment_id AND t.status = 'running')"

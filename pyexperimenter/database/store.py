@@ -33,6 +33,7 @@ from pyexperimenter.fieldtypes import FieldType
 from pyexperimenter.jsonable import to_json
 
 _CHUNK = 10_000  # rows of one transaction of a fill
+_NAMED = 500  # rows named in one statement
 
 
 class _NothingAdded(PyExperimenterError):
@@ -302,20 +303,18 @@ class ExperimentStore(ClaimStore):
             )
 
     def _end(self, cursor: Cursor, attempt: Attempt, ending: Ending, values: Mapping[str, Any]) -> None:
-        """End attempt and row. Neither statement needs the fence, as each checks what it changes."""
+        """End row and attempt. Neither statement needs the fence, as each checks what it changes."""
         outcome, experiment_id = ending.outcome, attempt.experiment_id
         if ending.retries and outcome == "error" and self._setbacks(cursor, experiment_id, RETRIED) < ending.retries:
             outcome = RETRIED
         concludes = outcome != RETRIED
-        held = self._close(cursor, attempt, outcome, ending.error, ending.usage, ending.output, concludes)
-        if not held and cursor.one(self._sql.write.outcome, **attempt.named) in ((ending.outcome,), (RETRIED,)):
-            return  # only its own worker gives an attempt such an outcome: the answer was lost
         if outcome == RETRIED:
-            held &= self._open_again(cursor, experiment_id)
+            held = self._open_again(cursor, attempt)
         else:
-            held &= self._finish_row(cursor, experiment_id, outcome, ending.error, *self._assignments(cursor, values))
-        if not held:
-            raise self._lost(attempt)
+            held = self._finish_row(cursor, attempt, outcome, ending.error, *self._assignments(cursor, values))
+        closing = outcome, ending.error, ending.usage, ending.output, concludes
+        if not (held and self._close(cursor, attempt, *closing)):
+            self._raise_unless_repeated(cursor, attempt, held, ending.outcome, RETRIED)
 
     @retried
     def _keep_late(self, attempt: Attempt, notes: Sequence[Note]) -> None:
@@ -400,13 +399,13 @@ class ExperimentStore(ClaimStore):
         if dry_run:
             return self.count(condition)
         with self.database.transaction() as cursor:
-            cursor.run(
-                self._sql.write.reset_attempts.format(condition=condition.sql),
-                outcome=outcome,
-                concludes=outcome == "reset",
-                **condition.parameters,
-            )
-            return cursor.run(self._sql.write.reset_rows.format(condition=condition.sql), **condition.parameters)
+            locked = cursor.all(self._sql.write.lock_rows.format(condition=condition.sql), **condition.parameters)
+            experiments = [experiment_id for (experiment_id,) in locked]
+            for first in range(0, len(experiments), _NAMED):
+                named = experiments[first : first + _NAMED]
+                self._close_attempts(cursor, named, outcome, concludes=outcome == "reset")
+                cursor.run(self._sql.write.reset_rows, experiments=named)
+            return len(experiments)
 
     # Helpers
 

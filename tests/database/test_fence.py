@@ -237,3 +237,107 @@ def test_an_end_does_not_reach_who_claims_the_row_meanwhile(target: Target, what
             writing.result(60)
     assert target.query("SELECT status, name, accuracy, error FROM study") == [("running", "other", None, None)]
     assert target.query("SELECT outcome FROM study__attempts ORDER BY ID") == [("reset",), (None,)]
+
+
+# One condition, evaluated once
+
+
+def broken(target: Target) -> list[tuple[Any, ...]]:
+    """Return the rows that are running without exactly one open attempt, or hold one although they are not running."""
+    return target.query(
+        "SELECT t.ID, t.status, COUNT(a.ID) - COUNT(a.ended) FROM study t "
+        "LEFT JOIN study__attempts a ON a.experiment_id = t.ID GROUP BY t.ID, t.status "
+        "HAVING COUNT(a.ID) - COUNT(a.ended) <> CASE t.status WHEN 'running' THEN 1 ELSE 0 END"
+    )
+
+
+@servers
+@pytest.mark.parametrize("release", [False, True])
+def test_a_result_that_comes_in_between_is_no_second_condition(target: Target, release: bool) -> None:
+    study_ = experimenter(target)
+    study_.fill_table_from_config()
+    held = [claim(store(target, filled=False)) for _ in range(3)]
+
+    def reset() -> int:
+        if release:
+            return study_.release_experiments("accuracy IS NULL")
+        return study_.reset_experiments("running", where="accuracy IS NULL")
+
+    with ThreadPoolExecutor(1) as pool, target.transaction() as run:
+        run(
+            f"SELECT ID FROM study__attempts WHERE ID = {held[0].id} FOR UPDATE",
+            "UPDATE study SET accuracy = 0.5 WHERE ID = 1",
+        )
+        resetting = pool.submit(reset)
+        wait_until(target.sessions_waiting)
+        run()
+        assert resetting.result(60) == 2
+    assert broken(target) == []
+    assert statuses(target) == {"running": 1, "created": 5}
+    assert outcomes(target) == {None: 1, "released" if release else "reset": 2}
+
+
+@pytest.mark.parametrize("release", [False, True])
+def test_a_condition_that_is_never_the_same_is_evaluated_once(target: Target, release: bool) -> None:
+    study_ = experimenter(target, study(target, keyfields=seeds(60)))
+    study_.fill_table_from_config()
+    opened = store(target, filled=False, keyfields=seeds(60))
+    for _ in range(60):
+        claim(opened)
+    half = {"sqlite": "RANDOM() % 2 = 0", "mysql": "RAND() < 0.5", "postgresql": "random() < 0.5"}[target.provider]
+    changed = study_.release_experiments(half) if release else study_.reset_experiments("running", where=half)
+    assert broken(target) == []
+    assert 0 < changed < 60
+    assert statuses(target) == {"running": 60 - changed, "created": changed}
+    assert outcomes(target) == {None: 60 - changed, "released" if release else "reset": changed}
+
+
+def test_more_rows_are_reset_than_one_statement_names(target: Target) -> None:
+    study_ = experimenter(target, study(target, keyfields=seeds(1201)))
+    study_.fill_table_from_config()
+    target.query("UPDATE study SET status = 'done', accuracy = 0.5 WHERE seed > 0")
+    assert study_.reset_experiments("done") == 1200
+    assert statuses(target) == {"created": 1201}
+    assert target.query("SELECT COUNT(*) FROM study WHERE accuracy IS NOT NULL") == [(0,)]
+
+
+def test_resets_by_results_under_load_leave_no_row_without_its_worker(target: Target) -> None:
+    workers, rows = 4, 24
+    store(target, keyfields=seeds(rows)).database.close()
+    over = threading.Event()
+
+    def work(number: int) -> int:
+        opened, done = store(target, filled=False, keyfields=seeds(rows)), 0
+        while not over.is_set():
+            experiment = opened.claim(worker(f"w{number}"))
+            if experiment is None:
+                continue
+            try:
+                for step in range(3):
+                    opened.write_results(experiment.attempt, {"accuracy": step / 4})
+                opened.finish(experiment.attempt, ExperimentStatus.DONE)
+                done += 1
+            except ClaimLostError:
+                pass
+        opened.database.close()
+        return done
+
+    def reset(study_: PyExperimenter) -> int:
+        count = 0
+        for where in ("accuracy < 0.3", "accuracy IS NULL", "accuracy > 0.2") * 20:
+            count += study_.reset_experiments("running", where=where)
+            count += study_.reset_experiments("done", where=where)
+        return count
+
+    with ThreadPoolExecutor(workers) as pool:
+        working = [pool.submit(work, number) for number in range(workers)]
+        try:
+            assert reset(experimenter(target, study(target, keyfields=seeds(rows)))) > 0
+        finally:
+            over.set()
+        assert sum(one.result(60) for one in working) > 0
+    assert broken(target) == []
+    assert store(target, filled=False, keyfields=seeds(rows)).unheld() == []
+    results = target.query("SELECT DISTINCT accuracy FROM study WHERE status = 'done'")
+    assert results in ([], [(0.5,)])
+    assert target.query("SELECT COUNT(*) FROM study WHERE status = 'created' AND accuracy IS NOT NULL") == [(0,)]
