@@ -7,7 +7,6 @@ import os
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from operator import index
@@ -20,7 +19,6 @@ from pyexperimenter.database.records import Attempt, FillCount
 from pyexperimenter.database.selection import OrderBy, Where, statuses
 from pyexperimenter.durations import seconds
 from pyexperimenter.exceptions import (
-    ClaimLostError,
     EmptyFillDatabaseCallError,
     InvalidValueError,
     MissingTableError,
@@ -509,8 +507,7 @@ class PyExperimenter(Study):
             return experiment_function(ResultProcessor(self._store, attempt, self._log_settings))
         finally:
             if opened:
-                with suppress(ClaimLostError):  # another worker took it over, which closed the attempt
-                    self._store.detach(attempt)
+                self._store.detach(attempt)
 
     def debug(self, experiment_id: int, experiment_function: ExperimentFunction, pdb: bool = False) -> Any:
         """Run one experiment in this process, and print what it reports instead of writing it.

@@ -285,7 +285,7 @@ class ClaimStore(ExperimentReader):
             If there is no such experiment.
         """
         with self.database.transaction() as cursor:
-            status = cursor.one(self._sql.read.status_of, experiment_id=experiment_id)
+            status = cursor.one(self._sql.claim.lock_status, experiment_id=experiment_id)
             if status is None:
                 raise self._unknown(experiment_id)
             current = cursor.one(self._sql.claim.current_attempt, experiment_id=experiment_id)
@@ -298,9 +298,8 @@ class ClaimStore(ExperimentReader):
 
     @retried
     def detach(self, attempt: Attempt) -> None:
-        """Close an attempt opened by `attach`; the row stays as it is."""
+        """Close an attempt opened by `attach`, unless who took its row has closed it; the row stays as it is."""
         with self.database.transaction() as cursor:
-            self._fence(cursor, attempt)
             self._close(cursor, attempt, "attached")
 
     @retried

@@ -68,6 +68,7 @@ class ClaimStatements(_Group):
     lock_row = _Statement(
         "SELECT ID, {keyfields} FROM {table} WHERE ID = :experiment_id AND status = :status{skip_locked}"
     )
+    lock_status = _Statement("SELECT status FROM {table} WHERE ID = :experiment_id{row_lock}")
     await_row = _Statement(
         "SELECT ID, {keyfields} FROM {table} WHERE ID = :experiment_id AND status = :status{row_lock}"
     )
@@ -89,7 +90,7 @@ class ClaimStatements(_Group):
         UPDATE {table} SET status = 'error', error = :error, end_date = {now}
         WHERE ID = :experiment_id AND status = 'created'
     """)
-    # The claim has locked the row, so no other process adds an attempt.
+    # The row is locked, so no other process adds an attempt.
     last_attempt = _Statement("""
         SELECT COALESCE(MAX(number), 0), COALESCE(MAX(run), 1), COUNT(*) - COUNT(ended)
         FROM {attempts} WHERE experiment_id = :experiment_id

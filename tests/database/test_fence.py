@@ -87,6 +87,7 @@ def test_an_attempt_is_not_mistaken_for_another_of_its_number(
         lambda: opened.write_logs(old, LOGS),
         *ends,
     )
+    opened.detach(old)
     assert not opened.reap(Silent(old, heartbeat, None), 1)
     assert opened.worker_of(old) is None
     assert opened.worker_of(new) == worker().identity
@@ -341,3 +342,68 @@ def test_resets_by_results_under_load_leave_no_row_without_its_worker(target: Ta
     results = target.query("SELECT DISTINCT accuracy FROM study WHERE status = 'done'")
     assert results in ([], [(0.5,)])
     assert target.query("SELECT COUNT(*) FROM study WHERE status = 'created' AND accuracy IS NOT NULL") == [(0,)]
+
+
+# Attaching
+
+
+@servers
+def test_who_attaches_waits_for_a_claim_that_is_under_way(target: Target) -> None:
+    """Otherwise two attempts of one number would be open, and one of them for ever."""
+    opened = store(target, keyfields=seeds(1))
+    with ThreadPoolExecutor(1) as pool, target.transaction() as run:
+        run(
+            "UPDATE study SET status = 'running' WHERE ID = 1",
+            "INSERT INTO study__attempts (experiment_id, number, run, worker, token) VALUES (1, 1, 1, 'o', 'other')",
+        )
+        attaching = pool.submit(opened.attach, 1, worker("guest"))
+        wait_until(lambda: attaching.done() or target.sessions_waiting())
+        run()
+        attempt, is_new = attaching.result(60)
+    assert (attempt.token, attempt.row_status, is_new) == ("other", "running", False)
+    assert target.query("SELECT number FROM study__attempts") == [(1,)]
+
+
+def test_attempts_are_numbered_once_however_many_attach_and_claim(target: Target) -> None:
+    store(target, keyfields=seeds(1)).database.close()
+    start = threading.Barrier(4)
+
+    def attach(number: int) -> None:
+        opened = store(target, filled=False, keyfields=seeds(1))
+        start.wait(30)
+        for _ in range(15):
+            attempt, is_new = opened.attach(1, worker(f"guest {number}"))
+            if is_new:
+                opened.detach(attempt)
+        opened.database.close()
+
+    def work() -> None:
+        opened = store(target, filled=False, keyfields=seeds(1))
+        start.wait(30)
+        for _ in range(15):
+            opened.release(claim(opened))
+        opened.database.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        for ended in [pool.submit(work), *(pool.submit(attach, number) for number in range(3))]:
+            ended.result(60)
+    numbers = [number for (number,) in target.query("SELECT number FROM study__attempts ORDER BY number")]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert target.query("SELECT COUNT(*) FROM study__attempts WHERE ended IS NULL") == [(0,)]
+
+
+@pytest.mark.parametrize("change", ["status = 'paused'", "status = 'created'"])
+def test_who_detaches_leaves_no_open_attempt(target: Target, change: str) -> None:
+    study_ = experimenter(target)
+    study_.fill_table_from_config()
+    study_.execute(lambda *_: None, max_experiments=1)
+
+    def attached(results: ResultProcessor) -> None:
+        target.query(f"UPDATE study SET {change} WHERE ID = 1")
+        with pytest.raises(ClaimLostError):
+            results.process_results({"accuracy": 0.5})
+
+    study_.attach(attached, 1)
+    assert target.query("SELECT outcome FROM study__attempts ORDER BY ID") == [("done",), ("attached",)]
+    late = target.query("SELECT late_results FROM study__attempts WHERE ID = 2")
+    assert json.loads(late[0][0]) == {"accuracy": 0.5}
