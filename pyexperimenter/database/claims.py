@@ -13,7 +13,7 @@ from typing import Any
 from pyexperimenter.config.model import ExperimentConfig
 from pyexperimenter.database.connection import Cursor, retried
 from pyexperimenter.database.reader import ExperimentReader
-from pyexperimenter.database.records import NOT_MEASURED, Attempt, Experiment, Silent, Usage, WorkerInfo
+from pyexperimenter.database.records import NOT_MEASURED, Attempt, Experiment, Silent, Unheld, Usage, WorkerInfo
 from pyexperimenter.database.selection import Condition, OrderBy, Selection, Where
 from pyexperimenter.database.statements import PROBES
 from pyexperimenter.database.values import decode
@@ -356,12 +356,29 @@ class ClaimStore(ExperimentReader):
 
     @retried
     def silent(self) -> list[Silent]:
-        """Return the attempts that hold a row although their lease has run out."""
+        """Return the open attempts whose lease has run out."""
         with self.database.query() as cursor:
-            return [
-                Silent(Attempt(attempt, experiment_id, token=token), heartbeat, job_id)
-                for attempt, experiment_id, token, heartbeat, job_id in cursor.all(self._sql.lease.expired)
-            ]
+            return [Silent(Attempt(*row[:4]), *row[4:]) for row in cursor.all(self._sql.lease.expired)]
+
+    @retried
+    def unheld(self) -> list[Unheld]:
+        """Return the experiments that are running although all their attempts have ended."""
+        with self.database.query() as cursor:
+            return self._unheld(cursor)
+
+    def _unheld(self, cursor: Cursor, condition: str = "1 = 1", **parameters: Any) -> list[Unheld]:
+        return [Unheld(*row) for row in cursor.all(self._sql.lease.unheld.format(condition=condition), **parameters)]
+
+    @retried
+    def open_unheld(self, unheld: Unheld) -> bool:
+        """Open an experiment again that is still running without an open attempt; return whether it was."""
+        experiment_id = unheld.experiment_id
+        with self.database.transaction() as cursor:
+            cursor.one(self._sql.claim.lock_status, experiment_id=experiment_id)
+            if self._unheld(cursor, "t.ID = :experiment_id", experiment_id=experiment_id) != [unheld]:
+                return False
+            cursor.run(self._sql.write.reset_rows, experiments=[experiment_id])
+        return True
 
     @retried
     def count_unfinished(self, selection: Selection) -> int:
@@ -373,7 +390,9 @@ class ClaimStore(ExperimentReader):
 
     @retried
     def reap(self, silent: Silent, max_lost: int, cause: str | None = None) -> bool:
-        """Take the row from an attempt that is still silent, and open it again; after too many losses, it is an error.
+        """End an attempt that is still silent, and open its row again; after too many losses, it is an error.
+
+        If the row is no longer running, because its status was set by SQL, only the attempt ends.
 
         Parameters
         ----------
@@ -392,7 +411,12 @@ class ClaimStore(ExperimentReader):
         attempt, heartbeat, _ = silent
         known = f"; {cause}" if cause else ""
         with self.database.transaction() as cursor:
-            if cursor.one(self._sql.lease.lock_silent, **attempt.named, heartbeat=heartbeat) is None:
+            (status,) = cursor.one(self._sql.lease.lock_silent, **attempt.named, heartbeat=heartbeat) or (None,)
+            if status is None:
+                return False
+            if status != "running":
+                ended = f"the status of its experiment was set to {status} by SQL"
+                self._close(cursor, attempt, "superseded", ended, concludes=status != "created")
                 return False
             losses = self._setbacks(cursor, attempt.experiment_id, "lost") + 1
             last_heartbeat = f"the last heartbeat of its worker was at {heartbeat} UTC{known}"

@@ -73,11 +73,18 @@ class Attempt:
 
 
 class Silent(NamedTuple):
-    """An attempt whose lease has run out, with its last heartbeat as the database returns it."""
+    """An open attempt whose lease has run out, with its last heartbeat as the database returns it."""
 
     attempt: Attempt
     heartbeat: Any
     job_id: str | None
+
+
+class Unheld(NamedTuple):
+    """An experiment that is running, although all its attempts have ended, with the number of the last one."""
+
+    experiment_id: int
+    last_attempt: int
 
 
 @dataclass(frozen=True)

@@ -127,15 +127,22 @@ class LeaseStatements(_Group):
         WHERE {held} AND ID IN (:attempts) AND {token} IN (:tokens)
     """)
     holding = _Statement("SELECT ID, {token} FROM {attempts} WHERE {held} AND ID IN (:attempts)")
-    # There are few running rows, and the index on the status finds them. No locks: each is checked again.
+    # The index on the ends and leases of attempts finds them. No locks: each is checked again.
     expired = _Statement("""
-        SELECT a.ID, a.experiment_id, COALESCE(a.token, ''), a.heartbeat, a.job_id
-        FROM {table} t JOIN {attempts} a ON a.experiment_id = t.ID
-        WHERE t.status = 'running' AND a.ended IS NULL AND a.lease_until < {now_exact}
+        SELECT a.ID, a.experiment_id, t.status, COALESCE(a.token, ''), a.heartbeat, a.job_id
+        FROM {attempts} a JOIN {table} t ON t.ID = a.experiment_id
+        WHERE a.ended IS NULL AND a.lease_until < {now_exact} ORDER BY a.ID
     """)
-    # Locks attempt and row. Finds nothing if there has been another heartbeat.
+    # Locks row and attempt. Finds nothing if there has been another heartbeat.
     lock_silent = _Statement("""
-        SELECT a.ID FROM {row_and_attempt} AND a.ended IS NULL AND t.status = 'running' AND a.heartbeat = :heartbeat{row_lock}
+        SELECT t.status FROM {row_and_attempt} AND a.ended IS NULL AND a.heartbeat = :heartbeat{row_lock}
+    """)
+    # Reads the attempts of all running rows, so few may ask. A row without attempts may be executed by py-experimenter.
+    # An attempt without a lease was opened by `attach`, and holds nothing.
+    unheld = _Statement("""
+        SELECT t.ID, MAX(a.number) FROM {table} t JOIN {attempts} a ON a.experiment_id = t.ID
+        WHERE t.status = 'running' AND {condition} GROUP BY t.ID
+        HAVING COUNT(CASE WHEN a.ended IS NULL AND a.lease_until IS NOT NULL THEN 1 END) = 0
     """)
     # Attempts with this outcome since the experiment last finished or was reset.
     setbacks = _Statement("""

@@ -7,12 +7,12 @@ import math
 import random
 import threading
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pyexperimenter.config import ExperimentConfig
-from pyexperimenter.database.records import Attempt, Silent
+from pyexperimenter.database.records import Attempt, Silent, Unheld
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import DatabaseError, PyExperimenterError
 from pyexperimenter.machine.slurm import Accounting
@@ -49,10 +49,11 @@ class Heartbeat:
         self._store.database.wait_out(_MIN_RETRY, silence=max(config.execution.heartbeat, 5.0))
         self._store.database.spare_settings()
         self._execution = config.execution
+        self._patience = _PATIENCE * config.execution.heartbeat
         self._logger = logger
         self._accounting = Accounting()
         self._leases: dict[Attempt, Lease] = {}
-        self._silent: dict[Silent, float] = {}  # when each was first seen silent
+        self._silent: dict[Silent | Unheld, float] = {}  # when each was first seen
         self._lock = threading.Lock()
         self._reaping = threading.Lock()
         self._stopping = threading.Event()
@@ -71,8 +72,13 @@ class Heartbeat:
         with self._lock:
             self._leases.pop(lease.attempt, None)
 
-    def reap(self) -> float | None:
+    def reap(self, idle: bool = False) -> float | None:
         """Release rows of silent workers; return in how many seconds there may be more, None if no worker is silent.
+
+        Parameters
+        ----------
+        idle : bool
+            Whether nothing is open. Then it also looks for rows that run without an open attempt, which costs more.
 
         Raises
         ------
@@ -80,25 +86,39 @@ class Heartbeat:
             If the database cannot be reached.
         """
         with self._reaping:
-            found = [silent for silent in self._store.silent() if silent.attempt not in self._leases]
+            found: list[Silent | Unheld] = [s for s in self._store.silent() if s.attempt not in self._leases]
+            if idle or any(isinstance(seen, Unheld) for seen in self._silent):
+                found += self._store.unheld()
             now = time.monotonic()
-            self._silent = {silent: self._silent.get(silent, now) for silent in found}
-            patience = _PATIENCE * self._execution.heartbeat
-            due = [silent for silent, since in self._silent.items() if now - since >= patience]
-            causes = self._accounting.endings(silent.job_id for silent in due)
-            for silent in due:
-                cause = causes.get(silent.job_id or "")
-                if self._store.reap(silent, self._execution.max_lost, cause):
-                    message = "experiment %d was taken from its worker, last heard from at %s UTC%s"
-                    self._logger.warning(message, silent.attempt.experiment_id, silent.heartbeat, f"; {cause}" if cause else "")
+            self._silent = {seen: self._silent.get(seen, now) for seen in found}
+            due = [seen for seen, since in self._silent.items() if self._is_due(seen, now - since)]
+            self._release(due)
             if due:
                 return 0.0  # their rows are open now
-            return min((since + patience - now for since in self._silent.values()), default=None)
+            return min((since + self._patience - now for since in self._silent.values()), default=None)
+
+    def _is_due(self, seen: Silent | Unheld, seconds: float) -> bool:
+        # An attempt whose row is no longer running has nothing to lose.
+        return seconds >= self._patience or (isinstance(seen, Silent) and seen.attempt.row_status != "running")
+
+    def _release(self, due: Sequence[Silent | Unheld]) -> None:
+        causes = self._accounting.endings(silent.job_id for silent in due if isinstance(silent, Silent))
+        for seen in due:
+            if isinstance(seen, Unheld):
+                if self._store.open_unheld(seen):
+                    self._logger.warning(
+                        "experiment %d was running without a worker; it is open again", seen.experiment_id
+                    )
+                continue
+            cause = causes.get(seen.job_id or "")
+            if self._store.reap(seen, self._execution.max_lost, cause):
+                message = "experiment %d was taken from its worker, last heard from at %s UTC%s"
+                self._logger.warning(message, seen.attempt.experiment_id, seen.heartbeat, f"; {cause}" if cause else "")
 
     def reap_if_possible(self) -> float | None:
-        """Do what `reap` does; return 1.0 if the database cannot be reached: the next claim waits for it."""
+        """Do what `reap` does if nothing is open; return 1.0 if the database is away: the next claim waits for it."""
         try:
-            return self.reap()
+            return self.reap(idle=True)
         except DatabaseError:
             return 1.0
 

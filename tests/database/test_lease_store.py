@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import pytest
 
 from pyexperimenter import ExperimentStatus
-from pyexperimenter.database.records import Attempt, Silent, Usage, WorkerInfo
+from pyexperimenter.database.records import Attempt, Silent, Unheld, Usage, WorkerInfo
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import ClaimLostError
 from tests.support.study import store, wait_until, worker
@@ -97,7 +99,7 @@ def test_a_beat_returns_the_attempts_that_no_longer_hold_a_row(target: Target) -
     assert rows(target) == {1: "done", 2: "running", 6: "running"}
 
 
-def test_silent_are_only_holders_of_rows_whose_lease_has_run_out(target: Target) -> None:
+def test_silent_are_only_open_attempts_whose_lease_has_run_out(target: Target) -> None:
     opened = store(target, Execution=LONG)
     dead, alive, paused, done, opened_by_hand = (claim(opened) for _ in range(5))
     opened.finish(paused, ExperimentStatus.PAUSED)
@@ -107,6 +109,8 @@ def test_silent_are_only_holders_of_rows_whose_lease_has_run_out(target: Target)
     assert is_new
     let_lease_run_out(target, dead, paused, done, opened_by_hand)
     target.query("UPDATE study SET status = 'created' WHERE ID = ?", opened_by_hand.experiment_id)
+    assert [silent.attempt for silent in opened.silent()] == [dead, replace(opened_by_hand, row_status="created")]
+    assert not opened.reap(opened.silent()[1], 3)
     assert [silent.attempt for silent in opened.silent()] == [dead]
     # A writer attached to a row that was set to running by hand has no lease, so none can run out.
     target.query("UPDATE study SET status = 'running' WHERE ID = ?", done.experiment_id)
@@ -116,6 +120,89 @@ def test_silent_are_only_holders_of_rows_whose_lease_has_run_out(target: Target)
     assert [silent.attempt for silent in opened.silent()] == [dead, alive]
     assert opened.beat([alive]) == set()
     assert [silent.attempt for silent in opened.silent()] == [dead]
+
+
+@pytest.mark.parametrize("status", ["created", "done", "error", "paused"])
+def test_what_a_status_set_by_hand_leaves_open_is_closed(target: Target, status: str) -> None:
+    opened = store(target)
+    lose(target, opened, max_lost=2)
+    attempt = claim(opened)
+    target.query("UPDATE study SET status = ?, accuracy = 0.5 WHERE ID = 1", status)
+    let_lease_run_out(target, attempt)
+    (silent,) = opened.silent()
+    assert not opened.reap(silent, 2)
+    assert target.query("SELECT status, accuracy FROM study WHERE ID = 1") == [(status, 0.5)]
+    assert opened.silent() == []
+    ((ended, outcome, error),) = target.query("SELECT ended, outcome, error FROM study__attempts WHERE ID = 2")
+    assert ended is not None
+    assert (outcome, error) == ("superseded", f"the status of its experiment was set to {status} by SQL")
+    # A status that is an end concludes, too.
+    target.query("UPDATE study SET status = 'created' WHERE ID = 1")
+    lose(target, opened, max_lost=2)
+    assert rows(target) == ({1: "error"} if status == "created" else {})
+
+
+def test_a_row_that_runs_without_an_open_attempt_is_opened(target: Target) -> None:
+    opened = store(target)
+    orphan, held, by_predecessor = claim(opened), claim(opened), claim(opened)
+    opened.attach(4, worker("guest"))
+    target.query("UPDATE study__attempts SET ended = heartbeat, outcome = 'reset' WHERE ID = ?", orphan.id)
+    target.query("DELETE FROM study__attempts WHERE ID = ?", by_predecessor.id)
+    target.query("UPDATE study SET accuracy = 0.5 WHERE ID = 1")
+    (unheld,) = opened.unheld()
+    assert unheld == Unheld(1, 1)
+    assert opened.open_unheld(unheld)
+    assert rows(target) == {2: "running", 3: "running"}
+    assert target.query("SELECT status, accuracy FROM study WHERE ID = 1") == [("created", None)]
+    assert target.query("SELECT outcome FROM study__attempts ORDER BY ID") == [("reset",), (None,), (None,)]
+    assert not opened.open_unheld(unheld)
+    # An attempt without lease holds no row.
+    target.query("UPDATE study SET status = 'running' WHERE ID = 4")
+    assert opened.unheld() == [Unheld(4, 1)]
+    assert opened.open_unheld(Unheld(4, 1))
+    assert opened.beat([held]) == set()
+
+
+@pytest.mark.parametrize("what", ["claimed", "claimed and orphaned", "done", "opened", "deleted"])
+def test_a_row_without_an_open_attempt_that_changed_is_left_alone(target: Target, what: str) -> None:
+    opened = store(target)
+    attempt = claim(opened)
+    target.query("UPDATE study__attempts SET ended = heartbeat, outcome = 'reset'")
+    (unheld,) = opened.unheld()
+    if what == "deleted":
+        target.query("DELETE FROM study WHERE ID = 1")
+    elif what == "done":
+        target.query("UPDATE study SET status = 'done' WHERE ID = 1")
+    else:
+        assert opened.reset(["running"], None, [1], dry_run=False) == 1
+    if what.startswith("claimed"):
+        attempt = claim(opened)
+    if what == "claimed and orphaned":
+        target.query("UPDATE study__attempts SET ended = heartbeat, outcome = 'reset'")
+    before = target.query("SELECT * FROM study ORDER BY ID")
+    assert not opened.open_unheld(unheld)
+    assert target.query("SELECT * FROM study ORDER BY ID") == before
+    if what == "claimed":
+        assert opened.beat([attempt]) == set()
+
+
+@pytest.mark.parametrize("target", ["mariadb", "postgresql"], indirect=True)
+def test_a_row_that_is_being_claimed_is_not_taken_for_one_without_a_worker(target: Target) -> None:
+    opened = store(target)
+    claim(opened)
+    target.query("UPDATE study__attempts SET ended = heartbeat, outcome = 'reset'")
+    (unheld,) = opened.unheld()
+    with ThreadPoolExecutor(1) as pool, target.transaction() as run:
+        run(
+            "UPDATE study SET name = 'other' WHERE ID = 1",
+            "INSERT INTO study__attempts (experiment_id, number, run, worker, token, lease_until) "
+            "VALUES (1, 2, 2, 'o', 'other', '2101-01-01 00:00:00')",
+        )
+        opening = pool.submit(opened.open_unheld, unheld)
+        wait_until(lambda: opening.done() or target.sessions_waiting())
+        run()
+        assert not opening.result(60)
+    assert rows(target) == {1: "running"}
 
 
 def test_a_reaped_row_is_open_and_empty_and_its_attempt_is_kept(target: Target) -> None:

@@ -1,0 +1,86 @@
+"""What the thread that sends heartbeats renews, reports and repairs."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from pyexperimenter.config import load_config
+from pyexperimenter.database.records import Attempt
+from pyexperimenter.database.store import ExperimentStore
+from pyexperimenter.execution.heartbeat import Heartbeat, shared_heartbeat
+from tests.support.outages import executing, seeds
+from tests.support.proxies import Proxy, through_port
+from tests.support.study import experimenter, outcomes, statuses, store, study, wait_until, worker
+from tests.support.target import Target
+
+FORMER = "2001-01-01 00:00:00"
+
+
+def claim(opened: ExperimentStore, name: str = "tester") -> Attempt:
+    experiment = opened.claim(worker(name))
+    assert experiment is not None
+    return experiment.attempt
+
+
+@contextmanager
+def beating(target: Target, **execution: Any) -> Iterator[Heartbeat]:
+    changes = {"isolation": "none", "heartbeat": 0.2, "lease": 60} | execution
+    config = load_config(study(target, Execution=changes), credentials_path=target.credentials_file)
+    with shared_heartbeat(config, logging.getLogger("heart")) as heartbeat:
+        yield heartbeat
+
+
+def was_renewed(target: Target, attempt: Attempt) -> bool:
+    ((lease,),) = target.query("SELECT lease_until FROM study__attempts WHERE ID = ?", attempt.id)
+    return not str(lease).startswith(FORMER)
+
+
+def test_a_lease_that_was_dropped_is_not_renewed(target: Target) -> None:
+    """Such as that of an experiment whose end could not be written: others may take it over."""
+    opened = store(target)
+    kept, dropped = claim(opened), claim(opened)
+    with beating(target) as heartbeat:
+        heartbeat.keep(kept)
+        heartbeat.drop(heartbeat.keep(dropped))
+        for _ in range(3):
+            target.query("UPDATE study__attempts SET lease_until = ?", FORMER)
+            wait_until(lambda: was_renewed(target, kept))
+            assert not was_renewed(target, dropped)
+
+
+@pytest.mark.parametrize("idle", [False, True])
+def test_rows_that_run_without_an_open_attempt_are_found_when_nothing_is_open(target: Target, idle: bool) -> None:
+    """As the search reads all that runs, the beats of thousands of busy workers do without it."""
+    opened = store(target)
+    claim(opened)
+    target.query("UPDATE study__attempts SET ended = heartbeat, outcome = 'reset'")
+    with beating(target) as heartbeat:
+        if not idle:
+            assert heartbeat.reap() is None
+            return
+        seconds = heartbeat.reap_if_possible()
+        assert seconds == pytest.approx(1.25 * 0.2, abs=0.001)
+        assert statuses(target)["running"] == 1, "it might belong to someone who is about to say so"
+        wait_until(lambda: "running" not in statuses(target))
+    assert outcomes(target) == {"reset": 1}
+
+
+def test_execute_takes_over_what_runs_without_an_open_attempt(target: Target) -> None:
+    config = study(target, Execution={"isolation": "none", "heartbeat": 0.2, "lease": 60})
+    study_ = experimenter(target, config)
+    study_.fill_table_from_config()
+    opened = store(target, filled=False)
+    claim(opened)
+    target.query("UPDATE study__attempts SET ended = heartbeat, outcome = 'reset'")
+    done_by_hand = claim(opened)
+    target.query("UPDATE study SET status = 'done' WHERE ID = ?", done_by_hand.experiment_id)
+    target.query("UPDATE study__attempts SET lease_until = ? WHERE ID = ?", FORMER, done_by_hand.id)
+    assert study_.execute(lambda *_: None) == 5
+    assert statuses(target) == {"done": 6}
+    assert outcomes(target) == {"reset": 1, "superseded": 1, "done": 5}
