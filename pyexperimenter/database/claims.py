@@ -348,7 +348,7 @@ class ClaimStore(ExperimentReader):
     def beat(self, attempts: Sequence[Attempt]) -> set[Attempt]:
         """Renew the leases of attempts; return those that have lost their rows."""
         ids, tokens = [attempt.id for attempt in attempts], [attempt.token for attempt in attempts]
-        with self.database.query() as cursor:
+        with self.database.transaction() as cursor:
             if cursor.run(self._sql.lease.beat, attempts=ids, tokens=tokens, lease=self._lease) == len(attempts):
                 return set()
             holding = set(cursor.all(self._sql.lease.holding, attempts=ids))

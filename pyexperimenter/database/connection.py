@@ -190,7 +190,10 @@ class Database:
 
     @contextmanager
     def query(self) -> Iterator[Cursor]:
-        """Run the block without a transaction, so that no lock outlives its statement."""
+        """Run the block without a transaction, so that no lock outlives its statement. It should only read.
+
+        Outside transactions, a database may refuse to write unless it is asked for that.
+        """
         with self._cursor(create=False) as cursor:
             yield cursor
 
@@ -210,7 +213,7 @@ class Database:
         self._backend.silence = min(silence or outage / 2, _LONGEST_SILENCE)
 
     def spare_settings(self) -> None:
-        """Open connections with the server's own settings, which do for numbers, times and ASCII texts."""
+        """Open connections with settings of the server that do for numbers, times and ASCII texts."""
         self._backend.plain = True
 
     def _may_retry(self, error: DatabaseError) -> bool:

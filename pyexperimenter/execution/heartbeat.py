@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pyexperimenter.config import ExperimentConfig
 from pyexperimenter.database.records import Attempt, Silent, Unheld
 from pyexperimenter.database.store import ExperimentStore
+from pyexperimenter.durations import duration_text
 from pyexperimenter.exceptions import DatabaseError, PyExperimenterError
 from pyexperimenter.machine.slurm import Accounting
 
@@ -56,6 +57,8 @@ class Heartbeat:
         self._silent: dict[Silent | Unheld, float] = {}  # when each was first seen
         self._lock = threading.Lock()
         self._reaping = threading.Lock()
+        self._renewed = time.monotonic()  # when the leases were last known to be valid
+        self._complaints: set[bool] = set()  # whether it was an outage, for each kind of failure that was reported
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._thread.start()
@@ -137,21 +140,32 @@ class Heartbeat:
                 following = self.reap() if rounds % 2 == 0 or self._silent else None
                 rounds += 1
                 wait = min(self._execution.heartbeat, max(following or math.inf, _MIN_RETRY))
-            except PyExperimenterError as error:
-                self._logger.debug("heartbeat failed: %s", error)
+                self._complaints.clear()
+            except Exception as error:
+                self._complain(error)
                 wait = min(self._execution.heartbeat, max(2 * wait * random.random(), _MIN_RETRY), _MAX_RETRY)
-            except Exception:
-                self._logger.exception("heartbeat failed")
-                wait = self._execution.heartbeat
+
+    def _complain(self, error: Exception) -> None:
+        """Report a failure once: an outage when it may cost leases, anything else at once, as it may never pass."""
+        outage = isinstance(error, DatabaseError) and error.recovery in ("wait", "retry")
+        safe = outage and time.monotonic() - self._renewed < self._execution.lease / 2
+        if safe or outage in self._complaints:
+            self._logger.debug("heartbeat failed: %s", error)
+            return
+        self._complaints.add(outage)
+        message = "heartbeats fail, and without them other workers take over the experiments of this process in %s: %s"
+        left = self._execution.lease - (time.monotonic() - self._renewed)
+        unexpected = not isinstance(error, PyExperimenterError)
+        self._logger.error(message, duration_text(max(left, 0)), error, exc_info=unexpected)
 
     def _renew(self) -> None:
         with self._lock:
             leases = dict(self._leases)
-        if not leases:
-            return
-        for attempt in self._store.beat(list(leases)):
+        now = time.monotonic()
+        for attempt in self._store.beat(list(leases)) if leases else ():
             if attempt in self._leases:  # otherwise it has ended in the meantime
                 leases[attempt].lost.set()
+        self._renewed = now
 
 
 _shared: dict[Hashable, tuple[Heartbeat, int]] = {}  # with the number of users

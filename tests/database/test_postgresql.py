@@ -22,7 +22,7 @@ from pyexperimenter.exceptions import (
     TransientDatabaseError,
 )
 from tests.support.postgresql import PrivatePostgreSQL
-from tests.support.study import experimenter, store, study, wait_until, worker
+from tests.support.study import experimenter, store, study, use_in_every_way, wait_until, worker
 from tests.support.target import Target, write_credentials
 
 SECRET = "s3cret-p@ss"
@@ -48,6 +48,32 @@ def test_a_wrong_password(postgresql_target: Target, tmp_path: Path) -> None:
     with pytest.raises(AccessDeniedError, match=r"password authentication failed.* check user, password") as error:
         experimenter(target).create_table()
     one_line(error, SECRET)
+
+
+@pytest.mark.parametrize("whom", ["DATABASE {0}", "ROLE {1} IN DATABASE {0}"])
+def test_sessions_that_are_read_only_unless_told_otherwise(
+    postgresql_target: Target, tmp_path: Path, whom: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    target = postgresql_target
+    assert target.server is not None
+    target.query(f"ALTER {whom.format(target.database, target.server.user)} SET default_transaction_read_only = on")
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        target.query("CREATE TABLE t (i INT)")
+    use_in_every_way(target, tmp_path)
+    assert "heartbeat" not in caplog.text
+
+
+def test_a_database_is_created_by_a_role_that_is_read_only_unless_told_otherwise(postgresql_target: Target) -> None:
+    server, name = postgresql_target.server, f"{postgresql_target.database}_new"
+    assert server is not None
+    server.run(f"ALTER ROLE {server.user} SET default_transaction_read_only = on")
+    try:
+        study_ = experimenter(replace(postgresql_target, database=name))
+        study_.create_table(create_database=True)
+        assert study_.counts()["created"] == 0
+    finally:
+        server.run("BEGIN READ WRITE", f"ALTER ROLE {server.user} RESET default_transaction_read_only", "COMMIT")
+    server.drop_database(name)
 
 
 def test_a_server_that_is_not_there(postgresql_target: Target, tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import pymysql
 import pytest
 import yaml
 
@@ -27,7 +29,7 @@ from pyexperimenter.exceptions import (
     ServerUnreachableError,
 )
 from tests.support.mariadb import PrivateMariaDB
-from tests.support.study import experimenter, store, study, wait_until
+from tests.support.study import experimenter, store, study, use_in_every_way, wait_until
 from tests.support.target import Target, write_credentials
 
 SECRET = "s3cret-p@ss'word"
@@ -91,6 +93,20 @@ def test_a_database_that_the_server_does_not_have(mariadb_target: Target) -> Non
         MissingDatabaseError, match=r"no_such_db.*; create it, or let create_table\(create_database=True\)"
     ):
         experimenter(target).fill_table_from_config()
+
+
+def test_sessions_that_are_read_only_unless_told_otherwise(mariadb_target: Target, tmp_path: Path) -> None:
+    server, name = mariadb_target.server, f"{mariadb_target.database}_new"
+    assert server is not None
+    server.run("SET GLOBAL TRANSACTION READ ONLY")
+    try:
+        with pytest.raises(pymysql.Error):
+            mariadb_target.query("CREATE TABLE t (i INT)")
+        use_in_every_way(mariadb_target, tmp_path)
+        experimenter(replace(mariadb_target, database=name)).create_table(create_database=True)
+    finally:
+        server.run("SET GLOBAL TRANSACTION READ WRITE")
+    server.drop_database(name)
 
 
 def test_credentials_from_the_environment(mariadb_target: Target, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pyexperimenter import PyExperimenter
+from pyexperimenter import ExperimentStatus, PyExperimenter
 from pyexperimenter.config import load_config
 from pyexperimenter.database.records import WorkerInfo
 from pyexperimenter.database.store import ExperimentStore
@@ -72,6 +73,44 @@ def wait_until(condition: Callable[[], Any], seconds: float = 60) -> Any:
         assert waited < seconds, f"the condition did not become true within {seconds} s"
         time.sleep(min(0.01 + waited / 20, 0.1))  # checks cost time of the cores that others are waited for on
     return value
+
+
+def use_in_every_way(target: Target, directory: Path) -> None:
+    """Create, fill, migrate, execute with heartbeats, pause, resume, attach, reset, release, reap and delete."""
+    execution = {"isolation": "none", "heartbeat": 0.2, "lease": 1, "journal": str(directory)}
+    config = study(target, Execution=execution)
+    study_, opened = experimenter(target, config), store(target, filled=False, Execution=execution)
+    study_.fill_table_from_config()
+
+    def until_renewed(keyfields: dict[str, Any], results: Any, custom: Any) -> Any:
+        """Run for longer than the first lease."""
+        until = "SELECT lease_until FROM study__attempts WHERE experiment_id = ?"
+        lease = target.query(until, results.experiment_id)
+        wait_until(lambda: target.query(until, results.experiment_id) != lease)
+        results.process_logs({"epochs": {"epoch": 1}})
+        return ExperimentStatus.PAUSED
+
+    def write(results: Any) -> None:
+        results.process_results({"accuracy": 0.5})
+
+    assert study_.execute(until_renewed, max_experiments=1) == 1
+    study_.unpause_experiment(1, lambda *_: None)
+    study_.attach(write, 1)
+    assert study_.add_experiment_and_execute({"dataset": "new"}, lambda *_: None) == 7
+    config["PY_EXPERIMENTER"]["Database"]["logtables"]["more"] = {"value": "INT"}
+    config["PY_EXPERIMENTER"]["Database"]["table"]["resultfields"] = {**RESULTFIELDS, "more": "INT"}
+    assert len(experimenter(target, config).migrate()) == 2
+    study_ = experimenter(target, config)
+    assert target.query("SELECT status, accuracy FROM study WHERE ID = 1") == [("done", 0.5)]
+    for _ in range(2):
+        assert opened.claim(worker()) is not None
+    assert study_.release_experiments(ids=[2]) == 1
+    (silent,) = wait_until(opened.silent)
+    assert opened.reap(silent, max_lost=3)
+    assert study_.reset_experiments("done") == 2
+    assert study_.counts() == {"created": 7, "running": 0, "done": 0, "error": 0, "paused": 0}
+    study_.delete_table()
+    opened.database.close()
 
 
 def statuses(target: Target) -> dict[str, int]:

@@ -84,3 +84,52 @@ def test_execute_takes_over_what_runs_without_an_open_attempt(target: Target) ->
     assert study_.execute(lambda *_: None) == 5
     assert statuses(target) == {"done": 6}
     assert outcomes(target) == {"reset": 1, "superseded": 1, "done": 5}
+
+
+def test_a_failure_that_no_waiting_mends_is_reported_once_and_at_once(
+    target: Target, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened = store(target)
+    with caplog.at_level("DEBUG", "heart"), beating(target, lease=600) as heartbeat:
+        heartbeat.keep(claim(opened))
+        target.query("ALTER TABLE study__attempts RENAME TO elsewhere")
+        wait_until(lambda: len(caplog.messages) > 3)
+        (reported,) = [record for record in caplog.records if record.levelno > logging.DEBUG]
+        assert reported.levelno == logging.ERROR
+        assert "heartbeats fail, and without them other workers take over" in reported.getMessage()
+        assert "study__attempts" in reported.getMessage()
+        # Once more when it has been well in between.
+        target.query("ALTER TABLE elsewhere RENAME TO study__attempts")
+        target.query("UPDATE study__attempts SET lease_until = ?", FORMER)
+        wait_until(lambda: was_renewed(target, Attempt(1, 1)))
+        target.query("ALTER TABLE study__attempts RENAME TO elsewhere")
+        wait_until(lambda: len([record for record in caplog.records if record.levelno == logging.ERROR]) == 2)
+
+
+def test_an_outage_is_reported_once_when_it_endangers_leases(
+    mariadb_target: Target, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert mariadb_target.server is not None
+    proxy = Proxy(mariadb_target.server.host, mariadb_target.server.port)
+    target = through_port(mariadb_target, proxy.port)
+    opened = store(mariadb_target)
+    try:
+        with caplog.at_level("DEBUG", "heart"), beating(target, lease=8) as heartbeat:
+            attempt = claim(opened)
+            heartbeat.keep(attempt)
+            mariadb_target.query("UPDATE study__attempts SET lease_until = ?", FORMER)
+            wait_until(lambda: was_renewed(mariadb_target, attempt))
+            start = time.monotonic()
+            proxy.refuse()
+            wait_until(lambda: [record for record in caplog.records if record.levelno == logging.ERROR])
+            assert time.monotonic() - start > 3
+            failed = len(caplog.messages)
+            assert failed > 1, "the first failures were not worth a message"
+            wait_until(lambda: len(caplog.messages) > failed + 1)
+            (reported,) = [record for record in caplog.records if record.levelno > logging.DEBUG]
+            assert "of this process in " in reported.getMessage()
+            proxy.heal()
+            mariadb_target.query("UPDATE study__attempts SET lease_until = ?", FORMER)
+            wait_until(lambda: was_renewed(mariadb_target, attempt))
+    finally:
+        proxy.close()

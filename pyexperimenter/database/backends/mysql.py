@@ -56,7 +56,7 @@ MYSQL = Dialect(
         r"""'(?:[^'\\]|''|\\.)*'|"(?:[^"\\]|""|\\.)*"|`(?:[^`]|``)*`"""
         r"""|--(?=\s|\Z)[^\n]*|\#[^\n]*|/\*.*?(?:\*/|\Z)"""
     ),
-    begin="START TRANSACTION",
+    begin="START TRANSACTION READ WRITE",
     now="UTC_TIMESTAMP()",
     now_exact="UTC_TIMESTAMP(6)",
     later="UTC_TIMESTAMP(6) + INTERVAL :lease SECOND",
@@ -165,9 +165,9 @@ MYSQL = Dialect(
 )
 
 
+# A statement does not wait for locks on rows that it does not concern. DDL, which is never in a transaction, may write.
+_BEGIN = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE"
 _SESSION: dict[str, Any] = {
-    # A statement does not wait for locks on rows that it does not concern.
-    "init_command": "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
     # A value that does not fit is an error, and never truncated.
     "sql_mode": "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION",
 }
@@ -219,6 +219,7 @@ class MySqlServer(Server):
                 **options,
                 **self._encryption,
                 **({} if self.plain else _SESSION),
+                init_command=_BEGIN,
                 user=credentials.user,
                 password=self._password,
                 database=database,

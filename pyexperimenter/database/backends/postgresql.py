@@ -303,6 +303,7 @@ class PostgreSqlServer(Server):
                     return
                 try:
                     name = POSTGRESQL.quote(self.config.database)
+                    connection.execute("SET default_transaction_read_only = off")  # BEGIN cannot say so here
                     connection.execute(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0")
                 except psycopg.Error:
                     if not connection.execute(
