@@ -28,6 +28,8 @@ from pyexperimenter.exceptions import (
 )
 from pyexperimenter.experiment_status import ExperimentStatus
 
+_LONGEST_WAIT = 1.0  # seconds, for rows that others have locked
+
 
 class _RaceLost(PyExperimenterError):
     """Another worker took the row between two statements."""
@@ -76,6 +78,7 @@ class ClaimStore(ExperimentReader):
         if self._in_doubt:
             self.release_worker(worker.identity)  # a worker that claims holds nothing else
             self._in_doubt = False
+        wait = 0.01
         while True:
             try:
                 with self.database.transaction() as cursor:
@@ -93,7 +96,8 @@ class ClaimStore(ExperimentReader):
             # The claim skips rows that others have locked. Only a count without locks may end a worker.
             if not self.count(self._selector.rows(ExperimentStatus.CREATED) & selection.condition):
                 return None
-            time.sleep(0.01 * random.random())
+            time.sleep(wait * random.uniform(0.5, 1))
+            wait = min(2 * wait, _LONGEST_WAIT)
 
     def _first_open(self, cursor: Cursor, selection: Selection) -> tuple[Any, ...] | None:
         """Return ID and keyfields of an open row, locked if the database has row locks."""
@@ -381,12 +385,12 @@ class ClaimStore(ExperimentReader):
         return True
 
     @retried
-    def count_unfinished(self, selection: Selection) -> int:
-        """Count the rows that are open or running under a lease, which all end at some time."""
+    def count_unfinished(self, selection: Selection) -> tuple[int, int]:
+        """Count the rows that are open, and those that are running under a lease, which all end at some time."""
         with self.database.query() as cursor:
             statement = self._sql.lease.count_unfinished.format(condition=selection.condition.sql)
-            (rows,) = cursor.one(statement, **selection.condition.parameters) or (0,)
-        return int(rows)
+            created, running = cursor.one(statement, **selection.condition.parameters) or (0, 0)
+        return int(created), int(running)
 
     @retried
     def reap(self, silent: Silent, max_lost: int, cause: str | None = None) -> bool:

@@ -150,10 +150,10 @@ class LeaseStatements(_Group):
             AND number > COALESCE(
                 (SELECT MAX(number) FROM {attempts} WHERE experiment_id = :experiment_id AND concludes), 0)
     """)
-    # Open rows too, as one may have been released since a claim found none. But no running row without a lease, which
-    # might stay as it is for ever.
+    # Open rows, and those that may be open later: no running row without a lease, which might stay as it is for ever.
     count_unfinished = _Statement("""
-        SELECT COUNT(*) FROM {table}
+        SELECT COUNT(CASE WHEN status = 'created' THEN 1 END), COUNT(CASE WHEN status = 'running' THEN 1 END)
+        FROM {table}
         WHERE (status = 'created' OR status = 'running' AND EXISTS (SELECT 1 FROM {attempts} a
             WHERE a.experiment_id = {table}.ID AND a.ended IS NULL AND a.lease_until IS NOT NULL)) AND {condition}
     """)

@@ -57,6 +57,7 @@ class Heartbeat:
         self._silent: dict[Silent | Unheld, float] = {}  # when each was first seen
         self._lock = threading.Lock()
         self._reaping = threading.Lock()
+        self._next_look = -math.inf  # when to look again for workers that wait
         self._renewed = time.monotonic()  # when the leases were last known to be valid
         self._complaints: set[bool] = set()  # whether it was an outage, for each kind of failure that was reported
         self._stopping = threading.Event()
@@ -118,12 +119,21 @@ class Heartbeat:
                 message = "experiment %d was taken from its worker, last heard from at %s UTC%s"
                 self._logger.warning(message, seen.attempt.experiment_id, seen.heartbeat, f"; {cause}" if cause else "")
 
-    def reap_if_possible(self) -> float | None:
-        """Do what `reap` does if nothing is open; return 1.0 if the database is away: the next claim waits for it."""
+    def reap_if_possible(self, waits: bool = False) -> float | None:
+        """Do what `reap` does if nothing is open; return 1.0 if the database is away: the next claim waits for it.
+
+        For workers that wait in any case, it looks once per heartbeat, however many they are.
+        """
+        now = time.monotonic()
+        if waits and now < self._next_look:
+            return self._next_look - now if self._silent else None
+        self._next_look = now + self._execution.heartbeat
         try:
-            return self.reap(idle=True)
+            following = self.reap(idle=True)
         except DatabaseError:
             return 1.0
+        self._next_look = min(self._next_look, now + (following or math.inf))
+        return following
 
     def stop(self) -> None:
         """End the thread and close the connection."""

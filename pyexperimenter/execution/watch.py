@@ -74,7 +74,7 @@ class OwnWatch:
 
     def wait_for_lost(self, seconds: float | None) -> bool:
         """Wait until silent workers have had their time, or for the given seconds."""
-        seconds = sooner(self._heartbeat.reap_if_possible(), seconds)
+        seconds = sooner(self._heartbeat.reap_if_possible(waits=seconds is not None), seconds)
         return seconds is not None and not self.stop.wait(seconds)
 
 

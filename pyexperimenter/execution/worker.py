@@ -141,12 +141,21 @@ class Worker:
         if most and self._errors >= most:
             raise too_many_errors(most)
         let_others_go_first()
+        may_be_open = True
         while not self._watch.stop.requested and not self._is_time_up():
-            experiment = self.store.claim(self.info, self._task.selection)
-            if experiment is not None:
-                self.run(experiment)
-                return True
-            if not self._watch.wait_for_lost(self._seconds_to_wait()):
+            if may_be_open:
+                experiment = self.store.claim(self.info, self._task.selection)
+                if experiment is not None:
+                    self.run(experiment)
+                    return True
+            seconds = None
+            if self._task.wait:
+                # Thousands may wait. A count is one statement, a claim several.
+                may_be_open, running = map(bool, self.store.count_unfinished(self._task.selection))
+                if may_be_open:
+                    continue
+                seconds = min(self._execution.heartbeat, self._budget.seconds_left()) if running else None
+            if not self._watch.wait_for_lost(seconds) and not self._has_reopened():
                 break
         return False
 
@@ -252,11 +261,9 @@ class Worker:
             self._logger.warning("this worker starts no more experiments: %s", refusal)
         return refusal is not None
 
-    def _seconds_to_wait(self) -> float | None:
-        """Return how long to wait while nothing is open; None if there is nothing to wait for."""
-        if not self._task.wait or not self.store.count_unfinished(self._task.selection):
-            return None
-        return min(self._execution.heartbeat, self._budget.seconds_left())
+    def _has_reopened(self) -> bool:
+        """Return whether an experiment was opened after the last claim, for example by this process's heartbeat."""
+        return not self._watch.stop.requested and self.store.count_unfinished(self._task.selection)[0] > 0
 
     def _should_retry(self, error: BaseException) -> bool:
         """Return whether the configuration allows a retry after an exception of this class or its base classes."""

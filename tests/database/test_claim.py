@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
-import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import psycopg
 import pytest
 
 from pyexperimenter import ExperimentStatus
 from pyexperimenter.database.records import Experiment, Usage
+from pyexperimenter.database.statements import Statements
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import ClaimLostError, InvalidColumnError
 from tests.support.study import experimenter, store, wait_until, worker
@@ -117,6 +120,16 @@ def test_a_row_opened_by_hand_is_claimed_and_its_holder_superseded(target: Targe
     assert holder.id == lost.id
     assert target.query("SELECT accuracy FROM study WHERE ID = ?", lost.id) == [(None,)]
     assert target.query("SELECT outcome FROM study__attempts ORDER BY ID") == [("superseded",), (None,)]
+    opened.finish(holder.attempt, ExperimentStatus.DONE)
+    ended = target.query("SELECT ended, outcome, concludes FROM study__attempts ORDER BY ID")
+    target.query("UPDATE study SET status = 'created' WHERE ID = ?", lost.id)
+    attached, _ = opened.attach(lost.id, worker("guest"))
+    assert claim(opened).id == lost.id
+    after = target.query("SELECT ended, outcome, concludes FROM study__attempts ORDER BY ID")
+    assert after[:2] == ended, "history is not rewritten"
+    assert [outcome for _, outcome, _ in after[2:]] == ["superseded", None]
+    with pytest.raises(ClaimLostError):
+        opened.write_results(attached, {"accuracy": 0.1})
 
 
 def test_a_row_deleted_by_hand_takes_attempts_and_logs_with_it(target: Target) -> None:
@@ -157,6 +170,35 @@ def test_release_opens_the_row_as_if_never_claimed(target: Target) -> None:
     assert target.query("SELECT outcome FROM study__attempts WHERE ended IS NOT NULL") == [("released",)]
 
 
+@pytest.mark.parametrize("status", ["created", "done", "paused"])
+def test_a_row_that_is_no_longer_running_is_neither_released_nor_finished(target: Target, status: str) -> None:
+    opened = store(target)
+    attempt = claim(opened).attempt
+    opened.write_results(attempt, {"accuracy": 0.5})
+    target.query("UPDATE study SET status = ? WHERE ID = 1", status)
+    before = target.query("SELECT * FROM study ORDER BY ID")
+    for write in (
+        lambda: opened.release(attempt),
+        lambda: opened.finish(attempt, ExperimentStatus.DONE),
+        lambda: opened.finish(attempt, ExperimentStatus.ERROR, "no", retries=1),
+    ):
+        with pytest.raises(ClaimLostError):
+            write()
+    assert target.query("SELECT * FROM study ORDER BY ID") == before
+    assert target.query("SELECT outcome FROM study__attempts") == [(None,)]
+
+
+def test_a_resumed_row_keeps_its_results_but_not_its_end(target: Target) -> None:
+    opened = store(target)
+    attempt = claim(opened).attempt
+    opened.finish(attempt, ExperimentStatus.PAUSED, results={"accuracy": 0.5})
+    target.query("UPDATE study SET error = 'by hand' WHERE ID = 1")
+    state = "SELECT status, accuracy, end_date IS NULL, error FROM study WHERE ID = 1"
+    assert target.query(state) == [("paused", 0.5, False, "by hand")]
+    opened.resume(1, worker())
+    assert target.query(state) == [("running", 0.5, True, None)]
+
+
 def test_a_stopped_worker_gives_back_all_it_holds(target: Target) -> None:
     opened = store(target)
     held = [claim(opened).id for _ in range(2)]
@@ -194,16 +236,44 @@ def test_an_id_is_given_by_the_database_alone(postgresql_target: Target) -> None
 
 
 def test_locked_rows_do_not_look_like_an_empty_table(mariadb_target: Target) -> None:
+    """Nor are they asked for hundreds of times a second: a person's session may lock them for minutes."""
     opened = store(mariadb_target)
     other = mariadb_target.connect()
     other.begin()
     other.cursor().execute("SELECT ID FROM study FOR UPDATE")
-    claimed: list[Experiment | None] = []
-    claiming = threading.Thread(target=lambda: claimed.append(opened.claim(worker())))
-    claiming.start()
-    looks = "SELECT COUNT(*) FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()"
-    wait_until(lambda: mariadb_target.query(looks) == [(3,)])  # the locker, the filler, the claimer
-    other.rollback()
-    other.close()
-    claiming.join(30)
-    assert [experiment and experiment.id for experiment in claimed] == [1]
+
+    def commits() -> int:
+        return int(mariadb_target.query("SHOW GLOBAL STATUS LIKE 'Com_commit'")[0][1])
+
+    with ThreadPoolExecutor(1) as pool:
+        before, start = commits(), time.monotonic()
+        claiming = pool.submit(opened.claim, worker())
+        wait_until(lambda: commits() >= before + 9)  # one for each try
+        assert time.monotonic() - start > 1
+        assert not claiming.done()
+        other.rollback()
+        other.close()
+        experiment = claiming.result(60)
+    assert experiment is not None
+    assert experiment.id == 1
+
+
+@pytest.mark.parametrize("target", ["mariadb", "postgresql"], indirect=True)
+def test_a_race_that_is_lost_between_two_statements_goes_on_with_the_next_row(target: Target) -> None:
+    """The claim does not depend on row locks. Without them, others may take a row that it has just read."""
+    opened = store(target)
+    opened.schema.dialect = replace(opened.schema.dialect, row_lock="", skip_locked="")
+    opened._sql = Statements(opened.schema)
+    with ThreadPoolExecutor(1) as pool, target.transaction() as run:
+        run("UPDATE study SET status = 'running', name = 'other' WHERE ID = 1")
+        claiming = pool.submit(opened.claim, worker())
+        wait_until(target.sessions_waiting)
+        run()
+        experiment = claiming.result(60)
+    assert experiment is not None
+    assert experiment.id == 2
+    assert target.query("SELECT ID, name FROM study WHERE status = 'running' ORDER BY ID") == [
+        (1, "other"),
+        (2, "tester"),
+    ]
+    assert target.query("SELECT experiment_id FROM study__attempts") == [(2,)]

@@ -205,6 +205,24 @@ def test_a_row_that_is_being_claimed_is_not_taken_for_one_without_a_worker(targe
     assert rows(target) == {1: "running"}
 
 
+def test_who_waits_waits_for_open_rows_and_for_leases_only(target: Target) -> None:
+    opened = store(target)
+    everything = opened.selection()
+    assert opened.count_unfinished(everything) == (6, 0)
+    held, ended_by_hand, attached, orphan, by_predecessor = (claim(opened) for _ in range(5))
+    assert opened.count_unfinished(everything) == (1, 5)
+    target.query("UPDATE study SET status = 'done' WHERE ID = ?", ended_by_hand.experiment_id)
+    assert opened.count_unfinished(everything) == (1, 4)
+    target.query("UPDATE study__attempts SET lease_until = NULL WHERE ID = ?", attached.id)
+    assert opened.count_unfinished(everything) == (1, 3)
+    target.query("UPDATE study__attempts SET ended = heartbeat WHERE ID = ?", orphan.id)
+    target.query("DELETE FROM study__attempts WHERE ID = ?", by_predecessor.id)
+    assert opened.count_unfinished(everything) == (1, 1)
+    assert opened.count_unfinished(opened.selection({"ID": held.experiment_id})) == (0, 1)
+    opened.finish(held, ExperimentStatus.DONE)
+    assert opened.count_unfinished(everything) == (1, 0)
+
+
 def test_a_reaped_row_is_open_and_empty_and_its_attempt_is_kept(target: Target) -> None:
     opened = store(target)
     before = target.query("SELECT * FROM study ORDER BY ID")

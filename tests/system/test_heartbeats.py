@@ -133,3 +133,54 @@ def test_an_outage_is_reported_once_when_it_endangers_leases(
             wait_until(lambda: was_renewed(mariadb_target, attempt))
     finally:
         proxy.close()
+
+
+# Waiting
+
+
+def test_who_waits_looks_once_per_heartbeat_with_a_count(mariadb_target: Target) -> None:
+    """Sixty that wait must not keep a server busy."""
+    execution = {"isolation": "none", "heartbeat": 0.3, "lease": 600}
+    study_ = experimenter(mariadb_target, study(mariadb_target, keyfields=seeds(1), Execution=execution))
+    study_.fill_table_from_config()
+    opened = store(mariadb_target, filled=False, keyfields=seeds(1), Execution=execution)
+    held = claim(opened)
+    connection = mariadb_target.connect()
+    cursor = connection.cursor()
+
+    def asked(what: str) -> int:
+        cursor.execute(f"SHOW GLOBAL STATUS LIKE '{what}'")
+        return int(cursor.fetchone()[1])
+
+    with executing(study_, lambda *_: None, wait=True) as waiting:
+        selects = asked("Com_select")
+        wait_until(lambda: asked("Com_select") > selects + 10)  # it has begun to wait
+        start, selects, begun = time.monotonic(), asked("Com_select"), asked("Com_begin")
+        wait_until(lambda: asked("Com_select") > selects + 20)
+        heartbeats = (time.monotonic() - start) / 0.3
+        # A count, two looks for rows that others lost, and every second time that of the heartbeat.
+        assert asked("Com_select") - selects <= 3.5 * heartbeats + 7
+        assert asked("Com_begin") == begun
+        opened.release(held)
+        assert waiting.result(60) == 1
+    connection.close()
+
+
+def test_many_who_wait_in_a_process_share_a_look(mariadb_target: Target) -> None:
+    store(mariadb_target)
+    connection = mariadb_target.connect()
+    cursor = connection.cursor()
+
+    def selects() -> int:
+        cursor.execute("SHOW GLOBAL STATUS LIKE 'Com_select'")
+        return int(cursor.fetchone()[1])
+
+    with beating(mariadb_target, heartbeat=60, lease=600) as heartbeat:
+        assert heartbeat.reap_if_possible(waits=True) is None
+        before = selects()
+        for _ in range(50):
+            assert heartbeat.reap_if_possible(waits=True) is None
+        assert selects() - before <= 1  # of the heartbeat's own first round
+        heartbeat.reap_if_possible()
+        assert selects() - before >= 2, "who would end otherwise always looks"
+    connection.close()

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from click.testing import CliRunner
 
 from pyexperimenter import PyExperimenter, ResultProcessor
 from pyexperimenter.cli import main
-from tests.support.study import credentials, experimenter, isolations, statuses, study, wait_until
+from pyexperimenter.exceptions import ClaimLostError
+from pyexperimenter.execution.watch import OwnWatch
+from tests.support.study import credentials, experimenter, isolations, statuses, store, study, wait_until, worker
 from tests.support.target import Target
 
 ROWS = 3
@@ -158,6 +160,29 @@ def test_it_does_not_wait_for_rows_that_no_worker_executes(target: Target, tmp_p
     target.query("UPDATE study SET status = 'running' WHERE ID = 1")
     assert study_.execute(hold_first, wait=True) == ROWS - 1
     assert statuses(target) == {"running": 1, "done": ROWS - 1}
+
+
+@pytest.mark.parametrize("wait", [False, True])
+def test_what_is_released_after_a_claim_found_nothing_is_executed(
+    sqlite_target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait: bool
+) -> None:
+    """The heartbeat's thread takes rows from silent workers, too, perhaps just before the worker looks for them."""
+    study_ = filled(sqlite_target, configured(sqlite_target, tmp_path, isolation="none", lease=600))
+    (tmp_path / "held").touch()
+    others = store(sqlite_target, filled=False, keyfields={"seed": "INT"})
+    held = others.claim(worker())
+    assert held is not None
+    look = OwnWatch.wait_for_lost
+
+    def wait_for_lost(self: OwnWatch, seconds: float | None) -> bool:
+        stays = look(self, None)
+        with suppress(ClaimLostError):
+            others.release(held.attempt)
+        return stays
+
+    monkeypatch.setattr(OwnWatch, "wait_for_lost", wait_for_lost)
+    assert study_.execute(hold_first, wait=wait) == ROWS
+    assert statuses(sqlite_target) == {"done": ROWS}
 
 
 def test_two_that_wait_do_not_wait_for_each_other(target: Target, tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ class SupervisorWatch:
 
     def wait_for_lost(self, seconds: float | None) -> bool:
         """Wait for as long as the supervisor advises, or for the given seconds."""
-        self.send(NothingOpen())
+        self.send(NothingOpen(waits=seconds is not None))
         seconds = sooner(self._answers.get(), seconds)
         return seconds is not None and not self.stop.wait(seconds)
 
