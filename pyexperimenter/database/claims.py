@@ -302,7 +302,7 @@ class ClaimStore(ExperimentReader):
 
     @retried
     def detach(self, attempt: Attempt) -> None:
-        """Close an attempt opened by `attach`, unless who took its row has closed it; the row stays as it is."""
+        """Close an attempt opened by `attach`, if it is still open; the row stays as it is."""
         with self.database.transaction() as cursor:
             self._close(cursor, attempt, "attached")
 

@@ -163,7 +163,7 @@ class Schema:
         return {**side, "timestamp": _DATETIME, **self.logfields[short], "attempt_id": _BIGINT}
 
     def library_columns(self, table: str) -> Mapping[str, FieldType]:
-        """Return the columns of a side table that the library needs, whatever is configured."""
+        """Return the columns of a side table that the library itself needs."""
         if table in self.logtables.values():
             return {"attempt_id": _BIGINT}
         return {self.attempts: _ATTEMPT_COLUMNS, self.meta: _META_COLUMNS, self.codecarbon: CODECARBON_COLUMNS}[table]

@@ -195,8 +195,8 @@ class WriteStatements(_Group):
     last_write = _Statement("SELECT last_write, outcome FROM {attempts} WHERE {this}")
     note_write = _Statement("UPDATE {attempts} SET last_write = :note WHERE {this}")
 
-    # A condition is evaluated only here: a second time, other rows may meet it. Whatever changes the rows then names
-    # them by their IDs, in the same transaction. In the order of IDs, so that two that reset do not block each other.
+    # A condition is evaluated only here: a second time, other rows may meet it. The same transaction then changes the
+    # rows by their IDs. They are locked in the order of IDs, so that two resets do not block each other.
     lock_rows = _Statement("SELECT ID FROM {table} WHERE {condition} ORDER BY ID{row_lock}")
     # Together with `close_attempts`, which keeps the attempts from writing to the rows.
     reset_rows = _Statement("UPDATE {table} SET status = 'created', {emptied} = NULL WHERE ID IN (:experiments)")

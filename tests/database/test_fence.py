@@ -240,6 +240,36 @@ def test_an_end_does_not_reach_who_claims_the_row_meanwhile(target: Target, what
     assert target.query("SELECT outcome FROM study__attempts ORDER BY ID") == [("reset",), (None,)]
 
 
+@servers
+@pytest.mark.parametrize("what", ["results", "logs", "end", "retry", "release", "reap", "replay", "attach", "reset"])
+def test_a_row_is_locked_before_its_attempts(target: Target, what: str) -> None:
+    """In the same order everywhere, or else transactions would wait for each other."""
+    opened = store(target, keyfields=seeds(1))
+    attempt = claim(opened)
+    target.query("UPDATE study__attempts SET lease_until = '2001-01-01 00:00:00'")
+    (silent,) = opened.silent()
+    note = Note(results={"accuracy": 0.5})
+    writes: dict[str, Callable[[], Any]] = {
+        "results": lambda: opened.write_results(attempt, {"accuracy": 0.1}),
+        "logs": lambda: opened.write_logs(attempt, LOGS),
+        "end": lambda: opened.finish(attempt, ExperimentStatus.DONE),
+        "retry": lambda: opened.finish(attempt, ExperimentStatus.ERROR, "no", retries=1),
+        "release": lambda: opened.release(attempt),
+        "reap": lambda: opened.reap(silent, 3),
+        "replay": lambda: opened.replay(attempt, note),
+        "attach": lambda: opened.attach(1, worker("guest")),
+        "reset": lambda: opened.reset(["running"], None, None, dry_run=False),
+    }
+    with ThreadPoolExecutor(1) as pool, target.transaction() as run:
+        run("UPDATE study SET name = 'locked' WHERE ID = 1")
+        writing = pool.submit(writes[what])
+        wait_until(lambda: writing.done() or target.sessions_waiting())
+        assert not writing.done()
+        run("SELECT ID FROM study__attempts FOR UPDATE NOWAIT")  # fails if the writer has it
+        run()
+        writing.result(60)
+
+
 # One condition, evaluated once
 
 

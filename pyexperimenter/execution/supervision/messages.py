@@ -93,7 +93,7 @@ class NothingOpen:
     Attributes
     ----------
     waits : bool
-        Whether the worker stays whatever the answer is.
+        Whether the worker stays even if the answer is None.
     """
 
     waits: bool
