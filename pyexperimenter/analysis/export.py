@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 
 _LONGEST_CELL = 32_767  # characters in Excel
 _MOST_ROWS = 1_048_575  # of an Excel sheet, below the header
+_BEGINS_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")  # not allowed in XML, and so in Excel files
 
 
-def export_frame(frame: pd.DataFrame, target: str | Path | TextIO, kind: str | None = None) -> None:
+def export_frame(
+    frame: pd.DataFrame, target: str | Path | TextIO, kind: str | None = None, escape_formulas: bool = False
+) -> None:
     """Write a DataFrame to a file.
 
     Parameters
@@ -40,6 +43,9 @@ def export_frame(frame: pd.DataFrame, target: str | Path | TextIO, kind: str | N
         - Excel: needs the extra ``excel``; strings that are too long for a cell are cut and end in ``…``.
 
         Values of JSON columns are written as JSON text in all formats but JSON.
+    escape_formulas : bool
+        Put ``'`` before strings that a spreadsheet would read from a CSV file as formulas: those that begin with ``=``,
+        ``+``, ``-``, ``@``, a tab or a carriage return, and are not numbers. In Excel files, no string is a formula.
 
     Raises
     ------
@@ -57,6 +63,8 @@ def export_frame(frame: pd.DataFrame, target: str | Path | TextIO, kind: str | N
             f"{kind or str(target)!r} is not a format for this file; choose from {', '.join(_WRITERS)}"
         )
     write = _WRITERS[kind]
+    if escape_formulas and kind == "csv":
+        frame = _flat(frame).map(_escaped)
     if path is None:
         write(frame, target)
         return
@@ -127,7 +135,14 @@ def _write_excel(frame: pd.DataFrame, file: Any) -> None:
     flat = _flat(frame)
     for name in flat.columns:
         flat[name] = flat[name].map(_excel_text)
-    flat.to_excel(file, index=False, engine="openpyxl")
+    import pandas as pd
+
+    with pd.ExcelWriter(file, engine="openpyxl") as writer:
+        flat.to_excel(writer, index=False)
+        for row in writer.book.active.iter_rows():
+            for cell in row:
+                if isinstance(cell.value, str) and cell.value:
+                    cell.data_type = "s"  # and not what it looks like: a formula, or an error such as #N/A
 
 
 _WRITERS: dict[str, Callable[[Any, Any], None]] = {
@@ -147,6 +162,16 @@ def _flat(frame: pd.DataFrame) -> pd.DataFrame:
         mixed = len({type(value) for value in values.dropna()}) > 1
         flat[name] = values.map(str, na_action="ignore") if mixed else values
     return flat
+
+
+def _escaped(value: Any) -> Any:
+    if not isinstance(value, str) or not value.startswith(_BEGINS_FORMULA):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def _excel_text(value: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from pyexperimenter import __version__
+from pyexperimenter.cli.printing import echo, printable
 from pyexperimenter.exceptions import NoConfigFileError, PyExperimenterError
 
 _DEBUG = "pyexperimenter.debug"  # key in the context's meta, which a group and its command share
@@ -28,9 +29,9 @@ class _Commands(click.Group):
         except (PyExperimenterError, OSError) as error:
             if ctx.meta.get(_DEBUG) or getattr(error, "errno", None) == errno.EPIPE:
                 raise
-            raise click.ClickException(_in_words(error)) from error
+            raise click.ClickException(printable(_in_words(error))) from error
         except KeyboardInterrupt:
-            click.echo("Interrupted", err=True)
+            echo("Interrupted", err=True)
             ctx.exit(_INTERRUPTED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -46,7 +47,7 @@ def _in_words(error: Exception) -> str:
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:
-    click.secho(f"Warning: {message}", fg="yellow", err=True)
+    echo(click.style(f"Warning: {message}", fg="yellow"), err=True)
 
 
 def debug_option(command: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pyexperimenter.cli.printing import counted, print_json
+from pyexperimenter.cli.printing import counted, echo, print_json
 from pyexperimenter.cli.study_options import (
     NameList,
     StudyOptions,
@@ -34,8 +34,19 @@ _RENDERINGS = {"text": "to_text", "latex": "to_latex", "markdown": "to_markdown"
 @click.option("--joined", is_flag=True, help="Add the keyfields of the experiment to each row of a side table.")
 @where_option
 @click.option("--format", "kind", type=click.Choice(_FORMATS), help="Format, if not that of the extension of FILE.")
+@click.option(
+    "--escape-formulas", is_flag=True, help="In CSV, put ' before texts that a spreadsheet would read as formulas."
+)
 @study_options
-def export(study: StudyOptions, file: str, what: str, joined: bool, where: str | None, kind: str | None) -> None:
+def export(
+    study: StudyOptions,
+    file: str,
+    what: str,
+    joined: bool,
+    where: str | None,
+    kind: str | None,
+    escape_formulas: bool,
+) -> None:
     """Write a table to a file.
 
     The extension of FILE selects the format: .csv, .json, .parquet or .xlsx. A FILE of - is stdout.
@@ -43,8 +54,8 @@ def export(study: StudyOptions, file: str, what: str, joined: bool, where: str |
     experimenter = study.open()
     check_filled(experimenter)
     target: Any = sys.stdout if file == "-" else file
-    rows = experimenter.export(target, what, joined, where, kind or ("csv" if file == "-" else None))
-    click.echo(f"Wrote {counted(rows, 'row')}{'' if file == '-' else f' to {file}'}", err=True)
+    rows = experimenter.export(target, what, joined, where, kind or ("csv" if file == "-" else None), escape_formulas)
+    echo(f"Wrote {counted(rows, 'row')}{'' if file == '-' else f' to {file}'}", err=True)
 
 
 @click.command()
@@ -117,7 +128,7 @@ def table(
         raise click.UsageError("--caption and --label are for --format latex")
     text = getattr(analysis, _RENDERINGS[kind])(summary, **options)
     if output is None:
-        click.echo(text)
+        echo(text)
         return
     with open(output, "w", encoding="utf-8") as file:
         file.write(f"{text}\n")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pyexperimenter.cli.printing import counted
+from pyexperimenter.cli.printing import counted, echo
 from pyexperimenter.cli.study_options import (
     STATES,
     Assignment,
@@ -75,11 +75,11 @@ def _confirm_and_change(verb: str, participle: str, act: Callable[[bool], int], 
     """Change experiments after showing how many and asking for confirmation."""
     chosen = act(True)
     if not chosen:
-        click.echo("No matching experiments", err=True)
+        echo("No matching experiments", err=True)
         return
     if not yes:
         click.confirm(f"{verb} {counted(chosen, 'experiment')}?", abort=True, err=True)
-    click.echo(f"{participle} {counted(act(False), 'experiment')}")
+    echo(f"{participle} {counted(act(False), 'experiment')}")
 
 
 @click.command()
@@ -89,7 +89,7 @@ def sync(study: StudyOptions) -> None:
 
     They wait there if the database could not be reached when they arrived. Repeating this is safe.
     """
-    click.echo(f"Updated {counted(study.open(log_level=logging.INFO).sync(), 'execution')}")
+    echo(f"Updated {counted(study.open(log_level=logging.INFO).sync(), 'execution')}")
 
 
 @click.command()
@@ -110,9 +110,9 @@ def migrate(study: StudyOptions, dry_run: bool, defaults: tuple[tuple[str, Any],
     """
     done = study.open().migrate(dry_run, dict(defaults))
     for line in done:
-        click.echo(f"{'would ' if dry_run else ''}{line}")
+        echo(f"{'would ' if dry_run else ''}{line}")
     if not done:
-        click.echo("Nothing to do: the tables have all columns and logtables of the config", err=True)
+        echo("Nothing to do: the tables have all columns and logtables of the config", err=True)
 
 
 @click.command()
@@ -126,12 +126,12 @@ def delete(study: StudyOptions, confirm: str | None) -> None:
     experimenter = study.open()
     name, number = experimenter.config.table.name, sum(experimenter.counts().values())
     if confirm is None:
-        click.echo(f"This deletes {counted(number, 'experiment')} with all results, logs and attempts.", err=True)
+        echo(f"This deletes {counted(number, 'experiment')} with all results, logs and attempts.", err=True)
         confirm = click.prompt(f"Type the table's name ({name}) to confirm", err=True)
     if confirm != name:
         raise click.ClickException(f"{confirm!r} is not the table's name, {name!r}; nothing was deleted")
     experimenter.delete_table()
-    click.echo(f"Deleted {name}")
+    echo(f"Deleted {name}")
 
 
 COMMANDS = (reset, release, sync, migrate, delete)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from numbers import Number
@@ -19,11 +20,30 @@ if TYPE_CHECKING:
 COLORS = {"created": "blue", "running": "cyan", "done": "green", "error": "red", "paused": "yellow"}
 _WIDEST = 60  # characters in a cell
 _BAR = 40  # characters
+# Control characters, except tabs, ends of lines and colors, and those that change the direction of text.
+_COMMANDS = re.compile(
+    r"(?!\x1b\[[\d;]*m)[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
+
+
+def echo(text: object = "", err: bool = False, nl: bool = True) -> None:
+    """Print text that may come from the database, which must not give commands to the terminal."""
+    click.echo(printable(str(text)), err=err, nl=nl)
+
+
+def printable(text: str) -> str:
+    r"""Replace what a terminal would obey instead of showing it.
+
+    >>> printable("a\x1b]0;title\x07 \x1b[31mred\x1b[0m")
+    'a�]0;title� \x1b[31mred\x1b[0m'
+    """
+    return _COMMANDS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def print_json(value: Any) -> None:
     """Print as JSON, with times in ISO format, and null for missing values and for numbers that are not finite."""
-    click.echo(json.dumps(jsonable(value), ensure_ascii=False, indent=2))
+    text = json.dumps(jsonable(value), ensure_ascii=False, indent=2)
+    click.echo(_COMMANDS.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
 def print_rows(rows: Iterable[Sequence[Any]], headers: Sequence[str] = ()) -> None:
@@ -32,7 +52,7 @@ def print_rows(rows: Iterable[Sequence[Any]], headers: Sequence[str] = ()) -> No
 
     rows = list(rows)
     columns = list(zip(*rows, strict=True))
-    click.echo(
+    echo(
         tabulate(
             [[cell(value) for value in row] for row in rows],
             headers=list(headers),
@@ -75,24 +95,24 @@ def counted(number: int, noun: str) -> str:
 
 def heading(text: str) -> None:
     """Print a heading below an empty line."""
-    click.echo()
-    click.secho(text, bold=True)
+    echo()
+    echo(click.style(text, bold=True))
 
 
 def print_status(title: str, status: StudyStatus) -> None:
     """Print the progress of a study and its workers."""
-    click.secho(title, bold=True)
+    echo(click.style(title, bold=True))
     finished = status.total - status.counts["created"] - status.counts["running"]
-    click.echo(f"{_bar(status)}  {finished} of {status.total} finished{_share(finished, status.total)}")
+    echo(f"{_bar(status)}  {finished} of {status.total} finished{_share(finished, status.total)}")
     counts = (
         click.style(f"{name} {count}", fg=COLORS.get(name), dim=not count) for name, count in status.counts.items()
     )
-    click.echo("  ".join(counts))
+    echo("  ".join(counts))
     if status.finished_per_hour is not None:
         left = f", {short_duration(status.eta_seconds)} to go" if status.eta_seconds else ""
-        click.echo(f"{status.finished_per_hour:,.{0 if status.finished_per_hour >= 10 else 1}f} an hour{left}")
+        echo(f"{status.finished_per_hour:,.{0 if status.finished_per_hour >= 10 else 1}f} an hour{left}")
     if status.workers:
-        click.echo()
+        echo()
         print_rows(
             (
                 (

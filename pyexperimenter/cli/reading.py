@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pyexperimenter.cli.printing import COLORS, cell, counted, heading, print_json, print_rows, print_status
+from pyexperimenter.cli.printing import COLORS, cell, counted, echo, heading, print_json, print_rows, print_status
 from pyexperimenter.cli.study_options import (
     STATES,
     NameList,
@@ -86,14 +86,14 @@ def list_experiments(
         return
     if table.empty:
         check_filled(experimenter)
-        click.echo("No matching experiments", err=True)
+        echo("No matching experiments", err=True)
         return
     if columns is None:
         fields = [*experimenter.config.table.keyfields, "status", *experimenter.config.table.resultfields]
         table = table[["ID", *fields, *(["error"] if table["error"].notna().any() else [])]]
     print_rows((_colored(row) for row in table.to_dict("records")), list(table.columns))
     if limit is None and len(table) == shown:
-        click.echo(f"Showing only the first {shown}; use -n N for more", err=True)
+        echo(f"Showing only the first {shown}; use -n N for more", err=True)
 
 
 def _colored(row: dict[Any, Any]) -> list[Any]:
@@ -121,7 +121,7 @@ def show(study: StudyOptions, experiment_id: int, as_json: bool) -> None:
         return
     table, row = experimenter.config.table, details.row
     state = str(row["status"])
-    click.echo(f"{click.style(f'Experiment {experiment_id}', bold=True)}  {click.style(state, fg=COLORS.get(state))}")
+    echo(f"{click.style(f'Experiment {experiment_id}', bold=True)}  {click.style(state, fg=COLORS.get(state))}")
     for title, names in (("Inputs", table.keyfields), ("Results", table.resultfields)):
         heading(title)
         print_rows((f"  {name}", cell(row[name])) for name in names)
@@ -132,11 +132,11 @@ def show(study: StudyOptions, experiment_id: int, as_json: bool) -> None:
         )
     if row["error"]:
         heading("Error")
-        click.echo(str(row["error"]).rstrip())
+        echo(str(row["error"]).rstrip())
     output = details.attempts[-1]["output"] if details.attempts else None
     if output:
         heading("Last output")
-        click.echo(str(output).rstrip())
+        echo(str(output).rstrip())
 
 
 @click.command()
@@ -155,16 +155,16 @@ def errors(study: StudyOptions, verbose: bool, as_json: bool) -> None:
         return
     if not groups:
         check_filled(experimenter)
-        click.echo("No experiments are in error", err=True)
+        echo("No experiments are in error", err=True)
     for group in groups:
         examples = ", ".join(map(str, group.example_ids)) + (", ..." if group.count > len(group.example_ids) else "")
-        click.echo(f"{click.style(str(group.count), fg='red', bold=True)}  {click.style(group.summary, bold=True)}")
-        click.echo(f"   ID {examples}")
+        echo(f"{click.style(str(group.count), fg='red', bold=True)}  {click.style(group.summary, bold=True)}")
+        echo(f"   ID {examples}")
         if group.shared:
             shared = (f"{name} = {cell(value) or 'NULL'}" for name, value in group.shared.items())
-            click.echo(f"   all have {', '.join(shared)}")
+            echo(f"   all have {', '.join(shared)}")
         if verbose:
-            click.echo("".join(f"   | {line}\n" for line in group.error.splitlines()))
+            echo("".join(f"   | {line}\n" for line in group.error.splitlines()))
 
 
 @click.command()
@@ -187,13 +187,13 @@ def logs(study: StudyOptions, experiment_id: int, logtable: str | None, all_atte
         print_json({name: records(frame) for name, frame in frames.items()})
         return
     if not names:
-        click.echo("The config has no logtables", err=True)
+        echo("The config has no logtables", err=True)
     for name, frame in frames.items():
-        click.secho(f"{name} ({counted(len(frame), 'row')})", bold=True)
+        echo(click.style(f"{name} ({counted(len(frame), 'row')})", bold=True))
         if not frame.empty:
             frame = frame.drop(columns=["ID", "experiment_id"])
             print_rows(frame.itertuples(index=False), list(frame.columns))
-        click.echo()
+        echo()
 
 
 COMMANDS = (status, list_experiments, show, errors, logs)

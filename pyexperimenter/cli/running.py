@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from pyexperimenter.cli.printing import counted, print_status
+from pyexperimenter.cli.printing import counted, echo, print_status
 from pyexperimenter.cli.study_options import (
     NameList,
     StudyOptions,
@@ -72,7 +72,7 @@ def run(
         stop_after=stop_after,
         wait=wait,
     )
-    click.echo(f"Executed {counted(executed, 'experiment')}")
+    echo(f"Executed {counted(executed, 'experiment')}")
     print_status(experimenter.config.table.name, experimenter.status())
 
 
@@ -96,9 +96,9 @@ def debug(ctx: click.Context, study: StudyOptions, experiment_id: int, function:
     except PyExperimenterError:
         raise
     except Exception as error:
-        click.echo(user_traceback(error), nl=False, err=True)
+        echo(user_traceback(error), nl=False, err=True)
         ctx.exit(1)
-    click.echo(f"returned {returned!r}")
+    echo(f"returned {returned!r}")
 
 
 COMMANDS = (run, debug)

@@ -6,7 +6,7 @@ import itertools
 
 import click
 
-from pyexperimenter.cli.printing import counted, print_json, print_rows
+from pyexperimenter.cli.printing import counted, echo, print_json, print_rows
 from pyexperimenter.cli.study_options import StudyOptions, json_option, study_options
 
 
@@ -21,9 +21,9 @@ def init(directory: str) -> None:
     from pyexperimenter.study.starter import write_starter
 
     for path in write_starter(directory):
-        click.echo(path)
+        echo(path)
     enter = "" if directory == "." else f"cd {directory}; "
-    click.echo(f"Next: {enter}pyexperimenter validate, then fill, then run", err=True)
+    echo(f"Next: {enter}pyexperimenter validate, then fill, then run", err=True)
 
 
 @click.command()
@@ -47,13 +47,13 @@ def validate(study: StudyOptions, head: int, schema: bool, as_json: bool) -> Non
     if as_json:
         print_json({"source": config.source, "experiments": 0 if grid is None else len(grid), "first": rows})
         return
-    click.echo(
+    echo(
         f"{config.source} is valid: table {config.table.name} in {config.database.provider} {config.database.database}"
     )
     if grid is None:
-        click.echo("No keyfield has values, so there is no grid; fill the table with rows of your own")
+        echo("No keyfield has values, so there is no grid; fill the table with rows of your own")
         return
-    click.echo(f"{counted(len(grid), 'experiment')}{', starting with:' if rows else ''}")
+    echo(f"{counted(len(grid), 'experiment')}{', starting with:' if rows else ''}")
     if rows:
         print_rows([list(row.values()) for row in rows], list(rows[0]))
 
@@ -70,7 +70,7 @@ def fill(study: StudyOptions, create_database: bool) -> None:
     if create_database:
         experimenter.create_table(create_database=True)
     added, skipped = experimenter.fill_table_from_config()
-    click.echo(f"Added {counted(added, 'experiment')}, {skipped} already existed")
+    echo(f"Added {counted(added, 'experiment')}, {skipped} already existed")
 
 
 COMMANDS = (init, validate, fill)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from pyexperimenter.cli.printing import echo
 from pyexperimenter.cli.study_options import (
     Assignment,
     NameList,
@@ -82,18 +83,18 @@ def submit(
     experimenter = study.open(config, logging.WARNING)
     options = {name: value for name, value in options.items() if value is not None} | dict(more)
     if dry_run:
-        click.echo(experimenter.sbatch_script(workers, profile, folder, **options), nl=False)
+        echo(experimenter.sbatch_script(workers, profile, folder, **options), nl=False)
         return
     function = load_function_of(experimenter, function_name)
     check_filled(experimenter)
     jobs = experimenter.submit(
         function, workers, cluster, profile, folder, where, order_by, random_order, None, **options
     )
-    click.echo("\n".join(jobs.job_ids))
-    click.echo(f"Logs are in {jobs.folder}; to see the progress: pyexperimenter status", err=True)
+    echo("\n".join(jobs.job_ids))
+    echo(f"Logs are in {jobs.folder}; to see the progress: pyexperimenter status", err=True)
     if wait:
         ended = jobs.wait()
-        click.echo(", ".join(f"{name} {state}" for name, state in ended.items()), err=True)
+        echo(", ".join(f"{name} {state}" for name, state in ended.items()), err=True)
 
 
 COMMANDS = (submit,)

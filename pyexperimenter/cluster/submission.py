@@ -13,7 +13,23 @@ from pyexperimenter.cluster.options import local_options, sbatch_options
 from pyexperimenter.machine.slurm import queued_states
 
 _POLL = 2.0  # seconds between two looks at the jobs
-_ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE", "ENDED"}
+# Of SLURM's states, those after which a job does not run again; ENDED is ours. PREEMPTED is one of them: a job that is
+# requeued, which is the default, is PENDING.
+_ENDED = {
+    "BOOT_FAIL",
+    "CANCELLED",
+    "COMPLETED",
+    "DEADLINE",
+    "ENDED",
+    "FAILED",
+    "LAUNCH_FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "PREEMPTED",
+    "RECONFIG_FAIL",
+    "REVOKED",
+    "TIMEOUT",
+}
 
 
 class Submission:

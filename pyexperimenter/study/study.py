@@ -164,6 +164,7 @@ class Study:
         joined: bool = False,
         where: Where = None,
         kind: str | None = None,
+        escape_formulas: bool = False,
     ) -> int:
         """Write a table to a file for other programs.
 
@@ -179,6 +180,8 @@ class Study:
             Only experiments with these values, or that match this SQL condition, and their rows in side tables.
         kind : {"csv", "json", "parquet", "xlsx"}, optional
             The format; by default the extension of the file.
+        escape_formulas : bool
+            Put ``'`` before strings that a spreadsheet would read from a CSV file as formulas.
 
         Returns
         -------
@@ -200,7 +203,7 @@ class Study:
             frame = frame[frame["experiment_id"].isin(table["ID"])]
             if joined:
                 frame = join_keyfields(frame, table)
-        export_frame(frame, target, kind)
+        export_frame(frame, target, kind, escape_formulas)
         return len(frame)
 
     def counts(self) -> dict[str, int]:

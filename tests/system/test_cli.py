@@ -10,9 +10,11 @@ import pty
 import re
 import select
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from click.testing import CliRunner, Result
 
 from pyexperimenter import PyExperimenter
 from pyexperimenter.cli import main
+from pyexperimenter.cli.printing import printable
 from tests.support.study import study as study_config
 from tests.support.study import wait_until
 from tests.support.target import Target
@@ -447,6 +450,21 @@ def test_a_function_must_be_named(directory: Path) -> None:
     path.write_text(yaml.safe_dump(config))
     call("fill")
     assert "which function?" in call("run", code=2).stderr
+
+
+EVIL = "a\x1b]0;title\x07\x9b31mb\u202ec"
+
+
+def test_texts_of_the_database_give_no_commands_to_the_terminal(executed: Path) -> None:
+    """But colors remain."""
+    with closing(sqlite3.connect("study.db")) as database, database:
+        database.execute("UPDATE study SET model = :text, error = :text, status = 'error'", {"text": EVIL})
+    for command in (["list"], ["show", "1"], ["errors", "-v"], ["list", "--json"]):
+        printed = call(*command).stdout
+        assert "a" in printed
+        assert not set(EVIL) & set(printed) - set("abc]0;title31m"), command
+    assert json.loads(call("list", "--json").stdout)[0]["model"] == EVIL
+    assert printable("\x1b[31mred\x1b[0m\ttab\r\n") == "\x1b[31mred\x1b[0m\ttab\r\n"
 
 
 def test_an_interrupt_says_so(executed: Path) -> None:

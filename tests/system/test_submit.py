@@ -15,7 +15,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from pyexperimenter import PyExperimenter
+from pyexperimenter import PyExperimenter, Submission
 from pyexperimenter.cli import main
 from pyexperimenter.cluster.job import check_database_for_slurm
 from pyexperimenter.exceptions import (
@@ -230,6 +230,13 @@ def test_how_a_job_ended_that_slurm_has_forgotten(sqlite_target: Target, made_up
     assert jobs.wait(0) == {"12": "CANCELLED"}
     (jobs.folder / "12_0_result.pkl").touch()
     assert jobs.wait(0) == {"12": "COMPLETED"}
+
+
+@pytest.mark.parametrize("state", ["PREEMPTED", "LAUNCH_FAILED", "REVOKED", "RECONFIG_FAIL", "ENDED"])
+def test_waiting_ends_with_each_state_in_which_a_job_stays(state: str, tmp_path: Path) -> None:
+    submission = Submission("slurm", tmp_path, [])
+    submission.states = lambda: {"1": state}  # type: ignore[method-assign] # SLURM can hardly be brought into all
+    assert submission.wait(timeout=0) == {"1": state}
 
 
 def test_the_command_does_not_wait_unless_asked(

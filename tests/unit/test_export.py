@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -30,6 +31,29 @@ def frame() -> pd.DataFrame:
             "end_date": pd.Series([datetime(2024, 1, 2, 3, 4, 5, 678901), None, None], dtype="datetime64[us]"),
         }
     )
+
+
+TEXTS = ["=1+1", "+x", "-x", "@a", "\t=1", "-1.5", "#N/A", "TRUE", "007", "1e5", "plain", ""]
+
+
+def test_a_text_is_a_text_in_excel(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    export_frame(pd.DataFrame({"=text": TEXTS, "number": range(len(TEXTS))}), tmp_path / "f.xlsx")
+    rows = openpyxl.load_workbook(tmp_path / "f.xlsx").active.iter_rows()
+    header, *cells = [[(cell.value, cell.data_type) for cell in row] for row in rows]
+    assert header == [("=text", "s"), ("number", "s")]
+    assert cells[:-1] == [[(text, "s"), (number, "n")] for number, text in enumerate(TEXTS[:-1])]
+
+
+def test_formulas_are_escaped_in_csv_if_asked() -> None:
+    frame = pd.DataFrame({"text": TEXTS[:-1], "number": -1.5})
+    file, escaped = io.StringIO(), io.StringIO()
+    export_frame(frame, file)
+    export_frame(frame, escaped, escape_formulas=True)
+    assert [row["text"] for row in csv.DictReader(file.getvalue().splitlines())] == TEXTS[:-1]
+    rows = list(csv.DictReader(escaped.getvalue().splitlines()))
+    assert [row["text"] for row in rows] == ["'=1+1", "'+x", "'-x", "'@a", "'\t=1", *TEXTS[5:-1]]
+    assert {row["number"] for row in rows} == {"-1.5"}
 
 
 def test_json(frame: pd.DataFrame, tmp_path: Path) -> None:
