@@ -12,7 +12,7 @@ from pyexperimenter import ExperimentStatus
 from pyexperimenter.database.records import Experiment, Usage
 from pyexperimenter.database.statements import Statements
 from pyexperimenter.database.store import ExperimentStore
-from pyexperimenter.exceptions import ClaimLostError, InvalidColumnError
+from pyexperimenter.exceptions import ClaimLostError, ExperimentExistsError, InvalidColumnError
 from tests.support.study import experimenter, store, wait_until, worker
 from tests.support.target import Target
 
@@ -220,7 +220,7 @@ def test_add_and_claim_takes_an_open_row_and_reports_others(target: Target) -> N
     assert study_.add_experiment_and_execute({"dataset": "wine", "seed": 1}, function) == 5
     added = study_.add_experiment_and_execute({"dataset": "Wine", "seed": 1}, function)
     assert ran == [{"dataset": "wine", "seed": 1}, {"dataset": "Wine", "seed": 1}]
-    with pytest.raises(Exception, match=rf"exists with ID {added} and is done; reset it"):
+    with pytest.raises(ExperimentExistsError, match=rf"exists with ID {added} and is done; reset it"):
         study_.add_experiment_and_execute({"dataset": "Wine", "seed": 1}, function)
     assert len(ran) == 2
     without_seed = study_.add_experiment_and_execute({"dataset": "wine"}, function)

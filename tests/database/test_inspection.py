@@ -87,6 +87,23 @@ def test_experiments_longer_than_an_hour_have_a_rate_too(target: Target) -> None
     assert study_.status().finished_per_hour == pytest.approx(2 / 5, rel=0.1)
 
 
+def test_the_last_executions_are_read_newest_first(target: Target) -> None:
+    opened = store(target)
+    columns = "experiment_id, number, run, outcome, started, ended"
+    old = f"INSERT INTO study__attempts ({columns}) VALUES (1, 1, 1, 'done', '2026-01-01', '2026-01-02')"
+    target.query(old)
+    for _ in range(15):  # more than are looked at
+        target.query(f"INSERT INTO study__attempts ({columns}) SELECT {columns} FROM study__attempts")
+    days = [f"2026-02-{day:02}" for day in range(1, 21)]
+    for day in days:
+        target.query(old.replace("2026-01-01", day))
+    new = ", ".join("(2, 1, 1, 'lost', '2026-03-01', '2026-03-02')" for _ in range(10))
+    target.query(f"INSERT INTO study__attempts ({columns}) VALUES {new}")
+    _, executions, _ = opened.activity()
+    assert len(executions) == 1000
+    assert [str(start.date()) for start, _ in executions] == [*reversed(days), *["2026-01-01"] * 980]
+
+
 def test_without_workers_the_end_is_unknown(target: Target) -> None:
     study_ = executed(target, 10, [(1500, 1200), (1200, 900)])
     now = study_.status()

@@ -145,12 +145,28 @@ def test_logtables_by_condition(target: Target) -> None:
     study_.fill_table_from_config()
     study_.execute(lambda k, r, c: r.process_logs({"epochs": [{"epoch": e, "loss": 1 / e} for e in (1, 2)]}))
     assert len(study_.get_logtable("epochs")) == 12
+    for all_attempts in (False, True):
+        logs = study_.get_logtable("epochs", "epoch = 1 -- the first", all_attempts)
+        assert logs["experiment_id"].tolist() == [1, 2, 3, 4, 5, 6]
     assert study_.get_logtable("epochs", "experiment_id = 3 AND epoch > 1")["loss"].tolist() == [0.5]
     logs = study_.get_logtable("epochs")
     assert list(logs.columns) == ["ID", "experiment_id", "timestamp", "epoch", "loss", "attempt_id"]
     assert str(logs["epoch"].dtype) == "Int64"
     with pytest.raises(InvalidLogtableError, match="'epoch' is not a logtable; configured are epochs"):
         study_.get_logtable("epoch")
+
+
+@pytest.mark.parametrize("all_attempts", [False, True])
+def test_logs_are_in_the_order_in_which_they_were_written(target: Target, all_attempts: bool) -> None:
+    study_ = experimenter(target)
+    study_.fill_table_from_config()
+    study_.execute(
+        lambda k, r, c: r.process_logs({"epochs": [{"epoch": e, "loss": 1} for e in range(50)]}), order_by="-ID"
+    )
+    target.query("UPDATE study__epochs SET loss = 2 WHERE epoch < 25")  # PostgreSQL stores them behind the others
+    logs = study_.get_logtable("epochs", "experiment_id IN (1, 2, 3, 4, 5, 6)", all_attempts)
+    assert logs["experiment_id"].tolist() == [number for number in range(6, 0, -1) for _ in range(50)]
+    assert logs["epoch"].tolist() == [*range(50)] * 6
 
 
 def test_custom_queries(target: Target) -> None:

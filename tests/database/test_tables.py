@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psycopg
+import pymysql
 import pytest
 
 from pyexperimenter import ExperimentStatus, ResultProcessor
@@ -453,5 +456,6 @@ def test_a_column_of_a_type_that_is_none_of_ours_is_a_difference(target: Target)
 def test_foreign_keys_are_enforced(target: Target) -> None:
     opened = store(target)
     assert opened.database.dialect
-    with pytest.raises(Exception, match=r"(?i)foreign key"):
+    refused = (sqlite3.IntegrityError, pymysql.err.IntegrityError, psycopg.IntegrityError)
+    with pytest.raises(refused, match=r"(?i)foreign key"):
         target.query("INSERT INTO study__epochs (experiment_id) VALUES (99)")

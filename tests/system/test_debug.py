@@ -18,6 +18,7 @@ from pyexperimenter.exceptions import (
     InvalidLogtableError,
     InvalidResultFieldError,
     InvalidValueError,
+    MissingDatabaseError,
     MissingTableError,
 )
 from tests.support.study import credentials, experimenter, study
@@ -143,7 +144,7 @@ def test_a_missing_experiment_is_reported(target: Target, filled: PyExperimenter
 def test_a_missing_table_is_reported_and_not_created(target: Target) -> None:
     study_ = experimenter(target)
     if target.name == "sqlite":
-        with pytest.raises(Exception, match="there is no"):
+        with pytest.raises(MissingDatabaseError, match="there is no"):
             study_.debug(1, report)
         assert not Path(target.database).exists()
     else:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from pyexperimenter import ExperimentStatus, PyExperimenterError, ResultProcessor
 from pyexperimenter.exceptions import (
@@ -332,7 +333,7 @@ def test_a_worker_that_dies_leaves_nothing_running(target: Target) -> None:
         if keyfields["seed"] == 2:
             os._exit(3)
 
-    with pytest.raises(Exception, match="terminated"):
+    with pytest.raises(TerminatedWorkerError, match="terminated"):
         study_.execute(function)
     counts = study_.counts()
     assert counts["running"] == 0

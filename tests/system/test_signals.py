@@ -20,6 +20,7 @@ import pytest
 
 from pyexperimenter import ExperimentStatus, PyExperimenter, ResultProcessor
 from pyexperimenter.database.records import Attempt
+from pyexperimenter.exceptions import MissingDatabaseError, TooManyErrorsError
 from pyexperimenter.execution.watch import OwnWatch
 from tests.support.study import credentials, experimenter, isolations, outcomes, store, study, wait_until, worker
 from tests.support.target import A_FILE_AND_A_SERVER, Target
@@ -307,14 +308,14 @@ def test_the_handlers_that_were_there_are_there_again(
     study_ = experimenter(sqlite_target, config)
     before = handlers()
     if way == "no table":
-        with pytest.raises(Exception, match="there is no"):
+        with pytest.raises(MissingDatabaseError, match="there is no"):
             study_.execute(pass_by)
     else:
         study_.fill_table_from_config()
         if way == "done":
             assert study_.execute(pass_by) == 6
         else:
-            with pytest.raises(Exception, match="stopped after 1 error,"):
+            with pytest.raises(TooManyErrorsError, match="stopped after 1 error,"):
                 study_.execute(lambda *_: 1 / 0)
     assert handlers() == before
     assert heard == []
