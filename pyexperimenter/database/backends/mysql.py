@@ -120,6 +120,8 @@ MYSQL = Dialect(
         1047: BUSY,  # a node of a Galera cluster is not ready
         1053: LOST,  # server shutdown in progress
         1317: BUSY,  # an administrator killed the statement
+        1969: BUSY,  # or a limit of its time did (MariaDB)
+        3024: BUSY,  # the same on MySQL
         1927: LOST,  # or the connection
         4031: LOST,  # the server closed an idle connection
         **dict.fromkeys((1152, 1158, 1159, 1160, 1161, 1184), LOST),  # of the network
@@ -167,10 +169,12 @@ MYSQL = Dialect(
 
 # A statement does not wait for locks on rows that it does not concern. DDL, which is never in a transaction, may write.
 _BEGIN = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE"
-_SESSION: dict[str, Any] = {
-    # A value that does not fit is an error, and never truncated.
-    "sql_mode": "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION",
-}
+# A value that does not fit is an error, and never truncated. The rest is the usual, whatever the server's default.
+_SETTINGS = (
+    "SET sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', completion_type = 0, sql_safe_updates = 0, "
+    "sql_select_limit = 18446744073709551615, sql_big_selects = 1, sql_auto_is_null = 0, foreign_key_checks = 1, "
+    "unique_checks = 1"
+)
 
 
 class _Connection(Connection):
@@ -215,10 +219,9 @@ class MySqlServer(Server):
             options = {"unix_socket": credentials.unix_socket}
         with translated_errors(self, f"connecting to {self}"):
             connect: Any = _PlainConnection if self.plain else _Connection
-            return connect(
+            connection = connect(
                 **options,
                 **self._encryption,
-                **({} if self.plain else _SESSION),
                 init_command=_BEGIN,
                 user=credentials.user,
                 password=self._password,
@@ -229,6 +232,9 @@ class MySqlServer(Server):
                 read_timeout=self.silence,
                 write_timeout=self.silence,
             )
+            if not self.plain:
+                connection.query(_SETTINGS)
+            return connection
 
     def create(self) -> None:
         """Create the database if it does not exist."""

@@ -45,7 +45,9 @@ try:
 except ImportError as missing:
     raise DatabaseConnectionError(f"{missing}; pip install pyexperimenter[postgresql]") from missing
 
-_LOCK_TIMEOUT = 50  # seconds; the default of MySQL
+# Locks are waited for as long as MySQL does by default. DOUBLEs are read with all their digits, whatever a role or a
+# database has set.
+_SESSION = "SET lock_timeout = '50s'; SET extra_float_digits = 3"
 _ANY_DATABASE = "postgres"  # every server has it
 _NO_FILE = f"{os.devnull}/none"  # cannot exist
 
@@ -121,12 +123,11 @@ POSTGRESQL = Dialect(
     add_after="",
     # Types by our names: a TEXT is as long as our LONGTEXT, and a REAL has 7 digits.
     list_columns=(
-        "SELECT attname, CASE format_type(atttypid, atttypmod) "
-        "WHEN 'text' THEN 'longtext' WHEN 'bytea' THEN 'longblob' "
-        "WHEN 'real' THEN 'float' WHEN 'character varying' THEN 'longtext' ELSE replace(replace("
-        "format_type(atttypid, atttypmod), 'character varying', 'varchar'), ' without time zone', '') END "
-        "FROM pg_attribute WHERE attrelid = to_regclass(quote_ident(:table)) AND attnum > 0 AND NOT attisdropped "
-        "ORDER BY attnum"
+        "SELECT attname, CASE type WHEN 'text' THEN 'longtext' WHEN 'bytea' THEN 'longblob' "
+        "WHEN 'real' THEN 'float' WHEN 'character varying' THEN 'longtext' "
+        "ELSE replace(replace(type, 'character varying', 'varchar'), ' without time zone', '') END "
+        "FROM pg_attribute, trim('\"' FROM format_type(atttypid, atttypmod)) type "  # quote_all_identifiers may be on
+        "WHERE attrelid = to_regclass(quote_ident(:table)) AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
     ),
     list_indexes=(
         "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
@@ -291,7 +292,7 @@ class PostgreSqlServer(Server):
             connection.silence = self.silence
             connection.adapters.register_loader("json", TextLoader)
             if not self.plain:
-                connection.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}s'")
+                connection.execute(_SESSION)
         return connection
 
     def create(self) -> None:
