@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import warnings
 from collections.abc import Mapping
@@ -166,12 +167,15 @@ class SqliteFile:
                 f"there is no database file {self.path}; fill the table first, or check the path"
             )
         with translated_errors(self, f"opening {self.path}"):
+            uri = self._uri_of_archive()
             # Only one thread uses it, but the garbage collector may close it in another.
             connection = sqlite3.connect(
-                self.path, timeout=_LOCK_TIMEOUT, isolation_level=None, check_same_thread=False
+                uri or self.path, timeout=_LOCK_TIMEOUT, isolation_level=None, check_same_thread=False, uri=bool(uri)
             )
         try:
             with translated_errors(self, f"opening {self.path}"):
+                if uri:
+                    connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # keeps the index of the log in memory
                 connection.execute("PRAGMA foreign_keys = ON")
                 connection.execute("PRAGMA synchronous = FULL")
                 if create:
@@ -180,6 +184,25 @@ class SqliteFile:
             connection.close()
             raise
         return connection
+
+    def _uri_of_archive(self) -> str | None:
+        """Return how to open a file with a write-ahead log where SQLite cannot create the files that it needs for that.
+
+        None if it can, or if they are there, as they are while another user writes.
+        """
+        wal, index = (Path(f"{self.path}{suffix}") for suffix in ("-wal", "-shm"))
+        if os.access(self.path.parent, os.W_OK) or (wal.exists() and index.exists()) or not self._has_log():
+            return None
+        # A log that was left behind has rows that the file lacks, and `immutable` ignores it.
+        options = "mode=ro&vfs=unix-none" if wal.exists() else "immutable=1"
+        return f"{self.path.absolute().as_uri()}?{options}"
+
+    def _has_log(self) -> bool:
+        try:
+            with self.path.open("rb") as file:
+                return file.read(20)[18:] == b"\2\2"  # the versions of the format
+        except OSError:
+            return False  # opening it will say why
 
     def _choose_journal(self, connection: sqlite3.Connection) -> None:
         """Allow readers to work at the same time as a writer, where that is safe; the setting stays in the file."""
