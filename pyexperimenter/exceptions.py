@@ -32,6 +32,7 @@ A message names the place, the offending value and the remedy::
     │   │   ├── TransientDatabaseError
     │   │   ├── ReadOnlyDatabaseError
     │   │   ├── DatabaseFullError
+    │   │   ├── DatabaseLimitError
     │   │   ├── MissingTableError
     │   │   └── UndecodableValueError
     │   ├── SshTunnelError
@@ -223,6 +224,10 @@ class DatabaseFullError(DatabaseQueryError):
     """The database has run out of space. Everything committed before is intact."""
 
     recovery: _Recovery = "repair"
+
+
+class DatabaseLimitError(DatabaseQueryError):
+    """A table, a row or a statement is larger than the database allows."""
 
 
 class MissingTableError(DatabaseQueryError):

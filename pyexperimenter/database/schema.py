@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from pyexperimenter.config.model import ExperimentConfig
 from pyexperimenter.database.backends.dialect import Dialect
@@ -143,6 +143,7 @@ class Schema:
         self.resultfields = config.table.resultfields
         self.result_timestamps = config.table.result_timestamps
         self.logfields = config.logtables
+        self._timestamps = {f"{name}_timestamp" for name in self.resultfields} if self.result_timestamps else set()
         self.columns = {"ID": _BIGINT, **dict(self._main_columns())}
         self._check_lengths()
 
@@ -157,6 +158,8 @@ class Schema:
         side = {"ID": _BIGINT, "experiment_id": _BIGINT}
         if table == self.attempts:
             return side | _ATTEMPT_COLUMNS
+        if table == self.meta:
+            return {"ID": _BIGINT, **_META_COLUMNS}
         if table == self.codecarbon:
             return {**side, **CODECARBON_COLUMNS}
         short = next(short for short, name in self.logtables.items() if name == table)
@@ -167,6 +170,17 @@ class Schema:
         if table in self.logtables.values():
             return {"attempt_id": _BIGINT}
         return {self.attempts: _ATTEMPT_COLUMNS, self.meta: _META_COLUMNS, self.codecarbon: CODECARBON_COLUMNS}[table]
+
+    def is_timestamp(self, table: str, name: str) -> bool:
+        """Return whether a column has the times when a result was written."""
+        return table == self.table and name in self._timestamps
+
+    def fields_of(self, table: str) -> str:
+        """Return how many fields of each kind a table has, for messages."""
+        if table != self.table:
+            return _counted("columns", self.types_of(table))
+        timestamps = " with timestamps" if self.result_timestamps else ""
+        return f"{_counted('keyfields', self.keyfields)} and {_counted('resultfields', self.resultfields)}{timestamps}"
 
     def result_columns(self) -> list[str]:
         """Return the columns that a reset empties: results, their timestamps, and what else an execution writes."""
@@ -180,7 +194,7 @@ class Schema:
         defaults = {"creation_date": f"({self.dialect.now})", "status": "'created'"}
         columns = [f"{self.q('ID')} {self.dialect.id_column}"]
         for name, field in self._main_columns():
-            columns.append(f"{self.declaration(name, field)} DEFAULT {defaults.get(name, 'NULL')}")
+            columns.append(f"{self._declaration(self.table, name, field)} DEFAULT {defaults.get(name, 'NULL')}")
         return f"CREATE TABLE {self.q(self.table)} ({', '.join(columns)}){self.dialect.table_options}"
 
     def create_status_index(self) -> str:
@@ -210,7 +224,7 @@ class Schema:
     def add_column(self, table: str, name: str, field: FieldType, after: str | None = None) -> str:
         """Return the ALTER TABLE that adds a column, after another if the database supports that."""
         where = self.dialect.add_after.format(self.q(after)) if after else ""
-        return f"ALTER TABLE {self.q(table)} ADD COLUMN {self.declaration(name, field)} DEFAULT NULL{where}"
+        return f"ALTER TABLE {self.q(table)} ADD COLUMN {self._declaration(table, name, field)} DEFAULT NULL{where}"
 
     def create_side_tables(self, id_type: str, codecarbon: bool) -> dict[str, list[str]]:
         """Return the statements that create each side table, by its name.
@@ -233,11 +247,6 @@ class Schema:
             tables[self.codecarbon] = self._create_side(self.codecarbon, CODECARBON_COLUMNS, id_type)
         return tables
 
-    def declaration(self, name: str, field: FieldType) -> str:
-        """Return a column's name and type as in a CREATE TABLE."""
-        kind = self.dialect.whole_seconds if name in _WHOLE_SECONDS else self.dialect.column_type(field)
-        return f"{self.q(name)} {kind}"
-
     def _create_side(self, table: str, columns: Mapping[str, FieldType], id_type: str) -> list[str]:
         reference = f"{self.q('experiment_id')} {id_type} NOT NULL"
         foreign_key = f"FOREIGN KEY ({self.q('experiment_id')}) REFERENCES {self.q(self.table)} ({self.q('ID')})"
@@ -249,9 +258,26 @@ class Schema:
     def _create(
         self, table: str, columns: Mapping[str, FieldType], reference: str | None = None, foreign_key: str | None = None
     ) -> str:
-        declared = [f"{self.declaration(name, field)} DEFAULT NULL" for name, field in columns.items()]
+        declared = [f"{self._declaration(table, name, field)} DEFAULT NULL" for name, field in columns.items()]
         parts = [f"{self.q('ID')} {self.dialect.id_column}", reference, *declared, foreign_key]
         return f"CREATE TABLE {self.q(table)} ({', '.join(filter(None, parts))}){self.dialect.table_options}"
+
+    def _declaration(self, table: str, name: str, field: FieldType) -> str:
+        """Return a column's name and type as in a CREATE TABLE."""
+        if name in _WHOLE_SECONDS or self.is_timestamp(table, name):
+            return f"{self.q(name)} {self.dialect.whole_seconds}"
+        if field.name == "VARCHAR" and name not in _BEFORE_RESULTS and self._is_wide(table):
+            field = _LONGTEXT
+        return f"{self.q(name)} {self.dialect.column_type(field)}"
+
+    def _is_wide(self, table: str) -> bool:
+        """Return whether the VARCHARs of a table are too many for one row, which a LONGTEXT hardly counts towards."""
+        if self.dialect.longest_row is None:
+            return False
+        fields = self.types_of(table).values()
+        # A character may take 4 bytes, and no other type more than 30.
+        most = sum(4 * (field.length or 0) if field.name == "VARCHAR" else 30 for field in fields)
+        return most > self.dialect.longest_row
 
     def _main_columns(self) -> Iterator[tuple[str, FieldType]]:
         yield from self.keyfields.items()
@@ -259,7 +285,7 @@ class Schema:
         for name, field in self.resultfields.items():
             yield name, field
             if self.result_timestamps:
-                yield f"{name}_timestamp", _VARCHAR
+                yield f"{name}_timestamp", _DATETIME
         yield from _AFTER_RESULTS.items()
 
     def _check_lengths(self) -> None:
@@ -275,6 +301,12 @@ class Schema:
                     f"the name {name!r} has {len(name)} characters, but {self.dialect.name} allows {longest}; "
                     "shorten the name of the table, logtable or field that it comes from"
                 )
+
+
+def _counted(kind: str, names: Collection[str]) -> str:
+    """Return for example ``400 keyfields (k0, ..., k399)``."""
+    first, *others = names or ["none"]
+    return f"{len(names)} {kind} ({', '.join([first, *others] if len(others) < 4 else [first, '...', others[-1]])})"
 
 
 _KEPT_BY_RESET = {"ID", "creation_date", "status"}

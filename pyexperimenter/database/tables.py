@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -11,6 +11,9 @@ from pyexperimenter.database.connection import Cursor, Database, retried
 from pyexperimenter.database.schema import Schema
 from pyexperimenter.database.values import Encoder
 from pyexperimenter.exceptions import (
+    CreatingTableError,
+    DatabaseError,
+    DatabaseLimitError,
     DatabaseQueryError,
     DuplicateExperimentsError,
     InvalidColumnError,
@@ -54,22 +57,25 @@ class Tables:
             If the main table or a logtable differs from the configuration.
         DuplicateExperimentsError
             If `identity` is set, but the table has rows with equal keyfields.
+        CreatingTableError
+            If a table would be larger than the database allows. Nothing is created then.
         """
         if self._dialect.exclusive[0] is not None and self._are_complete(codecarbon, identity):
             return  # thousands of workers that start together do not queue for the lock
-        with self._exclusively() as cursor:
+        with self._exclusively() as cursor, self._all_or_none(cursor) as made:
             existing = self._columns(cursor, self._schema.table)
-            if existing:
-                self._refuse_differences(cursor, existing)
-                self._warn_of_rounding(existing)
-            else:
-                cursor.run(self._schema.create_main())
-            indexes = self._indexes(cursor)
-            if self._schema.status_index not in indexes:
-                cursor.run(self._schema.create_status_index())
-            if identity and self._schema.identity_index not in indexes:
-                self._add_identity(cursor)
-            self._create_side_tables(cursor, codecarbon)
+            with self._within_limits(self._schema.table):
+                if existing:
+                    self._refuse_differences(cursor, existing)
+                    self._warn_of_rounding(existing)
+                else:
+                    self._create(cursor, self._schema.table, [self._schema.create_main()], made)
+                indexes = self._indexes(cursor)
+                if self._schema.status_index not in indexes:
+                    cursor.run(self._schema.create_status_index())
+                if identity and self._schema.identity_index not in indexes:
+                    self._add_identity(cursor)
+            self._create_side_tables(cursor, codecarbon, made)
 
     @retried
     def exist(self) -> bool:
@@ -183,7 +189,7 @@ class Tables:
             declared = existing.get(found.pop(name.lower(), ""))
             if declared is None:
                 differences.append(f"{table}.{name} is missing; migrate() adds it")
-            elif name not in ("ID", "experiment_id") and not self._holds(declared, field):
+            elif name not in ("ID", "experiment_id") and not self._holds(table, name, declared, field):
                 differences.append(f"{table}.{name} is {declared}, configured is {field}; change one of the two")
         for name in found.values():
             differences.append(f"{table}.{name} is not configured; configure it, or drop the column")
@@ -201,17 +207,57 @@ class Tables:
                     stacklevel=2,
                 )
 
-    def _holds(self, declared: str, field: FieldType) -> bool:
+    def _holds(self, table: str, name: str, declared: str, field: FieldType) -> bool:
         if declared.upper() == self._dialect.column_type(field):
             return True
         existing = _parsed(declared)
         if existing is None:
             return False
+        if self._schema.is_timestamp(table, name) and existing.kind is Kind.TEXT:
+            return True  # as py-experimenter and older versions declared it
         if not self._dialect.lengths_matter:
             return existing.kind is field.kind
         return existing.holds(field)
 
     # Making
+
+    @contextmanager
+    def _all_or_none(self, cursor: Cursor) -> Iterator[list[str]]:
+        """Drop the tables that the block has put into the list if it fails, unless its transaction undoes them."""
+        made: list[str] = []
+        try:
+            yield made
+        except DatabaseError:
+            if self._dialect.exclusive[1] is not None:
+                with suppress(DatabaseError):
+                    for table in reversed(made):
+                        cursor.run(f"DROP TABLE {self._schema.q(table)}")
+            raise
+
+    @contextmanager
+    def _within_limits(self, table: str) -> Iterator[None]:
+        """Name the fields of a table that is larger than the database allows."""
+        try:
+            yield
+        except DatabaseLimitError as error:
+            raise CreatingTableError(
+                f"{table} is too large for {self._dialect.name} with {self._schema.fields_of(table)}: {error}. "
+                "One JSON field holds many values, and each logtable has columns of its own. Nothing was created."
+            ) from error
+
+    def _create(self, cursor: Cursor, table: str, statements: Sequence[str], made: list[str]) -> None:
+        columns, most = len(self._schema.types_of(table)), self._dialect.most_columns
+        if most is not None and columns >= most:  # one may be that of the identity
+            raise DatabaseLimitError(f"{columns} columns, of which {most} are the most")
+        create, *indexes = statements
+        cursor.run(create)
+        made.append(table)
+        for index in indexes:
+            cursor.run(index)
+        if self._dialect.complete_row is not None:
+            size, most = cursor.one(self._dialect.complete_row, table=table) or (0, 0)
+            if size > most:
+                raise DatabaseLimitError(f"a complete row has at least {size} bytes, and the most is {most}")
 
     def _add_identity(self, cursor: Cursor) -> None:
         duplicates = cursor.one(self._schema.find_duplicates())
@@ -223,13 +269,13 @@ class Tables:
             )
         cursor.run(self._schema.add_identity())
 
-    def _create_side_tables(self, cursor: Cursor, codecarbon: bool) -> None:
+    def _create_side_tables(self, cursor: Cursor, codecarbon: bool, made: list[str]) -> None:
         id_type = next(t for n, t in self._columns(cursor, self._schema.table).items() if n.lower() == "id")
         for name, statements in self._schema.create_side_tables(id_type, codecarbon).items():
             columns = self._columns(cursor, name)
             if not columns:
-                for statement in statements:
-                    cursor.run(statement)
+                with self._within_limits(name):
+                    self._create(cursor, name, statements, made)
                 continue
             # An older version of the library, or py-experimenter, made the table.
             for column, field in self._schema.library_columns(name).items():

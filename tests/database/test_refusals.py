@@ -97,7 +97,7 @@ def test_an_unknown_refusal_of_a_trigger_is_an_error_of_its_experiment(
     assert not journals.exists()
 
 
-WIDE = {"mariadb": (250, "LONGTEXT", "x" * 40), "postgresql": (1200, "DOUBLE", 0.5)}
+WIDE = {"mariadb": (250, "LONGTEXT", "x" * 40), "postgresql": (500, "LONGTEXT", "x" * 20)}
 
 
 @pytest.mark.parametrize("way", ["returned", "reported"])

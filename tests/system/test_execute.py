@@ -176,7 +176,7 @@ def test_result_timestamps(target: Target) -> None:
     study_.fill_table_from_config()
     study_.execute(lambda *_: {"accuracy": 1}, max_experiments=1)
     stamp, start = one(target, "accuracy_timestamp, start_date")
-    assert stamp >= str(start)
+    assert str(stamp) >= str(start)
     assert one(target, "model_timestamp") == (None,)
     columns = list(study_.get_table().columns)
     assert columns[8:13] == ["accuracy", "accuracy_timestamp", "model", "model_timestamp", "end_date"]

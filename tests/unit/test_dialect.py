@@ -22,6 +22,7 @@ from pyexperimenter.exceptions import (
     DatabaseConnectionError,
     DatabaseError,
     DatabaseFullError,
+    DatabaseLimitError,
     DatabaseQueryError,
     InvalidValueError,
     MissingDatabaseError,
@@ -226,6 +227,8 @@ def test_every_remedy_is_an_error_of_ours_and_says_what_to_do(dialect):
         (pymysql.err.InternalError(1114, "The table is full"), DatabaseFullError, "free some space"),
         (pymysql.err.DataError(1406, "Data too long"), InvalidValueError, "narrower"),
         (pymysql.err.IntegrityError(1062, "Duplicate entry"), InvalidValueError, "exists already"),
+        (pymysql.err.OperationalError(1118, "Row size too large"), DatabaseLimitError, "store less"),
+        (pymysql.err.OperationalError(1709, "Index column size too large"), DatabaseLimitError, "ROW_FORMAT=DYNAMIC"),
         (pymysql.err.OperationalError(1143, "UPDATE command denied"), AccessDeniedError, "grants"),
         (pymysql.err.OperationalError(4025, "CONSTRAINT failed"), InvalidValueError, "constraint or trigger"),
         (pymysql.err.OperationalError(1644, "Lost connection, says a trigger"), InvalidValueError, "trigger"),
@@ -256,7 +259,6 @@ def test_mysql_errors_of_connecting_are_told_by_their_words_too(error, meaning):
     "error",
     [
         pymysql.err.ProgrammingError(1064, "You have an error in your SQL"),
-        pymysql.err.OperationalError(1118, "Row size too large"),
         RuntimeError("certificate verify failed, says a value"),
         ValueError(),
     ],
@@ -271,6 +273,7 @@ def test_errors_without_a_special_meaning_have_none(error):
     [
         (psycopg.errors.DeadlockDetected("deadlock detected"), TransientDatabaseError),
         (psycopg.errors.LockNotAvailable("canceling statement due to lock timeout"), TransientDatabaseError),
+        (psycopg.errors.ProgramLimitExceeded("row is too big: size 9632, maximum size 8160"), DatabaseLimitError),
         (psycopg.errors.AdminShutdown("terminating connection"), TransientDatabaseError),
         (psycopg.errors.TooManyConnections("too many"), TransientDatabaseError),
         (psycopg.errors.InsufficientPrivilege("permission denied for table study"), AccessDeniedError),
@@ -320,7 +323,6 @@ def test_postgresql_errors_of_connecting_are_told_by_their_words(error, meaning)
     "error",
     [
         psycopg.errors.SyntaxError("near 'password authentication failed'"),
-        psycopg.errors.ProgramLimitExceeded("row is too big: size 9632, maximum size 8160"),
         psycopg.errors.FeatureNotSupported("connection failed"),
         # Of psycopg itself, so it has no SQLSTATE.
         psycopg.OperationalError("sending query and params failed: number of parameters must be between 0 and 65535"),

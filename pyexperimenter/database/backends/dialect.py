@@ -12,6 +12,7 @@ from pyexperimenter.exceptions import (
     AccessDeniedError,
     DatabaseConnectionError,
     DatabaseFullError,
+    DatabaseLimitError,
     DatabaseQueryError,
     InvalidValueError,
     MissingTableError,
@@ -103,6 +104,13 @@ class Dialect:
         How many parameters a statement may have.
     longest_name : int or None
         Maximum length of an identifier in characters.
+    longest_row : int or None
+        Maximum size of a row in bytes, if VARCHARs count with all that they may hold.
+    most_columns : int or None
+        How many columns a table may have, if the error of the database does not say that they are too many.
+    complete_row : str or None
+        Query for the smallest size in bytes of a row of ``:table`` in which nothing is NULL, and for the largest size
+        that a row may have, if the database checks that only when a row is written.
     lengths_matter : bool
         Whether the database itself refuses values longer than declared.
     comparable : Mapping of Kind to str
@@ -147,6 +155,9 @@ class Dialect:
     largest_packet: str | None
     most_parameters: int | None
     longest_name: int | None
+    longest_row: int | None
+    most_columns: int | None
+    complete_row: str | None
     lengths_matter: bool
     comparable: Mapping[Kind, str]
     keeps_infinity: bool
@@ -252,6 +263,7 @@ NO_ROOM = Remedy(DatabaseFullError, "free some space on the server; nothing comm
 MISFIT = Remedy(InvalidValueError, "the column of the table is narrower than the configuration declares")
 CONSTRAINT = Remedy(InvalidValueError, "a constraint or trigger of the table refuses the values")
 EXISTS = Remedy(InvalidValueError, "a row with these values exists already")
+TOO_LARGE = Remedy(DatabaseLimitError, "declare fewer fields, or store less in them")
 BAD_CERTIFICATE = Remedy(
     DatabaseConnectionError,
     "the server's certificate is not signed by the given ca, or is for another host; check 'tls'",

@@ -26,6 +26,7 @@ from pyexperimenter.database.backends.dialect import (
     NO_TABLE,
     NO_TLS,
     READ_ONLY,
+    TOO_LARGE,
     UNREACHABLE,
     Dialect,
     Remedy,
@@ -33,6 +34,7 @@ from pyexperimenter.database.backends.dialect import (
 from pyexperimenter.exceptions import (
     AccessDeniedError,
     DatabaseCreationError,
+    DatabaseLimitError,
     InvalidValueError,
     MissingDatabaseError,
 )
@@ -47,6 +49,10 @@ def _identity(columns: Mapping[str, FieldType]) -> str:
     parts = ", ".join(f"IFNULL(SHA2({column}, 256), 'NULL')" for column in columns)
     return f"UNHEX(SHA2(CONCAT_WS('-', {parts}), 256))"
 
+
+OLD_FORMAT = Remedy(
+    DatabaseLimitError, "the table has an old format; ALTER TABLE ... ROW_FORMAT=DYNAMIC, and try again"
+)
 
 MYSQL = Dialect(
     name="mysql",
@@ -74,7 +80,8 @@ MYSQL = Dialect(
         "DATETIME": "DATETIME(6)",
         "TIMESTAMP": "DATETIME(6)",
     },
-    table_options=" ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    # The default format of a server may be an older one, which refuses our indexes.
+    table_options=" ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
     whole_seconds="DATETIME",
     identity=_identity,
     add_identity=(
@@ -105,6 +112,9 @@ MYSQL = Dialect(
     largest_packet="SELECT @@max_allowed_packet",
     most_parameters=None,  # the driver puts them in
     longest_name=64,
+    longest_row=65_535,
+    most_columns=1017,
+    complete_row=None,  # checked when the table is made
     lengths_matter=True,
     comparable={},
     keeps_infinity=False,
@@ -152,6 +162,11 @@ MYSQL = Dialect(
         1366: MISFIT,
         1406: MISFIT,
         1265: MISFIT,
+        1117: TOO_LARGE,  # columns
+        1118: TOO_LARGE,  # row size
+        1713: TOO_LARGE,  # undo log record
+        1071: OLD_FORMAT,
+        1709: OLD_FORMAT,
         1153: Remedy(InvalidValueError, "the value is larger than the server's max_allowed_packet"),
         1062: EXISTS,
         **dict.fromkeys((1048, 1452, 1644, 3819, 4025), CONSTRAINT),

@@ -26,6 +26,7 @@ from pyexperimenter.database.backends.dialect import (
     NO_TABLE,
     NO_TLS,
     READ_ONLY,
+    TOO_LARGE,
     UNREACHABLE,
     Dialect,
     Remedy,
@@ -53,25 +54,29 @@ _NO_FILE = f"{os.devnull}/none"  # cannot exist
 
 
 def _identity(columns: Mapping[str, FieldType]) -> str:
-    # A hash takes texts of any length and any number of keyfields, and ignores collations. Its input must be the same
-    # in every session, so it contains no number or date in the format of the session.
-    def form(column: str, field: FieldType) -> str:
+    # A hash takes texts of any length and any number of keyfields, and ignores collations. What it hashes is the same
+    # in every session: a JSON object of the keyfields as texts, or as the hex digits of their binary form where the
+    # text depends on settings. All its keys are empty. The expression has to fit into one row of the catalog, of about
+    # 8000 bytes after compression, so whatever can be is said once, and not for each keyfield.
+    doubles: list[str] = []
+    others: list[str] = []
+    for column, field in columns.items():
         exact = field.kind is Kind.REAL and field.length is not None  # NUMERIC, whose text is always the same
-        return f"{column}::text" if exact else _FORMS.get(field.kind, "{}::text").format(column)
+        send = None if exact else _BINARY_FORMS.get(field.kind)
+        same = doubles if send == _BINARY_FORMS[Kind.REAL] else others
+        same.append(f"encode({send}({column}), 'hex')" if send else column)
+    one_zero = f"array_replace(ARRAY[{', '.join(doubles)}]::text[], '80{'0' * 14}', '{'0' * 16}')"  # -0.0 is 0.0
+    values = f"ARRAY[{', '.join(others)}]::text[] || {one_zero}"
+    text = f"json_object(array_fill(''::text, ARRAY[{len(columns)}]), {values})::text"
+    # The bytes of the text: only a backslash has a meaning of its own in a bytea. (An index cannot use convert_to.)
+    return f"sha256(replace({text}, chr(92), repeat(chr(92), 2))::bytea)"
 
-    parts = " || ' ' || ".join(f"coalesce({form(*column)}, 'NULL')" for column in columns.items())
-    return f"sha256(({parts})::bytea)"
 
-
-# The bytes of the text: only a backslash has a meaning of its own in a bytea. (An index cannot use convert_to.)
-_HASHED = "encode(sha256(replace({}::text, chr(92), repeat(chr(92), 2))::bytea), 'hex')"
-_FORMS = {
-    Kind.TEXT: _HASHED,
-    Kind.JSON: _HASHED,
-    Kind.BINARY: "encode(sha256({}), 'hex')",
-    Kind.REAL: "encode(float8send({} + 0.0), 'hex')",  # -0.0 and 0.0 are one value
-    Kind.DATETIME: "encode(timestamp_send({}), 'hex')",
-    Kind.DATE: "encode(date_send({}), 'hex')",
+_BINARY_FORMS = {
+    Kind.REAL: "float8send",
+    Kind.DATETIME: "timestamp_send",
+    Kind.DATE: "date_send",
+    Kind.BINARY: "sha256",
 }
 
 _UTC = "(clock_timestamp() AT TIME ZONE 'UTC')"
@@ -145,6 +150,12 @@ POSTGRESQL = Dialect(
     largest_packet=None,
     most_parameters=65_535,
     longest_name=63,
+    longest_row=None,
+    most_columns=None,
+    complete_row=(
+        "SELECT 24 + COUNT(*) / 8 + SUM(GREATEST(attlen, 1)), current_setting('block_size')::int - 32 "
+        "FROM pg_attribute WHERE attrelid = to_regclass(quote_ident(:table)) AND attnum > 0 AND NOT attisdropped"
+    ),
     lengths_matter=True,
     comparable={Kind.JSON: "{}::text"},
     keeps_infinity=True,
@@ -165,6 +176,7 @@ POSTGRESQL = Dialect(
         "42P01": NO_TABLE,
         "25006": READ_ONLY,
         "53": NO_ROOM,
+        "54": TOO_LARGE,
         "58": NO_ROOM,  # errors of its machine, such as I/O errors
         "22": MISFIT,
         "23505": EXISTS,

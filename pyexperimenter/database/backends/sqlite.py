@@ -19,6 +19,7 @@ from pyexperimenter.database.backends.dialect import (
     EXISTS,
     NO_COLUMN,
     NO_TABLE,
+    TOO_LARGE,
     Dialect,
     Remedy,
     Subquery,
@@ -36,6 +37,7 @@ from pyexperimenter.fieldtypes import FieldType
 
 _LOCK_TIMEOUT = 60.0  # seconds to wait for another writer
 _LONG_LIST = 100  # values
+_DEEPEST = 500  # operators of an expression; SQLite allows 1000
 _MOUNTS = Path("/proc/mounts")  # Linux's list of mounted file systems
 _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "ceph", "afs", "9p", "fuse.sshfs"}
 
@@ -70,9 +72,10 @@ _BY_CODE: list[tuple[int, str, Remedy]] = [
 def _identity(columns: Mapping[str, FieldType]) -> str:
     # In a unique index, NULLs differ from each other. So NULL is indexed as 0, and a last part, which says which
     # columns are NULL, distinguishes that 0 from a real one. The collation of a column made by hand has no effect.
-    values = ", ".join(f"ifnull({column}, 0) COLLATE BINARY" for column in columns)
-    nulls = " || ".join(f"({column} IS NULL)" for column in columns)
-    return f"{values}, {nulls}"
+    values = [f"ifnull({column}, 0) COLLATE BINARY" for column in columns]
+    nulls = [f"({column} IS NULL)" for column in columns]
+    parts = [" || ".join(nulls[first : first + _DEEPEST]) for first in range(0, len(nulls), _DEEPEST)]
+    return ", ".join([*values, *parts])
 
 
 SQLITE = Dialect(
@@ -110,6 +113,9 @@ SQLITE = Dialect(
     largest_packet=None,
     most_parameters=999,  # the limit of old versions; later ones have others
     longest_name=None,
+    longest_row=None,
+    most_columns=None,
+    complete_row=None,
     lengths_matter=False,
     comparable={},
     keeps_infinity=True,
@@ -117,6 +123,8 @@ SQLITE = Dialect(
     remedies={
         "no such table": NO_TABLE,
         "no such column": NO_COLUMN,
+        "too many": TOO_LARGE,  # columns, terms
+        "Expression tree is too large": TOO_LARGE,
         **{key: remedy for code, message, remedy in _BY_CODE for key in (code, message)},
         "int too large": _TOO_LARGE,
     },
