@@ -224,6 +224,19 @@ def test_attempts_of_one_worker_are_kept_apart(target: Target, opened: Experimen
     assert list(journals.iterdir()) == []
 
 
+def test_only_its_end_is_the_end_of_an_attempt(sqlite_target: Target, journals: Path) -> None:
+    opened = store(sqlite_target)
+    journaling = CutOffWorker(sqlite_target, journals)
+    one, other = journaling.claim_by(opened), journaling.claim_by(opened)
+    journaling.write_results(one, {"accuracy": 0.5})
+    journaling.finish(other, ExperimentStatus.DONE)
+    assert not journaling.has_noted_end(one)
+    assert journaling.has_noted_end(other)
+    journaling.finish(one, ExperimentStatus.DONE)
+    assert journaling.has_noted_end(one)
+    journaling.die()
+
+
 def test_a_living_workers_journal_is_written_before_its_next_write(sqlite_target: Target, tmp_path: Path) -> None:
     """And the next outage is waited for as long as the first."""
     opened = store(sqlite_target)
