@@ -1,6 +1,8 @@
 # Needs Python >= 3.10 and make, nothing else. `make help` lists the targets.
 PYTHON ?= python3
 ARGS ?=
+SECONDS ?= 60
+SEED ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,7 +18,7 @@ find_python = $(firstword $(foreach candidate,python$(1) $(wildcard $(HOME)/.pye
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-all test-oldest coverage check docs format clean packages
+.PHONY: help demo test test-all test-oldest stress coverage check docs format clean packages
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -38,6 +40,10 @@ test-oldest: packages ## Run all tests on Python 3.10 with the oldest dependenci
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
 	.venv-oldest/bin/python -m uv pip install --quiet --resolution lowest-direct --editable '.[test]'
 	.venv-oldest/bin/python $(PYTEST) $(ARGS)
+
+stress: $(VENV)/.dev packages ## Run the stress test longer: SECONDS=600 on each database, SEED=1 to repeat, ARGS='-k sqlite'
+	$(BIN)/python -m pytest tests/system/test_stress.py --capture=no --timeout=0 \
+	    --stress-seconds=$(SECONDS) $(if $(SEED),--stress-seed=$(SEED)) $(ARGS)
 
 coverage: $(VENV)/.dev packages ## Run all tests and print which lines and branches they execute, by folder
 	$(BIN)/coverage erase

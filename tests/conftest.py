@@ -76,6 +76,12 @@ def _is_required(name: str) -> bool:
     return bool(os.environ.get(MYSQL_URL) or os.environ.get(MYSQLD))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("stress test (see docs/testing.md)")
+    group.addoption("--stress-seconds", type=float, default=3, help="how long it runs on each database")
+    group.addoption("--stress-seed", type=int, help="seed of its random numbers, to repeat a run")
+
+
 @pytest.fixture(autouse=True)
 def no_credentials_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the user's own credentials, and so their databases, out of the tests."""

@@ -66,15 +66,28 @@ class Target:
             connection.close()
 
     def query(self, sql: str, *params: Any) -> list[tuple[Any, ...]]:
-        """Run one statement on its own connection. Placeholders are ``?``; no other ``?`` is allowed."""
-        sql = self.native(sql)
-        if self.server is not None:
-            sql = sql.replace("%", "%%").replace("?", "%s")
+        """Run one statement on its own connection; see `session`."""
+        with self.session() as run:
+            return run(sql, *params)
+
+    @contextmanager
+    def session(self) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
+        """Open a connection, and yield a function that runs a statement on it: ``run(sql, *params)``.
+
+        Placeholders are ``?``; no other ``?`` is allowed.
+        """
         connection = self.connect()
-        try:
+
+        def run(sql: str, *params: Any) -> list[tuple[Any, ...]]:
+            sql = self.native(sql)
+            if self.server is not None:
+                sql = sql.replace("%", "%%").replace("?", "%s")
             cursor = connection.cursor()
             cursor.execute(sql, params)
             return list(cursor.fetchall()) if cursor.description else []
+
+        try:
+            yield run
         finally:
             connection.close()
 

@@ -366,7 +366,7 @@ def check_command(words: list[str], where: str) -> None:
     match words:
         case ["make", *rest] if rest:
             targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M)
-            unknown = [word for word in rest if word not in targets and not re.fullmatch(r"ARGS=.*", word)]
+            unknown = [word for word in rest if word not in targets and not re.fullmatch(r"[A-Z]+=.*", word)]
             assert not unknown, f"{where}: make has no {unknown}"
         case ["pip", "install", what]:
             package = re.fullmatch(r"(?:\.|pyexperimenter)(?:\[([\w,]+)\])?", what)
