@@ -18,7 +18,7 @@ find_python = $(firstword $(foreach candidate,python$(1) $(wildcard $(HOME)/.pye
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-all test-oldest stress coverage check docs format clean packages
+.PHONY: help demo test test-all test-oldest stress mutants coverage check docs format clean packages
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -45,6 +45,10 @@ stress: $(VENV)/.dev packages ## Run the stress test longer: SECONDS=600 on each
 	$(BIN)/python -m pytest tests/system/test_stress.py --capture=no --timeout=0 \
 	    --stress-seconds=$(SECONDS) $(if $(SEED),--stress-seed=$(SEED)) $(ARGS)
 
+mutants: $(VENV)/.dev ## Change the core modules in small ways and see whether the tests notice: hours; ARGS='budget stopping'
+	$(INSTALL) '.[mutants]'
+	nice -n 19 $(BIN)/python .ci/mutants.py $(ARGS)
+
 coverage: $(VENV)/.dev packages ## Run all tests and print which lines and branches they execute, by folder
 	$(BIN)/coverage erase
 	$(BIN)/coverage run $(PYTEST) $(ARGS); status=$$?; \
@@ -66,7 +70,7 @@ format: $(VENV)/.dev ## Format the code and apply the safe fixes of the linter
 	$(BIN)/ruff format .
 
 clean: ## Remove the environments, caches and builds
-	rm -rf .venv .venv-* htmlcov .coverage* build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-* .mutants htmlcov .coverage* build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:

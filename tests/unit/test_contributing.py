@@ -26,6 +26,14 @@ def test_commands_are_targets_of_the_makefile() -> None:
     assert set(re.findall(r"^make ([a-z-]+)", TEXT, re.M)) == targets - {"help", "clean"}
 
 
+def test_mutants_names_modules_and_their_tests() -> None:
+    text = (ROOT / ".ci" / "mutants.py").read_text().partition("\nTESTS = {")[2].partition("\n}")[0]
+    modules = re.findall(r'^    "([\w/]+)":', text, re.M)
+    assert modules and [name for name in modules if not (ROOT / "pyexperimenter" / f"{name}.py").is_file()] == []
+    tests = {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
+    assert set(re.findall(r"\btest_\w+", text)) <= tests
+
+
 def test_links_and_paths_exist() -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", TEXT)
     paths = re.findall(r"`((?:pyexperimenter|tests|docs|\.github|database|config|cli|grid|study)/[\w/.]*)`", TEXT)
