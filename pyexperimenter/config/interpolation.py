@@ -22,6 +22,7 @@ from pyexperimenter.exceptions import InvalidConfigError
 
 _ESCAPES = ("$${", "\\${")
 _ENVIRONMENT = "oc.env:"
+_MOST_RESOLUTIONS = 20_000
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _REFERENCE = re.compile(r"\.*[\w-]+(?:\.[\w -]+|\[\d+\])*")
 
@@ -66,6 +67,7 @@ class _Interpolation:
         self._root = root
         self._environment = environment
         self._open: list[KeyPath] = []  # strings being resolved, outermost first
+        self._resolutions = 0
 
     def value(self, value: Any, path: KeyPath) -> Any:
         if isinstance(value, Mapping):
@@ -109,6 +111,12 @@ class _Interpolation:
         return str(value)
 
     def _expression(self, expression: str, path: KeyPath) -> Any:
+        self._resolutions += 1
+        if self._resolutions > _MOST_RESOLUTIONS:  # keys that refer twice to others double at each level
+            raise InvalidConfigError(
+                f"resolving all ${{...}} takes more than {_MOST_RESOLUTIONS} steps; refer to keys without references",
+                path,
+            )
         if expression.startswith(_ENVIRONMENT):
             name, comma, default = expression.removeprefix(_ENVIRONMENT).partition(",")
             return self._variable(name.strip(), path, default.strip() if comma else None)

@@ -19,6 +19,8 @@ else:
     # The parser written in C is about ten times faster: it reads a list of 10,000 values in a tenth of a second.
     _FastestLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+_MOST_REPEATED = 100_000
+
 _NULL, _MERGE = "tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"
 _MAP, _SEQUENCE = "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"
 _TIMESTAMP, _FLOAT = "tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:float"
@@ -85,10 +87,20 @@ class _Reader:
         self.lines = Lines()
         self._loader = loader
         self._open: list[yaml.Node] = []
+        self._seen: set[yaml.Node] = set()
+        self._repeated = 0  # nodes that aliases have repeated
 
     def read(self, node: yaml.Node, path: KeyPath) -> Any:
         if any(node is outer for outer in self._open):
             raise FileProblem("this alias contains itself", node.start_mark.line + 1, path=path)
+        self._repeated += node in self._seen
+        if self._repeated > _MOST_REPEATED:
+            raise FileProblem(
+                f"the aliases repeat more than {_MOST_REPEATED} values; write a range, or fewer aliases within aliases",
+                node.start_mark.line + 1,
+                path=path,
+            )
+        self._seen.add(node)
         self._open.append(node)
         try:
             if isinstance(node, yaml.MappingNode) and node.tag == _MAP:
@@ -96,8 +108,9 @@ class _Reader:
             if isinstance(node, yaml.SequenceNode) and node.tag == _SEQUENCE:
                 return self._sequence(node, path)
             return self._loader.construct_object(node, deep=True)
-        except ValueError as error:  # an explicit tag !!int or !!float on something else
-            raise FileProblem(str(error), node.start_mark.line + 1, path=path) from None
+        except (ValueError, AttributeError, KeyError, IndexError) as error:  # of an explicit tag on something else
+            message = f"{node.value!r} is not a valid !!{node.tag.rpartition(':')[2]}: {error}"
+            raise FileProblem(message, node.start_mark.line + 1, path=path) from None
         finally:
             self._open.pop()
 

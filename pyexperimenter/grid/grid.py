@@ -136,42 +136,41 @@ class Grid:
         for axis in self._axes:
             axes.append(list(columns[start : start + len(axis)]))
             start += len(axis)
-        last = len(axes) - 1
         watched = {level for when in self._when if when for level in when}
         watched |= {level for exclusions in self._exclude for exclusion in exclusions for level in exclusion}
         chosen: list[int | None] = [None] * len(axes)  # positions of the watched levels only
 
-        def below(level: int, prefix: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+        def choices(level: int) -> Iterator[tuple[Any, ...]]:
+            """Yield the values of an axis that may follow those chosen for the axes before it."""
             when, exclusions = self._when[level], self._exclude[level]
             if when is not None and not _holds(when, chosen):
                 chosen[level] = None
                 if not any(_holds(exclusion, chosen) for exclusion in exclusions):
-                    row = prefix + (None,) * len(axes[level])
-                    if level == last:
-                        yield row
-                    else:
-                        yield from below(level + 1, row)
+                    yield (None,) * len(axes[level])
                 return
             values = zip(*axes[level], strict=True)
             if level not in watched:
-                if level == last:
-                    for value in values:
-                        yield prefix + value
-                else:
-                    for value in values:
-                        yield from below(level + 1, prefix + value)
+                yield from values
                 return
             for position, value in enumerate(values):
                 chosen[level] = position
-                if exclusions and any(_holds(exclusion, chosen) for exclusion in exclusions):
-                    continue
-                if level == last:
-                    yield prefix + value
-                else:
-                    yield from below(level + 1, prefix + value)
+                if not any(_holds(exclusion, chosen) for exclusion in exclusions):
+                    yield value
 
-        if axes:
-            yield from below(0, ())
+        # Not recursive, as there may be more axes than Python allows calls within calls.
+        prefixes: list[tuple[Any, ...]] = [()] if axes else []
+        iterators = [choices(0)] if axes else []
+        while iterators:
+            prefix = prefixes[-1]
+            if len(iterators) == len(axes):
+                for value in iterators[-1]:
+                    yield prefix + value
+            elif (chosen_next := next(iterators[-1], None)) is not None:
+                prefixes.append(prefix + chosen_next)
+                iterators.append(choices(len(iterators)))
+                continue
+            iterators.pop()
+            prefixes.pop()
 
     # Compilation: names and values to levels and positions
 

@@ -137,6 +137,9 @@ def spaced(start: float, stop: float, num: int, scale: str = "linear") -> Sequen
     return _floats(num, lambda index: ends[index] if index in ends else between(index))
 
 
+_LARGEST_SAMPLE = 1_000_000
+
+
 def sampled(distribution: str, num: int, seed: int = 0, **parameters: float) -> Sequence[Any]:
     """Return `num` random values; the same arguments give the same values on every machine.
 
@@ -170,6 +173,8 @@ def sampled(distribution: str, num: int, seed: int = 0, **parameters: float) -> 
         raise InvalidRangeError(f"a {distribution} sample takes {' and '.join(sorted(expected))}, not {given}")
     if num < 1:
         raise InvalidRangeError(f"num is {num}; draw at least 1 value")
+    if num > _LARGEST_SAMPLE:
+        raise InvalidRangeError(f"num is {num}; draw at most {_LARGEST_SAMPLE} values, as all are in memory")
     _check_finite(**parameters)
     generator = random.Random(seed)
     if distribution == "normal":
