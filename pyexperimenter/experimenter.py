@@ -35,6 +35,7 @@ from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.grid import Combinations
 from pyexperimenter.logger import LogSettings
 from pyexperimenter.machine.gpus import allocate_gpus
+from pyexperimenter.paths import absolute_path
 from pyexperimenter.result_processor import PrintingResultProcessor, ResultProcessor
 from pyexperimenter.study.progress import execution_bar, fill_bar
 from pyexperimenter.study.study import Study
@@ -721,8 +722,8 @@ class PyExperimenter(Study):
     @property
     def _journal(self) -> str:
         """Directory of the journals: as configured, or that of the log file, or the working directory."""
-        beside = Path(self._log_settings.file).expanduser().parent if self._log_settings.file else Path()
-        return str(Path(self.config.execution.journal or beside).expanduser().absolute())
+        beside = absolute_path(self._log_settings.file).parent if self._log_settings.file else "."
+        return str(absolute_path(self.config.execution.journal or beside))
 
     def _task(self, function: ExperimentFunction, signals: Sequence[str] = (), **details: Any) -> WorkerTask:
         execution = self.config.execution
@@ -739,7 +740,7 @@ class PyExperimenter(Study):
 
 
 def _absolute(path: str | Path | Mapping[str, Any]) -> str | Mapping[str, Any]:
-    return path if isinstance(path, Mapping) else str(Path(path).expanduser().absolute())
+    return path if isinstance(path, Mapping) else str(absolute_path(path))
 
 
 def _counted(number: int, noun: str) -> str:

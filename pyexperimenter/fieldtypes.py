@@ -231,12 +231,12 @@ def _integer(field: FieldType, value: Any) -> Any:
         raise _refuse(value, field.kind)
     if _is_nan(value):
         return value  # it was the string "nan"
-    if not math.isfinite(value) or value != int(value):
+    if not isinstance(value, int) and (not math.isfinite(value) or value != int(value)):
         raise _refuse(value, field.kind)
     assert field.limit is not None
     low = 0 if field.unsigned else -field.limit - 1
     if not low <= value <= field.limit:
-        raise InvalidValueError(f"{value} is outside {field}: {low} to {field.limit}")
+        raise InvalidValueError(f"{shown(value)} is outside {field}: {low} to {field.limit}")
     return int(value)
 
 

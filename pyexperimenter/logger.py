@@ -7,6 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from pyexperimenter.paths import absolute_path
+
 _FORMAT = "%(asctime)s | %(name)s - %(levelname)-8s | %(message)s"
 
 
@@ -35,7 +37,7 @@ class LogSettings:
         if not logger.hasHandlers():
             logger.addHandler(_StderrHandler())
         if self.file is not None:
-            _add_file(logger, Path(self.file).expanduser().absolute())
+            _add_file(logger, absolute_path(self.file))
         return logger
 
     def experiment_logger(self) -> logging.Logger:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from pyexperimenter.analysis.cells import keyfields_of, optional_import
 from pyexperimenter.exceptions import InvalidValueError
 from pyexperimenter.jsonable import jsonable, records
+from pyexperimenter.paths import absolute_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +57,7 @@ def export_frame(
     OSError
         If the file cannot be written. An existing file is left unchanged.
     """
-    path = Path(target) if isinstance(target, (str, Path)) else None
+    path = absolute_path(target) if isinstance(target, (str, Path)) else None
     kind = kind or (path.suffix[1:].lower() if path is not None else "csv")
     if kind not in _WRITERS or (path is None and kind not in _TEXT_FORMATS):
         raise InvalidValueError(
@@ -68,9 +69,9 @@ def export_frame(
     if path is None:
         write(frame, target)
         return
-    if not path.absolute().parent.is_dir():
-        raise InvalidValueError(f"the directory {path.absolute().parent} does not exist; create it first")
-    handle, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}-", suffix=f".{kind}")
+    if not path.parent.is_dir():
+        raise InvalidValueError(f"the directory {path.parent} does not exist; create it first")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=f".{kind}")
     try:
         with os.fdopen(handle, "w" if kind in _TEXT_FORMATS else "wb", **_TEXT_FORMATS.get(kind, {})) as file:
             write(frame, file)

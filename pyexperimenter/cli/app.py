@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import sys
 import warnings
 from typing import Any
 
@@ -13,11 +15,22 @@ from pyexperimenter.cli.printing import echo, printable
 from pyexperimenter.exceptions import NoConfigFileError, PyExperimenterError
 
 _DEBUG = "pyexperimenter.debug"  # key in the context's meta, which a group and its command share
+_STDERR = 2  # the highest descriptor of a standard stream
 _INTERRUPTED = 130  # exit code, as of shells
 
 
 class _Commands(click.Group):
     """Prints errors of the library and of files in one line, unless ``--debug`` asks for the traceback."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run the command line, whatever streams there are."""
+        while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+            pass  # it was closed; without this, the next file to be opened would be taken for a stream
+        os.close(descriptor)
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="replace")  # a terminal may lack characters of the study
+        return super().main(*args, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""

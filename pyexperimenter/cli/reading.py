@@ -11,6 +11,7 @@ import click
 
 from pyexperimenter.cli.printing import COLORS, cell, counted, echo, heading, print_json, print_rows, print_status
 from pyexperimenter.cli.study_options import (
+    ID,
     STATES,
     NameList,
     StudyOptions,
@@ -64,7 +65,11 @@ def status(study: StudyOptions, watch: bool, every: float, as_json: bool) -> Non
 @click.option("--columns", type=NameList(), metavar="COLUMNS", help="Columns to show, separated by commas.")
 @click.option("--order-by", type=NameList(), metavar="COLUMNS", help="Columns to sort by; -COLUMN for descending.")
 @click.option(
-    "-n", "--limit", type=int, metavar="N", help=f"Maximum number of rows; on a terminal {_FIRST} by default."
+    "-n",
+    "--limit",
+    type=click.IntRange(0),
+    metavar="N",
+    help=f"Maximum number of rows; on a terminal {_FIRST} by default.",
 )
 @json_option
 @study_options
@@ -106,7 +111,7 @@ def _colored(row: dict[Any, Any]) -> list[Any]:
 
 
 @click.command()
-@click.argument("experiment_id", metavar="ID", type=int)
+@click.argument("experiment_id", metavar="ID", type=ID)
 @json_option
 @study_options
 def show(study: StudyOptions, experiment_id: int, as_json: bool) -> None:
@@ -168,7 +173,7 @@ def errors(study: StudyOptions, verbose: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("experiment_id", metavar="ID", type=int)
+@click.argument("experiment_id", metavar="ID", type=ID)
 @click.argument("logtable", required=False)
 @click.option("--all-attempts", is_flag=True, help="Include logs from before the last reset.")
 @json_option

@@ -6,6 +6,7 @@ import click
 
 from pyexperimenter.cli.printing import counted, echo, print_status
 from pyexperimenter.cli.study_options import (
+    ID,
     NameList,
     StudyOptions,
     check_filled,
@@ -14,7 +15,7 @@ from pyexperimenter.cli.study_options import (
     study_options,
     where_option,
 )
-from pyexperimenter.exceptions import PyExperimenterError
+from pyexperimenter.exceptions import DatabaseError, PyExperimenterError
 
 
 @click.command()
@@ -23,7 +24,12 @@ from pyexperimenter.exceptions import PyExperimenterError
     "-j", "--n-jobs", type=int, metavar="N", help="Number of workers, instead of the config's; -1 for one per core."
 )
 @click.option(
-    "-n", "--max-experiments", type=int, default=-1, metavar="N", help="Maximum number of experiments to execute."
+    "-n",
+    "--max-experiments",
+    type=click.IntRange(-1),
+    default=-1,
+    metavar="N",
+    help="Maximum number of experiments to execute.",
 )
 @where_option
 @click.option(
@@ -73,11 +79,14 @@ def run(
         wait=wait,
     )
     echo(f"Executed {counted(executed, 'experiment')}")
-    print_status(experimenter.config.table.name, experimenter.status())
+    try:
+        print_status(experimenter.config.table.name, experimenter.status())
+    except DatabaseError as error:  # of no importance to the job: all is executed and written
+        echo(f"The status cannot be read: {error}", err=True)
 
 
 @click.command()
-@click.argument("experiment_id", metavar="ID", type=int)
+@click.argument("experiment_id", metavar="ID", type=ID)
 @click.argument("function", metavar="[MODULE:FUNCTION]", required=False)
 @click.option("--pdb", is_flag=True, help="Open the debugger where an exception was raised.")
 @study_options

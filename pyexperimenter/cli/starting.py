@@ -27,7 +27,14 @@ def init(directory: str) -> None:
 
 
 @click.command()
-@click.option("--head", default=5, show_default=True, metavar="N", help="Number of rows of the grid to show.")
+@click.option(
+    "--head",
+    type=click.IntRange(0),
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="Number of rows of the grid to show.",
+)
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of configs instead, for editors.")
 @json_option
 @study_options

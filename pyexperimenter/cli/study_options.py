@@ -71,12 +71,13 @@ def study_options(command: Command) -> Command:
     return run  # type: ignore[no-any-return] # click's decorators
 
 
+ID = click.IntRange(1, 2**63 - 1)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 where_option = click.option(
     "-w", "--where", metavar="SQL", help="Only experiments that match this, as in \"seed < 5 AND kernel = 'rbf'\"."
 )
 ids_option = click.option(
-    "--id", "ids", type=int, multiple=True, metavar="ID", help="Only the experiment with this ID; may be repeated."
+    "--id", "ids", type=ID, multiple=True, metavar="ID", help="Only the experiment with this ID; may be repeated."
 )
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 

@@ -28,11 +28,11 @@ from pyexperimenter.cli.study_options import (
 )
 @click.option("--profile", metavar="NAME", help="Use the options of this profile in the config's section Cluster.")
 @click.option("--time", metavar="DURATION", help="Time limit per job, as in 4h.")
-@click.option("--cpus-per-task", type=int, metavar="N", help="Cores per job.")
+@click.option("--cpus-per-task", type=click.IntRange(1), metavar="N", help="Cores per job.")
 @click.option("--mem", metavar="SIZE", help="Memory per job, as in 8G.")
-@click.option("--gpus", type=int, metavar="N", help="GPUs per job.")
+@click.option("--gpus", type=click.IntRange(0), metavar="N", help="GPUs per job.")
 @click.option("--partition", metavar="NAME", help="SLURM partition.")
-@click.option("--array-parallelism", type=int, metavar="N", help="Maximum number of jobs at a time.")
+@click.option("--array-parallelism", type=click.IntRange(1), metavar="N", help="Maximum number of jobs at a time.")
 @click.option(
     "-o",
     "--option",

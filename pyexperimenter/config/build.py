@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -30,6 +29,7 @@ from pyexperimenter.exceptions import (
     MissingKeyError,
 )
 from pyexperimenter.fieldtypes import FieldType
+from pyexperimenter.paths import absolute_path
 
 _ROOT = "PY_EXPERIMENTER"
 _TABLE: KeyPath = (_ROOT, "Database", "table")
@@ -160,6 +160,5 @@ def _database(
 
 
 def _sqlite_file(database: str) -> str:
-    path = Path(database).expanduser()
-    # Absolute, because workers may be started in another directory.
-    return str((path if path.suffix else path.with_suffix(".db")).absolute())
+    path = absolute_path(database)  # workers may be started in another directory
+    return str(path if path.suffix else path.with_suffix(".db"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -14,6 +13,7 @@ from pyexperimenter.config import ini_file, yaml_file
 from pyexperimenter.config.messages import dotted
 from pyexperimenter.config.source import FileProblem, Lines
 from pyexperimenter.exceptions import ConfigError, InvalidConfigError, NoConfigFileError
+from pyexperimenter.paths import absolute_path
 
 _INI_SUFFIXES = (".cfg", ".ini", ".conf")
 
@@ -65,23 +65,31 @@ def document_of(source: str | PathLike[str] | Mapping[str, Any]) -> Document:
         If it is neither YAML nor INI, or contains a key twice.
     """
     if isinstance(source, Mapping):
-        return Document("<dict>", json.dumps(source, default=str), source)
+        return Document("<dict>", _as_json(source), source)
+    absolute = absolute_path(source)
     path = Path(source)
     try:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise NoConfigFileError(
-            f"{os.path.abspath(path)}: there is no such configuration file; give the path of a YAML or INI file "
+            f"{absolute}: there is no such configuration file; give the path of a YAML or INI file "
             f"(relative paths start at the working directory)"
         ) from None
     except OSError as error:
-        raise ConfigError(f"{os.path.abspath(path)}: the file cannot be read: {error.strerror}") from error
+        raise ConfigError(f"{absolute}: the file cannot be read: {error.strerror}") from error
     try:
         return parsed(content, path)
     except FileProblem as problem:
         place = f"{path}:{problem.line}" if problem.column is None else f"{path}:{problem.line}:{problem.column}"
         parts = [place, dotted(problem.path), str(problem)]
         raise problem.kind(": ".join(part for part in parts if part), problem.path) from None
+
+
+def _as_json(source: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(source, default=str)
+    except TypeError as error:  # a key, whereas any value has a string
+        raise InvalidConfigError(f"<dict>: {error}") from None
 
 
 def parsed(content: bytes, path: Path, credentials: bool = False) -> Document:

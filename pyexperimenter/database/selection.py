@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from pyexperimenter.config.model import Requirement
 from pyexperimenter.database.schema import Schema
@@ -13,6 +13,8 @@ from pyexperimenter.database.values import Encoder
 from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError
 from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.fieldtypes import Kind
+
+_Item = TypeVar("_Item")
 
 Where = Mapping[str, Any] | str | None
 """A mapping of columns to values or lists of values, all of which must match; or a condition in SQL."""
@@ -64,7 +66,14 @@ def statuses(states: States) -> list[ExperimentStatus]:
         If one is not a valid status.
     """
     named = [ExperimentStatus.ALL] if states is None else [states] if isinstance(states, str) else states
-    return [_status(state) for state in named]
+    return [_status(state) for state in _items(named, "states")]
+
+
+def _items(values: Iterable[_Item], parameter: str) -> list[_Item]:
+    """Return the items of a list, which users may have given without the brackets."""
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        raise InvalidValueError(f"{parameter}: {values!r} is not a list; write [{values!r}]")
+    return list(values)
 
 
 def _status(state: str) -> ExperimentStatus:
@@ -111,6 +120,10 @@ class Selector:
             return Condition()
         if isinstance(where, str):
             return Condition(f"({where}\n)")  # the condition may end in a comment
+        if not isinstance(where, Mapping):
+            raise InvalidValueError(
+                f"where: {where!r} is neither a mapping of columns to values nor a condition in SQL"
+            )
         condition = Condition()
         for number, (name, value) in enumerate(where.items()):
             several = isinstance(value, (list, tuple, set, frozenset, range))
@@ -143,7 +156,7 @@ class Selector:
         if ExperimentStatus.ALL not in wanted:
             condition &= self._one_of("status", [status.value for status in wanted], "states")
         if ids is not None:
-            condition &= self._one_of("ID", ids, "ids")
+            condition &= self._one_of("ID", _items(ids, "ids"), "ids")
         return condition
 
     def columns(self, names: Sequence[str]) -> str:
@@ -154,7 +167,7 @@ class Selector:
         InvalidColumnError
             If the table does not have one of them.
         """
-        return ", ".join(self._column(name) for name in names)
+        return ", ".join(self._column(name) for name in _items(names, "columns"))
 
     def order(self, order_by: OrderBy) -> str:
         """Return columns for ORDER BY, or an empty string.
@@ -165,7 +178,8 @@ class Selector:
             If the table does not have one of them.
         """
         names = [order_by] if isinstance(order_by, str) and order_by else order_by or []
-        return ", ".join(self._direction(part.strip()) for name in names for part in name.split(","))
+        parts = (part for name in _items(names, "order_by") for part in str(name).split(","))
+        return ", ".join(self._direction(part.strip()) for part in parts)
 
     def _one_of(self, name: str, values: Iterable[Any], parameter: str) -> Condition:
         column = self._column(name)

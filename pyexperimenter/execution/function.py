@@ -14,6 +14,7 @@ from typing import Any
 
 from pyexperimenter.exceptions import ExperimentFunctionError, FunctionNotPicklableError
 from pyexperimenter.execution.pickling import dumps, unpicklable_part
+from pyexperimenter.paths import absolute_path
 
 _LONGEST_TRACEBACK = 1_000_000  # characters
 
@@ -96,7 +97,7 @@ def user_traceback(error: BaseException) -> str:
 
 
 def _from_file(path: Path) -> ModuleType:
-    path = path.expanduser().absolute()
+    path = absolute_path(path)
     if not path.is_file():
         raise ExperimentFunctionError(f"the file {path} does not exist")
     module = _import(path.stem, str(path.parent))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pyexperimenter.database.claims import ClaimStore
+from pyexperimenter.exceptions import InvalidValueError
 from pyexperimenter.execution.stopping import InterruptingStop, Stop, stop_on
 from pyexperimenter.execution.supervision.supervisor import supervise
 from pyexperimenter.execution.task import WorkerReport, WorkerTask
@@ -73,11 +75,17 @@ def _run_by_joblib(
 
 def number_of_workers(n_jobs: int) -> int:
     """Return the number of workers that `n_jobs` means: -1 is one on each core."""
-    if n_jobs > 0:
-        return n_jobs
+    try:
+        number = operator.index(n_jobs)
+    except TypeError:
+        number = 0
+    if not number:
+        raise InvalidValueError(f"n_jobs: {n_jobs!r} is not a number of workers; give 1 or more, -1 for one per core")
+    if number > 0:
+        return number
     from joblib import effective_n_jobs
 
-    return int(effective_n_jobs(n_jobs))
+    return int(effective_n_jobs(number))
 
 
 def split_limit(total: int, workers: int) -> list[int | None]:

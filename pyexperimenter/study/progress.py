@@ -108,7 +108,7 @@ class _Look:
 
 
 def _is_watched() -> bool:
-    return sys.stderr.isatty() or _in_notebook()
+    return (sys.stderr is not None and sys.stderr.isatty()) or _in_notebook()
 
 
 def _in_notebook() -> bool:

@@ -16,6 +16,7 @@ from typing import IO
 
 from pyexperimenter.config.model import Secret, SshConfig
 from pyexperimenter.exceptions import SshTunnelError
+from pyexperimenter.paths import absolute_path
 
 _LOGGER = logging.getLogger("py-experimenter")
 _LONGEST_LOGIN = 60.0  # seconds
@@ -110,7 +111,7 @@ def _literal(path: Path) -> str:
 
 
 def _key_file(name: str) -> Path:
-    path = Path(name).expanduser().absolute()
+    path = absolute_path(name)
     try:
         path.open("rb").close()
     except OSError as error:
