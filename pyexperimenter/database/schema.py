@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from pyexperimenter.config.model import ExperimentConfig
 from pyexperimenter.database.backends.dialect import Dialect
@@ -119,6 +121,11 @@ class Schema:
         Names of the tables, unquoted.
     logtables : dict of str to str
         Short name -> name of the table.
+    suffixes : dict of str to str
+        Each side table -> what follows the name of the main table in its name, before that is shortened. The attempts
+        come last, since their name tells those of others when the main table has been renamed.
+    marks : dict of str to str
+        Each side table that is no logtable -> a column that only it has.
     keyfields, resultfields : Mapping of str to FieldType
         Columns as configured.
     columns : dict of str to FieldType
@@ -133,12 +140,19 @@ class Schema:
     def __init__(self, config: ExperimentConfig, dialect: Dialect) -> None:
         self.dialect = dialect
         self.table = config.table.name
-        self.attempts = f"{self.table}__attempts"
-        self.meta = f"{self.table}__meta"
-        self.codecarbon = f"{self.table}_codecarbon"
-        self.logtables = {name: f"{self.table}__{name}" for name in config.logtables}
-        self.identity_index = f"{self.table}__identity"
-        self.status_index = f"{self.table}__status"
+        self.attempts = self._derived("__attempts")
+        self.meta = self._derived("__meta")
+        self.codecarbon = self._derived("_codecarbon")
+        self.logtables = {name: self._derived(f"__{name}") for name in config.logtables}
+        self.suffixes = {
+            **{table: f"__{name}" for name, table in self.logtables.items()},
+            self.codecarbon: "_codecarbon",
+            self.meta: "__meta",
+            self.attempts: "__attempts",
+        }
+        self.marks = {self.attempts: "lease_until", self.meta: "schema_version", self.codecarbon: "emissions_kg"}
+        self.identity_index = self._derived("__identity")
+        self.status_index = self._derived("__status")
         self.keyfields = config.table.keyfields
         self.resultfields = config.table.resultfields
         self.result_timestamps = config.table.result_timestamps
@@ -146,6 +160,9 @@ class Schema:
         self._timestamps = {f"{name}_timestamp" for name in self.resultfields} if self.result_timestamps else set()
         self.columns = {"ID": _BIGINT, **dict(self._main_columns())}
         self._check_lengths()
+
+    def _derived(self, suffix: str) -> str:
+        return self.dialect.side_name(self.table, suffix)
 
     def q(self, name: str) -> str:
         """Quote a name."""
@@ -159,17 +176,11 @@ class Schema:
         if table == self.attempts:
             return side | _ATTEMPT_COLUMNS
         if table == self.meta:
-            return {"ID": _BIGINT, **_META_COLUMNS}
+            return side | _META_COLUMNS
         if table == self.codecarbon:
             return {**side, **CODECARBON_COLUMNS}
         short = next(short for short, name in self.logtables.items() if name == table)
         return {**side, "timestamp": _DATETIME, **self.logfields[short], "attempt_id": _BIGINT}
-
-    def library_columns(self, table: str) -> Mapping[str, FieldType]:
-        """Return the columns of a side table that the library itself needs."""
-        if table in self.logtables.values():
-            return {"attempt_id": _BIGINT}
-        return {self.attempts: _ATTEMPT_COLUMNS, self.meta: _META_COLUMNS, self.codecarbon: CODECARBON_COLUMNS}[table]
 
     def is_timestamp(self, table: str, name: str) -> bool:
         """Return whether a column has the times when a result was written."""
@@ -197,19 +208,17 @@ class Schema:
             columns.append(f"{self._declaration(self.table, name, field)} DEFAULT {defaults.get(name, 'NULL')}")
         return f"CREATE TABLE {self.q(self.table)} ({', '.join(columns)}){self.dialect.table_options}"
 
-    def create_status_index(self) -> str:
-        """Return the CREATE INDEX for the claim."""
-        return f"CREATE INDEX {self.q(self.status_index)} ON {self.q(self.table)} ({self.q('status')}, {self.q('ID')})"
+    def create_index(self, name: str, table: str, columns: Sequence[str]) -> str:
+        """Return the CREATE INDEX of some columns."""
+        return f"CREATE INDEX {self.q(name)} ON {self.q(table)} ({', '.join(map(self.q, columns))})"
 
-    def add_identity(self) -> str:
+    def add_identity(self, index: str) -> str:
         """Return the statement that makes the database refuse rows with equal keyfields."""
-        return self.dialect.add_identity.format(
-            table=self.q(self.table), index=self.q(self.identity_index), identity=self._identity
-        )
+        return self.dialect.add_identity.format(table=self.q(self.table), index=self.q(index), identity=self._identity)
 
-    def drop_identity(self) -> str:
+    def drop_identity(self, index: str) -> str:
         """Return the statement that reverts `add_identity`."""
-        return self.dialect.drop_identity.format(table=self.q(self.table), index=self.q(self.identity_index))
+        return self.dialect.drop_identity.format(table=self.q(self.table), index=self.q(index))
 
     def find_duplicates(self) -> str:
         """Return the query for the lowest and highest ID of some rows with equal keyfields."""
@@ -221,46 +230,65 @@ class Schema:
     def _identity(self) -> str:
         return self.dialect.identity({self.q(name): field for name, field in self.keyfields.items()})
 
-    def add_column(self, table: str, name: str, field: FieldType, after: str | None = None) -> str:
-        """Return the ALTER TABLE that adds a column, after another if the database supports that."""
+    def add_column(self, table: str, name: str, field: FieldType, default: Any = None, after: str | None = None) -> str:
+        """Return the ALTER TABLE that adds a column with a value, after another if the database supports that."""
         where = self.dialect.add_after.format(self.q(after)) if after else ""
-        return f"ALTER TABLE {self.q(table)} ADD COLUMN {self._declaration(table, name, field)} DEFAULT NULL{where}"
+        value = self.dialect.literal(default)
+        return f"ALTER TABLE {self.q(table)} ADD COLUMN {self._declaration(table, name, field)} DEFAULT {value}{where}"
 
-    def create_side_tables(self, id_type: str, codecarbon: bool) -> dict[str, list[str]]:
-        """Return the statements that create each side table, by its name.
+    def add_reference(self, table: str, id_type: str) -> str:
+        """Return the ALTER TABLE that makes a table without experiments a side table."""
+        column = self.q("experiment_id")
+        reference = self.dialect.add_reference.format(column=column, reference=self._reference, key=self._new_key())
+        return f"ALTER TABLE {self.q(table)} ADD COLUMN {column} {id_type} DEFAULT NULL{reference}"
+
+    def create_side_table(self, table: str, id_type: str) -> str:
+        """Return the CREATE TABLE of a side table.
 
         Parameters
         ----------
+        table : str
+            Its name, unquoted.
         id_type : str
             Type of the main table's ``ID``; a foreign key needs the same.
-        codecarbon : bool
-            Whether to include the table of emissions.
         """
-        # Few attempts are open. Searches for silent workers read only those.
-        opened = f"CREATE INDEX {self.q(f'{self.attempts}__open')} ON {self.q(self.attempts)} (ended, lease_until)"
-        tables = {self.attempts: [*self._create_side(self.attempts, _ATTEMPT_COLUMNS, id_type), opened]}
-        for short, name in self.logtables.items():
-            columns = {"timestamp": _DATETIME, **self.logfields[short], "attempt_id": _BIGINT}
-            tables[name] = self._create_side(name, columns, id_type)
-        tables[self.meta] = [self._create(self.meta, _META_COLUMNS)]
-        if codecarbon:
-            tables[self.codecarbon] = self._create_side(self.codecarbon, CODECARBON_COLUMNS, id_type)
-        return tables
+        # The rows of a study's `meta` are about no experiment. The foreign key says which study they belong to.
+        needed = "DEFAULT NULL" if table == self.meta else "NOT NULL"
+        columns = [f"{self.q('ID')} {self.dialect.id_column}", f"{self.q('experiment_id')} {id_type} {needed}"]
+        for name, field in self.types_of(table).items():
+            if name not in ("ID", "experiment_id"):
+                columns.append(f"{self._declaration(table, name, field)} DEFAULT NULL")
+        key = f"CONSTRAINT {self._new_key()} FOREIGN KEY ({self.q('experiment_id')})"
+        columns.append(f"{key} REFERENCES {self._reference}")
+        return f"CREATE TABLE {self.q(table)} ({', '.join(columns)}){self.dialect.table_options}"
 
-    def _create_side(self, table: str, columns: Mapping[str, FieldType], id_type: str) -> list[str]:
-        reference = f"{self.q('experiment_id')} {id_type} NOT NULL"
-        foreign_key = f"FOREIGN KEY ({self.q('experiment_id')}) REFERENCES {self.q(self.table)} ({self.q('ID')})"
-        return [
-            self._create(table, columns, reference, f"{foreign_key} ON DELETE CASCADE"),
-            f"CREATE INDEX {self.q(f'{table}__experiment')} ON {self.q(table)} ({self.q('experiment_id')})",
-        ]
+    def _new_key(self) -> str:
+        """Return a name for a foreign key. MySQL's own, after the table, can be too long, or that of another table."""
+        return self.q(f"pyexperimenter_{uuid.uuid4().hex}")
 
-    def _create(
-        self, table: str, columns: Mapping[str, FieldType], reference: str | None = None, foreign_key: str | None = None
-    ) -> str:
-        declared = [f"{self._declaration(table, name, field)} DEFAULT NULL" for name, field in columns.items()]
-        parts = [f"{self.q('ID')} {self.dialect.id_column}", reference, *declared, foreign_key]
-        return f"CREATE TABLE {self.q(table)} ({', '.join(filter(None, parts))}){self.dialect.table_options}"
+    @property
+    def _reference(self) -> str:
+        return f"{self.q(self.table)} ({self.q('ID')}) ON DELETE CASCADE"
+
+    def indexes_of(self, table: str) -> dict[str, Sequence[str]]:
+        """Return the names of a table's indexes and their columns; that of the identity is apart."""
+        columns: dict[str, Sequence[str]] = {"__experiment": ("experiment_id",)}
+        if table == self.attempts:
+            # Few attempts are open. Searches for silent workers read only those.
+            columns["__open"] = ("ended", "lease_until")
+        return {self._derived(f"{self.suffixes[table]}{end}"): of for end, of in columns.items()}
+
+    def drop(self, tables: Iterable[str]) -> list[str]:
+        """Return the statements that drop these tables together."""
+        names = [self.q(table) for table in tables]
+        return [f"DROP TABLE IF EXISTS {name}" for name in ([", ".join(names)] if self.dialect.ddl_commits else names)]
+
+    def together(self, changes: Sequence[str]) -> list[str]:
+        """Return the statements that change the main table together: one, where a transaction does not join them."""
+        alter = f"ALTER TABLE {self.q(self.table)} "
+        if not self.dialect.ddl_commits or not changes:
+            return list(changes)
+        return [alter + ", ".join(change.removeprefix(alter) for change in changes)]
 
     def _declaration(self, table: str, name: str, field: FieldType) -> str:
         """Return a column's name and type as in a CREATE TABLE."""
@@ -289,17 +317,15 @@ class Schema:
         yield from _AFTER_RESULTS.items()
 
     def _check_lengths(self) -> None:
-        longest = self.dialect.longest_name
-        if longest is None:
-            return
-        side = [self.attempts, self.meta, self.codecarbon, *self.logtables.values()]
-        indexes = [self.identity_index, self.status_index, *(f"{name}__experiment" for name in side)]
+        """Refuse what the user has named; derived names are shortened."""
+        longest, unit = self.dialect.longest_name, self.dialect.name_unit
         columns = [*self.columns, *(name for fields in self.logfields.values() for name in fields)]
-        for name in [self.table, *side, *columns, *indexes]:
-            if len(name) > longest:
+        for name in [self.table, *columns]:
+            length = self.dialect.length(name)
+            if length > longest:
                 raise NameTooLongError(
-                    f"the name {name!r} has {len(name)} characters, but {self.dialect.name} allows {longest}; "
-                    "shorten the name of the table, logtable or field that it comes from"
+                    f"the name {name!r} has {length} {unit}, but {self.dialect.name} allows {longest}; shorten it, or "
+                    "the name of the resultfield that it comes from"
                 )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import uuid
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from typing import Any, NamedTuple
 
 from pyexperimenter.database.connection import Cursor, Database, retried
 from pyexperimenter.database.schema import Schema
@@ -20,6 +21,32 @@ from pyexperimenter.exceptions import (
     TableHasWrongStructureError,
 )
 from pyexperimenter.fieldtypes import FieldType, Kind
+
+
+class _Column(NamedTuple):
+    """A column in the database: its type, whether an INSERT must give it a value, and the table that it refers to."""
+
+    declared: str
+    required: bool
+    refers_to: str | None
+
+
+_Columns = Mapping[str, _Column]
+
+
+class _Identity(NamedTuple):
+    """The index that makes a second row with equal keyfields impossible, and the keyfields that it is about."""
+
+    name: str | None
+    keyfields: Sequence[str]
+
+
+class _Rename(NamedTuple):
+    """A side table of `owner` that gets another name."""
+
+    owner: str
+    name: str
+    wanted: str
 
 
 class Tables:
@@ -37,12 +64,13 @@ class Tables:
         self.database = database
         self._schema = schema
         self._dialect = database.dialect
+        self._folding: Callable[[str], str] | None = None
 
     @retried
     def create(self, codecarbon: bool, identity: bool = True) -> None:
         """Create the tables and indexes that are missing, and compare the others with the configuration.
 
-        A table of py-experimenter is used as it is.
+        A table of py-experimenter is used as it is, and so is what a person has added, if rows can be inserted.
 
         Parameters
         ----------
@@ -62,20 +90,8 @@ class Tables:
         """
         if self._dialect.exclusive[0] is not None and self._are_complete(codecarbon, identity):
             return  # thousands of workers that start together do not queue for the lock
-        with self._exclusively() as cursor, self._all_or_none(cursor) as made:
-            existing = self._columns(cursor, self._schema.table)
-            with self._within_limits(self._schema.table):
-                if existing:
-                    self._refuse_differences(cursor, existing)
-                    self._warn_of_rounding(existing)
-                else:
-                    self._create(cursor, self._schema.table, [self._schema.create_main()], made)
-                indexes = self._indexes(cursor)
-                if self._schema.status_index not in indexes:
-                    cursor.run(self._schema.create_status_index())
-                if identity and self._schema.identity_index not in indexes:
-                    self._add_identity(cursor)
-            self._create_side_tables(cursor, codecarbon, made)
+        with self._exclusively() as cursor:
+            self._create(cursor, codecarbon, identity)
 
     @retried
     def exist(self) -> bool:
@@ -83,6 +99,7 @@ class Tables:
         with self.database.query() as cursor:
             return bool(self._columns(cursor, self._schema.table))
 
+    @retried
     def migrate(self, dry_run: bool, defaults: Mapping[str, Any], codecarbon: bool) -> list[str]:
         """Add the columns and tables that the configuration has and the database lacks, in place.
 
@@ -103,78 +120,223 @@ class Tables:
         Raises
         ------
         TableHasWrongStructureError
-            If existing rows need a default that is not given, or the table has columns that the configuration lacks.
+            If existing rows need a default that is not given, or something has to be changed that is not missing.
         InvalidColumnError
             If a default is not for a new keyfield.
         """
         with self._exclusively() as cursor:
             existing = self._columns(cursor, self._schema.table)
-            if not existing:
-                done = [f"create table {self._schema.table}"]
-            else:
-                done = self._migrate_main(cursor, existing, dry_run, defaults)
-                done += self._migrate_logtables(cursor, dry_run)
-        if not dry_run and done:
-            self.create(codecarbon)
+            done = [] if existing else [f"create table {self._schema.table}"]
+            if existing:
+                renames = self._misnamed(cursor, exists=True)
+                done += [f"rename table {name} to {wanted}" for _, name, wanted in renames]
+                done += self._migrate_main(cursor, existing, dry_run, defaults)
+                if not dry_run:
+                    self._rename(cursor, renames)
+                names = {wanted: name for _, name, wanted in renames} if dry_run else {}
+                done += self._migrate_logtables(cursor, dry_run, names)
+            if done and not dry_run:
+                identity = not existing or self._identity(cursor).name is not None or not self._duplicates(cursor)
+                self._create(cursor, codecarbon, identity)
         return done
 
     @retried
     def drop(self) -> None:
-        """Drop the main table and all side tables, including logtables that are no longer configured."""
+        """Drop the main table and its side tables, including logtables that are no longer configured: all or none.
+
+        Raises
+        ------
+        DatabaseQueryError
+            If something else depends on one of them.
+        """
         with self._exclusively() as cursor:
-            referring = [name for (name,) in cursor.all(self._dialect.list_references, table=self._schema.table)]
-            side = [name for name in referring if name.startswith(f"{self._schema.table}_")]
-            for name in [*side, self._schema.meta, self._schema.table]:
-                cursor.run(f"DROP TABLE IF EXISTS {self._schema.q(name)}")
+            ours, others = self._referring(cursor)
+            for side in ours.values():
+                others += [name for name in self._references(cursor, side) if name not in ours.values()]
+            if others:
+                raise DatabaseQueryError(
+                    f"foreign keys of {', '.join(dict.fromkeys(others))} refer to {self._schema.table} or its side "
+                    "tables; drop those foreign keys or tables first. Nothing was deleted"
+                )
+            for statement in self._schema.drop([*ours.values(), self._schema.table]):
+                cursor.run(statement)
 
     @contextmanager
     def _exclusively(self) -> Iterator[Cursor]:
         """Let one process at a time change the tables, in one transaction if DDL can be part of one."""
+        database, commits = self.database, self._dialect.ddl_commits
+        opened = database.query() if commits else database.transaction(create=True)
+        with opened as cursor, self._locked(cursor, self._schema.table):
+            yield cursor
+
+    @contextmanager
+    def _locked(self, cursor: Cursor, table: str) -> Iterator[None]:
+        """Hold the lock under which a main table and its side tables are changed."""
         take, give_back = self._dialect.exclusive
-        with self.database.query() if give_back else self.database.transaction(create=True) as cursor:
-            name = f"{self.database.config.database}.{self._schema.table}"
-            if take and cursor.one(take, name=name) != (1,):
-                raise DatabaseQueryError(
-                    f"another process has been changing the tables of {name} for a minute; try again"
+        name = f"{self.database.config.database}.{table}"
+        if take and cursor.one(take, name=name) != (1,):
+            raise DatabaseQueryError(f"another process has been changing the tables of {name} for a minute; try again")
+        try:
+            yield
+        finally:
+            if give_back:
+                cursor.all(give_back, name=name)
+
+    # What is there
+
+    def _columns(self, cursor: Cursor, table: str) -> dict[str, _Column]:
+        """Return a table's columns; empty if there is no such table."""
+        rows = cursor.all(self._dialect.list_columns, table=table)
+        return {name: _Column(_text(declared), bool(required), refers) for name, declared, required, refers in rows}
+
+    def _references(self, cursor: Cursor, table: str) -> list[str]:
+        """Return the tables whose foreign keys refer to a table, as `_fold` writes them."""
+        return [self._fold(cursor)(name) for (name,) in cursor.all(self._dialect.list_references, table=table)]
+
+    def _identity(self, cursor: Cursor) -> _Identity:
+        found = cursor.all(self._dialect.list_identity, table=self._schema.table)
+        return _Identity(found[0][0] if found else None, [keyfield for _, keyfield, *_ in found])
+
+    def _fold(self, cursor: Cursor) -> Callable[[str], str]:
+        """Return what makes names of tables equal that the database considers equal."""
+        if self._folding is None:
+            query = self._dialect.ignores_case
+            self._folding = str if query is None or cursor.one(query) == (0,) else str.lower
+        return self._folding
+
+    def _referring(self, cursor: Cursor) -> tuple[dict[str, str], list[str]]:
+        """Return our side tables by the names that they should have, and the other tables that refer to the main table.
+
+        A side table belongs to the main table by its foreign key, which follows when the main table is renamed. The
+        columns say what it is for; which logtable it is follows from its name, and from that of the attempts.
+        """
+        schema, fold = self._schema, self._fold(cursor)
+        tables = {name: self._columns(cursor, name) for name in self._references(cursor, schema.table)}
+        left = set(tables)
+        ours: dict[str, str] = {}
+
+        def take(wanted: str, name: str) -> None:
+            if wanted not in ours and fold(name) in left:
+                left.remove(fold(name))
+                ours[wanted] = fold(name)
+
+        for wanted in schema.suffixes:
+            take(wanted, wanted)
+        for wanted, column in schema.marks.items():
+            for name in sorted(left):
+                if {"experiment_id", column} <= tables[name].keys():
+                    take(wanted, name)
+        stem = fold(ours.get(schema.attempts, schema.attempts)).removesuffix("__attempts")
+        for wanted, suffix in schema.suffixes.items():
+            take(wanted, self._dialect.side_name(stem, suffix))
+            take(wanted, f"{schema.table}{suffix}")  # py-experimenter shortens no names
+        for name in sorted(left):  # logtables that are no longer configured
+            if name.startswith(f"{stem}__") and _is_logtable(tables[name]):
+                take(self._dialect.side_name(schema.table, name.removeprefix(stem)), name)
+        if schema.meta not in ours:  # that of an older version has no foreign key
+            name = self._dialect.side_name(stem, "__meta")
+            columns = self._columns(cursor, name)
+            if columns and self._owner(cursor, name, columns) in (None, fold(schema.table)):
+                ours[schema.meta] = fold(name)
+        return ours, sorted(left)
+
+    def _owner(self, cursor: Cursor, name: str, columns: _Columns) -> str | None:
+        """Return the main table that a side table belongs to; None if no foreign key says so."""
+        if "experiment_id" not in columns and name.endswith("__meta"):
+            # That of an older version has no foreign key. The attempts beside it have one.
+            columns = self._columns(cursor, f"{name.removesuffix('__meta')}__attempts")
+        owner = columns["experiment_id"].refers_to if "experiment_id" in columns else None
+        return None if owner is None else self._fold(cursor)(owner)
+
+    def _misnamed(self, cursor: Cursor, exists: bool) -> list[_Rename]:
+        """Return the side tables that need another name because a main table was renamed: ours, and those in their way.
+
+        Raises
+        ------
+        TableHasWrongStructureError
+            If something else has the name of a side table, or if side tables are left of a main table that is gone.
+        """
+        schema, fold = self._schema, self._fold(cursor)
+        ours, _ = self._referring(cursor)
+        if ours.keys() - {schema.meta} and not exists:
+            raise TableHasWrongStructureError(
+                f"{', '.join(ours.values())} are left of a table {schema.table}, which was dropped or renamed without "
+                "them; delete_table() drops them, or choose another name for the new table"
+            )
+        wrong = {name: ours.get(name) for name in [*ours, *schema.suffixes] if ours.get(name) != fold(name)}
+        in_the_way: dict[str, set[str]] = {}
+        for wanted, name in wrong.items():
+            columns = self._columns(cursor, wanted)
+            owner = self._owner(cursor, wanted, columns) if columns else None
+            if owner is not None:
+                in_the_way.setdefault(owner, set()).add(fold(wanted))
+            elif columns and not (exists and name is None and "experiment_id" in columns):  # made without foreign keys
+                raise TableHasWrongStructureError(
+                    f"{wanted} exists, but is not a side table of {schema.table}; rename it, or {schema.table}"
                 )
-            try:
-                yield cursor
-            finally:
-                if give_back:
-                    cursor.all(give_back, name=name)
+        renames = [rename for owner, names in in_the_way.items() for rename in self._aside(cursor, owner, names)]
+        renames += [_Rename(schema.table, name, wanted) for wanted, name in wrong.items() if name is not None]
+        # The name of the attempts tells which logtables are which, so it changes last.
+        return sorted(renames, key=lambda rename: rename.name.endswith("__attempts"))
 
-    def _columns(self, cursor: Cursor, table: str) -> dict[str, str]:
-        """Return a table's columns and declared types; empty if there is no such table."""
-        return {name: _text(declared) for name, declared in cursor.all(self._dialect.list_columns, table=table)}
+    def _aside(self, cursor: Cursor, owner: str, names: set[str]) -> list[_Rename]:
+        """Return the renames of another study's side tables that have our names, and of its other logtables."""
+        stem = self._fold(cursor)(self._schema.attempts).removesuffix("__attempts")
+        for name in self._references(cursor, owner):
+            if name.startswith(f"{stem}__") and _is_logtable(self._columns(cursor, name)):
+                names.add(name)
 
-    def _indexes(self, cursor: Cursor) -> set[str]:
-        return {name for (name,) in cursor.all(self._dialect.list_indexes, table=self._schema.table)}
+        def under(main: str) -> dict[str, str]:
+            return {name: self._dialect.side_name(main, name.removeprefix(stem)) for name in names}
+
+        wanted = under(owner)
+        if any(self._columns(cursor, name) for name in wanted.values()):
+            # Its own names are taken, too: by ours, if the two studies have swapped names. It will find its tables.
+            wanted = under(f"{owner}_{_token()}")
+        return [_Rename(owner, name, wanted[name]) for name in sorted(names)]
+
+    def _rename(self, cursor: Cursor, renames: Sequence[_Rename]) -> None:
+        for owner, name, wanted in renames:
+            with self._locked(cursor, owner) if owner != self._schema.table else nullcontext():
+                cursor.run(f"ALTER TABLE {self._schema.q(name)} RENAME TO {self._schema.q(wanted)}")
 
     # Comparing
 
     def _are_complete(self, codecarbon: bool, identity: bool) -> bool:
         """Return whether `create` has nothing to do. No lock is taken, so `create` checks differences again."""
         with suppress(TableHasWrongStructureError), self.database.query() as cursor:
-            existing = self._columns(cursor, self._schema.table)
-            self._refuse_differences(cursor, existing)
-            indexes = {self._schema.status_index, *([self._schema.identity_index] if identity else [])}
-            if not indexes <= self._indexes(cursor):
+            tables, found = self._tables(cursor), self._identity(cursor)
+            self._refuse_differences(tables, found)
+            if (identity and not self._identifies(found)) or not self._has_status_index(cursor):
                 return False
-            for name in self._schema.create_side_tables("", codecarbon):
-                if not self._schema.library_columns(name).keys() <= self._columns(cursor, name).keys():
+            for name in self._side_tables(codecarbon):
+                if self._missing(name, tables[name]):
                     return False
-            self._warn_of_rounding(existing)
+                if self._owner(cursor, name, tables[name]) not in (None, self._fold(cursor)(self._schema.table)):
+                    return False
+            self._warn_of_rounding(tables[self._schema.table])
             return True
         return False
 
-    def _refuse_differences(self, cursor: Cursor, existing: Mapping[str, str]) -> None:
-        differences = self._differences(self._schema.table, existing, self._schema.columns)
-        for name in self._schema.logtables.values():
-            columns = self._columns(cursor, name)
-            if columns:
+    def _tables(self, cursor: Cursor) -> dict[str, dict[str, _Column]]:
+        """Return the columns of all our tables; those that do not exist have none."""
+        return {name: self._columns(cursor, name) for name in (self._schema.table, *self._schema.suffixes)}
+
+    def _side_tables(self, codecarbon: bool) -> list[str]:
+        return [name for name in self._schema.suffixes if codecarbon or name != self._schema.codecarbon]
+
+    def _missing(self, table: str, columns: _Columns) -> list[str]:
+        """Return the columns that one of our tables lacks."""
+        present = {name.lower() for name in columns}
+        return [name for name in self._schema.types_of(table) if name.lower() not in present]
+
+    def _refuse_differences(self, tables: Mapping[str, _Columns], found: _Identity) -> None:
+        differences = []
+        for name, columns in tables.items():
+            if name == self._schema.table or (name in self._schema.logtables.values() and columns):
                 wanted = {n: f for n, f in self._schema.types_of(name).items() if n != "attempt_id"}
-                columns.pop("attempt_id", None)
                 differences += self._differences(name, columns, wanted)
+            differences += self._obstacles(name, columns, found)
         if differences:
             raise TableHasWrongStructureError(
                 f"{self._schema.table} in {self.database.config.database} differs from the configuration:\n  "
@@ -182,22 +344,36 @@ class Tables:
                 + "\nChange the configuration, name another table, or call migrate() to add what is missing."
             )
 
-    def _differences(self, table: str, existing: Mapping[str, str], wanted: Mapping[str, FieldType]) -> list[str]:
-        found = {name.lower(): name for name in existing}
+    def _differences(self, table: str, existing: _Columns, wanted: Mapping[str, FieldType]) -> list[str]:
+        """Return what is missing or has another type. Other columns may be there: a person has added them."""
+        found = {name.lower(): column for name, column in existing.items()}
         differences = []
         for name, field in wanted.items():
-            declared = existing.get(found.pop(name.lower(), ""))
-            if declared is None:
+            column = found.get(name.lower())
+            if column is None:
                 differences.append(f"{table}.{name} is missing; migrate() adds it")
-            elif name not in ("ID", "experiment_id") and not self._holds(table, name, declared, field):
-                differences.append(f"{table}.{name} is {declared}, configured is {field}; change one of the two")
-        for name in found.values():
-            differences.append(f"{table}.{name} is not configured; configure it, or drop the column")
+            elif name not in ("ID", "experiment_id") and not self._holds(table, name, column.declared, field):
+                differences.append(f"{table}.{name} is {column.declared}, configured is {field}; change one of the two")
         return differences
 
-    def _warn_of_rounding(self, existing: Mapping[str, str]) -> None:
+    def _obstacles(self, table: str, existing: _Columns, found: _Identity) -> list[str]:
+        """Return the columns because of which the rows of the configuration cannot be inserted, or would be others."""
+        given = {"id", "experiment_id", "timestamp", "creation_date", "status"}
+        given |= {name.lower() for name in self._schema.keyfields}
+        obstacles = [
+            f"{table}.{name} is NOT NULL without a default, so that no row can be inserted; give it a default"
+            for name, column in existing.items()
+            if column.required and name.lower() not in given
+        ]
+        if table == self._schema.table:
+            for name in found.keyfields or _columns_before("creation_date", existing):
+                if name.lower() not in given:
+                    obstacles.append(f"{table}.{name} is a keyfield of the table, but not configured; configure it")
+        return obstacles
+
+    def _warn_of_rounding(self, existing: _Columns) -> None:
         """Warn of columns that py-experimenter declared as DECIMAL, which are DECIMAL(10,0) on MySQL."""
-        for name, declared in existing.items():
+        for name, (declared, *_) in existing.items():
             wanted, found = self._schema.columns.get(name), _parsed(declared)
             if wanted and found and wanted.kind is Kind.REAL and wanted.length is None and found.length is not None:
                 table, column = self._schema.q(self._schema.table), self._schema.q(name)
@@ -220,6 +396,23 @@ class Tables:
         return existing.holds(field)
 
     # Making
+
+    def _create(self, cursor: Cursor, codecarbon: bool, identity: bool) -> None:
+        main = self._columns(cursor, self._schema.table)
+        self._rename(cursor, self._misnamed(cursor, bool(main)))
+        with self._all_or_none(cursor) as made:
+            with self._within_limits(self._schema.table):
+                if main:
+                    self._refuse_differences(self._tables(cursor), self._identity(cursor))
+                    self._warn_of_rounding(main)
+                else:
+                    self._create_table(cursor, self._schema.table, self._schema.create_main(), made)
+                if not self._has_status_index(cursor):
+                    self._create_index(cursor, self._schema.status_index, self._schema.table, ["status", "ID"])
+                if identity:
+                    for statement in self._schema.together(self._new_identity(cursor)):
+                        cursor.run(statement)
+            self._create_side_tables(cursor, codecarbon, made)
 
     @contextmanager
     def _all_or_none(self, cursor: Cursor) -> Iterator[list[str]]:
@@ -245,54 +438,79 @@ class Tables:
                 "One JSON field holds many values, and each logtable has columns of its own. Nothing was created."
             ) from error
 
-    def _create(self, cursor: Cursor, table: str, statements: Sequence[str], made: list[str]) -> None:
+    def _create_table(self, cursor: Cursor, table: str, create: str, made: list[str]) -> None:
         columns, most = len(self._schema.types_of(table)), self._dialect.most_columns
         if most is not None and columns >= most:  # one may be that of the identity
             raise DatabaseLimitError(f"{columns} columns, of which {most} are the most")
-        create, *indexes = statements
         cursor.run(create)
         made.append(table)
-        for index in indexes:
-            cursor.run(index)
         if self._dialect.complete_row is not None:
             size, most = cursor.one(self._dialect.complete_row, table=table) or (0, 0)
             if size > most:
                 raise DatabaseLimitError(f"a complete row has at least {size} bytes, and the most is {most}")
 
-    def _add_identity(self, cursor: Cursor) -> None:
-        duplicates = cursor.one(self._schema.find_duplicates())
+    def _has_status_index(self, cursor: Cursor) -> bool:
+        found = cursor.all(self._dialect.list_indexes, table=self._schema.table)
+        return any("__status" in name for (name,) in found)
+
+    def _create_index(self, cursor: Cursor, name: str, table: str, columns: Sequence[str]) -> None:
+        cursor.run(self._schema.create_index(self._free(cursor, name), table, columns))
+
+    def _free(self, cursor: Cursor, index: str) -> str:
+        """Return a name for a new index. Where a name is free only once, the index of a renamed table may have it."""
+        if self._dialect.find_name is None or cursor.one(self._dialect.find_name, name=index) is None:
+            return index
+        end = f"_{_token()}"
+        return self._dialect.shortened(index, self._dialect.longest_name - len(end)) + end
+
+    def _identifies(self, found: _Identity) -> bool:
+        return {name.lower() for name in found.keyfields} == {name.lower() for name in self._schema.keyfields}
+
+    def _duplicates(self, cursor: Cursor) -> tuple[Any, ...] | None:
+        return cursor.one(self._schema.find_duplicates())
+
+    def _new_identity(self, cursor: Cursor) -> list[str]:
+        """Return the statements that make the keyfields the identity of a row, if they are not."""
+        found = self._identity(cursor)
+        if self._identifies(found):
+            return []
+        if found.name is not None:  # keyfields have been added, so rows that differed still do
+            return [self._schema.drop_identity(found.name), self._schema.add_identity(found.name)]
+        duplicates = self._duplicates(cursor)
         if duplicates is not None:
             raise DuplicateExperimentsError(
                 f"the table {self._schema.table} has several rows with equal keyfields, for example "
                 f"IDs {duplicates[0]} and {duplicates[1]}; delete all but one of each by SQL, then fill again. "
                 "Reading, executing and resetting work without that."
             )
-        cursor.run(self._schema.add_identity())
+        return [self._schema.add_identity(self._free(cursor, self._schema.identity_index))]
 
     def _create_side_tables(self, cursor: Cursor, codecarbon: bool, made: list[str]) -> None:
-        id_type = next(t for n, t in self._columns(cursor, self._schema.table).items() if n.lower() == "id")
-        for name, statements in self._schema.create_side_tables(id_type, codecarbon).items():
+        id_type = next(c.declared for n, c in self._columns(cursor, self._schema.table).items() if n.lower() == "id")
+        for name in self._side_tables(codecarbon):
             columns = self._columns(cursor, name)
             if not columns:
                 with self._within_limits(name):
-                    self._create(cursor, name, statements, made)
+                    self._create_table(cursor, name, self._schema.create_side_table(name, id_type), made)
+                for index, indexed in self._schema.indexes_of(name).items():
+                    self._create_index(cursor, index, name, indexed)
                 continue
-            # An older version of the library, or py-experimenter, made the table.
-            for column, field in self._schema.library_columns(name).items():
-                if column not in columns:
-                    cursor.run(self._schema.add_column(name, column, field))
+            for column in self._missing(name, columns):  # in a table of py-experimenter or of an older version
+                if column == "experiment_id":
+                    cursor.run(self._schema.add_reference(name, id_type))
+                else:
+                    cursor.run(self._schema.add_column(name, column, self._schema.types_of(name)[column]))
 
     # Migrating
 
     def _migrate_main(
-        self, cursor: Cursor, existing: Mapping[str, str], dry_run: bool, defaults: Mapping[str, Any]
+        self, cursor: Cursor, existing: _Columns, dry_run: bool, defaults: Mapping[str, Any]
     ) -> list[str]:
         table, wanted = self._schema.table, self._schema.columns
-        present = {name.lower() for name in existing}
-        missing = [name for name in wanted if name.lower() not in present]
+        missing = self._missing(table, existing)
         new_keyfields = [name for name in missing if name in self._schema.keyfields]
         for name in defaults:
-            if name not in new_keyfields:
+            if name not in self._schema.keyfields:  # one that is no longer new has got its value with its column
                 raise InvalidColumnError(
                     f"defaults: {name!r} is not a new keyfield; new are {', '.join(new_keyfields) or 'none'}"
                 )
@@ -304,34 +522,42 @@ class Tables:
                 f"call migrate(defaults={{{', '.join(f'{name!r}: ...' for name in without)}}}), None for NULL"
             )
         encoded = {
-            name: Encoder(name, wanted[name], self._dialect.keeps_infinity)(value) for name, value in defaults.items()
+            name: Encoder(name, wanted[name], self._dialect.keeps_infinity)(value)
+            for name, value in defaults.items()
+            if name in new_keyfields
         }
-        self._refuse_unmigratable(existing)
+        found = self._identity(cursor)
+        self._refuse_unmigratable(existing, found)
         done = [f"add column {table}.{name} {wanted[name]}" for name in missing]
         done += [f"set {table}.{name} to {value!r} in {rows} rows" for name, value in encoded.items()]
+        if not new_keyfields and not self._identifies(found) and (found.name or not self._duplicates(cursor)):
+            done.append(f"identify the rows of {table} by {', '.join(self._schema.keyfields)}")
         if dry_run or not missing:
             return done
-        if new_keyfields and self._schema.identity_index in self._indexes(cursor):
-            cursor.run(self._schema.drop_identity())
         order = list(wanted)
-        for name in missing:
-            cursor.run(self._schema.add_column(table, name, wanted[name], after=order[order.index(name) - 1]))
-        for name, value in encoded.items():
-            cursor.run(f"UPDATE {self._schema.q(table)} SET {self._schema.q(name)} = :value", value=value)
+        changes = [
+            self._schema.add_column(table, name, wanted[name], encoded.get(name), order[order.index(name) - 1])
+            for name in missing
+        ]
+        if found.name is not None:
+            changes += self._new_identity(cursor)
+        for statement in self._schema.together(changes):
+            cursor.run(statement)
         return done
 
-    def _refuse_unmigratable(self, existing: Mapping[str, str]) -> None:
+    def _refuse_unmigratable(self, existing: _Columns, found: _Identity) -> None:
         wanted = {name: field for name, field in self._schema.columns.items() if name in existing}
         differences = self._differences(self._schema.table, existing, wanted)
+        differences += self._obstacles(self._schema.table, existing, found)
         if differences:
             raise TableHasWrongStructureError(
                 "migrate() adds what is missing, but cannot change this:\n  " + "\n  ".join(differences)
             )
 
-    def _migrate_logtables(self, cursor: Cursor, dry_run: bool) -> list[str]:
+    def _migrate_logtables(self, cursor: Cursor, dry_run: bool, names: Mapping[str, str]) -> list[str]:
         done = []
         for name in self._schema.logtables.values():
-            columns, wanted = self._columns(cursor, name), self._schema.types_of(name)
+            columns, wanted = self._columns(cursor, names.get(name, name)), self._schema.types_of(name)
             if not columns:
                 done.append(f"create table {name}")
                 continue
@@ -343,6 +569,21 @@ class Tables:
                         cursor.run(self._schema.add_column(name, column, field, after=before))
                 before = column
         return done
+
+
+def _is_logtable(columns: _Columns) -> bool:
+    return [name.lower() for name in columns][:3] == ["id", "experiment_id", "timestamp"]
+
+
+def _token() -> str:
+    return uuid.uuid4().hex[:8]
+
+
+def _columns_before(name: str, columns: _Columns) -> list[str]:
+    """Return the columns after the first and before another, where tables have their keyfields."""
+    names = list(columns)
+    folded = [other.lower() for other in names]
+    return names[1 : folded.index(name)] if name in folded else []
 
 
 def _parsed(declared: str) -> FieldType | None:

@@ -74,7 +74,7 @@ def test_the_identity_is_not_seen_in_the_table(target: Target) -> None:
 
 def test_a_table_with_duplicates_warns_on_fill_but_is_usable(target: Target) -> None:
     opened = store(target)
-    target.query(opened.schema.drop_identity())
+    target.query(opened.schema.drop_identity("study__identity"))
     target.query("INSERT INTO study (dataset, seed) VALUES ('iris', 1)")
     study_ = experimenter(target)
     with pytest.raises(DuplicateExperimentsError, match=r"study has several rows .* IDs 2 and 7"):

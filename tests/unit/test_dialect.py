@@ -163,7 +163,7 @@ def test_any_name_survives(name):
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.execute(*SQLITE.statement(f"CREATE TABLE {SQLITE.quote(name)} ({SQLITE.quote(name)} INT)", {}))
         columns = connection.execute(*SQLITE.statement(SQLITE.list_columns, {"table": name}))
-        assert columns.fetchall() == [(name, "INT")]
+        assert columns.fetchall() == [(name, "INT", 0, None)]
     # A quoted name has no parameters, whatever is in it.
     assert MYSQL.statement(MYSQL.quote(name), {})[0] % () == MYSQL.quote(name)
 

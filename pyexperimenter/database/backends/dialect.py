@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from pyexperimenter.exceptions import (
     TransientDatabaseError,
 )
 from pyexperimenter.fieldtypes import FieldType, Kind
+
+_SUFFIXES = len("__attempts__experiment")  # room for what follows the name of a table in derived names
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,21 @@ class Dialect:
         Statement that makes the database refuse a second row with equal ``{identity}``, and one that reverts it.
     add_after : str
         Suffix of ADD COLUMN that puts it after another column, or an empty string.
-    list_columns, list_indexes, list_references : str
-        Queries for (name, declared type) of the columns of ``:table``, the names of its indexes, and the tables whose
-        foreign keys refer to it.
+    list_columns : str
+        Query for the columns of ``:table``: name, declared type, whether an INSERT must give it a value, and the table
+        that a foreign key of it refers to. A table of another schema is named with it, here and below.
+    list_indexes, list_references : str
+        Queries for the names of the indexes of ``:table``, and of the tables whose foreign keys refer to it.
+    list_identity : str
+        Query for what makes a second row with equal keyfields impossible: the index, and each column that it concerns.
+    find_name : str or None
+        Query for a table or index ``:name``; None if the names of indexes need not differ between tables.
+    ignores_case : str or None
+        Query whether the names of tables are the same in upper and lower case; None if they never are.
+    add_reference : str
+        What follows ``ADD COLUMN`` and a ``{column}``'s declaration to make it refer to ``{reference}``, by ``{key}``.
+    literal : Callable
+        A column value -> its text in DDL, which takes no parameters.
     exclusive : tuple of str or None
         Statements that take and release the lock ``:name`` under which tables are changed. The first is None if a
         transaction is enough; the second is None if the lock ends with the transaction, of which DDL is a part.
@@ -102,8 +117,10 @@ class Dialect:
         Query for the maximum size of a statement with its values in bytes, if exceeding it breaks the connection.
     most_parameters : int or None
         How many parameters a statement may have.
-    longest_name : int or None
-        Maximum length of an identifier in characters.
+    longest_name : int
+        Maximum length of an identifier in `name_unit`.
+    name_unit : str
+        What the database counts in an identifier: ``characters`` or ``bytes``.
     longest_row : int or None
         Maximum size of a row in bytes, if VARCHARs count with all that they may hold.
     most_columns : int or None
@@ -147,6 +164,11 @@ class Dialect:
     list_columns: str
     list_indexes: str
     list_references: str
+    list_identity: str
+    find_name: str | None
+    ignores_case: str | None
+    add_reference: str
+    literal: Callable[[Any], str]
     exclusive: tuple[str | None, str | None]
     savepoint: tuple[str, str] | None
     returning_id: str
@@ -154,7 +176,8 @@ class Dialect:
     folded: frozenset[str]
     largest_packet: str | None
     most_parameters: int | None
-    longest_name: int | None
+    longest_name: int
+    name_unit: str
     longest_row: int | None
     most_columns: int | None
     complete_row: str | None
@@ -165,10 +188,34 @@ class Dialect:
     remedies: Mapping[int | str, Remedy]
     refusals: Mapping[str, Remedy]
 
+    @property
+    def ddl_commits(self) -> bool:
+        """Whether a DDL statement cannot be part of a transaction."""
+        return self.exclusive[1] is not None
+
     def quote(self, name: str) -> str:
         """Quote an identifier, so that it may be a reserved word, such as ``order``."""
         mark = self.quote_mark
         return f"{mark}{name.replace(mark, mark * 2)}{mark}"
+
+    def length(self, name: str) -> int:
+        """Return the length of an identifier as the database counts it."""
+        return len(name.encode()) if self.name_unit == "bytes" else len(name)
+
+    def shortened(self, name: str, room: int) -> str:
+        """Return a name that is at most this long: the beginning and a hash of one that is longer."""
+        if self.length(name) <= room:
+            return name
+        end = f"_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        start = name[: room - len(end)]
+        while self.length(start + end) > room:
+            start = start[:-1]
+        return start + end
+
+    def side_name(self, table: str, suffix: str) -> str:
+        """Return the name of a side table: a name and a suffix, each shortened if both together are too long."""
+        stem = self.shortened(table, self.longest_name - _SUFFIXES)
+        return f"{stem}{self.shortened(suffix, self.longest_name - self.length(stem))}"
 
     def column_type(self, field: FieldType) -> str:
         """Return the type of a field's column."""

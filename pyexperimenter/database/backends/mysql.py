@@ -9,6 +9,7 @@ from typing import Any
 
 import pymysql
 from pymysql.connections import Connection
+from pymysql.converters import escape_item
 
 from pyexperimenter.config.model import TlsConfig
 from pyexperimenter.database.backends.base import CONNECT_TIMEOUT, Server, tls_context, translated_errors
@@ -54,6 +55,16 @@ OLD_FORMAT = Remedy(
     DatabaseLimitError, "the table has an old format; ALTER TABLE ... ROW_FORMAT=DYNAMIC, and try again"
 )
 
+
+def _literal(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    # In parentheses, since only an expression can be the default of a TEXT, BLOB or JSON.
+    return f"(X'{value.hex()}')" if isinstance(value, bytes) else f"({escape_item(value, 'utf8mb4')})"
+
+
+_NAMED = "IF({0}_schema = DATABASE(), {0}_name, CONCAT({0}_schema, '.', {0}_name))"
+
 MYSQL = Dialect(
     name="mysql",
     quote_mark="`",
@@ -91,19 +102,37 @@ MYSQL = Dialect(
     drop_identity=f"ALTER TABLE {{table}} DROP INDEX {{index}}, DROP COLUMN `{IDENTITY}`",
     add_after=" AFTER {}",
     list_columns=(
-        "SELECT column_name, column_type FROM information_schema.columns "
-        f"WHERE table_schema = DATABASE() AND table_name = :table AND column_name <> '{IDENTITY}' "
-        "ORDER BY ordinal_position"
+        "SELECT c.column_name, c.column_type, c.is_nullable = 'NO' AND c.column_default IS NULL "
+        "AND c.extra <> 'auto_increment' AND COALESCE(c.generation_expression, '') = '', "
+        f"{_NAMED.format('k.referenced_table')} FROM information_schema.columns c LEFT JOIN "
+        "(SELECT column_name, referenced_table_schema, referenced_table_name FROM information_schema.key_column_usage "
+        "WHERE table_schema = DATABASE() AND table_name = :table AND referenced_table_name IS NOT NULL) k "
+        "ON k.column_name = c.column_name "
+        f"WHERE c.table_schema = DATABASE() AND c.table_name = :table AND c.column_name <> '{IDENTITY}' "
+        "ORDER BY c.ordinal_position"
     ),
     list_indexes=(
         "SELECT DISTINCT index_name FROM information_schema.statistics "
         "WHERE table_schema = DATABASE() AND table_name = :table"
     ),
     list_references=(
-        "SELECT DISTINCT table_name FROM information_schema.key_column_usage "
-        "WHERE table_schema = DATABASE() AND referenced_table_schema = DATABASE() AND referenced_table_name = :table "
-        "ORDER BY table_name"
+        f"SELECT DISTINCT {_NAMED.format('table')} FROM information_schema.key_column_usage "
+        "WHERE referenced_table_schema = DATABASE() AND (BINARY referenced_table_name = :table "
+        "OR @@lower_case_table_names AND LOWER(referenced_table_name) = LOWER(:table)) ORDER BY 1"
     ),
+    list_identity=(
+        "SELECT i.index_name, c.column_name FROM information_schema.columns c "
+        "JOIN information_schema.columns g ON g.generation_expression <> '' "
+        "JOIN information_schema.statistics i ON i.column_name = g.column_name "
+        "AND LOCATE(CONCAT('`', REPLACE(LOWER(c.column_name), '`', '``'), '`'), LOWER(g.generation_expression)) "
+        f"WHERE g.column_name = '{IDENTITY}' "
+        + "".join(f"AND {t}.table_schema = DATABASE() AND {t}.table_name = :table " for t in "cgi")
+        + "ORDER BY c.ordinal_position"
+    ),
+    find_name=None,
+    ignores_case="SELECT @@lower_case_table_names",
+    add_reference=", ADD CONSTRAINT {key} FOREIGN KEY ({column}) REFERENCES {reference}",
+    literal=_literal,
     exclusive=("SELECT GET_LOCK(SHA2(:name, 256), 60)", "SELECT RELEASE_LOCK(SHA2(:name, 256))"),
     savepoint=None,
     returning_id="",
@@ -115,6 +144,7 @@ MYSQL = Dialect(
     longest_row=65_535,
     most_columns=1017,
     complete_row=None,  # checked when the table is made
+    name_unit="characters",
     lengths_matter=True,
     comparable={},
     keeps_infinity=False,

@@ -36,17 +36,20 @@ from pyexperimenter.exceptions import (
     AccessDeniedError,
     DatabaseConnectionError,
     DatabaseCreationError,
+    DatabaseQueryError,
     MissingDatabaseError,
 )
 from pyexperimenter.fieldtypes import FieldType, Kind
 
 try:
     import psycopg
+    from psycopg.sql import Literal
     from psycopg.types.string import TextLoader
     from psycopg.waiting import Ready, Wait
 except ImportError as missing:
     raise DatabaseConnectionError(f"{missing}; pip install pyexperimenter[postgresql]") from missing
 
+_IN_USE = "2BP01"  # a view or a foreign key depends on a table
 # Locks are waited for as long as MySQL does by default. DOUBLEs are read with all their digits, whatever a role or a
 # database has set.
 _SESSION = "SET lock_timeout = '50s'; SET extra_float_digits = 3"
@@ -81,6 +84,8 @@ _BINARY_FORMS = {
 }
 
 _UTC = "(clock_timestamp() AT TIME ZONE 'UTC')"
+
+_NAMED = "replace({}::regclass::text, '\"', '')"  # with its schema, if it cannot be found without
 
 POSTGRESQL = Dialect(
     name="postgresql",
@@ -131,7 +136,10 @@ POSTGRESQL = Dialect(
     list_columns=(
         "SELECT attname, CASE type WHEN 'text' THEN 'longtext' WHEN 'bytea' THEN 'longblob' "
         "WHEN 'real' THEN 'float' WHEN 'character varying' THEN 'longtext' "
-        "ELSE replace(replace(type, 'character varying', 'varchar'), ' without time zone', '') END "
+        "ELSE replace(replace(type, 'character varying', 'varchar'), ' without time zone', '') END, "
+        "attnotnull AND NOT atthasdef AND attidentity = '', "
+        f"(SELECT MIN({_NAMED.format('confrelid')}) FROM pg_constraint "
+        "WHERE contype = 'f' AND conrelid = attrelid AND attnum = ANY (conkey)) "
         "FROM pg_attribute, trim('\"' FROM format_type(atttypid, atttypmod)) type "  # quote_all_identifiers may be on
         "WHERE attrelid = to_regclass(quote_ident(:table)) AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
     ),
@@ -140,9 +148,21 @@ POSTGRESQL = Dialect(
         "WHERE i.indrelid = to_regclass(quote_ident(:table))"
     ),
     list_references=(
-        "SELECT DISTINCT c.relname FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid "
-        "WHERE f.contype = 'f' AND f.confrelid = to_regclass(quote_ident(:table)) ORDER BY c.relname"
+        f"SELECT DISTINCT {_NAMED.format('conrelid')} FROM pg_constraint "
+        "WHERE contype = 'f' AND confrelid = to_regclass(quote_ident(:table)) ORDER BY 1"
     ),
+    # An index depends on the columns of its expression.
+    list_identity=(
+        "SELECT DISTINCT c.relname, a.attname, a.attnum FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
+        "JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.refobjid = i.indrelid "
+        "JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = d.refobjsubid "
+        "WHERE i.indrelid = to_regclass(quote_ident(:table)) AND i.indisunique AND strpos(c.relname, '__identity') > 0 "
+        "ORDER BY a.attnum"
+    ),
+    find_name="SELECT 1 WHERE to_regclass(quote_ident(:name)) IS NOT NULL",
+    ignores_case=None,
+    add_reference=" REFERENCES {reference}",
+    literal=lambda value: Literal(value).as_string(None),
     exclusive=("SELECT 1 FROM pg_advisory_xact_lock(hashtextextended(:name, 0))", None),
     savepoint=("SAVEPOINT before", "ROLLBACK TO SAVEPOINT before"),
     returning_id=' RETURNING "ID"',
@@ -157,6 +177,7 @@ POSTGRESQL = Dialect(
         "SELECT 24 + COUNT(*) / 8 + SUM(GREATEST(attlen, 1)), current_setting('block_size')::int - 32 "
         "FROM pg_attribute WHERE attrelid = to_regclass(quote_ident(:table)) AND attnum > 0 AND NOT attisdropped"
     ),
+    name_unit="bytes",
     lengths_matter=True,
     comparable={Kind.JSON: "{}::text"},
     keeps_infinity=True,
@@ -176,6 +197,7 @@ POSTGRESQL = Dialect(
         "3D000": Remedy(MissingDatabaseError, "create it, or let create_table(create_database=True) do so"),
         "42P01": NO_TABLE,
         "42703": NO_COLUMN,
+        _IN_USE: Remedy(DatabaseQueryError, "drop them first; nothing was deleted"),
         "25006": READ_ONLY,
         "53": NO_ROOM,
         "54": TOO_LARGE,
@@ -271,8 +293,11 @@ class PostgreSqlServer(Server):
 
     def message_of(self, error: Exception) -> str:
         """Return the message of an error of the driver, without the lines that point into the statement."""
-        primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-        return primary or str(error)
+        if not isinstance(error, psycopg.Error) or not error.diag.message_primary:
+            return str(error)
+        if error.sqlstate == _IN_USE:  # the details of others may quote values
+            return f"{error.diag.message_primary}: {error.diag.message_detail}"
+        return error.diag.message_primary
 
     def is_closed(self, connection: Any) -> bool:
         """Return whether a connection of the driver has been closed."""

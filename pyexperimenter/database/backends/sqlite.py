@@ -29,6 +29,7 @@ from pyexperimenter.exceptions import (
     DatabaseCreationError,
     DatabaseError,
     DatabaseFullError,
+    DatabaseQueryError,
     InvalidValueError,
     MissingDatabaseError,
     ReadOnlyDatabaseError,
@@ -78,6 +79,14 @@ def _identity(columns: Mapping[str, FieldType]) -> str:
     return ", ".join([*values, *parts])
 
 
+def _literal(value: Any) -> str:
+    if isinstance(value, bytes):
+        return f"X'{value.hex()}'"
+    if isinstance(value, str):
+        return f"'{value.replace(chr(39), chr(39) * 2)}'"
+    return "NULL" if value is None else repr(+value).replace("inf", "9e999")
+
+
 SQLITE = Dialect(
     name="sqlite",
     quote_mark='"',
@@ -99,12 +108,27 @@ SQLITE = Dialect(
     add_identity="CREATE UNIQUE INDEX {index} ON {table} ({identity})",
     drop_identity="DROP INDEX {index}",
     add_after="",
-    list_columns="SELECT name, type FROM pragma_table_info(:table) ORDER BY cid",
+    list_columns=(
+        'SELECT t.name, t.type, t."notnull" AND t.dflt_value IS NULL AND NOT t.pk, MAX(f."table") '
+        "FROM pragma_table_info(:table) t "
+        'LEFT JOIN pragma_foreign_key_list(:table) f ON lower(f."from") = lower(t.name) GROUP BY t.cid ORDER BY t.cid'
+    ),
     list_indexes="SELECT name FROM pragma_index_list(:table)",
     list_references=(
         "SELECT DISTINCT m.name FROM sqlite_master m JOIN pragma_foreign_key_list(m.name) f "
         "WHERE m.type = 'table' AND lower(f.\"table\") = lower(:table) ORDER BY m.name"
     ),
+    # The expression is what follows the first parenthesis of the statement that made the index.
+    list_identity=(
+        "SELECT i.name, t.name FROM pragma_index_list(:table) i "
+        "JOIN sqlite_master m ON m.type = 'index' AND m.name = i.name JOIN pragma_table_info(:table) t "
+        "ON instr(lower(substr(m.sql, instr(m.sql, '('))), '\"' || replace(lower(t.name), '\"', '\"\"') || '\"') > 0 "
+        "WHERE i.\"unique\" AND instr(i.name, '__identity') > 0 ORDER BY t.cid"
+    ),
+    find_name="SELECT 1 FROM sqlite_master WHERE lower(name) = lower(:name)",
+    ignores_case="SELECT 1",
+    add_reference=" REFERENCES {reference}",
+    literal=_literal,
     exclusive=(None, None),
     savepoint=None,
     returning_id="",
@@ -112,7 +136,8 @@ SQLITE = Dialect(
     folded=frozenset(),
     largest_packet=None,
     most_parameters=999,  # the limit of old versions; later ones have others
-    longest_name=None,
+    longest_name=1_000_000,  # there is no limit but that of a statement
+    name_unit="characters",
     longest_row=None,
     most_columns=None,
     complete_row=None,
@@ -121,6 +146,8 @@ SQLITE = Dialect(
     keeps_infinity=True,
     states={},
     remedies={
+        "error in view": Remedy(DatabaseQueryError, "drop that view, or make what it selects from"),
+        "error in trigger": Remedy(DatabaseQueryError, "drop that trigger, or make what it uses"),
         "no such table": NO_TABLE,
         "no such column": NO_COLUMN,
         "too many": TOO_LARGE,  # columns, terms
