@@ -132,7 +132,12 @@ class ExperimentStore(ClaimStore):
         added = 0
         with suppress(_NothingAdded), self.database.transaction(create=True) as cursor:
             created = (self._now(cursor), ExperimentStatus.CREATED.value)
-            added = cursor.run_many(self._sql.write.fill, [row + created for row in chunk])
+            rows, triggers = [row + created for row in chunk], self.database.dialect.update_triggers
+            if triggers is not None and cursor.one(triggers, table=self.schema.table):
+                # They change the rows that exist, which MySQL counts twice.
+                added = sum(cursor.run(self._sql.write.fill, row=list(row)) == 1 for row in rows)
+            else:
+                added = cursor.run_many(self._sql.write.fill, rows)
             if not added:
                 raise _NothingAdded  # rolled back, so that SQLite spends no IDs on rows that exist
         return added

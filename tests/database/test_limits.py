@@ -126,7 +126,7 @@ OLD_IDENTITY = (
 def test_the_identity_of_older_versions_stays_and_can_be_migrated(postgresql_target: Target) -> None:
     target = postgresql_target
     opened = store(target)
-    target.query(opened.schema.drop_identity())
+    target.query(opened.schema.drop_identity("study__identity"))
     target.query(OLD_IDENTITY)
     study_ = experimenter(target)
     assert study_.fill_table_from_config() == (0, 6)
@@ -140,7 +140,7 @@ def test_the_identity_of_older_versions_stays_and_can_be_migrated(postgresql_tar
     assert "json_object" in definition
     assert migrated.fill_table_with_rows([{"dataset": "iris", "seed": 0, "kernel": 1}]) == (0, 1)
     with pytest.raises(DuplicateExperimentsError):
-        target.query(migrated._store.schema.drop_identity())
+        target.query(migrated._store.schema.drop_identity("study__identity"))
         target.query("INSERT INTO study (dataset, seed, kernel) VALUES ('iris', 0, 1)")
         migrated.create_table()
 

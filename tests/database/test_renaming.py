@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from pyexperimenter.exceptions import NameTooLongError, TableHasWrongStructureError
+from pyexperimenter.exceptions import ClaimLostError, NameTooLongError, TableHasWrongStructureError
+from pyexperimenter.experiment_status import ExperimentStatus
 from tests.database.test_additions import tables
-from tests.support.study import experimenter, study
+from tests.support.study import experimenter, statuses, store, study, worker
 from tests.support.target import Target
 
 
@@ -91,6 +92,25 @@ def test_logtables_that_only_the_renamed_study_has_stay_with_it(target: Target) 
     again = experimenter(target, study(target, name="study__b", logtables=logtables))
     again.fill_table_from_config()
     assert [again.get_logtable(name)["x"].tolist() for name in logtables] == [[1], [2]]
+
+
+def test_a_worker_of_the_renamed_study_does_not_write_to_the_new_one(target: Target) -> None:
+    opened = store(target)
+    experiment = opened.claim(worker())
+    assert experiment is not None
+    rename(target, "study", "kept")
+    new = store(target)
+    again = new.claim(worker())
+    assert again is not None
+    assert again.attempt.id == experiment.attempt.id
+    for write in (
+        lambda: opened.write_results(experiment.attempt, {"accuracy": 1}),
+        lambda: opened.finish(experiment.attempt, ExperimentStatus.DONE),
+    ):
+        with pytest.raises(ClaimLostError):
+            write()
+    assert statuses(target) == {"created": 5, "running": 1}
+    assert target.query("SELECT COUNT(accuracy) FROM study") == [(0,)]
 
 
 def test_side_tables_of_an_older_version_are_found_as_well(target: Target) -> None:

@@ -74,6 +74,8 @@ class Dialect:
         Suffixes of a SELECT that lock its rows; the second skips rows that others have locked.
     insert_missing : str
         Suffix of an INSERT that skips existing rows, and hides no other error.
+    update_triggers : str or None
+        Query for triggers of ``:table`` that `insert_missing` starts for existing rows, if it does that.
     id_column : str
         Type of a primary key that numbers itself and never reuses a number.
     column_types : Mapping of str to str
@@ -153,6 +155,7 @@ class Dialect:
     row_lock: str
     skip_locked: str
     insert_missing: str
+    update_triggers: str | None
     id_column: str
     column_types: Mapping[str, str]
     table_options: str

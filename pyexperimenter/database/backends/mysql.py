@@ -81,6 +81,10 @@ MYSQL = Dialect(
     skip_locked=" FOR UPDATE SKIP LOCKED",
     # Unlike INSERT IGNORE this hides no data error. The row is not changed, and not counted as affected.
     insert_missing=" ON DUPLICATE KEY UPDATE status = status",
+    update_triggers=(
+        "SELECT 1 FROM information_schema.triggers WHERE event_object_schema = DATABASE() "
+        "AND event_object_table = :table AND event_manipulation = 'UPDATE' LIMIT 1"
+    ),
     id_column="BIGINT PRIMARY KEY AUTO_INCREMENT",
     # A bare DECIMAL would round to whole numbers, FLOAT keeps 7 digits, TIMESTAMP depends on the time zone.
     column_types={

@@ -105,6 +105,7 @@ POSTGRESQL = Dialect(
     skip_locked=" FOR UPDATE SKIP LOCKED",
     insert_missing=" ON CONFLICT DO NOTHING",
     # ALWAYS: an ID given by hand would not advance the counter, and collide with that of a later row.
+    update_triggers=None,
     id_column="BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
     column_types={
         "TINYINT": "SMALLINT",

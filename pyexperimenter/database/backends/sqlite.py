@@ -99,6 +99,7 @@ SQLITE = Dialect(
     row_lock="",  # BEGIN IMMEDIATE lets one writer in at a time
     skip_locked="",
     insert_missing=" ON CONFLICT DO NOTHING",
+    update_triggers=None,
     id_column="INTEGER PRIMARY KEY AUTOINCREMENT",
     # A column's affinity follows from its type's name: TEXT keeps JSON from being read as a number.
     column_types={"JSON": "JSON TEXT", "FLOAT": "DOUBLE", "NUMERIC": "DOUBLE", "DECIMAL": "DOUBLE"},
