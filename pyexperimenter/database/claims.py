@@ -13,7 +13,16 @@ from typing import Any
 from pyexperimenter.config.model import ExperimentConfig
 from pyexperimenter.database.connection import Cursor, retried
 from pyexperimenter.database.reader import ExperimentReader
-from pyexperimenter.database.records import NOT_MEASURED, Attempt, Experiment, Silent, Unheld, Usage, WorkerInfo
+from pyexperimenter.database.records import (
+    NOT_MEASURED,
+    Attempt,
+    Experiment,
+    Silent,
+    Unfinished,
+    Unheld,
+    Usage,
+    WorkerInfo,
+)
 from pyexperimenter.database.selection import Condition, OrderBy, Selection, Where
 from pyexperimenter.database.statements import PROBES
 from pyexperimenter.database.values import decode
@@ -385,12 +394,11 @@ class ClaimStore(ExperimentReader):
         return True
 
     @retried
-    def count_unfinished(self, selection: Selection) -> tuple[int, int]:
-        """Count the rows that are open, and those that are running under a lease, which all end at some time."""
+    def unfinished(self, selection: Selection) -> Unfinished:
+        """Count what a worker may claim now or later."""
         with self.database.query() as cursor:
-            statement = self._sql.lease.count_unfinished.format(condition=selection.condition.sql)
-            created, running = cursor.one(statement, **selection.condition.parameters) or (0, 0)
-        return int(created), int(running)
+            statement = self._sql.lease.unfinished.format(condition=selection.condition.sql)
+            return Unfinished(*map(int, cursor.one(statement, **selection.condition.parameters) or (0, 0, 0)))
 
     @retried
     def reap(self, silent: Silent, max_lost: int, cause: str | None = None) -> bool:

@@ -87,6 +87,14 @@ class Unheld(NamedTuple):
     last_attempt: int
 
 
+class Unfinished(NamedTuple):
+    """How many experiments are open or running under a lease, and how many rows and attempts seem to be lost."""
+
+    open: int
+    running: int
+    lost: int
+
+
 @dataclass(frozen=True)
 class Experiment:
     """A claimed row."""

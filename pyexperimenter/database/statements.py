@@ -150,12 +150,16 @@ class LeaseStatements(_Group):
             AND number > COALESCE(
                 (SELECT MAX(number) FROM {attempts} WHERE experiment_id = :experiment_id AND concludes), 0)
     """)
-    # Open rows, and those that may be open later: no running row without a lease, which might stay as it is for ever.
-    count_unfinished = _Statement("""
-        SELECT COUNT(CASE WHEN status = 'created' THEN 1 END), COUNT(CASE WHEN status = 'running' THEN 1 END)
-        FROM {table}
-        WHERE (status = 'created' OR status = 'running' AND EXISTS (SELECT 1 FROM {attempts} a
-            WHERE a.experiment_id = {table}.ID AND a.ended IS NULL AND a.lease_until IS NOT NULL)) AND {condition}
+    # All that a worker has to know that finds nothing open, in one statement, as thousands may ask. Running rows count
+    # under a lease only; others might stay as they are for ever. Lost are rows as in `unheld`, and attempts as in
+    # `expired`, even those of other selections.
+    unfinished = _Statement("""
+        SELECT COUNT(CASE WHEN status = 'created' THEN 1 END),
+            COUNT(CASE WHEN status = 'running' AND {leased} THEN 1 END),
+            COUNT(CASE WHEN status = 'running' AND NOT {leased} AND EXISTS (
+                SELECT 1 FROM {attempts} a WHERE a.experiment_id = {table}.ID) THEN 1 END)
+            + (SELECT COUNT(*) FROM {attempts} WHERE ended IS NULL AND lease_until < {now_exact})
+        FROM {table} WHERE status IN ('created', 'running') AND {condition}
     """)
 
 
@@ -290,6 +294,10 @@ class Statements:
             held_row=(
                 f"ID = :experiment_id AND status = 'running' AND EXISTS (SELECT 1 FROM {attempts} a "
                 "WHERE a.ID = :attempt AND COALESCE(a.token, '') = :token AND a.ended IS NULL)"
+            ),
+            leased=(
+                f"EXISTS (SELECT 1 FROM {attempts} a WHERE a.experiment_id = {table}.ID "
+                "AND a.ended IS NULL AND a.lease_until IS NOT NULL)"
             ),
             held=(
                 f"ended IS NULL AND EXISTS (SELECT 1 FROM {table} t "

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 
 from pyexperimenter.config import ExperimentConfig
 from pyexperimenter.database.records import Attempt, Silent, Unheld
+from pyexperimenter.database.selection import Selection
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.durations import duration_text
 from pyexperimenter.exceptions import DatabaseError, PyExperimenterError
 from pyexperimenter.machine.slurm import Accounting
 
 _MIN_RETRY, _MAX_RETRY = 0.5, 10.0  # seconds from a failed heartbeat to the next try
+_LEAST_SILENCE = 5.0  # seconds after which a server that does not answer counts as away
 _PATIENCE = 1.25  # heartbeats that a silent worker is given before its rows are taken
 
 
@@ -47,7 +49,7 @@ class Heartbeat:
 
     def __init__(self, config: ExperimentConfig, logger: logging.Logger) -> None:
         self._store = ExperimentStore(config)
-        self._store.database.wait_out(_MIN_RETRY, silence=max(config.execution.heartbeat, 5.0))
+        self._store.database.wait_out(_MIN_RETRY, silence=max(config.execution.heartbeat, _LEAST_SILENCE))
         self._store.database.spare_settings()
         self._execution = config.execution
         self._patience = _PATIENCE * config.execution.heartbeat
@@ -57,7 +59,11 @@ class Heartbeat:
         self._silent: dict[Silent | Unheld, float] = {}  # when each was first seen
         self._lock = threading.Lock()
         self._reaping = threading.Lock()
-        self._next_look = -math.inf  # when to look again for workers that wait
+        # Unlike heartbeats, conditions of users depend on the settings of the connection.
+        self._observer = ExperimentStore(config)
+        self._observer.database.wait_out(_MIN_RETRY, silence=_LEAST_SILENCE)
+        self._looking = threading.Lock()
+        self._next_looks: dict[str, float] = {}  # when to look again for workers that wait, by what they may claim
         self._renewed = time.monotonic()  # when the leases were last known to be valid
         self._complaints: set[bool] = set()  # whether it was an outage, for each kind of failure that was reported
         self._stopping = threading.Event()
@@ -119,20 +125,39 @@ class Heartbeat:
                 message = "experiment %d was taken from its worker, last heard from at %s UTC%s"
                 self._logger.warning(message, seen.attempt.experiment_id, seen.heartbeat, f"; {cause}" if cause else "")
 
-    def reap_if_possible(self, waits: bool = False) -> float | None:
-        """Do what `reap` does if nothing is open; return 1.0 if the database is away: the next claim waits for it.
+    def look(self, selection: Selection, waits: bool) -> float | None:
+        """Return in how many seconds something may be open: 0 if it may be now, None if the worker should end.
 
-        For workers that wait in any case, it looks once per heartbeat, however many they are.
+        Parameters
+        ----------
+        selection : Selection
+            What the worker may claim.
+        waits : bool
+            Whether it stays while other workers execute. Those that do share one look per heartbeat.
         """
-        now = time.monotonic()
-        if waits and now < self._next_look:
-            return self._next_look - now if self._silent else None
-        self._next_look = now + self._execution.heartbeat
+        key = repr(selection.condition)
         try:
-            following = self.reap(idle=True)
+            with self._looking:
+                now = time.monotonic()
+                due = self._next_looks.get(key, now) if waits else now
+                if now < due:
+                    return due - now
+                seconds = self._look(selection, waits)
+                self._next_looks[key] = now + (seconds or 0)
+                return seconds
         except DatabaseError:
-            return 1.0
-        self._next_look = min(self._next_look, now + (following or math.inf))
+            self._stopping.wait(_MIN_RETRY)
+            return 0.0  # the next claim waits for the database, or raises
+
+    def _look(self, selection: Selection, waits: bool) -> float | None:
+        unfinished = self._observer.unfinished(selection)
+        if unfinished.open:
+            return 0.0
+        following = self.reap(idle=True) if unfinished.lost else None
+        if unfinished.lost and following is None:
+            return _MIN_RETRY  # another has just opened it, or a heartbeat has come
+        if unfinished.running and waits:
+            return min(self._execution.heartbeat, math.inf if following is None else following)
         return following
 
     def stop(self) -> None:

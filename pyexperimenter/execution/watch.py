@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from pyexperimenter.database.records import Attempt
+from pyexperimenter.database.selection import Selection
 from pyexperimenter.execution.heartbeat import Heartbeat, Lease
 from pyexperimenter.execution.stopping import Stop
 
@@ -29,10 +30,15 @@ class Watch(Protocol):
     def ended(self, failed: bool) -> None:
         """Called when the outcome has been recorded."""
 
-    def wait_for_lost(self, seconds: float | None) -> bool:
-        """When nothing is open, wait for rows of silent workers; return False if the worker should end.
+    def look(self, selection: Selection, waits: bool) -> float | None:
+        """Called when nothing is open; return in how many seconds something may be, or None if the worker should end.
 
-        If no worker is silent, it waits for the given seconds; None means not to wait.
+        Parameters
+        ----------
+        selection : Selection
+            What the worker may claim.
+        waits : bool
+            Whether it stays while other workers execute.
         """
 
 
@@ -72,12 +78,6 @@ class OwnWatch:
             self._heartbeat.drop(self._lease)
             self._lease = None
 
-    def wait_for_lost(self, seconds: float | None) -> bool:
-        """Wait until silent workers have had their time, or for the given seconds."""
-        seconds = sooner(self._heartbeat.reap_if_possible(waits=seconds is not None), seconds)
-        return seconds is not None and not self.stop.wait(seconds)
-
-
-def sooner(first: float | None, second: float | None) -> float | None:
-    """Return the lesser of two times, either of which may be None."""
-    return min((seconds for seconds in (first, second) if seconds is not None), default=None)
+    def look(self, selection: Selection, waits: bool) -> float | None:
+        """Return in how many seconds something may be open."""
+        return self._heartbeat.look(selection, waits)

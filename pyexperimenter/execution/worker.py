@@ -148,15 +148,11 @@ class Worker:
                 if experiment is not None:
                     self.run(experiment)
                     return True
-            seconds = None
-            if self._task.wait:
-                # Thousands may wait. A count is one statement, a claim several.
-                may_be_open, running = map(bool, self.store.count_unfinished(self._task.selection))
-                if may_be_open:
-                    continue
-                seconds = min(self._execution.heartbeat, self._budget.seconds_left()) if running else None
-            if not self._watch.wait_for_lost(seconds) and not self._has_reopened():
+            seconds = self._watch.look(self._task.selection, self._task.wait)
+            if seconds is None:
                 break
+            may_be_open = seconds == 0
+            self._watch.stop.wait(min(seconds, self._budget.seconds_left()))
         return False
 
     def run(self, experiment: Experiment) -> None:
@@ -260,10 +256,6 @@ class Worker:
         if refusal is not None:
             self._logger.warning("this worker starts no more experiments: %s", refusal)
         return refusal is not None
-
-    def _has_reopened(self) -> bool:
-        """Return whether an experiment was opened after the last claim, for example by this process's heartbeat."""
-        return not self._watch.stop.requested and self.store.count_unfinished(self._task.selection)[0] > 0
 
     def _should_retry(self, error: BaseException) -> bool:
         """Return whether the configuration allows a retry after an exception of this class or its base classes."""

@@ -64,7 +64,7 @@ def test_rows_that_run_without_an_open_attempt_are_found_when_nothing_is_open(ta
         if not idle:
             assert heartbeat.reap() is None
             return
-        seconds = heartbeat.reap_if_possible()
+        seconds = heartbeat.look(opened.selection({"ID": 1}), waits=False)
         assert seconds == pytest.approx(1.25 * 0.2, abs=0.001)
         assert statuses(target)["running"] == 1, "it might belong to someone who is about to say so"
         wait_until(lambda: "running" not in statuses(target))
@@ -139,7 +139,7 @@ def test_an_outage_is_reported_once_when_it_endangers_leases(
 
 
 def test_who_waits_looks_once_per_heartbeat_with_a_count(mariadb_target: Target) -> None:
-    """Sixty that wait must not keep a server busy."""
+    """Sixty that wait must not keep a server busy with claims."""
     execution = {"isolation": "none", "heartbeat": 0.3, "lease": 600}
     study_ = experimenter(mariadb_target, study(mariadb_target, keyfields=seeds(1), Execution=execution))
     study_.fill_table_from_config()
@@ -158,8 +158,8 @@ def test_who_waits_looks_once_per_heartbeat_with_a_count(mariadb_target: Target)
         start, selects, begun = time.monotonic(), asked("Com_select"), asked("Com_begin")
         wait_until(lambda: asked("Com_select") > selects + 20)
         heartbeats = (time.monotonic() - start) / 0.3
-        # A count, two looks for rows that others lost, and every second time that of the heartbeat.
-        assert asked("Com_select") - selects <= 3.5 * heartbeats + 7
+        # A count, and every second time the heartbeat looks for silent workers.
+        assert asked("Com_select") - selects <= 1.5 * heartbeats + 3
         assert asked("Com_begin") == begun
         opened.release(held)
         assert waiting.result(60) == 1
@@ -167,7 +167,8 @@ def test_who_waits_looks_once_per_heartbeat_with_a_count(mariadb_target: Target)
 
 
 def test_many_who_wait_in_a_process_share_a_look(mariadb_target: Target) -> None:
-    store(mariadb_target)
+    opened = store(mariadb_target)
+    claim(opened)
     connection = mariadb_target.connect()
     cursor = connection.cursor()
 
@@ -175,12 +176,16 @@ def test_many_who_wait_in_a_process_share_a_look(mariadb_target: Target) -> None
         cursor.execute("SHOW GLOBAL STATUS LIKE 'Com_select'")
         return int(cursor.fetchone()[1])
 
+    first, second = opened.selection({"seed": 0, "dataset": "iris"}), opened.selection({"seed": 1, "dataset": "iris"})
     with beating(mariadb_target, heartbeat=60, lease=600) as heartbeat:
-        assert heartbeat.reap_if_possible(waits=True) is None
+        assert heartbeat.look(first, waits=True) == 60
         before = selects()
         for _ in range(50):
-            assert heartbeat.reap_if_possible(waits=True) is None
+            assert 0 < heartbeat.look(first, waits=True) < 60
         assert selects() - before <= 1  # of the heartbeat's own first round
-        heartbeat.reap_if_possible()
-        assert selects() - before >= 2, "who would end otherwise always looks"
+        # But not with those that may claim other rows, and one that would end looks for itself.
+        assert heartbeat.look(second, waits=True) == 0
+        before = selects()
+        assert heartbeat.look(first, waits=False) is None
+        assert selects() > before
     connection.close()

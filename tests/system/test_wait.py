@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from pyexperimenter import PyExperimenter, ResultProcessor
 from pyexperimenter.cli import main
 from pyexperimenter.exceptions import ClaimLostError
-from pyexperimenter.execution.watch import OwnWatch
+from pyexperimenter.execution.heartbeat import Heartbeat
 from tests.support.study import credentials, experimenter, isolations, statuses, store, study, wait_until, worker
 from tests.support.target import Target
 
@@ -172,15 +172,13 @@ def test_what_is_released_after_a_claim_found_nothing_is_executed(
     others = store(sqlite_target, filled=False, keyfields={"seed": "INT"})
     held = others.claim(worker())
     assert held is not None
-    look = OwnWatch.wait_for_lost
+    sqlite_target.query("UPDATE study__attempts SET lease_until = '2001-01-01 00:00:00'")
 
-    def wait_for_lost(self: OwnWatch, seconds: float | None) -> bool:
-        stays = look(self, None)
+    def reap(self: Heartbeat, idle: bool = False) -> None:
         with suppress(ClaimLostError):
             others.release(held.attempt)
-        return stays
 
-    monkeypatch.setattr(OwnWatch, "wait_for_lost", wait_for_lost)
+    monkeypatch.setattr(Heartbeat, "reap", reap)
     assert study_.execute(hold_first, wait=wait) == ROWS
     assert statuses(sqlite_target) == {"done": ROWS}
 

@@ -23,6 +23,7 @@ import cloudpickle
 
 import pyexperimenter
 from pyexperimenter.database.records import Attempt
+from pyexperimenter.database.selection import Selection
 from pyexperimenter.exceptions import ExecutionError
 from pyexperimenter.execution.left_running import adopt_orphans
 from pyexperimenter.execution.stopping import Stop, listen, tell_interrupts_apart
@@ -36,7 +37,6 @@ from pyexperimenter.execution.supervision.messages import (
     framed,
 )
 from pyexperimenter.execution.task import WorkerReport, WorkerTask
-from pyexperimenter.execution.watch import sooner
 from pyexperimenter.execution.worker import Worker
 from pyexperimenter.logger import LogSettings
 
@@ -129,11 +129,11 @@ class SupervisorWatch:
         """Report that the outcome has been recorded."""
         self.send(Ended(failed))
 
-    def wait_for_lost(self, seconds: float | None) -> bool:
-        """Wait for as long as the supervisor advises, or for the given seconds."""
-        self.send(NothingOpen(waits=seconds is not None))
-        seconds = sooner(self._answers.get(), seconds)
-        return seconds is not None and not self.stop.wait(seconds)
+    def look(self, selection: Selection, waits: bool) -> float | None:
+        """Ask the supervisor, which has the same task, when something may be open."""
+        self.send(NothingOpen())
+        seconds: float | None = self._answers.get()
+        return seconds
 
     def _listen(self, worker: Worker, task: WorkerTask) -> None:
         with suppress(EOFError, OSError):

@@ -88,15 +88,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class NothingOpen:
-    """No experiment is open. The supervisor answers in how many seconds one may be, or None.
-
-    Attributes
-    ----------
-    waits : bool
-        Whether the worker stays even if the answer is None.
-    """
-
-    waits: bool
+    """No experiment is open. The supervisor answers in how many seconds one may be, or None."""
 
 
 # From the supervisor

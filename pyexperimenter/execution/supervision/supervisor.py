@@ -172,8 +172,8 @@ class Supervisor:
                 self._errors = self._errors + 1 if failed else 0
                 process.clear_output()
                 self._drop_lease()
-            case NothingOpen(waits):
-                process.send(Answer(self._heartbeat.reap_if_possible(waits)))
+            case NothingOpen():
+                process.send(Answer(self._heartbeat.look(self._task.selection, self._task.wait)))
             case record:
                 self._logger.handle(record)
 
