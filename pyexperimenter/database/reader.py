@@ -133,7 +133,17 @@ class ExperimentReader:
             return self.query(own, experiment_id=experiment_id)
         except MissingTableError:
             self.count(Condition())
+            self._refuse_renamed()
             return list(self.schema.types_of(self.schema.attempts)), []
+
+    def _refuse_renamed(self) -> None:
+        """Raise if the main table was renamed, and its side tables were not yet."""
+        references = self.query(self.database.dialect.list_references, table=self.schema.table)[1]
+        attempts = [name for (name,) in references if name.endswith("__attempts")]
+        if attempts and self.schema.attempts not in attempts:
+            raise MissingTableError(
+                f"{self.schema.table} was renamed, but {attempts[0]} has kept its name; create_table() renames it, too"
+            )
 
     def error_rows(self) -> Iterator[tuple[Any, ...]]:
         """Yield ID, keyfields and error of each experiment in error, by ID, with a few of them in memory at a time."""
@@ -183,7 +193,8 @@ class ExperimentReader:
             try:
                 return self.query(self._sql.read.current_logs.format(side=table, condition=where))
             except MissingTableError:
-                pass  # a table of py-experimenter without attempts: all its logs are current
+                self._refuse_renamed()
+                # A table of py-experimenter without attempts: all its logs are current.
         return self.query(self._sql.read.all_logs.format(side=table, condition=where))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple
 
 from pyexperimenter.database.connection import Cursor, Database, retried
@@ -132,7 +132,7 @@ class Tables:
                 done += [f"rename table {name} to {wanted}" for _, name, wanted in renames]
                 done += self._migrate_main(cursor, existing, dry_run, defaults)
                 if not dry_run:
-                    self._rename(cursor, renames)
+                    self._rename_side_tables(cursor, exists=True)
                 names = {wanted: name for _, name, wanted in renames} if dry_run else {}
                 done += self._migrate_logtables(cursor, dry_run, names)
             if done and not dry_run:
@@ -295,9 +295,13 @@ class Tables:
             wanted = under(f"{owner}_{_token()}")
         return [_Rename(owner, name, wanted[name]) for name in sorted(names)]
 
-    def _rename(self, cursor: Cursor, renames: Sequence[_Rename]) -> None:
-        for owner, name, wanted in renames:
-            with self._locked(cursor, owner) if owner != self._schema.table else nullcontext():
+    def _rename_side_tables(self, cursor: Cursor, exists: bool) -> None:
+        """Do what `_misnamed` says, under the locks of all studies that it concerns."""
+        owners = {rename.owner for rename in self._misnamed(cursor, exists)} - {self._schema.table}
+        with ExitStack() as locks:
+            for owner in sorted(owners):
+                locks.enter_context(self._locked(cursor, owner))
+            for _, name, wanted in self._misnamed(cursor, exists):  # again, since others may have renamed them
                 cursor.run(f"ALTER TABLE {self._schema.q(name)} RENAME TO {self._schema.q(wanted)}")
 
     # Comparing
@@ -399,7 +403,7 @@ class Tables:
 
     def _create(self, cursor: Cursor, codecarbon: bool, identity: bool) -> None:
         main = self._columns(cursor, self._schema.table)
-        self._rename(cursor, self._misnamed(cursor, bool(main)))
+        self._rename_side_tables(cursor, bool(main))
         with self._all_or_none(cursor) as made:
             with self._within_limits(self._schema.table):
                 if main:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pyexperimenter.exceptions import ClaimLostError, NameTooLongError, TableHasWrongStructureError
+from pyexperimenter.exceptions import ClaimLostError, MissingTableError, NameTooLongError, TableHasWrongStructureError
 from pyexperimenter.experiment_status import ExperimentStatus
 from tests.database.test_additions import tables
+from tests.support.mariadb import PrivateMariaDB
 from tests.support.study import experimenter, statuses, store, study, worker
-from tests.support.target import Target
+from tests.support.target import Target, write_credentials
 
 
 def function(keyfields: dict[str, Any], results: Any, custom: Any) -> dict[str, Any]:
@@ -41,6 +46,11 @@ def kept(target: Target) -> Target:
 
 def test_a_renamed_study_finds_its_side_tables_and_indexes(kept: Target) -> None:
     again = experimenter(kept, study(kept, name="kept"))
+    for read in (again.get_attempts, lambda: again.get_logtable("epochs")):
+        with pytest.raises(
+            MissingTableError, match=r"kept was renamed, but study__attempts has kept its name; create_table"
+        ):
+            read()
     assert again.fill_table_from_config() == (0, 6)
     assert tables(kept) == ["kept", "kept__attempts", "kept__epochs", "kept__meta"]
     assert contents(kept, "kept") == (4, 4, 2)
@@ -68,6 +78,22 @@ def test_a_new_study_of_the_old_name_leaves_the_renamed_one_alone(kept: Target) 
 def test_a_renamed_study_can_be_deleted_without_being_opened_before(kept: Target) -> None:
     experimenter(kept, study(kept, name="kept", logtables={})).delete_table()
     assert tables(kept) == []
+
+
+def test_both_studies_may_be_opened_at_once(kept: Target) -> None:
+    names = ["study", "kept"] * 3
+    start = threading.Barrier(len(names))
+
+    def open_(name: str) -> None:
+        opened = experimenter(kept, study(kept, name=name))
+        start.wait(60)
+        opened.create_table()
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(open_, names))
+    assert len(tables(kept)) == 8
+    assert contents(kept, "kept")[:2] == (4, 4)
+    assert contents(kept, "study")[:2] == (0, 0)
 
 
 def test_two_studies_can_swap_their_names(kept: Target) -> None:
@@ -227,3 +253,25 @@ def test_tables_whose_names_differ_in_case_are_two_where_the_server_says_so(targ
     assert len(tables(target)) == 8
     other.delete_table()
     assert tables(target) == ["study", "study__attempts", "study__epochs", "study__meta"]
+
+
+@pytest.fixture
+def without_case(mariadb_target: Target, tmp_path: Path) -> Iterator[Target]:
+    """A database on a MariaDB server to which names of tables are the same in upper and lower case."""
+    server = PrivateMariaDB("--lower-case-table-names=1")
+    server.create_database("pe")
+    yield Target("mariadb", "mysql", "pe", server, write_credentials(tmp_path / "c.yml", server))
+    server.close()
+
+
+def test_names_that_differ_in_case_are_one_where_the_server_says_so(without_case: Target) -> None:
+    upper = experimenter(without_case, study(without_case, name="Study"))
+    assert upper.fill_table_from_config() == (6, 0)
+    assert upper.execute(function, max_experiments=4) == 4
+    assert experimenter(without_case).fill_table_from_config() == (0, 6)
+    rename(without_case, "STUDY", "Kept")
+    assert upper.fill_table_from_config() == (6, 0)
+    assert experimenter(without_case, study(without_case, name="Kept")).migrate() == []
+    assert contents(without_case, "Kept")[:2] == (4, 4)
+    upper.delete_table()
+    assert tables(without_case) == ["kept", "kept__attempts", "kept__epochs", "kept__meta"]

@@ -157,6 +157,7 @@ MYSQL = Dialect(
         1020: BUSY,  # the row changed since the snapshot (MariaDB's innodb_snapshot_isolation)
         1205: BUSY,  # lock wait timeout
         1213: BUSY,  # deadlock
+        3058: BUSY,  # the same of named locks
         1412: BUSY,  # a table was changed within the transaction
         3572: BUSY,  # a row is locked
         1040: BUSY,  # too many connections
