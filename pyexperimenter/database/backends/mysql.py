@@ -105,11 +105,13 @@ MYSQL = Dialect(
     ),
     drop_identity=f"ALTER TABLE {{table}} DROP INDEX {{index}}, DROP COLUMN `{IDENTITY}`",
     add_after=" AFTER {}",
+    # Without DISTINCT, MariaDB would look up the foreign keys again for each column.
     list_columns=(
         "SELECT c.column_name, c.column_type, c.is_nullable = 'NO' AND c.column_default IS NULL "
         "AND c.extra <> 'auto_increment' AND COALESCE(c.generation_expression, '') = '', "
         f"{_NAMED.format('k.referenced_table')} FROM information_schema.columns c LEFT JOIN "
-        "(SELECT column_name, referenced_table_schema, referenced_table_name FROM information_schema.key_column_usage "
+        "(SELECT DISTINCT column_name, referenced_table_schema, referenced_table_name "
+        "FROM information_schema.key_column_usage "
         "WHERE table_schema = DATABASE() AND table_name = :table AND referenced_table_name IS NOT NULL) k "
         "ON k.column_name = c.column_name "
         f"WHERE c.table_schema = DATABASE() AND c.table_name = :table AND c.column_name <> '{IDENTITY}' "
