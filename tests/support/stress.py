@@ -33,6 +33,7 @@ from pyexperimenter.exceptions import (
     ExperimentExistsError,
     InvalidExperimentError,
     NoPausedExperimentsException,
+    TableHasWrongStructureError,
 )
 from pyexperimenter.execution import worker
 from pyexperimenter.execution.heartbeat import shared_heartbeat
@@ -62,15 +63,18 @@ EXPECTED_BY_HAND = (
 """What the drivers may raise when a person uses SQL: nobody repeats the statement."""
 
 
-def configuration(target: Target, journals: Path, more: int = 0) -> dict[str, Any]:
-    """Return the study, with this many logtables that a migration adds."""
+LATEST = 3
+"""The last version of the configuration. From one to the next, resultfields, logtables and keyfields are added."""
+
+
+def configuration(target: Target, journals: Path, version: int = 0) -> dict[str, Any]:
+    added = [f"added_{number}" for number in range(version)]
+    keyfields = {"seed": {"type": "INT", "values": {"start": 0, "stop": SEEDS}}}
     return study(
         target,
-        keyfields={"seed": {"type": "INT", "values": {"start": 0, "stop": SEEDS}}},
-        resultfields=dict.fromkeys(["first", "last", "attached"], "VARCHAR(50)"),
-        logtables={
-            name: {"token": "VARCHAR(50)"} for name in ["tokens", *(f"more_{number}" for number in range(more))]
-        },
+        keyfields=keyfields | ({"part": {"type": "INT", "values": [0]}} if version == LATEST else {}),
+        resultfields=dict.fromkeys(["first", "last", "attached", *added], "VARCHAR(50)"),
+        logtables={name: {"token": "VARCHAR(50)"} for name in ["tokens", *added]},
         Execution={
             "isolation": "none",
             "heartbeat": 0.2,
@@ -162,12 +166,12 @@ class Actor:
         self.ledger = Ledger(directory / f"{name}.ledger")
         self.random = random.Random(seed)
         self.directory = directory
-        self.more = 0  # logtables that it has added by a migration
+        self.version = 0  # of its configuration
         self.returned: list[str] = []  # values that an experiment function has returned
         self.configure()
 
     def configure(self) -> None:
-        described = configuration(self.target, self.directory / "journals", self.more)
+        described = configuration(self.target, self.directory / "journals", self.version)
         self.experimenter = PyExperimenter(described, **credentials(self.target), log_level="CRITICAL")
         self.config = load_config(described, credentials_path=self.target.credentials_file)
         self.store = ExperimentStore(self.config)
@@ -178,8 +182,14 @@ class Actor:
         with shared_heartbeat(self.config, logging.getLogger("stress")), self.target.session() as self.sql:
             while time.monotonic() < end:
                 (act,) = self.random.choices(list(WEIGHTS), WEIGHTS.values())
-                with suppress(*EXPECTED):
-                    act(self)
+                try:
+                    with suppress(*EXPECTED):
+                        act(self)
+                except TableHasWrongStructureError:  # another process has added a keyfield
+                    if self.version == LATEST:
+                        raise
+                    self.version = LATEST
+                    self.configure()
 
     # Workers
 
@@ -194,7 +204,7 @@ class Actor:
         seed = self.random.randrange(SEEDS)
         self.ledger.ask("fill", seeds=[seed])
         with self.returned_values_settled():
-            self.experimenter.add_experiment_and_execute({"seed": seed}, self.function)
+            self.experimenter.add_experiment_and_execute(self.keyfields(seed), self.function)
 
     def unpause(self) -> None:
         paused = self.some_rows("status = 'paused'")
@@ -301,13 +311,16 @@ class Actor:
     def fill(self) -> None:
         seeds = self.random.sample(range(SEEDS), self.random.choice([1, 4, SEEDS]))
         with self.ledger.promise("fill", seeds=seeds):
-            self.experimenter.fill_table_with_rows({"seed": seed} for seed in seeds)
+            self.experimenter.fill_table_with_rows(map(self.keyfields, seeds))
+
+    def keyfields(self, seed: int) -> dict[str, int]:
+        return {"seed": seed} | ({"part": 0} if self.version == LATEST else {})
 
     def migrate(self) -> None:
-        if self.more < 3:
-            self.more += 1
+        if self.version < LATEST:
+            self.version = self.random.randint(self.version + 1, LATEST)
             self.configure()
-            self.experimenter.migrate()
+            self.experimenter.migrate(defaults={"part": 0} if self.version == LATEST else None)
 
     # SQL by hand
 
@@ -347,7 +360,7 @@ WEIGHTS: dict[Callable[[Actor], None], float] = {
     Actor.claim_and_vanish: 4,
     Actor.insert_row: 2,
     Actor.delete_row: 1,
-    Actor.migrate: 0.5,
+    Actor.migrate: 1,
 }
 """How often each happens."""
 
