@@ -16,6 +16,9 @@ PYTEST := -m pytest --numprocesses 4 --dist worksteal
 find_python = $(firstword $(foreach candidate,python$(1) $(wildcard $(HOME)/.pyenv/versions/$(1).*/bin/python),\
     $(shell $(candidate) -c 'import sys; print(sys.executable)' 2>/dev/null)))
 
+# The tests start thousands of processes, each of which would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test test-all test-oldest stress mutants coverage check docs format clean packages
@@ -38,7 +41,7 @@ test-all: ## Run all tests with each Python from 3.10 on that is found here, eac
 test-oldest: packages ## Run all tests on Python 3.10 with the oldest dependencies that pyproject.toml allows
 	$(or $(call find_python,3.10),$(error test-oldest needs Python 3.10)) -m venv --clear .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
-	.venv-oldest/bin/python -m uv pip install --quiet --resolution lowest-direct --editable '.[test]'
+	.venv-oldest/bin/python -m uv pip install --quiet --compile-bytecode --resolution lowest-direct --editable '.[test]'
 	.venv-oldest/bin/python $(PYTEST) $(ARGS)
 
 stress: $(VENV)/.dev packages ## Run the stress test longer: SECONDS=600 on each database, SEED=1 to repeat, ARGS='-k sqlite'
