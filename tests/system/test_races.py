@@ -12,12 +12,21 @@ import pytest
 from tests.support.study import experimenter, study
 from tests.support.target import Target
 
-ROWS = 2000
+ROWS = 1000
 SEEDS = {"seed": {"type": "INT", "values": {"start": 0, "stop": ROWS}}}
 
 # Real processes that need not each load the library again.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["study", "pyexperimenter.execution.worker"])
+CONTEXT.set_forkserver_preload(
+    [
+        "tests.support.study",
+        "pyexperimenter.config.build",
+        "pyexperimenter.database.backends.mysql",
+        "pyexperimenter.database.backends.postgresql",
+        "pyexperimenter.execution.pool",
+        "pyexperimenter.experimenter",
+    ]
+)
 
 
 def work(target: Target, start: Any, finished: Any, options: dict[str, Any]) -> None:
