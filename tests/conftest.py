@@ -8,9 +8,11 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import hypothesis
 import pytest
 
+import tests.support
 from tests.support.mariadb import PrivateMariaDB
 from tests.support.mysql import MYSQL_URL, MYSQLD, PrivateMySQL, server_from_url
 from tests.support.outages import Signs
@@ -201,6 +203,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _needed_servers(item):
             item.add_marker("server")
+    # Functions of tests are sent to workers' processes like those of a script. Otherwise each of the many processes
+    # would import the module of the test, and pytest with it, which takes longer than all else that it does.
+    for module in {tests.support, *(item.module for item in items if isinstance(item, pytest.Function))}:
+        cloudpickle.register_pickle_by_value(module)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

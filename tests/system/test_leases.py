@@ -12,9 +12,10 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from pyexperimenter.config import load_config
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import ClaimLostError
 from pyexperimenter.execution.heartbeat import Heartbeat
+from tests.support.apart import command
 from tests.support.study import credentials, experimenter, outcomes, statuses, store, study, wait_until, worker
 from tests.support.target import Target
 
@@ -105,15 +107,23 @@ class Worker:
         self.process.wait()
 
 
+def execute(function: Callable[..., Any], config: dict[str, Any], options: dict[str, Any]) -> None:
+    """Execute the study in this process."""
+    PyExperimenter(config, log_level="ERROR", **options).execute(function)
+
+
 @contextmanager
 def executing(
-    target: Target, config: dict[str, Any], function: str, wrapper: Sequence[str] = (), path: Sequence[str] = ()
+    target: Target,
+    config: dict[str, Any],
+    function: Callable[..., Any],
+    wrapper: Sequence[str] = (),
+    path: Sequence[str] = (),
 ) -> Iterator[Worker]:
-    """Execute the study with a function of this module, in another process."""
-    options = {name: str(value) for name, value in credentials(target).items()}
-    command = [*wrapper, sys.executable, __file__, function, json.dumps(config), json.dumps(options)]
+    """Execute the study in another process."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*path, *sys.path])}
-    worker = Worker(subprocess.Popen(command, env=environment))
+    call = command(partial(execute, function, config, credentials(target)))
+    worker = Worker(subprocess.Popen([*wrapper, *call], env=environment))
     try:
         yield worker
     finally:
@@ -179,7 +189,7 @@ def seconds_beaten(target: Target) -> float:
 def test_a_worker_that_wakes_up_after_its_lease_does_no_harm(target: Target, tmp_path: Path, first: str) -> None:
     config = configured(target, tmp_path, rows=3)
     study_ = filled(target, config)
-    with executing(target, config, "hold") as worker:
+    with executing(target, config, hold) as worker:
         pid = wait_for_pid(tmp_path)
         stop_between_writes(worker, target)
         assert (statuses(target), outcomes(target)) == ({"created": 2, "running": 1}, {None: 1})
@@ -212,7 +222,7 @@ def test_a_worker_that_wakes_up_after_its_lease_does_no_harm(target: Target, tmp
 def test_a_stopped_child_loses_nothing_as_its_supervisor_beats(target: Target, tmp_path: Path) -> None:
     config = configured(target, tmp_path, rows=1)
     study_ = filled(target, config)
-    with executing(target, config, "hold") as worker:
+    with executing(target, config, hold) as worker:
         pid = wait_for_pid(tmp_path)
         worker.signal_children(signal.SIGSTOP)
         wait_until(lambda: seconds_beaten(target) > 2 * EXECUTION["lease"])
@@ -229,7 +239,7 @@ def test_a_stopped_child_loses_nothing_as_its_supervisor_beats(target: Target, t
 def test_the_row_of_a_vanished_machine_is_executed_after_its_lease(target: Target, tmp_path: Path) -> None:
     config = configured(target, tmp_path, rows=3)
     study_ = filled(target, config)
-    with executing(target, config, "hold") as worker:
+    with executing(target, config, hold) as worker:
         pid = wait_for_pid(tmp_path)
         worker.vanish()
     wait_until(lambda: is_gone(pid))
@@ -246,7 +256,7 @@ def test_no_worker_waits_for_rows_whose_lease_is_valid(target: Target, tmp_path:
     """Others may take hours: a worker that finds nothing open ends."""
     config = configured(target, tmp_path, rows=3, lease=600)
     study_ = filled(target, config)
-    with executing(target, config, "hold") as worker:
+    with executing(target, config, hold) as worker:
         wait_for_pid(tmp_path)
         assert study_.execute(take) == 2
         assert (statuses(target), outcomes(target)) == ({"done": 2, "running": 1}, {"done": 2, None: 1})
@@ -262,7 +272,7 @@ def test_when_all_machines_were_asleep_no_row_changes_hands(target: Target, tmp_
     filled(target, configs[0])
     for directory in directories:
         directory.mkdir()
-    with executing(target, configs[0], "hold") as first, executing(target, configs[1], "hold") as second:
+    with executing(target, configs[0], hold) as first, executing(target, configs[1], hold) as second:
         pids = [wait_for_pid(directory) for directory in directories]
         for worker in (first, second):
             stop_between_writes(worker, target)
@@ -279,7 +289,7 @@ def test_when_all_machines_were_asleep_no_row_changes_hands(target: Target, tmp_
 def test_resetting_a_running_row_stops_it_and_the_next_run_is_fine(target: Target, tmp_path: Path) -> None:
     config = configured(target, tmp_path, rows=1)
     study_ = filled(target, config)
-    with executing(target, config, "hold_once") as worker:
+    with executing(target, config, hold_once) as worker:
         pid = wait_for_pid(tmp_path)
         assert (statuses(target), outcomes(target)) == ({"running": 1}, {None: 1})
         assert study_.reset_experiments("running") == 1
@@ -396,8 +406,8 @@ def test_a_worker_whose_clock_is_wrong_does_no_harm(target: Target, tmp_path: Pa
     (tmp_path / "sitecustomize.py").write_text(SLEEP)
     faketime = ["faketime", "-m", "--exclude-monotonic", "-f", offset]
     with (
-        executing(target, config, "meet") as first,
-        executing(target, config, "meet", faketime, [str(tmp_path)]) as second,
+        executing(target, config, meet) as first,
+        executing(target, config, meet, faketime, [str(tmp_path)]) as second,
     ):
         assert [worker.wait() for worker in (first, second)] == [0, 0]
     assert statuses(target) == {"done": rows}
@@ -416,8 +426,3 @@ def test_a_worker_whose_clock_is_wrong_does_no_harm(target: Target, tmp_path: Pa
     assert len(set(models.values())) >= 2
     ((least, greatest),) = target.query("SELECT MIN(accuracy), MAX(accuracy) FROM study")
     assert greatest - least > 80_000
-
-
-if __name__ == "__main__":
-    worker_config, worker_options = json.loads(sys.argv[2]), json.loads(sys.argv[3])
-    PyExperimenter(worker_config, log_level="ERROR", **worker_options).execute(globals()[sys.argv[1]])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -11,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,6 +22,7 @@ from pyexperimenter import ExperimentStatus, PyExperimenter, ResultProcessor
 from pyexperimenter.database.records import Attempt
 from pyexperimenter.exceptions import MissingDatabaseError, TooManyErrorsError
 from pyexperimenter.execution.watch import OwnWatch
+from tests.support.apart import command
 from tests.support.study import credentials, experimenter, isolations, outcomes, store, study, wait_until, worker
 from tests.support.target import A_FILE_AND_A_SERVER, Target
 
@@ -79,16 +80,30 @@ def configured(target: Target, directory: Path, n_jobs: int = 1, **execution: An
     return study(target, n_jobs=n_jobs, Custom={"directory": str(directory)}, Execution=execution)
 
 
+def execute(function: Callable[..., Any], config: dict[str, Any], options: dict[str, Any]) -> None:
+    """Execute the study in this process."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started without
+    study_ = PyExperimenter(config, log_level="ERROR", **options)
+    custom = config["PY_EXPERIMENTER"]["Custom"]
+
+    def execute_beside() -> None:
+        wait_until(lambda: list(Path(custom["directory"]).glob("started *")))
+        study_.execute(function)
+
+    if "beside" in custom:
+        threading.Thread(target=execute_beside).start()
+    print("executed", study_.execute(function))
+
+
 @contextmanager
 def executing(
     target: Target, config: dict[str, Any], function: Callable[..., Any], count: int
 ) -> Iterator[subprocess.Popen[str]]:
     """Execute the study in a process with its own session; go on when so many executions have begun."""
     directory = Path(config["PY_EXPERIMENTER"]["Custom"]["directory"])
-    options = {name: str(value) for name, value in credentials(target).items()}
-    command = [sys.executable, __file__, function.__name__, json.dumps(config), json.dumps(options)]
+    options = credentials(target)
     process = subprocess.Popen(
-        command,
+        command(partial(execute, function, config, options)),
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -384,22 +399,3 @@ def test_execution_in_a_thread_other_than_main_is_stopped_too(target: Target, tm
         wait_until(lambda: nothing_runs(tmp_path))
     assert study_.counts() == {**NONE_LEFT, "created": 4, "paused": 2}
     assert outcomes(target) == {"paused": 2}
-
-
-def main(function: str, config_text: str, options_text: str) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started without
-    config, options = json.loads(config_text), json.loads(options_text)
-    study_ = PyExperimenter(config, log_level="ERROR", **options)
-    custom = config["PY_EXPERIMENTER"]["Custom"]
-
-    def execute_beside() -> None:
-        wait_until(lambda: list(Path(custom["directory"]).glob("started *")))
-        study_.execute(globals()[function])
-
-    if "beside" in custom:
-        threading.Thread(target=execute_beside).start()
-    print("executed", study_.execute(globals()[function]))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

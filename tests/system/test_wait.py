@@ -9,8 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pyexperimenter import PyExperimenter, ResultProcessor
 from pyexperimenter.cli import main
 from pyexperimenter.exceptions import ClaimLostError
 from pyexperimenter.execution.heartbeat import Heartbeat
+from tests.support.apart import command
 from tests.support.study import credentials, experimenter, isolations, statuses, store, study, wait_until, worker
 from tests.support.target import Target
 
@@ -40,13 +42,20 @@ def hold_first(keyfields: dict[str, Any], results: ResultProcessor, custom: dict
     return {"model": "of another"}
 
 
+def execute(config: dict[str, Any], options: dict[str, Any], arguments: Sequence[str]) -> None:
+    """Execute the study in this process."""
+    PyExperimenter(config, log_level="ERROR", **options).execute(
+        hold_first, wait="wait" in arguments, max_experiments=1 if "once" in arguments else -1
+    )
+
+
 @contextmanager
 def executing(target: Target, config: dict[str, Any], *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """Execute the study in another process."""
-    options = {name: str(value) for name, value in credentials(target).items()}
-    command = [sys.executable, __file__, json.dumps(config), json.dumps(options), *arguments]
     process = subprocess.Popen(
-        command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, start_new_session=True
+        command(partial(execute, config, credentials(target), arguments)),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        start_new_session=True,
     )
     try:
         yield process
@@ -236,10 +245,3 @@ def kill_children(pid: int) -> None:
     for child in psutil.Process(pid).children():
         child.suspend()
         child.kill()
-
-
-if __name__ == "__main__":
-    worker_config, worker_options = json.loads(sys.argv[1]), json.loads(sys.argv[2])
-    PyExperimenter(worker_config, log_level="ERROR", **worker_options).execute(
-        hold_first, wait="wait" in sys.argv, max_experiments=1 if "once" in sys.argv else -1
-    )
