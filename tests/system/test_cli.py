@@ -14,7 +14,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,17 +51,24 @@ nothing = 3
 """
 
 
+@contextmanager
+def study_in(directory: Path) -> Iterator[Path]:
+    """Work in a directory, on a study of 2 data sets and 3 seeds that is configured at the default path."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory)
+        patch.delenv("PYEXPERIMENTER_CONFIG", raising=False)
+        patch.setattr(sys, "path", list(sys.path))
+        write_config(directory, Target("sqlite", "sqlite", "study"))
+        (directory / "functions.py").write_text(FUNCTIONS)
+        yield directory
+        sys.modules.pop("functions", None)
+
+
 @pytest.fixture
-def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The working directory of a study of 2 data sets and 3 seeds, configured at the default path, without a table."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("PYEXPERIMENTER_CONFIG", raising=False)
-    write_config(tmp_path, Target("sqlite", "sqlite", "study"))
-    (tmp_path / "functions.py").write_text(FUNCTIONS)
-    path = list(sys.path)
-    yield tmp_path
-    sys.path[:] = path
-    sys.modules.pop("functions", None)
+def directory(tmp_path: Path) -> Iterator[Path]:
+    """The working directory of a study without a table."""
+    with study_in(tmp_path):
+        yield tmp_path
 
 
 def write_config(directory: Path, target: Target, **changes: Any) -> None:
@@ -87,11 +94,18 @@ def data(*arguments: str) -> Any:
     return json.loads(call(*arguments, "--json").stdout)
 
 
+@pytest.fixture(scope="module")
+def executed_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with study_in(tmp_path_factory.mktemp("executed")) as directory:
+        call("fill")
+        call("run", "-n", "5")
+    return directory
+
+
 @pytest.fixture
-def executed(directory: Path) -> Path:
+def executed(executed_once: Path, directory: Path) -> Path:
     """Of the study 1, 2, 3 and 4 are done, 5 in error, 6 is open."""
-    call("fill")
-    call("run", "-n", "5")
+    shutil.copytree(executed_once, directory, dirs_exist_ok=True)
     return directory
 
 

@@ -296,6 +296,8 @@ def test_adaptive_refines_around_the_best_and_can_be_repeated(tmp_path: Path) ->
     def few_folds(root: dict[str, Any]) -> None:
         root["Custom"]["folds"] = 2
         root["n_jobs"] = 1
+        # Each of its ten rounds would start a process that loads scikit-learn.
+        root.setdefault("Execution", {})["isolation"] = "none"
 
     example = Example("adaptive", tmp_path, few_folds)
     steps = r"^step (\S+): (\d+) experiments added, (\d+) existed$"
