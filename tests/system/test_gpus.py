@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from pyexperimenter import PyExperimenter
 from pyexperimenter.exceptions import ExecutionError
 from pyexperimenter.machine.gpus import VARIABLE, allocate_gpus, gpu_environment
+from tests.support.apart import command
 from tests.support.study import experimenter, study, wait_until
 from tests.support.target import Target
 
@@ -102,17 +104,15 @@ def test_a_local_job_shares_its_gpus_among_its_workers(sqlite_target: Target, ma
     assert sorted(study_.get_table("ID <= 2")["model"]) == ["1", "2"]
 
 
+def execute(target: Target, machine: Path) -> None:
+    print(fleet(target, machine).execute(wait_for_go, max_experiments=1))
+
+
 def start(target: Target, machine: Path) -> subprocess.Popen[str]:
     """Start a process that executes the study."""
-    code = (
-        "import sys; from pathlib import Path; from tests.support.target import Target; from test_gpus import *\n"
-        "target = Target('sqlite', 'sqlite', sys.argv[1], None, None)\n"
-        "print(fleet(target, Path(sys.argv[2])).execute(wait_for_go, max_experiments=1))"
-    )
-    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
     return subprocess.Popen(
-        [sys.executable, "-c", code, target.database, str(machine)],
-        env={**os.environ, "PYTHONPATH": path},
+        command(partial(execute, target, machine)),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from joblib.externals.loky import get_reusable_executor
 from pyexperimenter import PyExperimenter
 from pyexperimenter.database.ssh import shared_tunnel
 from pyexperimenter.exceptions import SshTunnelError
+from tests.support.apart import command
 from tests.support.sshd import SshServer, is_free, private_home, running
 from tests.support.study import experimenter, isolations, outcomes, study, wait_until
 from tests.support.target import Target
@@ -106,20 +109,17 @@ def test_workers_of_a_joblib_cluster_use_it(sshd: SshServer, far: Target, tmp_pa
     opened.close_ssh()
 
 
+def execute(far: Target, tmp_path: Path) -> None:
+    """Execute the study with two workers."""
+    # Processes of pytest-xdist, and a shell's in the background, are started without it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    print(far_study(far, 6, tmp_path, grace=0.5).execute(wait_for_sign, n_jobs=2))
+
+
 def start(far: Target, tmp_path: Path) -> subprocess.Popen[str]:
-    """Start a process that executes the study with two workers."""
-    code = (
-        "import signal, sys; from pathlib import Path\n"
-        "from tests.support.target import Target; from test_shared_tunnel import *\n"
-        # Processes of pytest-xdist, and a shell's in the background, are started without it.
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "target = Target('mariadb', 'mysql', sys.argv[1], None, Path(sys.argv[2]))\n"
-        "print(far_study(target, 6, Path(sys.argv[3]), grace=0.5).execute(wait_for_sign, n_jobs=2))"
-    )
-    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
     return subprocess.Popen(
-        [sys.executable, "-c", code, far.database, str(far.credentials_file), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": path},
+        command(partial(execute, replace(far, server=None), tmp_path)),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
