@@ -178,6 +178,22 @@ def test_a_missing_country_is_reported(logger: logging.Logger, caplog: pytest.Lo
     assert "set country_iso_code" in caplog.text
 
 
+def test_a_country_that_the_internet_does_not_tell_is_reported(
+    logger: logging.Logger, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import requests
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise requests.ConnectionError("no network")
+
+    monkeypatch.setattr(requests, "get", fail)
+    with EmissionsMeter({}, logger) as meter:
+        pass
+    assert meter.measured is not None
+    assert (meter.measured["country_iso_code"], meter.measured["offline_mode"]) == ("CAN", False)
+    assert "set offline_mode: true and country_iso_code" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("broken", "reason"),
     [
