@@ -13,7 +13,7 @@ from pyexperimenter.jsonable import shown
 _TABLE_COLUMNS = frozenset(
     {"id", "creation_date", "status", "start_date", "name", "machine", "end_date", "error", "pyexperimenter_identity"}
 )
-_LOGTABLE_COLUMNS = frozenset({"id", "experiment_id", "timestamp", "attempt_id"})
+_LOGTABLE_COLUMNS = frozenset({"id", "experiment_id", "timestamp", "attempt_id", "write_token"})
 _SIDE_TABLES = frozenset({"attempts", "meta"})
 
 _NAME = re.compile(r"[^\W\d][\w\-. ]*(?<! )")  # \w matches the letters of all alphabets, digits and the underscore

@@ -497,13 +497,12 @@ class ClaimStore(ExperimentReader):
         (count,) = cursor.one(self._sql.lease.setbacks, experiment_id=experiment_id, outcome=outcome) or (0,)
         return int(count)
 
-    def _fence(self, cursor: Cursor, attempt: Attempt) -> str | None:
-        """Raise unless the attempt holds its row; return the token of the last rows that it appended."""
+    def _fence(self, cursor: Cursor, attempt: Attempt) -> str:
+        """Raise unless the attempt holds its row; return the tokens of its results that came from journals."""
         row = cursor.one(self._sql.write.fence, **attempt.named, status=attempt.row_status)
         if row is None:
             raise self._lost(attempt)
-        token: str | None = row[0]
-        return token
+        return row[0] or ""
 
     def _unknown(self, experiment_id: int) -> InvalidExperimentError:
         return InvalidExperimentError(f"the table {self.schema.table} has no experiment with ID {experiment_id}")

@@ -150,7 +150,7 @@ def _now() -> str:
 
 @dataclass(frozen=True)
 class Note:
-    """What an attempt writes in one transaction, in encoded values: results, rows of logs, its end, or several.
+    """What an attempt writes in one transaction, in encoded values: results, rows of side tables, its end, or several.
 
     Attributes
     ----------
@@ -162,6 +162,8 @@ class Note:
         Resultfield -> value.
     logs : LogRows
         Rows to append to logtables.
+    emissions : Mapping
+        Column -> value of a row of the table of emissions.
     ending : Ending or None
         How the attempt ended.
     """
@@ -170,4 +172,5 @@ class Note:
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
     results: Mapping[str, Any] = field(default_factory=dict)
     logs: LogRows = field(default_factory=dict)
+    emissions: Mapping[str, Any] = field(default_factory=dict)
     ending: Ending | None = None

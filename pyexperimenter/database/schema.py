@@ -56,7 +56,7 @@ _ATTEMPT_COLUMNS = {
     "python": _VARCHAR,
     "library_version": _VARCHAR,
     "late_results": _JSON,
-    "last_write": _VARCHAR,
+    "replayed": _LONGTEXT,
     "output": _LONGTEXT,
     "token": _VARCHAR,
 }
@@ -103,6 +103,10 @@ CODECARBON_COLUMNS: Mapping[str, FieldType] = {
     "power_usage_efficiency": _DOUBLE,
     "offline_mode": _BOOL,
 }
+# The token of the note of an attempt that wrote a row; by it, a repeated note is recognized.
+_WRITE_TOKEN = {"write_token": FieldType.parse("VARCHAR(32)")}
+LOG_COLUMNS: Mapping[str, FieldType] = {"attempt_id": _BIGINT, **_WRITE_TOKEN}
+"""The last columns of a logtable, which py-experimenter does not have."""
 
 
 class Schema:
@@ -178,9 +182,9 @@ class Schema:
         if table == self.meta:
             return side | _META_COLUMNS
         if table == self.codecarbon:
-            return {**side, **CODECARBON_COLUMNS}
+            return {**side, **CODECARBON_COLUMNS, **_WRITE_TOKEN}
         short = next(short for short, name in self.logtables.items() if name == table)
-        return {**side, "timestamp": _DATETIME, **self.logfields[short], "attempt_id": _BIGINT}
+        return {**side, "timestamp": _DATETIME, **self.logfields[short], **LOG_COLUMNS}
 
     def is_timestamp(self, table: str, name: str) -> bool:
         """Return whether a column has the times when a result was written."""

@@ -172,7 +172,7 @@ class WriteStatements(_Group):
     # Comes before every write of an attempt: the attempt has to be open, and its row in the state that the attempt left
     # it in. Locks both, so that neither changes before the end of the transaction.
     fence = _Statement("""
-        SELECT a.last_write FROM {row_and_attempt} AND a.ended IS NULL AND t.status = :status{row_lock}
+        SELECT a.replayed FROM {row_and_attempt} AND a.ended IS NULL AND t.status = :status{row_lock}
     """)
     # After the fence.
     update_row = _Statement("UPDATE {table} SET {assignments} WHERE ID = :experiment_id")
@@ -195,9 +195,13 @@ class WriteStatements(_Group):
     late_results = _Statement("SELECT late_results FROM {attempts} WHERE {this}")
     keep_late_results = _Statement("UPDATE {attempts} SET late_results = :results WHERE {this}")
     keep_output = _Statement("UPDATE {attempts} SET output = :output WHERE {this}")
-    # Rows must not be appended twice: the token says whether they were.
-    last_write = _Statement("SELECT last_write, outcome FROM {attempts} WHERE {this}")
-    note_write = _Statement("UPDATE {attempts} SET last_write = :note WHERE {this}")
+    # After the fence, so that nobody appends them in between. The index on the experiment finds them.
+    appended = _Statement("""
+        SELECT DISTINCT write_token FROM {side} WHERE experiment_id = :experiment_id AND write_token IN (:tokens)
+    """)
+    # The results that were written from journals, by the tokens of their notes.
+    replayed = _Statement("SELECT replayed, outcome FROM {attempts} WHERE {this}")
+    keep_replayed = _Statement("UPDATE {attempts} SET replayed = :replayed WHERE {this}")
 
     # A condition is evaluated only here: a second time, other rows may meet it. The same transaction then changes the
     # rows by their IDs. They are locked in the order of IDs, so that two resets do not block each other.

@@ -74,6 +74,7 @@ class ExperimentStore(ClaimStore):
         self._result_encoders = self._encoders(self.schema.resultfields)
         self._log_encoders = {name: self._encoders(fields) for name, fields in self.schema.logfields.items()}
         self._codecarbon_encoders = self._encoders(CODECARBON_COLUMNS)
+        self._sent: set[str] = set()  # tokens of the notes that are being written, and may be in the database
 
     # Filling
 
@@ -227,7 +228,6 @@ class ExperimentStore(ClaimStore):
             raise  # the text of the error did not fit
 
     @_keeping
-    @retried
     def put(self, attempt: Attempt, note: Note) -> InvalidValueError | None:
         """Write a note. If the table refuses a result, write the others and return what is wrong with it.
 
@@ -236,40 +236,80 @@ class ExperimentStore(ClaimStore):
         ClaimLostError
             If the attempt no longer holds its row.
         """
+        try:
+            return self._put(attempt, note)
+        finally:
+            self._sent.discard(note.token)
+
+    @retried
+    def _put(self, attempt: Attempt, note: Note) -> InvalidValueError | None:
         with self.database.transaction() as cursor:
             if note.ending is not None:
                 self._end(cursor, attempt, note.ending, note.results)
                 return None
-            last_token = self._fence(cursor, attempt)
-            if note.logs and note.token != last_token:
-                self._append(cursor, attempt, note.logs, self._now(cursor))
-                cursor.run(self._sql.write.note_write, note=note.token, **attempt.named)
+            self._fence(cursor, attempt)
+            # Only what was sent before may have arrived. This is asked under the lock, as it may arrive until then.
+            if note.token not in self._sent or note.token not in self._appended(cursor, attempt, [note]):
+                self._sent.add(note.token)
+                self._append(cursor, attempt, note, self._now(cursor) if note.logs else "")
             return self._update_row(cursor, attempt, note.results) if note.results else None
 
     @_keeping
     @retried
-    def replay(self, attempt: Attempt, *notes: Note) -> None:
+    def replay(self, attempt: Attempt, *notes: Note) -> dict[str, Exception]:
         """Write the notes of a journal, in one transaction; those that were written before are skipped.
+
+        Returns
+        -------
+        dict of str to Exception
+            What the table refuses of results whose others were written, by the token of the note.
 
         Raises
         ------
         ClaimLostError
             If the attempt no longer holds its row.
         """
+        problems: dict[str, Exception] = {}
         last = notes[-1]
         with self.database.transaction() as cursor:
-            token, outcome = cursor.one(self._sql.write.last_write, **attempt.named) or (None, None)
-            if last.ending is not None and outcome in (last.ending.outcome, RETRIED):
-                return  # it was written before
-            self._fence(cursor, attempt)
-            cursor.run(self._sql.write.note_write, note=last.token, **attempt.named)
-            arrived = next((index + 1 for index, note in enumerate(notes) if note.token == token), 0)
-            for note in notes[arrived:]:
-                self._append(cursor, attempt, note.logs, note.time)
+            try:
+                replayed = self._fence(
+                    cursor, attempt
+                )  # under its lock, as others may be writing a copy of the journal
+            except ClaimLostError:
+                before, outcome = cursor.one(self._sql.write.replayed, **attempt.named) or (None, None)
+                if last.ending is not None and outcome in (last.ending.outcome, RETRIED):
+                    return problems
+                if {note.token for note in notes} <= {*(before or "").split(), *self._appended(cursor, attempt, notes)}:
+                    return problems
+                raise
+            arrived = {*replayed.split(), *self._appended(cursor, attempt, notes)}
+            for note in notes:
+                if note.token in arrived:
+                    continue
+                self._append(cursor, attempt, note, note.time)
                 if note.ending is not None:
                     self._end(cursor, attempt, note.ending, note.results)
                 elif note.results:
-                    self._update_row(cursor, attempt, note.results)
+                    replayed += f" {note.token}"  # results do not show from which note they are, as rows do
+                    if (problem := self._update_row(cursor, attempt, note.results)) is not None:
+                        problems[note.token] = problem
+            if replayed:
+                cursor.run(self._sql.write.keep_replayed, replayed=replayed, **attempt.named)
+        return problems
+
+    def _appended(self, cursor: Cursor, attempt: Attempt, notes: Sequence[Note]) -> set[str]:
+        """Return the tokens of the notes whose rows are in side tables."""
+        tables = {self.schema.logtables.get(name) for note in notes for name in note.logs}
+        tables |= {self.schema.codecarbon for note in notes if note.emissions}
+        tokens = [note.token for note in notes if note.logs or note.emissions]
+        found: set[str] = set()
+        for table in filter(None, tables):
+            statement = self._sql.write.appended.format(side=self.schema.q(table))
+            found.update(
+                token for (token,) in cursor.all(statement, tokens=tokens, experiment_id=attempt.experiment_id)
+            )
+        return found
 
     def _update_row(self, cursor: Cursor, attempt: Attempt, values: Mapping[str, Any]) -> InvalidValueError | None:
         def update(values: Mapping[str, Any]) -> None:
@@ -298,14 +338,18 @@ class ExperimentStore(ClaimStore):
         assignments = ", ".join(f"{self.schema.q(name)} = :value_{number}" for number, name in enumerate(columns))
         return assignments, {f"value_{number}": value for number, value in enumerate(columns.values())}
 
-    def _append(self, cursor: Cursor, attempt: Attempt, logs: LogRows, time: str) -> None:
-        for name, (columns, rows) in logs.items():
-            self._insert_side(
-                cursor,
-                self.schema.logtables[name],
-                ["timestamp", "experiment_id", "attempt_id", *columns],
-                [(time, attempt.experiment_id, attempt.id, *row) for row in rows],
-            )
+    def _append(self, cursor: Cursor, attempt: Attempt, note: Note, time: str) -> None:
+        """Append the rows of a note to side tables, with its token."""
+        named = {"experiment_id": attempt.experiment_id, "write_token": note.token}
+        for name, (columns, rows) in note.logs.items():
+            if name not in self.schema.logtables:
+                raise self._no_logtable(name)
+            own = {"timestamp": time, "attempt_id": attempt.id, **named}
+            values = tuple(own.values())
+            self._insert_side(cursor, self.schema.logtables[name], [*own, *columns], [(*values, *row) for row in rows])
+        if note.emissions:
+            own = named | dict(note.emissions)
+            self._insert_side(cursor, self.schema.codecarbon, list(own), [tuple(own.values())])
 
     def _end(self, cursor: Cursor, attempt: Attempt, ending: Ending, values: Mapping[str, Any]) -> None:
         """End row and attempt. Neither statement needs the fence, as each checks what it changes."""
@@ -325,7 +369,10 @@ class ExperimentStore(ClaimStore):
     def _keep_late(self, attempt: Attempt, notes: Sequence[Note]) -> None:
         """Keep results and output of notes with an attempt that has lost its row."""
         values = {name: value for note in notes for name, value in note.results.items()}
-        results = {name: decode(name, self.schema.resultfields[name], value) for name, value in values.items()}
+        fields = self.schema.resultfields  # a note may be older than the configuration, and have others
+        results = {
+            name: decode(name, fields[name], value) if name in fields else value for name, value in values.items()
+        }
         output = next((note.ending.output for note in notes if note.ending is not None), None)
         if not results and output is None:
             return
@@ -355,8 +402,7 @@ class ExperimentStore(ClaimStore):
     ) -> tuple[list[str], list[tuple[Any, ...]]]:
         encoders = self._log_encoders.get(name)
         if encoders is None:
-            known = ", ".join(self._log_encoders) or "none"
-            raise InvalidLogtableError(f"{name!r} is not a logtable; configured are {known}")
+            raise self._no_logtable(name)
 
         def unknown(column: str) -> PyExperimenterError:
             return InvalidLogFieldError(f"logtable {name} has no column {column!r}; it has {', '.join(encoders)}")
@@ -368,14 +414,16 @@ class ExperimentStore(ClaimStore):
         columns = list(dict.fromkeys(column for row in encoded for column in row.values))
         return columns, [tuple(row.values.get(column) for column in columns) for row in encoded]
 
-    @retried
-    def write_emissions(self, experiment_id: int, emissions: Mapping[str, Any]) -> None:
-        """Append a row of CodeCarbon's measurements; those without a column are left out."""
+    def write_emissions(self, attempt: Attempt, emissions: Mapping[str, Any]) -> None:
+        """Append a row of CodeCarbon's measurements; those without a column are left out.
+
+        Raises
+        ------
+        ClaimLostError
+            If the attempt no longer holds its row.
+        """
         known = {name: value for name, value in emissions.items() if name in self._codecarbon_encoders}
-        encoded = encode_all(known, self._codecarbon_encoders, InvalidLogFieldError)
-        with self.database.transaction() as cursor:
-            row = (experiment_id, *encoded.values.values())
-            self._insert_side(cursor, self.schema.codecarbon, ["experiment_id", *encoded.values], [row])
+        self.put(attempt, Note(emissions=encode_all(known, self._codecarbon_encoders, InvalidLogFieldError).values))
 
     def _insert_side(self, cursor: Cursor, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
         names = ", ".join(self.schema.q(name) for name in columns)
@@ -413,6 +461,10 @@ class ExperimentStore(ClaimStore):
             return len(experiments)
 
     # Helpers
+
+    def _no_logtable(self, name: str) -> PyExperimenterError:
+        known = ", ".join(self.schema.logtables) or "none"
+        return InvalidLogtableError(f"{name!r} is not a logtable; configured are {known}")
 
     def _encoders(self, fields: Mapping[str, FieldType]) -> dict[str, Encoder]:
         keeps_infinity = self.database.dialect.keeps_infinity

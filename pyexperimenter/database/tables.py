@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple
 
 from pyexperimenter.database.connection import Cursor, Database, retried
-from pyexperimenter.database.schema import Schema
+from pyexperimenter.database.schema import LOG_COLUMNS, Schema
 from pyexperimenter.database.values import Encoder
 from pyexperimenter.exceptions import (
     CreatingTableError,
@@ -338,7 +338,7 @@ class Tables:
         differences = []
         for name, columns in tables.items():
             if name == self._schema.table or (name in self._schema.logtables.values() and columns):
-                wanted = {n: f for n, f in self._schema.types_of(name).items() if n != "attempt_id"}
+                wanted = {n: f for n, f in self._schema.types_of(name).items() if n not in LOG_COLUMNS}
                 differences += self._differences(name, columns, wanted)
             differences += self._obstacles(name, columns, found)
         if differences:
@@ -567,7 +567,7 @@ class Tables:
                 continue
             before = "timestamp"
             for column, field in wanted.items():
-                if column not in columns:
+                if column not in columns and column not in LOG_COLUMNS:  # which whatever writes next adds
                     done.append(f"add column {name}.{column} {field}")
                     if not dry_run:
                         cursor.run(self._schema.add_column(name, column, field, after=before))

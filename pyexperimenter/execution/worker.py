@@ -186,11 +186,10 @@ class Worker:
         self._warn_of(left_running.found(), experiment)
         failed = outcome is ExperimentStatus.ERROR
         with self._log_lost_claim(experiment):
-            failed = self._finish(experiment, outcome, error, usage, results, retries)
+            measured = None if emissions is None else emissions.measured
+            failed = self._finish(experiment, outcome, error, usage, results, retries, measured)
         self._errors = self._errors + 1 if failed else 0
         self._watch.ended(failed)
-        if emissions is not None and emissions.measured:
-            self._write_emissions(experiment, emissions.measured)
 
     def _is_used_up(self, executed: int) -> bool:
         """Return whether a fresh process should go on in place of this one."""
@@ -222,9 +221,12 @@ class Worker:
         usage: Meter,
         results: Mapping[str, Any] | None,
         retries: int,
+        emissions: Mapping[str, Any] | None,
     ) -> bool:
         """Record the outcome; return whether it is an error."""
         used, output = usage.usage(), self._watch.returned()
+        if emissions:
+            self._write_emissions(experiment, emissions)
         try:
             self.store.finish(experiment.attempt, outcome, error, used, results, output, retries)
         except Exception as problem:
@@ -272,7 +274,7 @@ class Worker:
 
     def _write_emissions(self, experiment: Experiment, measured: Mapping[str, Any]) -> None:
         try:
-            self.store.write_emissions(experiment.id, measured)
+            self.store.write_emissions(experiment.attempt, measured)
         except Exception as error:  # a failed measurement must not fail the experiment
             self._logger.warning("the emissions of experiment %s were not written: %s", experiment.id, error)
 

@@ -123,7 +123,9 @@ class Study:
             If there is no such logtable.
         """
         rows = self._store.log_rows(logtable_name, condition, all_attempts)
-        return self._frame(rows, self._store.schema.logtables[logtable_name])
+        return self._frame(rows, self._store.schema.logtables[logtable_name]).drop(
+            columns="write_token", errors="ignore"
+        )
 
     def get_attempts(self, experiment_id: int | None = None) -> pd.DataFrame:
         """Return all executions: worker, machine and time, how they ended, and the resources that they used.
@@ -155,7 +157,8 @@ class Study:
             raise InvalidLogtableError(
                 "emissions are not measured; add a section CodeCarbon to the configuration, or use_codecarbon=True"
             )
-        return self._frame(self._store.emission_rows(), self._store.schema.codecarbon)
+        rows = self._store.emission_rows()
+        return self._frame(rows, self._store.schema.codecarbon).drop(columns="write_token", errors="ignore")
 
     def export(
         self,

@@ -212,7 +212,7 @@ def test_a_write_waits_for_a_reset_that_is_under_way(target: Target, what: str) 
                 writing.result(60)
     assert target.query("SELECT status, accuracy FROM study WHERE ID = 1") == [("created", None)]
     assert target.query("SELECT COUNT(*) FROM study__epochs") == [(0,)]
-    assert target.query("SELECT outcome, last_write FROM study__attempts") == [("reset", None)]
+    assert target.query("SELECT outcome, replayed FROM study__attempts") == [("reset", None)]
 
 
 @servers

@@ -8,6 +8,8 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
@@ -22,7 +24,7 @@ from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import ClaimLostError, DatabaseError, MissingDatabaseError
 from pyexperimenter.execution.journaling_store import JournalingStore, replay_journals
 from tests.support.proxies import CutOffWorker
-from tests.support.study import store, study, worker
+from tests.support.study import store, study, wait_until, worker
 from tests.support.target import Target
 
 LOGGER = logging.getLogger("test")
@@ -53,8 +55,8 @@ def notes(token: str = "last", **ending: Any) -> list[Note]:
     """The reports of a function that wrote results, logs, results again, and returned."""
     end = Ending(**{"outcome": "done", "usage": Usage(1.5, 1.25, 1000), "output": "printed", **ending})
     return [
-        Note(TIME, "first", results={"accuracy": 0.25, "model": "tree"}),
-        Note(TIME, "second", logs=EPOCHS),
+        Note(TIME, f"{token}-but-two", results={"accuracy": 0.25, "model": "tree"}),
+        Note(TIME, f"{token}-but-one", logs=EPOCHS),
         Note(TIME, token, results={"accuracy": 0.5}, ending=end),
     ]
 
@@ -85,7 +87,7 @@ def test_all_is_written_or_nothing(target: Target, opened: ExperimentStore) -> N
         opened.replay(attempt, *notes()[:2], wrong)
     assert target.query("SELECT status, accuracy, model FROM study WHERE ID = 1") == [("running", None, None)]
     assert logs_of(target) == []
-    assert target.query("SELECT outcome, last_write FROM study__attempts") == [(None, None)]
+    assert target.query("SELECT outcome, replayed FROM study__attempts") == [(None, None)]
 
 
 @pytest.mark.parametrize("ended", [True, False], ids=["ended", "goes on"])
@@ -133,7 +135,7 @@ def test_an_attempt_that_lost_its_row_keeps_what_it_noted(target: Target, opened
 def test_a_noted_failure_uses_up_a_retry(target: Target, opened: ExperimentStore, retries: int) -> None:
     failures = retries + 1
     for failure in range(1, failures + 1):
-        opened.replay(claim(opened), *notes(f"token {failure}", outcome="error", error="no", retries=retries))
+        opened.replay(claim(opened), *notes(f"token-{failure}", outcome="error", error="no", retries=retries))
         status, error = ("created", None) if failure < failures else ("error", "no")
         assert target.query("SELECT status, error FROM study WHERE ID = 1") == [(status, error)]
     outcomes = target.query("SELECT outcome, error FROM study__attempts ORDER BY ID")
@@ -150,11 +152,62 @@ def test_times_of_results_are_written(target: Target) -> None:
     assert times == [(0, 0), (1, 1)]
 
 
-def test_logs_with_the_same_token_are_appended_once(target: Target, opened: ExperimentStore) -> None:
+def test_logs_that_arrived_are_not_written_from_a_journal(target: Target, opened: ExperimentStore) -> None:
     attempt = claim(opened)
-    for token, rows in (("one", 2), ("one", 2), ("two", 4), ("two", 4)):
-        opened.put(attempt, Note(TIME, token, logs=EPOCHS))
+    for token, rows in (("one", 2), ("two", 4)):
+        note = Note(TIME, token, logs=EPOCHS)
+        opened.put(attempt, note)
+        opened.replay(attempt, Note(TIME, f"{token}-before", results={"accuracy": 0.5}), note)
         assert len(logs_of(target)) == rows
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_copy_of_a_journal_changes_nothing_that_is_newer(
+    target: Target, opened: ExperimentStore, journals: Path, complete: bool
+) -> None:
+    """A copy of the whole journal, or of what it had before its last entry."""
+    journaling = CutOffWorker(target, journals)
+    attempt = journaling.claim_by(opened)
+    journaling.write_results(attempt, {"accuracy": 0.25, "model": "old"})
+    journaling.write_logs(attempt, LOGS)
+    (journal,) = journals.iterdir()
+    copy = journal.read_bytes()
+    journaling.write_logs(attempt, {"epochs": {"epoch": 3, "loss": 0.125}})
+    journaling.die()
+    copy = journal.read_bytes() if complete else copy
+    assert replay_journals(opened, journals, LOGGER) == 1
+    opened.write_results(attempt, {"accuracy": 0.5})
+    opened.write_logs(attempt, {"epochs": {"epoch": 4, "loss": 0.0625}})
+    expected = [(1, 1, 1, 0.5), (1, 1, 2, 0.25), (1, 1, 3, 0.125), (1, 1, 4, 0.0625)]
+    for ended in (False, True):
+        journal.write_bytes(copy)
+        assert replay_journals(opened, journals, LOGGER) == 1
+        assert list(journals.iterdir()) == []
+        assert logs_of(target) == expected
+        status = "done" if ended else "running"
+        assert target.query("SELECT status, accuracy, model FROM study WHERE ID = 1") == [(status, 0.5, "old")]
+        assert target.query("SELECT late_results FROM study__attempts") == [(None,)]
+        if not ended:
+            opened.finish(attempt, ExperimentStatus.DONE)
+
+
+def test_two_that_write_the_same_notes_at_once_double_nothing(target: Target, opened: ExperimentStore) -> None:
+    """Both begin before either can write, as the row is locked."""
+    attempt = claim(opened)
+    copies = [store(target, filled=False) for _ in range(2)]
+    with closing(target.connect()) as person, ThreadPoolExecutor(2) as pool:
+        cursor = person.cursor()
+        cursor.execute("BEGIN IMMEDIATE" if target.server is None else "BEGIN")
+        if target.server is not None:
+            cursor.execute(target.native("SELECT * FROM study WHERE ID = 1 FOR UPDATE"))
+        writing = [pool.submit(copy.replay, attempt, *notes()[:2]) for copy in copies]
+        if target.server is not None:
+            wait_until(lambda: target.sessions_waiting() == 2)
+        cursor.execute("ROLLBACK")
+        for done in writing:
+            assert done.result() == {}
+    assert logs_of(target) == [(1, 1, 1, 0.5), (1, 1, 2, 0.25)]
+    assert target.query("SELECT accuracy FROM study WHERE ID = 1") == [(0.25,)]
 
 
 # Through a file
@@ -354,10 +407,11 @@ def test_a_last_line_that_was_not_written_to_its_end_is_left_out(
     os.truncate(journal, (complete + journal.stat().st_size) // 2)
     assert replay_journals(opened, journals, LOGGER) == 1
     assert [(record.levelname, str(journal) in record.message) for record in caplog.records] == [("WARNING", True)]
-    assert "skipped an incomplete line" in caplog.text
+    (kept,) = journals.iterdir()
+    assert f"1 of 3 entries cannot be written to the database, and are kept in {kept}: b'{{" in caplog.text
+    assert kept.read_bytes().startswith(b'{"worker": "cut off", ')
     assert target.query("SELECT status, accuracy FROM study WHERE ID = 1") == [("running", 0.5)]
     assert len(logs_of(target)) == 2
-    assert list(journals.iterdir()) == []
 
 
 def test_an_incomplete_line_costs_no_line_after_it(target: Target, opened: ExperimentStore, journals: Path) -> None:
@@ -372,7 +426,7 @@ def test_an_incomplete_line_costs_no_line_after_it(target: Target, opened: Exper
         journaling.die()
     assert replay_journals(opened, journals, LOGGER) == 1
     assert logs_of(target) == [(1, 1, 2, 0.5)]
-    assert list(journals.iterdir()) == []
+    assert [file.name for file in journals.iterdir()] == [f"{journal.name}.rejected"]
 
 
 @pytest.mark.parametrize("adopting", [True, False])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -15,13 +15,13 @@ from pyexperimenter import ExperimentStatus
 from pyexperimenter.config import load_config
 from pyexperimenter.database.records import NOT_MEASURED
 from pyexperimenter.database.store import ExperimentStore
-from pyexperimenter.exceptions import ClaimLostError
 from pyexperimenter.execution.journaling_store import JournalingStore, replay_journals
 from tests.support.proxies import Proxy, through_port
 from tests.support.study import store, study, wait_until, worker
 from tests.support.target import Target
 
 LOGGER = logging.getLogger("test")
+COMMIT = b"\x03COMMIT"  # the statement, and not READ COMMITTED, which each connection begins with
 LOGS = {"epochs": [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}]}
 
 
@@ -41,7 +41,7 @@ def through_proxy(mariadb_target: Target, proxy: Proxy) -> ExperimentStore:
 
 def test_a_claim_is_made_once(mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore) -> None:
     through_proxy.counts()
-    proxy.swallow_next(b"COMMIT")
+    proxy.swallow_next(COMMIT)
     experiment = through_proxy.claim(worker())
     assert proxy.swallowed.is_set()
     assert experiment is not None
@@ -55,7 +55,7 @@ def test_a_claim_in_doubt_costs_no_other_worker_its_experiment(
     """Also with a worker whose identity begins like that of the worker in doubt: the 2nd and the 11th of execute()."""
     for identity in ("session.10", "session.2"):
         through_proxy.claim(replace(worker(), identity=identity))
-    proxy.swallow_next(b"COMMIT")
+    proxy.swallow_next(COMMIT)
     through_proxy.claim(replace(worker(), identity="session.1"))
     assert proxy.swallowed.is_set()
     assert mariadb_target.query("SELECT status, COUNT(*) FROM study GROUP BY status ORDER BY status") == [
@@ -77,7 +77,7 @@ def test_a_paused_experiment_is_taken_once(
     experiment = through_proxy.claim(worker())
     assert experiment is not None
     through_proxy.finish(experiment.attempt, ExperimentStatus.PAUSED, results={"accuracy": 0.5})
-    proxy.swallow_next(b"COMMIT")
+    proxy.swallow_next(COMMIT)
     assert through_proxy.resume(1, worker()).id == 1
     assert proxy.swallowed.is_set()
     assert mariadb_target.query("SELECT status, accuracy FROM study WHERE ID = 1") == [("running", 0.5)]
@@ -89,7 +89,7 @@ def test_an_experiment_is_added_and_taken_once(
     mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore
 ) -> None:
     through_proxy.counts()
-    proxy.swallow_next(b"COMMIT")
+    proxy.swallow_next(COMMIT)
     assert through_proxy.add_and_claim(("new", 1), worker()).keyfields == {"dataset": "new", "seed": 1}
     assert proxy.swallowed.is_set()
     assert mariadb_target.query("SELECT dataset, COUNT(*) FROM study WHERE status = 'running'") == [("new", 1)]
@@ -100,14 +100,14 @@ def test_what_was_attached_is_detached(mariadb_target: Target, proxy: Proxy, thr
     experiment = through_proxy.claim(worker())
     assert experiment is not None
     through_proxy.finish(experiment.attempt, ExperimentStatus.DONE)
-    proxy.swallow_next(b"COMMIT")
+    proxy.swallow_next(COMMIT)
     attempt, opened = through_proxy.attach(1, worker("guest"))
     assert proxy.swallowed.is_set()
     assert opened
     through_proxy.write_results(attempt, {"accuracy": 0.75})
-    proxy.swallow_next(b"COMMIT")
-    with suppress(ClaimLostError):  # as attach() of the facade does
-        through_proxy.detach(attempt)
+    proxy.swallow_next(COMMIT)
+    through_proxy.detach(attempt)
+    assert proxy.swallowed.is_set()
     assert mariadb_target.query("SELECT status, accuracy FROM study WHERE ID = 1") == [("done", 0.75)]
     assert mariadb_target.query("SELECT COUNT(*) FROM study__attempts WHERE ended IS NULL") == [(0,)]
 
@@ -115,14 +115,14 @@ def test_what_was_attached_is_detached(mariadb_target: Target, proxy: Proxy, thr
 def test_results_are_written(mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore) -> None:
     experiment = through_proxy.claim(worker())
     assert experiment is not None
-    proxy.swallow_next(b"COMMIT")
+    proxy.swallow_next(COMMIT)
     through_proxy.write_results(experiment.attempt, {"accuracy": 0.5})
     assert proxy.swallowed.is_set()
     assert mariadb_target.query("SELECT status, accuracy FROM study WHERE ID = 1") == [("running", 0.5)]
     assert mariadb_target.query("SELECT outcome, late_results FROM study__attempts") == [(None, None)]
 
 
-@pytest.mark.parametrize("statement", [b"COMMIT", b"INSERT INTO `study__epochs`", b"last_write = "])
+@pytest.mark.parametrize("statement", [COMMIT, b"INSERT INTO `study__epochs`"])
 def test_logs_are_appended_once(
     mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore, statement: bytes
 ) -> None:
@@ -139,7 +139,7 @@ def test_logs_are_appended_once(
 def test_an_end_is_written_once(mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore) -> None:
     experiment = through_proxy.claim(worker())
     assert experiment is not None
-    proxy.swallow_next(b"COMMIT")
+    proxy.swallow_next(COMMIT)
     through_proxy.finish(experiment.attempt, ExperimentStatus.DONE, None, NOT_MEASURED, {"accuracy": 0.5})
     assert proxy.swallowed.is_set()
     assert mariadb_target.query("SELECT status, accuracy FROM study WHERE ID = 1") == [("done", 0.5)]
@@ -151,7 +151,7 @@ def test_a_failure_uses_up_one_retry(mariadb_target: Target, proxy: Proxy, throu
     for retried in (1, 2):
         experiment = through_proxy.claim(worker())
         assert experiment is not None
-        proxy.swallow_next(b"COMMIT")
+        proxy.swallow_next(COMMIT)
         through_proxy.finish(experiment.attempt, ExperimentStatus.ERROR, "no", retries=2)
         assert proxy.swallowed.is_set()
         assert mariadb_target.query("SELECT status, error FROM study WHERE ID = 1") == [("created", None)]
@@ -162,7 +162,7 @@ def test_a_failure_uses_up_one_retry(mariadb_target: Target, proxy: Proxy, throu
 def test_a_release_is_made_once(mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore) -> None:
     experiment = through_proxy.claim(worker())
     assert experiment is not None
-    proxy.swallow_next(b"COMMIT")
+    proxy.swallow_next(COMMIT)
     through_proxy.release(experiment.attempt)
     assert proxy.swallowed.is_set()
     assert mariadb_target.query("SELECT status, COUNT(*) FROM study GROUP BY status") == [("created", 6)]
@@ -172,7 +172,7 @@ def test_a_release_is_made_once(mariadb_target: Target, proxy: Proxy, through_pr
 def test_all_of_a_worker_is_released(mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore) -> None:
     for _ in range(3):
         through_proxy.claim(worker())
-    proxy.swallow_next(b"COMMIT")
+    proxy.swallow_next(COMMIT)
     through_proxy.release_worker(worker().identity)
     assert proxy.swallowed.is_set()
     assert mariadb_target.query("SELECT status, COUNT(*) FROM study GROUP BY status") == [("created", 6)]
@@ -181,10 +181,43 @@ def test_all_of_a_worker_is_released(mariadb_target: Target, proxy: Proxy, throu
 
 def test_a_fill_doubles_nothing(mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore) -> None:
     through_proxy.counts()
-    proxy.swallow_next(b"COMMIT")
+    proxy.swallow_next(COMMIT)
     through_proxy.fill([("new", seed) for seed in range(10)])
     assert proxy.swallowed.is_set()
     assert mariadb_target.query("SELECT COUNT(*) FROM study") == [(16,)]
+
+
+def test_logs_are_appended_once_although_another_process_writes_meanwhile(
+    mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore
+) -> None:
+    experiment = through_proxy.claim(worker())
+    assert experiment is not None
+    directly = store(mariadb_target, filled=False)
+    with ThreadPoolExecutor(1) as pool:
+        proxy.swallow_next(COMMIT, then_refuse=True)
+        through_proxy.database.wait_out(60)
+        writing = pool.submit(through_proxy.write_logs, experiment.attempt, LOGS)
+        assert proxy.swallowed.wait(60)
+        attempt, opened = directly.attach(1, worker("guest"))
+        assert not opened
+        directly.write_logs(attempt, {"epochs": {"epoch": 3, "loss": 0.125}})
+        assert not writing.done()
+        proxy.heal()
+        writing.result()
+    assert mariadb_target.query("SELECT epoch FROM study__epochs ORDER BY ID") == [(1,), (2,), (3,)]
+
+
+@pytest.mark.parametrize("statement", [COMMIT, b"INSERT INTO `study_codecarbon`"])
+def test_emissions_are_written_once(
+    mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore, statement: bytes
+) -> None:
+    through_proxy.tables.create(codecarbon=True)
+    experiment = through_proxy.claim(worker())
+    assert experiment is not None
+    proxy.swallow_next(statement)
+    through_proxy.write_emissions(experiment.attempt, {"emissions_kg": 0.5, "unknown": 1})
+    assert proxy.swallowed.is_set()
+    assert mariadb_target.query("SELECT experiment_id, emissions_kg FROM study_codecarbon") == [(1, 0.5)]
 
 
 # The answer is lost because the server goes away at that moment, and stays away: the journal is used.
@@ -211,7 +244,7 @@ def test_logs_that_arrived_are_not_written_from_the_journal(
 ) -> None:
     experiment = journaling.claim(worker())
     assert experiment is not None
-    proxy.swallow_next(b"COMMIT", then_refuse=True)
+    proxy.swallow_next(COMMIT, then_refuse=True)
     journaling.write_logs(experiment.attempt, LOGS)
     assert proxy.swallowed.is_set()
     journaling.write_logs(experiment.attempt, {"epochs": {"epoch": 3, "loss": 0.125}})
@@ -229,12 +262,46 @@ def test_logs_that_arrived_are_not_written_from_the_journal(
     assert mariadb_target.query("SELECT outcome, late_results FROM study__attempts") == [("done", None)]
 
 
+def test_logs_that_arrived_are_not_written_from_the_journal_although_another_process_has_written_since(
+    mariadb_target: Target, proxy: Proxy, journaling: JournalingStore
+) -> None:
+    experiment = journaling.claim(worker())
+    assert experiment is not None
+    proxy.swallow_next(COMMIT, then_refuse=True)
+    journaling.write_logs(experiment.attempt, LOGS)
+    directly = store(mariadb_target, filled=False)
+    directly.write_logs(experiment.attempt, {"epochs": {"epoch": 3, "loss": 0.125}})
+    proxy.heal()
+    journaling.raise_if_journaled()
+    assert mariadb_target.query("SELECT epoch FROM study__epochs ORDER BY ID") == [(1,), (2,), (3,)]
+
+
+def test_emissions_wait_in_the_journal(
+    mariadb_target: Target, proxy: Proxy, journaling: JournalingStore, tmp_path: Path
+) -> None:
+    journaling.tables.create(codecarbon=True)
+    experiment = journaling.claim(worker())
+    assert experiment is not None
+    now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+    proxy.swallow_next(COMMIT, then_refuse=True)
+    for kg in (0.5, 0.25):  # the first arrives
+        journaling.write_emissions(experiment.attempt, {"emissions_kg": kg, "codecarbon_timestamp": now})
+    journaling.finish(experiment.attempt, ExperimentStatus.DONE)
+    (journal,) = (tmp_path / "journal").iterdir()
+    assert len(journal.read_text().splitlines()) == 3
+    proxy.heal()
+    journaling.raise_if_journaled()
+    times = [(0.5, now.replace(tzinfo=None)), (0.25, now.replace(tzinfo=None))]
+    assert mariadb_target.query("SELECT emissions_kg, codecarbon_timestamp FROM study_codecarbon ORDER BY ID") == times
+    assert mariadb_target.query("SELECT status FROM study WHERE ID = 1") == [("done",)]
+
+
 def test_an_end_that_arrived_is_not_late_in_the_journal(
     mariadb_target: Target, proxy: Proxy, journaling: JournalingStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     experiment = journaling.claim(worker())
     assert experiment is not None
-    proxy.swallow_next(b"COMMIT", then_refuse=True)
+    proxy.swallow_next(COMMIT, then_refuse=True)
     journaling.finish(experiment.attempt, ExperimentStatus.DONE, results={"accuracy": 0.5})
     assert proxy.swallowed.is_set()
     (journal,) = (tmp_path / "journal").iterdir()
@@ -273,7 +340,7 @@ def test_what_was_noted_in_a_hurry_is_not_written_twice(
     assert mariadb_target.query("SELECT outcome, late_results FROM study__attempts") == [("done", None)]
 
 
-@pytest.mark.parametrize("statement", [b"COMMIT", b"outcome = 'done'", b"INSERT INTO `study__epochs`"])
+@pytest.mark.parametrize("statement", [COMMIT, b"outcome = 'done'", b"INSERT INTO `study__epochs`"])
 def test_a_journal_is_written_to_the_database_once(
     mariadb_target: Target, proxy: Proxy, journaling: JournalingStore, tmp_path: Path, statement: bytes
 ) -> None:

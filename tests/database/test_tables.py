@@ -84,7 +84,7 @@ def test_the_main_table_has_the_predecessors_columns_in_order(target: Target) ->
     before = ["ID", "dataset", "seed", "creation_date", "status", "start_date", "name", "machine"]
     results = ["accuracy", "accuracy_timestamp", "model", "model_timestamp"]
     assert columns_of(target) == [*before, *results, "end_date", "error"]
-    logs = ["ID", "experiment_id", "timestamp", "epoch", "loss", "attempt_id"]
+    logs = ["ID", "experiment_id", "timestamp", "epoch", "loss", "attempt_id", "write_token"]
     assert columns_of(target, "study__epochs") == logs
 
 
@@ -177,7 +177,11 @@ def test_a_table_of_the_predecessor_is_taken_as_it_is(predecessors_table: Target
     assert study_.get_logtable("epochs", "experiment_id = 1")["epoch"].tolist() == [0]
 
 
-ADDED = {"study__attempts": ["token", "last_write"], "study__epochs": ["attempt_id"], "study__meta": ["config"]}
+ADDED = {
+    "study__attempts": ["token", "replayed"],
+    "study__epochs": ["attempt_id", "write_token"],
+    "study__meta": ["config"],
+}
 
 
 @pytest.mark.parametrize("use", ["fill", "add", "execute", "attach", "unpause", "reset", "release", "sync"])
