@@ -99,7 +99,7 @@ class Cursor:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the connection was lost, so that nobody knows what became of the last statement."""
+        """Whether the connection was lost, so that the fate of the last statement is not known."""
         return self._backend.is_closed(self._cursor.connection)
 
     @property

@@ -83,7 +83,7 @@ class ExperimentReader:
         Raises
         ------
         DatabaseQueryError
-            If it fails, or if nobody knows whether it was executed.
+            If it fails, or if it is not known whether it was executed.
         """
         with self.database.query() as cursor:
             try:

@@ -195,7 +195,7 @@ class WriteStatements(_Group):
     late_results = _Statement("SELECT late_results FROM {attempts} WHERE {this}")
     keep_late_results = _Statement("UPDATE {attempts} SET late_results = :results WHERE {this}")
     keep_output = _Statement("UPDATE {attempts} SET output = :output WHERE {this}")
-    # After the fence, so that nobody appends them in between. The index on the experiment finds them.
+    # After the fence, so that no other process appends them in between. The index on the experiment finds them.
     appended = _Statement("""
         SELECT DISTINCT write_token FROM {side} WHERE experiment_id = :experiment_id AND write_token IN (:tokens)
     """)

@@ -567,7 +567,7 @@ class Tables:
                 continue
             before = "timestamp"
             for column, field in wanted.items():
-                if column not in columns and column not in LOG_COLUMNS:  # which whatever writes next adds
+                if column not in columns and column not in LOG_COLUMNS:  # the next fill or execution adds those
                     done.append(f"add column {name}.{column} {field}")
                     if not dry_run:
                         cursor.run(self._schema.add_column(name, column, field, after=before))

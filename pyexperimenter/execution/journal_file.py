@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import errno
 import json
-import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict
 from io import FileIO
@@ -27,6 +26,24 @@ class Entry(NamedTuple):
     worker: str
     attempt: Attempt
     note: Note
+
+
+class Content(NamedTuple):
+    """What a journal has.
+
+    Attributes
+    ----------
+    entries : dict of bytes to Entry
+        Its lines in order, each note once.
+    unreadable : dict of bytes to str
+        The lines that are not entries, and why.
+    size : int
+        How many bytes it had.
+    """
+
+    entries: dict[bytes, Entry]
+    unreadable: dict[bytes, str]
+    size: int
 
 
 class JournalFile:
@@ -53,10 +70,13 @@ class JournalFile:
             If it cannot be written. Then no part of it is.
         """
         line = {"worker": entry.worker, "attempt": asdict(entry.attempt), "note": asdict(entry.note)}
-        end = os.fstat(self._file.fileno()).st_size
+        self._append(json.dumps(line, default=_plain).encode())
+
+    def _append(self, line: bytes) -> None:
+        end = self.size
         try:
             torn = end and os.pread(self._file.fileno(), 1, end - 1) != b"\n"  # a writer was stopped within a line
-            self._write((b"\n" if torn else b"") + json.dumps(line, default=_plain).encode() + b"\n")
+            self._write((b"\n" if torn else b"") + line + b"\n")
             os.fsync(self._file.fileno())
         except OSError:
             with suppress(OSError):
@@ -67,31 +87,51 @@ class JournalFile:
         while data:
             data = data[self._file.write(data) :]
 
-    def entries(self, logger: logging.Logger) -> list[Entry]:
-        """Return the entries in order, each once. Incomplete lines are logged and skipped."""
-        found: dict[str, Entry] = {}
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            if line:
-                try:
-                    entry = _entry(json.loads(line, object_hook=_restored))
-                except ValueError:
-                    logger.warning("%s: skipped an incomplete line; its writer was stopped while writing it", self.path)
-                else:
-                    found.setdefault(entry.note.token, entry)
-        return list(found.values())
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+        return os.fstat(self._file.fileno()).st_size
 
-    def close(self, left: Sequence[Entry] | None = None) -> None:
-        """Close the file; with `left`, keep only these entries, or delete the file if there are none."""
+    def read(self) -> Content:
+        """Return what it has. Nothing in it can raise an error."""
+        self._file.seek(0)
+        data = self._file.read()
+        entries, unreadable, tokens = {}, {}, set()
+        for line in filter(None, data.split(b"\n")):
+            try:
+                entry = _entry(line)
+            except Exception as error:
+                unreadable[line] = f"{line[:60]!r} is not an entry of this version: {type(error).__name__}: {error}"
+            else:
+                if entry.note.token not in tokens:
+                    entries[line] = entry
+                tokens.add(entry.note.token)
+        return Content(entries, unreadable, len(data))
+
+    def set_aside(self, lines: Iterable[bytes]) -> Path:
+        """Append lines to a file that is no journal, and return its path."""
+        path = self.path.with_name(f"{self.path.name}.rejected")
+        _keep(path, lines)
+        return path
+
+    def close(self, left: Iterable[bytes] | None = None) -> None:
+        """Close the file; with `left`, keep only these lines, or delete the file if there are none."""
         if left:
             rest = self.path.with_suffix(".new")
-            with rest.open("w+b", buffering=0) as file:
-                copy = JournalFile(rest, file)
-                for entry in left:
-                    copy.add(entry)
+            rest.unlink(missing_ok=True)
+            _keep(rest, left)
             rest.replace(self.path)
         elif left is not None:
-            self.path.unlink()
+            self.path.unlink(missing_ok=True)
         self._file.close()
+
+
+def _keep(path: Path, lines: Iterable[bytes]) -> None:
+    with path.open("a+b", buffering=0) as file:
+        copy = JournalFile(path, file)
+        for line in lines:
+            copy._append(line)
+    _sync_directory(path.parent)
 
 
 def open_journal(path: Path, wait: bool) -> JournalFile | None:
@@ -131,11 +171,14 @@ def _lock(file: FileIO, wait: bool) -> None:
             raise
 
 
-def _entry(line: Mapping[str, Any]) -> Entry:
-    fields = dict(line["note"])
+def _entry(line: bytes) -> Entry:
+    content = json.loads(line.decode(), object_hook=_restored)
+    fields = dict(content["note"])
     if fields["ending"] is not None:
         fields["ending"] = Ending(**{**fields["ending"], "usage": Usage(**fields["ending"]["usage"])})
-    return Entry(line["worker"], Attempt(**line["attempt"]), Note(**fields))
+    entry = Entry(content["worker"], Attempt(**content["attempt"]), Note(**fields))
+    hash((entry.worker, entry.attempt, entry.note.token))  # TypeError unless they are numbers and texts
+    return entry
 
 
 def _plain(value: Any) -> Any:

@@ -7,6 +7,9 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from pyexperimenter.config import ExperimentConfig
@@ -16,7 +19,6 @@ from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import (
     ClaimLostError,
     DatabaseError,
-    InvalidExperimentError,
     InvalidValueError,
     JournalError,
     ResultsInJournalError,
@@ -88,15 +90,17 @@ class JournalingStore(ExperimentStore):
         self._worker = worker
         self._journal: JournalFile | None = None
         self._reason = ""
-        self._writing: tuple[Attempt, Note] | None = None
-        self._lock = threading.RLock()
+        # Several threads of a function may write at the same time, and the supervisor's messages are read by another.
+        self._lock = threading.RLock()  # of the journal, for moments only
+        self._replaying = threading.Lock()  # held while the journal is written to the database
+        self._writing: dict[str, tuple[Attempt, Note]] = {}  # by token
 
     def put(self, attempt: Attempt, note: Note) -> InvalidValueError | None:
         """Write a note to the database, or to the journal while the database is away."""
         # A function that writes often should not spend most of its time waiting.
         if self._patience.may_try() and self.caught_up():
             with self._lock:
-                self._writing = attempt, note
+                self._writing[note.token] = attempt, note
             try:
                 return super().put(attempt, note)
             except DatabaseError as error:
@@ -105,7 +109,7 @@ class JournalingStore(ExperimentStore):
                 self._reason = str(error)
             finally:
                 with self._lock:
-                    self._writing = None
+                    del self._writing[note.token]
         self._journal_note(attempt, note)
         self._patience.shorten()
         return None
@@ -135,41 +139,50 @@ class JournalingStore(ExperimentStore):
         """
         self.give_up_soon()
         with self._lock:
-            if self._writing is not None:
+            for attempt, note in self._writing.values():
                 # If it reaches the database after all, writing it twice has no effect.
-                self._journal_note(*self._writing)
+                self._sent.add(note.token)
+                self._journal_note(attempt, note)
 
     def adopt(self) -> None:
         """Continue the journal of a process of this worker that died, if it left one."""
-        if self._journal is None and self._path.exists():
-            self._journal = open_journal(self._path, wait=True)
-            self._reason = "the worker's process died while the database was away"
+        with self._lock:
+            if self._journal is None and self._path.exists():
+                self._journal = open_journal(self._path, wait=True)
+                self._reason = "the worker's process died while the database was away"
 
     def close(self) -> None:
         """Close the journal, if there is one, so that another process can write it to the database."""
-        if self._journal is not None:
-            self._journal.close()
-            self._journal = None
+        with self._lock:
+            if self._journal is not None:
+                self._journal.close()
+                self._journal = None
 
     def has_noted_end(self, attempt: Attempt) -> bool:
         """Return whether the journal has the end of an attempt."""
-        entries = [] if self._journal is None else self._journal.entries(_LOGGER)
-        return any(entry.attempt == attempt and entry.note.ending is not None for entry in entries)
+        with self._lock:
+            entries = {} if self._journal is None else self._journal.read().entries
+        return any(entry.attempt == attempt and entry.note.ending is not None for entry in entries.values())
 
     def caught_up(self) -> bool:
         """Write the journal to the database, if there is one; False if the database is still away."""
-        if self._journal is None:
-            return True
-        start = time.monotonic()
-        try:
-            _replay(self._journal, self, _LOGGER)
-        except DatabaseError as error:
-            if error.recovery == "none":
-                raise
-            self._patience.pause(time.monotonic() - start)
-            return False
-        self._journal = None
-        self._patience.restore()
+        with self._replaying:
+            while (journal := self._journal) is not None:
+                start = time.monotonic()
+                try:
+                    replay = _Replay(journal, self, _LOGGER)
+                    with self._lock:
+                        if journal.size != replay.size:
+                            continue  # another thread has added something, which comes next
+                        replay.finish()
+                        self._journal = None
+                except (DatabaseError, OSError) as error:
+                    if isinstance(error, DatabaseError) and error.recovery == "none":
+                        raise
+                    self._reason = str(error)
+                    self._patience.pause(time.monotonic() - start)
+                    return False
+                self._patience.restore()
         return True
 
     def _journal_note(self, attempt: Attempt, note: Note) -> None:
@@ -215,36 +228,128 @@ def replay_journals(store: ExperimentStore, directory: str | Path, logger: loggi
     """
     written = 0
     for path in journals_of(store, directory):
-        journal = open_journal(path, wait=False)  # its worker may be alive, or another process may be writing it
-        if journal is not None:
-            try:
-                written += _replay(journal, store, logger)
-            except BaseException:
-                journal.close()
-                raise
-    return written
-
-
-def _replay(journal: JournalFile, store: ExperimentStore, logger: logging.Logger) -> int:
-    """Write a journal to the database, delete it, and return how many executions were in it.
-
-    Entries that cannot be written stay in it.
-    """
-    entries, left, written = journal.entries(logger), [], 0
-    for worker, attempt in dict.fromkeys((entry.worker, entry.attempt) for entry in entries):
-        group = [entry for entry in entries if (entry.worker, entry.attempt) == (worker, attempt)]
-        experiment = attempt.experiment_id
         try:
-            if store.worker_of(attempt) != worker:
-                raise InvalidExperimentError(f"{store.database} has no such execution; was the experiment deleted?")
-            store.replay(attempt, *(entry.note for entry in group))
-        except ClaimLostError as lost:
-            logger.warning("%s: %s; the results are in late_results of the attempt", journal.path, lost)
-        except (InvalidExperimentError, InvalidValueError) as error:
-            logger.error("%s: results of experiment %d cannot be written: %s", journal.path, experiment, error)
-            left += group
-        else:
-            written += 1
-            logger.info("wrote the results of experiment %d from %s", experiment, journal.path)
-    journal.close(left)
+            if not path.is_file():
+                raise OSError("it is not a file")
+            journal = open_journal(path, wait=False)  # its worker may be alive, or another process may be writing it
+            if journal is None:
+                continue
+            with closing(journal):
+                replay = _Replay(journal, store, logger)
+                replay.finish()
+            written += replay.written
+        except OSError as error:
+            logger.warning(
+                "%s: what is in it was not written to the database: %s; if it is a journal, let its owner call sync(), "
+                "otherwise give it another name",
+                path,
+                error,
+            )
     return written
+
+
+class _Replay:
+    """Writes a journal to the database.
+
+    Parameters
+    ----------
+    journal : JournalFile
+        The journal.
+    store : ExperimentStore
+        The experiments.
+    logger : logging.Logger
+        Logger for what is written.
+
+    Attributes
+    ----------
+    written : int
+        How many executions were updated.
+    size : int
+        How many bytes of the journal were read.
+
+    Raises
+    ------
+    DatabaseError
+        If the database is away.
+    """
+
+    def __init__(self, journal: JournalFile, store: ExperimentStore, logger: logging.Logger) -> None:
+        self._journal = journal
+        self._store = store
+        self._logger = logger
+        content = journal.read()
+        self.written = 0
+        self.size = content.size
+        self._lines = len(content.entries) + len(content.unreadable)
+        self._left: list[bytes] = []
+        self._rejected = content.unreadable
+        for key in dict.fromkeys((entry.worker, entry.attempt) for entry in content.entries.values()):
+            self._write(*key, {line: e.note for line, e in content.entries.items() if (e.worker, e.attempt) == key})
+
+    def finish(self) -> None:
+        """Delete the journal. What belongs to another database stays in it; what cannot be written is set aside."""
+        if self._rejected:
+            path = self._journal.set_aside(self._rejected)
+            self._logger.warning(
+                "%s: %d of %d entries cannot be written to the database, and are kept in %s: %s; each is a line of "
+                "JSON: write by hand what you need, and delete that file",
+                self._journal.path,
+                len(self._rejected),
+                self._lines,
+                path,
+                "; ".join(dict.fromkeys(self._rejected.values()))[:1000],
+            )
+        self._journal.close(self._left)
+
+    def _write(self, worker: str, attempt: Attempt, notes: Mapping[bytes, Note]) -> None:
+        path, experiment = self._journal.path, attempt.experiment_id
+        if self._store.worker_of(attempt) != worker:
+            self._logger.error(
+                "%s: results of experiment %d cannot be written: %s has no such execution; was the experiment deleted?",
+                path,
+                experiment,
+                self._store.database,
+            )
+            self._left += notes
+            return
+        problems = self._problems(attempt, list(notes.values()))
+        for line, note in notes.items():
+            problem = problems.get(note.token)
+            if problem is not None and not isinstance(problem, ClaimLostError):
+                self._rejected[line] = f"experiment {experiment}: {_text(problem)}"
+        for lost in problems.values():
+            if isinstance(lost, ClaimLostError):
+                self._logger.warning("%s: %s; the results are in late_results of the attempt", path, lost)
+                break
+        if len(problems) < len(notes):
+            self.written += 1
+            self._logger.info("wrote the results of experiment %d from %s", experiment, path)
+
+    def _problems(self, attempt: Attempt, notes: list[Note]) -> dict[str, Exception]:
+        """Write notes at once, or one after the other if the database refuses that; return problems by token."""
+        problems, refused = self._replay(attempt, notes)
+        if refused:
+            problems = {}
+            for note in notes:
+                found, refused = self._replay(attempt, [note])
+                problems |= found
+                if refused and note.ending is not None:
+                    # Its row should not stay as it is until the lease ends: the results that fit, and an error.
+                    error = note.ending.error or _text(found[note.token])
+                    ending = replace(note.ending, outcome="error", error=error, retries=0)
+                    self._replay(attempt, [Note(note.time, results=note.results)])
+                    self._replay(attempt, [Note(note.time, ending=ending)])
+        return problems
+
+    def _replay(self, attempt: Attempt, notes: list[Note]) -> tuple[dict[str, Exception], bool]:
+        """Write notes in one transaction; return problems by token, and whether the database refuses them all."""
+        try:
+            return self._store.replay(attempt, *notes), False
+        except Exception as error:
+            if isinstance(error, DatabaseError) and error.recovery != "none":
+                raise
+            return dict.fromkeys((note.token for note in notes), error), not isinstance(error, ClaimLostError)
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -237,7 +237,7 @@ class Study:
         Raises
         ------
         DatabaseQueryError
-            If it fails. If the connection is lost before the answer has come, nobody knows whether the statement was
+            If it fails. If the connection is lost before the answer has come, it is not known whether the statement was
             executed, so it is not repeated, and the message says so.
         """
         return self._store.run_once(sql)
