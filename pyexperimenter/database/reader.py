@@ -147,7 +147,7 @@ class ExperimentReader:
 
     def error_rows(self) -> Iterator[tuple[Any, ...]]:
         """Yield ID, keyfields and error of each experiment in error, by ID, with a few of them in memory at a time."""
-        last = 0
+        last = -(2**63)  # a person may have given a row a negative ID
         while rows := self.query(self._sql.read.errors, last=last, limit=_ERRORS)[1]:
             yield from rows
             last = rows[-1][0]

@@ -223,6 +223,7 @@ class ReadStatements(_Group):
     now_exactly = _Statement("SELECT {now_exact}")
     count_rows = _Statement("SELECT COUNT(*) FROM {table} WHERE {condition}")
     counts = _Statement("SELECT status, COUNT(*) FROM {table} GROUP BY status")
+    largest_id = _Statement("SELECT MAX(ID) FROM {table}")
     status_of = _Statement("SELECT status FROM {table} WHERE ID = :experiment_id")
     find = _Statement("SELECT ID, {keyfields} FROM {table} WHERE {condition}")
     table = _Statement("SELECT {columns} FROM {table} WHERE {condition} ORDER BY {order}ID{limit}")

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any, TypeVar, cast
 
 from pyexperimenter.config.model import ExperimentConfig
+from pyexperimenter.database.backends.dialect import NO_ID
 from pyexperimenter.database.claims import ClaimStore
 from pyexperimenter.database.connection import Cursor, retried
 from pyexperimenter.database.records import NOT_MEASURED, Attempt, Ending, FillCount, LogRows, Note, Usage
@@ -20,7 +21,10 @@ from pyexperimenter.database.tables import Tables
 from pyexperimenter.database.values import Encoded, Encoder, decode, encode_all
 from pyexperimenter.exceptions import (
     ClaimLostError,
+    DatabaseFullError,
+    DatabaseLimitError,
     EmptyFillDatabaseCallError,
+    InvalidExperimentError,
     InvalidLogFieldError,
     InvalidLogtableError,
     InvalidResultFieldError,
@@ -32,6 +36,7 @@ from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.fieldtypes import FieldType
 from pyexperimenter.jsonable import to_json
 
+_LARGEST_IDS = [(2**bits - 1,) for bits in (31, 32, 63, 64)]  # of the integer types
 _CHUNK = 10_000  # rows of one transaction of a fill
 _NAMED = 500  # rows named in one statement
 
@@ -134,14 +139,33 @@ class ExperimentStore(ClaimStore):
         with suppress(_NothingAdded), self.database.transaction(create=True) as cursor:
             created = (self._now(cursor), ExperimentStatus.CREATED.value)
             rows, triggers = [row + created for row in chunk], self.database.dialect.update_triggers
-            if triggers is not None and cursor.one(triggers, table=self.schema.table):
-                # They change the rows that exist, which MySQL counts twice.
-                added = sum(cursor.run(self._sql.write.fill, row=list(row)) == 1 for row in rows)
-            else:
-                added = cursor.run_many(self._sql.write.fill, rows)
+            try:
+                if triggers is not None and cursor.one(triggers, table=self.schema.table):
+                    # They change the rows that exist, which MySQL counts twice.
+                    added = sum(cursor.run(self._sql.write.fill, row=list(row)) == 1 for row in rows)
+                else:
+                    added = cursor.run_many(self._sql.write.fill, rows)
+            except DatabaseFullError:
+                if self.database.dialect.savepoint is None:  # the transaction goes on
+                    self._check_ids(cursor, chunk)  # SQLite has one error for no space and for no ID
+                raise
+            if added < len(rows):
+                self._check_ids(cursor, chunk)
             if not added:
                 raise _NothingAdded  # rolled back, so that SQLite spends no IDs on rows that exist
         return added
+
+    def _check_ids(self, cursor: Cursor, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Raise if rows are missing because no ID is left. MySQL takes that for a row that exists."""
+        if cursor.one(self._sql.read.largest_id) not in _LARGEST_IDS:
+            return
+        try:
+            for row in rows:
+                self._find(cursor, row)
+        except InvalidExperimentError as missing:
+            raise DatabaseLimitError(
+                f"{missing}, and it cannot be inserted into {self.schema.table}: {NO_ID.advice}"
+            ) from None
 
     @retried
     def keep_config(self, library: str) -> None:

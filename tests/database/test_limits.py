@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pyexperimenter import PyExperimenter
-from pyexperimenter.exceptions import CreatingTableError, DuplicateExperimentsError
+from pyexperimenter.exceptions import CreatingTableError, DatabaseLimitError, DuplicateExperimentsError
 from tests.support.study import experimenter, store, study, worker
 from tests.support.target import Target
 
@@ -165,3 +165,35 @@ def test_a_table_in_an_old_row_format_is_named_with_the_remedy(compact: Target) 
         experimenter(compact).create_table()
     compact.query("ALTER TABLE study ROW_FORMAT=DYNAMIC")
     assert experimenter(compact).fill_table_from_config() == (6, 0)
+
+
+def test_no_id_is_left(target: Target) -> None:
+    """A person gave a row the largest ID. MySQL takes rows that get the same one for rows that exist."""
+    if target.name == "postgresql":
+        pytest.skip("there, an ID cannot be given by hand")
+
+    def seeds(number: int) -> PyExperimenter:
+        return experimenter(target, study(target, keyfields={"seed": {"type": "INT", "values": list(range(number))}}))
+
+    seeds(2).fill_table_from_config()
+    target.query(f"INSERT INTO study (ID, seed) VALUES ({2**63 - 1}, 1000)")
+    with pytest.raises(DatabaseLimitError, match=r"the IDs are used up; .* give the row with the largest another ID"):
+        seeds(4).fill_table_from_config()
+    assert target.query("SELECT COUNT(*) FROM study") == [(3,)]
+    target.query(f"UPDATE study SET ID = 3 WHERE ID = {2**63 - 1}")
+    counter = "ALTER TABLE study AUTO_INCREMENT = 1"
+    target.query("UPDATE sqlite_sequence SET seq = 3 WHERE name = 'study'" if target.name == "sqlite" else counter)
+    assert seeds(4).fill_table_from_config() == (2, 2)
+
+
+def test_ids_given_by_hand(target: Target) -> None:
+    if target.name == "postgresql":
+        pytest.skip("there, an ID cannot be given by hand")
+    study_ = experimenter(target)
+    study_.fill_table_from_config()
+    target.query("UPDATE study SET ID = -5 WHERE ID = 1")
+    target.query("UPDATE study SET ID = 0 WHERE ID = 2")
+    assert study_.execute(lambda keyfields, results, custom: 1 / 0, random_order=True) == 6
+    (group,) = study_.error_groups()
+    assert (group.count, study_.get_experiment(-5).row["status"]) == (6, "error")
+    assert study_.reset_experiments(ids=[-5, 0]) == 2

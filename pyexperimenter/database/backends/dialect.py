@@ -313,6 +313,11 @@ NO_ROOM = Remedy(DatabaseFullError, "free some space on the server; nothing comm
 MISFIT = Remedy(InvalidValueError, "the column of the table is narrower than the configuration declares")
 CONSTRAINT = Remedy(InvalidValueError, "a constraint or trigger of the table refuses the values")
 EXISTS = Remedy(InvalidValueError, "a row with these values exists already")
+NO_ID = Remedy(
+    DatabaseLimitError,
+    "the IDs are used up; by SQL, give the row with the largest another ID, and lower the table's counter "
+    "(AUTO_INCREMENT on MySQL, the table sqlite_sequence on SQLite)",
+)
 TOO_LARGE = Remedy(DatabaseLimitError, "declare fewer fields, or store less in them")
 BAD_CERTIFICATE = Remedy(
     DatabaseConnectionError,

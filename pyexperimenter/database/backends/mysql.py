@@ -23,6 +23,7 @@ from pyexperimenter.database.backends.dialect import (
     MISFIT,
     NO_COLUMN,
     NO_GRANT,
+    NO_ID,
     NO_ROOM,
     NO_TABLE,
     NO_TLS,
@@ -199,6 +200,8 @@ MYSQL = Dialect(
         1366: MISFIT,
         1406: MISFIT,
         1265: MISFIT,
+        167: NO_ID,
+        1467: NO_ID,
         1117: TOO_LARGE,  # columns
         1118: TOO_LARGE,  # row size
         1713: TOO_LARGE,  # undo log record
