@@ -193,9 +193,9 @@ class Schema:
     def fields_of(self, table: str) -> str:
         """Return how many fields of each kind a table has, for messages."""
         if table != self.table:
-            return _counted("columns", self.types_of(table))
+            return _counted("column", self.types_of(table))
         timestamps = " with timestamps" if self.result_timestamps else ""
-        return f"{_counted('keyfields', self.keyfields)} and {_counted('resultfields', self.resultfields)}{timestamps}"
+        return f"{_counted('keyfield', self.keyfields)} and {_counted('resultfield', self.resultfields)}{timestamps}"
 
     def result_columns(self) -> list[str]:
         """Return the columns that a reset empties: results, their timestamps, and what else an execution writes."""
@@ -336,7 +336,8 @@ class Schema:
 def _counted(kind: str, names: Collection[str]) -> str:
     """Return for example ``400 keyfields (k0, ..., k399)``."""
     first, *others = names or ["none"]
-    return f"{len(names)} {kind} ({', '.join([first, *others] if len(others) < 4 else [first, '...', others[-1]])})"
+    shown = [first, *others] if len(others) < 4 else [first, "...", others[-1]]
+    return f"{len(names)} {kind if len(names) == 1 else f'{kind}s'} ({', '.join(shown)})"
 
 
 _KEPT_BY_RESET = {"ID", "creation_date", "status"}

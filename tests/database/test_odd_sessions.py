@@ -68,6 +68,10 @@ def a_study_works(target: Target) -> None:
     assert study_.reset_experiments("done", where={"number": 0.3}) == 9
     assert study_.execute(function) == 9
     assert study_.status().counts["done"] == 10
+    more = study(target, keyfields={**TYPES, "new": "INT"}, resultfields=results, result_timestamps=True, logtables={})
+    experimenter(target, more).migrate(defaults={"new": 1})
+    study_.execute_custom_query("DELETE FROM study WHERE ID = 1")
+    assert len(study_.get_attempts(1)) == 0
     study_.delete_table()
 
 

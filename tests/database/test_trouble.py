@@ -210,6 +210,15 @@ def test_a_read_only_file(without_roots_rights: Path) -> None:
     assert target.query("SELECT COUNT(*) FROM study") == [(6,)]
 
 
+def test_a_directory_that_one_may_not_enter(without_roots_rights: Path) -> None:
+    (without_roots_rights / "closed").mkdir()
+    study_ = experimenter(Target("sqlite", "sqlite", str(without_roots_rights / "closed" / "study.db")))
+    (without_roots_rights / "closed").chmod(0)
+    with pytest.raises(DatabaseConnectionError, match=r"check that .* you may read and write there"):
+        study_.counts()
+    (without_roots_rights / "closed").chmod(0o755)
+
+
 def test_a_network_file_system_is_known_by_its_mount_point(tmp_path: Path) -> None:
     mounts = tmp_path / "mounts"
     (tmp_path / "my home" / "local").mkdir(parents=True)

@@ -8,7 +8,8 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,16 @@ for command in json.loads(sys.argv[1]):
     result = CliRunner().invoke(main, command)
     done[" ".join(command)] = [result.exit_code, result.output, time.monotonic() - start]
 print(json.dumps(done))
+"""
+# Reads, and holds what it reads until its stdin is closed.
+READER = """
+import sys
+from pyexperimenter import PyExperimenter
+
+with PyExperimenter("config.yml")._store.database.query() as cursor:
+    cursor.run("BEGIN")
+    print(cursor.all("SELECT COUNT(*) FROM study"), flush=True)
+    sys.stdin.read()
 """
 READ_ONLY = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
 
@@ -61,30 +72,32 @@ def configure(directory: Path) -> None:
     (directory.parent / "config.yml").write_text(yaml.safe_dump(config))
 
 
-def read_only(directory: Path, *commands: list[str]) -> dict[str, list[Any]]:
-    """Run commands where nothing can be written to the directory: root needs a read-only mount for that."""
+@contextmanager
+def process(directory: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Run Python where nothing can be written to the directory: root needs a read-only mount for that."""
     prefix = []
     if os.geteuid() == 0:
         prefix = ["unshare", "--mount", "sh", "-c", READ_ONLY, str(directory)]
-        if (
-            not shutil.which("unshare")
-            or subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode
-        ):
+        if not shutil.which("unshare") or subprocess.run([*prefix, "true"], check=False).returncode:
             pytest.skip("root cannot mount a directory read-only here; run it as another user")
     else:
         directory.chmod(0o555)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYEXPERIMENTER_CONFIG": "config.yml"}
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    command = [*prefix, sys.executable, "-c", *arguments]
     try:
-        done = subprocess.run(
-            [*prefix, sys.executable, "-c", COMMANDS, json.dumps(commands)],
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=directory.parent,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYEXPERIMENTER_CONFIG": "config.yml"},
-        )
+        with subprocess.Popen(command, text=True, cwd=directory.parent, env=environment, **pipes) as running:
+            yield running
     finally:
         directory.chmod(0o755)
-    return dict(json.loads(done.stdout))
+
+
+def read_only(directory: Path, *commands: list[str]) -> dict[str, list[Any]]:
+    """Return the exit code, output and seconds of each command."""
+    with process(directory, COMMANDS, json.dumps(commands)) as running:
+        output, errors = running.communicate(timeout=120)
+    assert running.returncode == 0, errors
+    return dict(json.loads(output))
 
 
 READING = [
@@ -144,10 +157,19 @@ def test_what_is_only_in_the_log_is_read(archive: Path) -> None:
 
 
 def test_what_another_user_writes_at_the_same_time_is_read(archive: Path) -> None:
-    with closing(sqlite3.connect(archive / "study?.db", isolation_level=None)) as connection:
+    with closing(sqlite3.connect(archive / "study?.db", isolation_level=None, timeout=0)) as connection:
         connection.execute("UPDATE study SET status = 'done' WHERE seed = 2")
         done = read_only(archive, ["status", "--json"])
-    assert json.loads(done["status --json"][1])["counts"]["done"] == 6
+        assert json.loads(done["status --json"][1])["counts"]["done"] == 6
+        with process(archive, READER) as reader:
+            assert reader.stdout is not None
+            assert reader.stdout.readline() == "[(6,)]\n"
+            connection.execute("UPDATE study SET accuracy = 1")
+            # The log cannot be emptied while it is being read.
+            assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 1
+            reader.communicate("", timeout=60)
+        assert reader.returncode == 0
+        assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
 
 
 def test_a_study_without_write_ahead_log(archive: Path) -> None:

@@ -227,8 +227,7 @@ _BEGIN = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE"
 # A value that does not fit is an error, and never truncated. The rest is the usual, whatever the server's default.
 _SETTINGS = (
     "SET sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', completion_type = 0, sql_safe_updates = 0, "
-    "sql_select_limit = 18446744073709551615, sql_big_selects = 1, sql_auto_is_null = 0, foreign_key_checks = 1, "
-    "unique_checks = 1"
+    "sql_select_limit = 18446744073709551615, sql_big_selects = 1, foreign_key_checks = 1, unique_checks = 1"
 )
 
 

@@ -198,7 +198,7 @@ class SqliteFile:
 
     def connect(self, create: bool) -> sqlite3.Connection:
         """Open the file; `create` makes it if it is missing."""
-        if not create and not self.path.exists():
+        if not create and not _exists(self.path):
             raise MissingDatabaseError(
                 f"there is no database file {self.path}; fill the table first, or check the path"
             )
@@ -227,7 +227,7 @@ class SqliteFile:
         None if it can, or if they are there, as they are while another user writes.
         """
         wal, index = (Path(f"{self.path}{suffix}") for suffix in ("-wal", "-shm"))
-        if os.access(self.path.parent, os.W_OK) or (wal.exists() and index.exists()) or not self._has_log():
+        if os.access(self.path.parent, os.W_OK) or not self._has_log() or (wal.exists() and index.exists()):
             return None
         # A log that was left behind has rows that the file lacks, and `immutable` ignores it.
         options = "mode=ro&vfs=unix-none" if wal.exists() else "immutable=1"
@@ -260,6 +260,13 @@ class SqliteFile:
         """Check that the file can be created; creating the first table creates it."""
         if not self.path.parent.is_dir():
             raise DatabaseCreationError(f"{self.path.parent} is not a directory; create it, or choose another path")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:
+        return True  # as far as is known; opening it will say why it cannot be read
 
 
 def network_file_system(path: Path, mounts: Path = _MOUNTS) -> str | None:
