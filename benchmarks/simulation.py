@@ -62,8 +62,8 @@ class Costs:
 MEASURED = Costs(
     experiment=Cost(0.0023, 10),
     connection=Cost(0.00036, 4),
-    heart_connection=Cost(0.00024, 1),
-    beat=Cost(0.00035, 1),
+    heart_connection=Cost(0.0003, 2),
+    beat=Cost(0.0007, 3),
     look=Cost(0.00012, 1),
 )
 
