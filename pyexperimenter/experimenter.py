@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyexperimenter import __version__
 from pyexperimenter.config import load_config
+from pyexperimenter.config.model import pickles_have_secrets
 from pyexperimenter.database.records import Attempt, FillCount
 from pyexperimenter.database.selection import OrderBy, Where, statuses
 from pyexperimenter.durations import seconds
@@ -143,6 +144,14 @@ class PyExperimenter(Study):
         )
         wanted = config.codecarbon is not None if use_codecarbon is None else use_codecarbon
         super().__init__(config, (config.codecarbon or {}) if wanted else None)
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        # A pickle that may be stored has no passwords. Where it is loaded, they are found as they were here.
+        return super().__reduce__() if pickles_have_secrets() else (self._made_again, ())
+
+    @property
+    def _made_again(self) -> Callable[[], PyExperimenter]:
+        return partial(PyExperimenter, **self._made_of, database_name=self.config.database.database)
 
     def __repr__(self) -> str:
         return f"<PyExperimenter {self.name!r}: table {self.config.table.name} in {self._store.database}>"
@@ -420,7 +429,7 @@ class PyExperimenter(Study):
 
         options = options_of(self.config, profile, cluster, options)
         job = checked_job(
-            partial(PyExperimenter, **self._made_of, database_name=self.config.database.database),
+            self._made_again,
             self.config,
             experiment_function,
             {"where": where, "order_by": order_by, "random_order": random_order, "resources": resources},

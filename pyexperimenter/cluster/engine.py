@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -35,9 +36,11 @@ def start(
     """
     submitit = _submitit()
     with _translated_errors():
+        own = submitit.core.utils.JobPaths.get_first_id_independent_folder(folder)
+        own.mkdir(mode=0o700, parents=True, exist_ok=True)
         executor = (submitit.SlurmExecutor if cluster == "slurm" else submitit.LocalExecutor)(folder)
         executor.update_parameters(**options)
-        with executor.batch():
+        with _private_files(), executor.batch():
             jobs = [executor.submit(work) for _ in range(workers)]
     return Path(executor.folder), jobs
 
@@ -74,6 +77,16 @@ def terminate(job: Any) -> None:
         for task in psutil.Process(int(job.job_id)).children():
             with suppress(psutil.NoSuchProcess):
                 task.terminate()
+
+
+@contextmanager
+def _private_files() -> Iterator[None]:
+    """Let only the user read new files: others must neither see nor replace what the jobs will load."""
+    mask = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(mask)
 
 
 def _submitit() -> Any:

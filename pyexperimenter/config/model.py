@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pyexperimenter.exceptions import ConfigError
 from pyexperimenter.fieldtypes import FieldType
 from pyexperimenter.grid import Grid
 
+_pickling = threading.local()
+
+
+@contextmanager
+def secrets_in_pickles() -> Iterator[None]:
+    """Let this thread's pickles have secrets: those that are sent to a worker, and not those that are stored."""
+    before = getattr(_pickling, "with_secrets", False)
+    _pickling.with_secrets = True
+    try:
+        yield
+    finally:
+        _pickling.with_secrets = before
+
+
+def pickles_have_secrets() -> bool:
+    """Return whether pickles of this thread have secrets."""
+    return getattr(_pickling, "with_secrets", False)
+
 
 class Secret:
-    """A string that never appears in reprs, logs or tracebacks. `reveal` returns it."""
+    """A string that never appears in reprs, logs, tracebacks or stored pickles. `reveal` returns it."""
 
     __slots__ = ("_text",)
 
@@ -22,6 +43,9 @@ class Secret:
         """Return the secret string."""
         return self._text
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Secret, (self._text,)) if pickles_have_secrets() else (_Withheld, ())
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Secret) and other._text == self._text
 
@@ -30,6 +54,28 @@ class Secret:
 
     def __repr__(self) -> str:
         return "Secret('***')"
+
+
+class _Withheld(Secret):
+    """What a secret becomes in a pickle."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def reveal(self) -> str:
+        """Raise an error.
+
+        Raises
+        ------
+        ConfigError
+            Always.
+        """
+        raise ConfigError(
+            "this configuration was pickled, and pickles have no passwords; pickle the experimenter instead, "
+            "which reads its files again"
+        )
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,6 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file)
         self.imports_main = False
-        self._sent: set[str] = set()  # files whose source is in the pickle
 
     def reducer_override(self, value: Any) -> Any:
         """Return how to pickle a value; NotImplemented leaves it to pickle."""
@@ -122,18 +121,23 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return super().reducer_override(value)
 
     def _code(self, code: CodeType) -> tuple[Any, ...]:
-        """Keep the name and the lines of the file, which may change while a study runs, or be a cell of a notebook."""
+        """Keep file name and source, as the file may change while a study runs, or be a cell of a notebook."""
         self.imports_main |= "__main__" in code.co_names
-        rebuild, arguments = self.dispatch_table[CodeType](code)
-        lines = [] if code.co_filename in self._sent else linecache.getlines(code.co_filename)
-        self._sent.add(code.co_filename)
-        return _rebuild_code, (code.co_filename, lines, rebuild, arguments)
+        first, last = code.co_firstlineno, max(line or 0 for _, _, line in code.co_lines())
+        lines = linecache.getlines(code.co_filename)[first - 1 : last]  # the rest of the file is not sent
+        return _rebuild_code, (code.co_filename, lines, *self.dispatch_table[CodeType](code))
 
 
 def _rebuild_code(filename: str, lines: list[str], rebuild: Callable[..., CodeType], arguments: Any) -> CodeType:
+    code = rebuild(*arguments).replace(co_filename=filename)
     if lines:
-        linecache.cache[filename] = (sum(map(len, lines)), None, lines, filename)
-    return rebuild(*arguments).replace(co_filename=filename)
+        entry = linecache.cache.get(filename, ())
+        known: list[str] = entry[2] if len(entry) == 4 and entry[1] is None else []
+        start = code.co_firstlineno - 1
+        known += ["\n"] * (start + len(lines) - len(known))
+        known[start : start + len(lines)] = lines
+        linecache.cache[filename] = (0, None, known, filename)
+    return code
 
 
 # Objects that refer to themselves, as a cached function that calls itself does, are made first and filled in later.

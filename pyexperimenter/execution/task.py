@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from pyexperimenter.config import ExperimentConfig
+from pyexperimenter.config.model import secrets_in_pickles
 from pyexperimenter.database.selection import Selection
 from pyexperimenter.execution.budget import Allowance
+from pyexperimenter.execution.pickling import dumps
 from pyexperimenter.logger import LogSettings
 from pyexperimenter.result_processor import ResultProcessor
 
@@ -64,6 +67,14 @@ class WorkerTask:
     gpus: str | None = None
     logging: LogSettings = field(default_factory=LogSettings)
     journal: str = "."
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        with secrets_in_pickles():  # it is sent to a worker, which connects to the database with them
+            return _restored, (dumps({each.name: getattr(self, each.name) for each in fields(self)}),)
+
+
+def _restored(data: bytes) -> WorkerTask:
+    return WorkerTask(**pickle.loads(data))
 
 
 @dataclass(frozen=True)

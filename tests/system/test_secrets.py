@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import shutil
+import stat
 import subprocess
 import sys
 import threading
@@ -14,13 +16,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import joblib
 import psutil
 import pytest
 import yaml
 
-from pyexperimenter import PyExperimenter
+from pyexperimenter import PyExperimenter, ResultProcessor
 from pyexperimenter.config import load_config
+from pyexperimenter.exceptions import ConfigError
+from pyexperimenter.execution.function import pickled
 from pyexperimenter.execution.task import WorkerTask
 from tests.support.server import Server
 from tests.support.sshd import SshServer, background_ssh, private_home, running
@@ -334,3 +339,34 @@ def test_ssh_and_its_askpass(secret_target: Target, tmp_path: Path) -> None:
     opened.fill_table_from_config()
     opened.close_ssh()
     check(shown.read_text(), "head", "-fNM", "SSH_ASKPASS_REQUIRE")
+
+
+@one_server
+def test_pickles_that_may_be_stored(secret_target: Target, tmp_path: Path) -> None:
+    """Of an experimenter, of its configuration, and of what jobs load."""
+    file = secret_target.credentials_file
+    assert file is not None
+    study_ = PyExperimenter(study(secret_target), file, use_ssh_tunnel=True, log_level="ERROR")
+    for value in (study_, study_.config, study_.config.database.credentials, lambda *_: (study_, study_.config)):
+        assert not [secret for secret in SECRETS if secret.encode() in cloudpickle.dumps(value)]
+        assert not [secret for secret in SECRETS if secret.encode() in pickled(value)]  # type: ignore[arg-type]
+    assert pickle.loads(cloudpickle.dumps(study_)).config.database == study_.config.database
+    password = pickle.loads(pickle.dumps(study_.config)).database.credentials.password
+    with pytest.raises(ConfigError, match="pickles have no passwords"):
+        password.reveal()
+    task = WorkerTask(study_.config, print, "name", "identity")
+    assert pickle.loads(cloudpickle.dumps(task)).config.database == study_.config.database  # it is sent, not stored
+
+
+def noop(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> None:
+    pass
+
+
+def test_what_jobs_load_is_readable_by_its_user_only(sqlite_target: Target, tmp_path: Path) -> None:
+    study_ = PyExperimenter(study(sqlite_target), log_level="ERROR")
+    study_.fill_table_from_config()
+    study_.submit(noop, cluster="local", folder=tmp_path / "new" / "jobs").wait()
+    assert study_.counts()["done"] == 6
+    assert stat.S_IMODE((tmp_path / "new" / "jobs").stat().st_mode) == 0o700
+    submitted = (tmp_path / "new" / "jobs").glob("*_submitted.pkl")
+    assert {stat.S_IMODE(path.stat().st_mode) for path in submitted} == {0o600}
