@@ -156,6 +156,9 @@ def open_journal(path: Path, wait: bool) -> JournalFile | None:
             return None
         except FileNotFoundError:
             pass
+        except OSError:
+            file.close()
+            raise
         file.close()  # another process has written it to the database and deleted it
     _sync_directory(path.parent)
     return JournalFile(path, file)

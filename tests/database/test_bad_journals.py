@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import logging
 import os
@@ -247,6 +249,41 @@ def test_another_users_journal_is_left_to_them(caplog: pytest.LogCaptureFixture)
         assert other.read_text() == "[1]\n"
         assert stat.S_IMODE(other.stat().st_mode) == 0
         assert target.query("SELECT status FROM study WHERE ID = 1") == [("done",)]
+
+
+# File systems without locks
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_can_have_journals(
+    sqlite_target: Target, journals: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    opened = store(sqlite_target)
+    ended_in_a_journal(sqlite_target, opened, journals)
+    assert replay_journals(opened, journals, LOGGER) == 1
+    assert list(journals.iterdir()) == []
+    assert sqlite_target.query("SELECT status FROM study WHERE ID = 1") == [("done",)]
+    opened.database.close()
+
+
+def test_a_lock_that_fails_otherwise_is_reported(
+    sqlite_target: Target, journals: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened = store(sqlite_target)
+    _, journal = ended_in_a_journal(sqlite_target, opened, journals)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert replay_journals(opened, journals, LOGGER) == 0
+    assert f"{journal}: what is in it was not written to the database: [Errno 5]" in caplog.text
+    assert journal.exists()
+    opened.database.close()
 
 
 # No room for a journal

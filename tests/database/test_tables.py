@@ -8,6 +8,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 from pyexperimenter import ExperimentStatus, ResultProcessor
 from pyexperimenter.exceptions import (
     DatabaseCreationError,
+    DatabaseQueryError,
     InvalidColumnError,
     TableHasWrongStructureError,
 )
@@ -450,3 +452,22 @@ def test_foreign_keys_are_enforced(target: Target) -> None:
     refused = (sqlite3.IntegrityError, pymysql.err.IntegrityError, psycopg.IntegrityError)
     with pytest.raises(refused, match=r"(?i)foreign key"):
         target.query("INSERT INTO study__epochs (experiment_id) VALUES (99)")
+
+
+def test_tables_that_another_process_changes_for_long_are_not_waited_for_ever(mariadb_target: Target) -> None:
+    """For a minute; here for a second."""
+    opened = store(mariadb_target, filled=False)
+    tables = opened.tables
+    take, give_back = tables._dialect.exclusive
+    assert take is not None
+    tables._dialect = replace(tables._dialect, exclusive=(take.replace(", 60)", ", 1)"), give_back))
+    with closing(mariadb_target.connect()) as person:
+        cursor = person.cursor()
+        cursor.execute("SELECT GET_LOCK(SHA2(%s, 256), 0)", [f"{mariadb_target.database}.study"])
+        assert cursor.fetchall() == ((1,),)
+        with pytest.raises(DatabaseQueryError, match=r"has been changing the tables of .* for a minute; try again"):
+            tables.create(codecarbon=False)
+        cursor.execute("SELECT RELEASE_ALL_LOCKS()")
+    tables.create(codecarbon=False)
+    assert tables.exist()
+    opened.database.close()

@@ -12,10 +12,11 @@ import pytest
 
 from pyexperimenter.config import load_config
 from pyexperimenter.database.records import Attempt
+from pyexperimenter.database.selection import Selection
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.execution.heartbeat import Heartbeat, shared_heartbeat
 from tests.support.outages import executing, seeds
-from tests.support.proxies import Proxy, through_port
+from tests.support.proxies import Proxy, leading_nowhere, through_port
 from tests.support.study import experimenter, outcomes, statuses, store, study, wait_until, worker
 from tests.support.target import Target
 
@@ -189,3 +190,9 @@ def test_many_who_wait_in_a_process_share_a_look(mariadb_target: Target) -> None
         assert heartbeat.look(first, waits=False) is None
         assert selects() > before
     connection.close()
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_looking_for_work_while_the_database_is_away_is_left_to_the_next_claim(target: Target, waits: bool) -> None:
+    with beating(leading_nowhere(target)) as heartbeat:
+        assert heartbeat.look(Selection(), waits) == 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
@@ -340,3 +341,46 @@ def test_an_outage_longer_than_the_lease_costs_no_row(
         assert execution_.result() == 1
     assert statuses(mariadb_target) == {"done": 1}
     assert outcomes(mariadb_target) == {"done": 1}
+
+
+# The supervisor itself fails
+
+
+def speak_and_wait(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> None:
+    """Log something, which the supervisor handles, and wait to be killed."""
+    logging.getLogger(custom["logger"]).error("spoken")
+    Signs(Path(custom["signs"])).wait_for("nothing")
+
+
+class RaisingHandler(logging.Handler):
+    """A handler of the user that raises, after it has taken the database away if it has a proxy."""
+
+    def __init__(self, proxy: Proxy | None) -> None:
+        super().__init__()
+        self._proxy = proxy
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage() == "spoken":
+            if self._proxy is not None:
+                self._proxy.refuse()
+            raise RuntimeError("of a handler")
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_what_a_worker_held_is_released_if_its_supervisor_fails(
+    mariadb_target: Target, proxy: Proxy, signs: Signs, away: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If the database is away at that moment, the experiment stays as it is until its lease ends."""
+    filled(mariadb_target, signs, 2)
+    target = through_port(mariadb_target, proxy.port)
+    config = configured(target, signs, 2, isolation="process", max_outage=2)
+    study_ = experimenter(target, config, logger_name=f"raising {away}")
+    config["PY_EXPERIMENTER"]["Custom"]["logger"] = study_.logger.name
+    study_ = experimenter(target, config, logger_name=study_.logger.name)
+    study_.logger.addHandler(RaisingHandler(proxy if away else None))
+    with pytest.raises(RuntimeError, match="of a handler"):
+        study_.execute(speak_and_wait)
+    assert statuses(mariadb_target) == ({"created": 1, "running": 1} if away else {"created": 2})
+    assert outcomes(mariadb_target) == {None if away else "released": 1}
+    assert ("experiment 1 could not be released: " in caplog.text) is away
+    assert not journals_of(signs).exists()

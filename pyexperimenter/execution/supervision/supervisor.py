@@ -10,7 +10,7 @@ from typing import Any
 
 from pyexperimenter.database.records import Attempt, Usage
 from pyexperimenter.durations import duration_text
-from pyexperimenter.exceptions import ClaimLostError, DatabaseError, WorkerProcessError
+from pyexperimenter.exceptions import ClaimLostError, DatabaseError, InvalidValueError, WorkerProcessError
 from pyexperimenter.execution.heartbeat import Heartbeat, Lease, shared_heartbeat
 from pyexperimenter.execution.journaling_store import JournalingStore
 from pyexperimenter.execution.stopping import Stop, stop_on
@@ -225,17 +225,17 @@ class Supervisor:
                 self._logger.error("experiment %d failed: %s", attempt.experiment_id, cause)
             except ClaimLostError as lost:
                 self._logger.warning("experiment %d was stopped: %s", attempt.experiment_id, lost)
-            except DatabaseError as error:  # it will be released when its lease runs out
+            except (DatabaseError, InvalidValueError) as error:  # it will be released when its lease runs out
                 self._logger.error("experiment %d could not be released: %s", attempt.experiment_id, error)
         return cause
 
     def _held(self) -> list[Attempt]:
         """Return what the process held: it may have died between a claim and the message about it."""
-        self._store.adopt()
         try:
+            self._store.adopt()
             self._store.caught_up()
             return self._store.held_by(self._task.identity)
-        except DatabaseError:
+        except (DatabaseError, OSError):
             known = [] if self._lease is None else [self._lease.attempt]
             return [attempt for attempt in known if not self._store.has_noted_end(attempt)]
 
