@@ -287,9 +287,12 @@ class Schema:
         names = [self.q(table) for table in tables]
         return [f"DROP TABLE IF EXISTS {name}" for name in ([", ".join(names)] if self.dialect.ddl_commits else names)]
 
-    def together(self, changes: Sequence[str]) -> list[str]:
-        """Return the statements that change the main table together: one, where a transaction does not join them."""
-        alter = f"ALTER TABLE {self.q(self.table)} "
+    def together(self, changes: Sequence[str], table: str | None = None) -> list[str]:
+        """Return the statements that change the main table, or another, together.
+
+        It is one, where a transaction does not join them.
+        """
+        alter = f"ALTER TABLE {self.q(table or self.table)} "
         if not self.dialect.ddl_commits or not changes:
             return list(changes)
         return [alter + ", ".join(change.removeprefix(alter) for change in changes)]

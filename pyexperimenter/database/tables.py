@@ -433,21 +433,25 @@ class Tables:
 
     @contextmanager
     def _within_limits(self, table: str) -> Iterator[None]:
-        """Name the fields of a table that is larger than the database allows."""
+        """Name the fields of a table if the block would make it larger than the database allows."""
+        columns, most = len(self._schema.types_of(table)), self._dialect.most_columns
         try:
+            if most is not None and columns >= most:  # one may be that of the identity
+                raise DatabaseLimitError(f"{columns} columns, of which {most} are the most")
             yield
         except DatabaseLimitError as error:
             raise CreatingTableError(
-                f"{table} is too large for {self._dialect.name} with {self._schema.fields_of(table)}: {error}. "
-                "One JSON field holds many values, and each logtable has columns of its own. Nothing was created."
+                f"{table} would be too large for {self._dialect.name} with {self._schema.fields_of(table)}: {error}. "
+                "One JSON field holds many values, and each logtable has columns of its own."
             ) from error
 
     def _create_table(self, cursor: Cursor, table: str, create: str, made: list[str]) -> None:
-        columns, most = len(self._schema.types_of(table)), self._dialect.most_columns
-        if most is not None and columns >= most:  # one may be that of the identity
-            raise DatabaseLimitError(f"{columns} columns, of which {most} are the most")
         cursor.run(create)
         made.append(table)
+        self._check_size(cursor, table)
+
+    def _check_size(self, cursor: Cursor, table: str) -> None:
+        """Raise if no row with all its values fits into a table that has just been made or changed."""
         if self._dialect.complete_row is not None:
             size, most = cursor.one(self._dialect.complete_row, table=table) or (0, 0)
             if size > most:
@@ -545,8 +549,10 @@ class Tables:
         ]
         if found.name is not None:
             changes += self._new_identity(cursor)
-        for statement in self._schema.together(changes):
-            cursor.run(statement)
+        with self._within_limits(table):
+            for statement in self._schema.together(changes):
+                cursor.run(statement)
+            self._check_size(cursor, table)
         return done
 
     def _refuse_unmigratable(self, existing: _Columns, found: _Identity) -> None:
@@ -565,13 +571,17 @@ class Tables:
             if not columns:
                 done.append(f"create table {name}")
                 continue
-            before = "timestamp"
+            before, changes = "timestamp", []
             for column, field in wanted.items():
                 if column not in columns and column not in LOG_COLUMNS:  # the next fill or execution adds those
                     done.append(f"add column {name}.{column} {field}")
-                    if not dry_run:
-                        cursor.run(self._schema.add_column(name, column, field, after=before))
+                    changes.append(self._schema.add_column(name, column, field, after=before))
                 before = column
+            if changes and not dry_run:
+                with self._within_limits(name):
+                    for statement in self._schema.together(changes, name):
+                        cursor.run(statement)
+                    self._check_size(cursor, name)
         return done
 
 

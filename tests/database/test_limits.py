@@ -8,7 +8,7 @@ import pytest
 
 from pyexperimenter import PyExperimenter
 from pyexperimenter.exceptions import CreatingTableError, DatabaseLimitError, DuplicateExperimentsError
-from tests.support.study import experimenter, store, study, worker
+from tests.support.study import RESULTFIELDS, experimenter, store, study, worker
 from tests.support.target import Target
 
 
@@ -67,14 +67,36 @@ TOO_MANY = {
 def test_too_many_fields_are_named_and_nothing_is_made(target: Target, what: str) -> None:
     study_ = experimenter(target, study(target, **TOO_MANY[what]))
     named = {
-        "keyfields": r"study is too large for \w+ with 2100 keyfields \(k0, ..., k2099\) and 2 resultfields",
-        "results": r"study is too large for \w+ with 2 keyfields \(dataset, seed\) and 2100 resultfields \(r0, ..., r2",
-        "logs": r"study__many is too large for \w+ with 2104 columns \(ID, ..., attempt_id\)",
+        "keyfields": r"study would be too large for \w+ with 2100 keyfields \(k0, ..., k2099\) and 2 resultfields",
+        "results": r"study would be too large for \w+ with 2 keyfields \(dataset, seed\) and 2100 resultfields \(r0, ",
+        "logs": r"study__many would be too large for \w+ with 21\d\d columns \(ID, ..., \w+\)",
     }
     for _ in range(2):
-        with pytest.raises(CreatingTableError, match=rf"{named[what]}.* One JSON field .* Nothing was created\."):
+        with pytest.raises(CreatingTableError, match=rf"{named[what]}.* One JSON field holds"):
             study_.create_table()
         assert tables_of(target) == []
+
+
+@pytest.mark.parametrize("what", ["results", "logs"])
+def test_a_migration_to_too_many_fields_changes_nothing(target: Target, what: str) -> None:
+    study_ = experimenter(target, study(target, logtables={"many": {"l0": "DOUBLE"}}))
+    study_.fill_table_from_config()
+    before = {name: columns_of(target, name) for name in ("study", "study__many")}
+    changes = {"resultfields": {**RESULTFIELDS, **TOO_MANY["results"]["resultfields"]}} if what == "results" else {}
+    logtables = {"many": TOO_MANY["logs"]["logtables"]["many"] if what == "logs" else {"l0": "DOUBLE"}}
+    with pytest.raises(CreatingTableError, match=r"would be too large for .* One JSON field holds"):
+        experimenter(target, study(target, logtables=logtables, **changes)).migrate()
+    assert {name: columns_of(target, name) for name in before} == before
+    assert study_.execute(lambda keyfields, results, custom: {"accuracy": 1}) == 6
+
+
+def columns_of(target: Target, table: str) -> list[str]:
+    connection = target.connect()
+    cursor = connection.cursor()
+    cursor.execute(f"SELECT * FROM {table} WHERE 1 = 0")
+    names = [column[0] for column in cursor.description]
+    connection.close()
+    return names
 
 
 def test_results_that_no_row_can_hold_are_named(postgresql_target: Target) -> None:
