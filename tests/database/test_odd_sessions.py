@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pyexperimenter.exceptions import ExperimentExistsError
-from tests.support.study import experimenter, study
+from tests.support.study import experimenter, store, study, worker
 from tests.support.target import Target
 
 ROW: dict[str, Any] = {
@@ -148,6 +148,23 @@ def odd(target: Target, setting: str, value: str) -> Iterator[None]:
         yield
     finally:
         target.query(f"SET GLOBAL {setting} = ?", usual)
+
+
+@pytest.mark.parametrize("setting", ["sql_select_limit", "sql_safe_updates", "completion_type"])
+def test_heartbeats_on_mariadb(mariadb_target: Target, setting: str) -> None:
+    """Their connections keep the settings of the server."""
+    seeds = {"seed": {"type": "INT", "values": {"start": 0, "stop": 8}}}
+    opened = store(mariadb_target, keyfields=seeds)
+    held = [experiment.attempt for name in "abcdefgh" if (experiment := opened.claim(worker(name)))]
+    opened.release(held[0])
+    opened.database.close()
+    opened.database.spare_settings()
+    before = mariadb_target.query("SELECT heartbeat FROM study__attempts WHERE ended IS NULL ORDER BY ID")
+    with odd(mariadb_target, setting, MARIADB[setting]):
+        for _ in range(2):
+            assert opened.beat(held) == {held[0]}
+    after = mariadb_target.query("SELECT heartbeat FROM study__attempts WHERE ended IS NULL ORDER BY ID")
+    assert all(late > early for early, late in zip(before, after, strict=True))
 
 
 @pytest.mark.parametrize("setting", MARIADB)
