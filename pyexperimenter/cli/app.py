@@ -23,7 +23,7 @@ class _Commands(click.Group):
     """Prints errors of the library and of files in one line, unless ``--debug`` asks for the traceback."""
 
     def main(self, *args: Any, **options: Any) -> Any:
-        """Run the command line, whatever streams there are."""
+        """Run the command line, even if streams are closed."""
         while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
             pass  # it was closed; without this, the next file to be opened would be taken for a stream
         os.close(descriptor)

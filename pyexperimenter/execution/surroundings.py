@@ -53,7 +53,7 @@ def restored() -> Iterator[None]:
 
 
 def _directory() -> _Undo:
-    """Keep the directory itself, whatever becomes of its name."""
+    """Keep the directory itself, even if it is renamed or deleted."""
     try:
         return _keep(os.open(".", _DIRECTORY), os.fchdir)
     except OSError:

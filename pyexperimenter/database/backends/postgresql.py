@@ -61,7 +61,7 @@ def _identity(columns: Mapping[str, FieldType]) -> str:
     # A hash takes texts of any length and any number of keyfields, and ignores collations. What it hashes is the same
     # in every session: a JSON object of the keyfields as texts, or as the hex digits of their binary form where the
     # text depends on settings. All its keys are empty. The expression has to fit into one row of the catalog, of about
-    # 8000 bytes after compression, so whatever can be is said once, and not for each keyfield.
+    # 8000 bytes after compression, so all that can be is said once, and not for each keyfield.
     doubles: list[str] = []
     others: list[str] = []
     for column, field in columns.items():
