@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import logging
 import math
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -90,13 +91,25 @@ class JournalingStore(ExperimentStore):
         self._worker = worker
         self._journal: JournalFile | None = None
         self._reason = ""
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
         # Several threads of a function may write at the same time, and the supervisor's messages are read by another.
         self._lock = threading.RLock()  # of the journal, for moments only
         self._replaying = threading.Lock()  # held while the journal is written to the database
         self._writing: dict[str, tuple[Attempt, Note]] = {}  # by token
 
+    def _begin_after_fork(self) -> None:
+        """Use a journal of its own in a process that the function has forked: its parent may delete the other."""
+        if self._pid != os.getpid():
+            self._begin()
+            self._path = self._path.with_name(f"{self._path.name.removesuffix(SUFFIX)}.{self._pid}{SUFFIX}")
+            self.close()
+
     def put(self, attempt: Attempt, note: Note) -> InvalidValueError | None:
         """Write a note to the database, or to the journal while the database is away."""
+        self._begin_after_fork()
         # A function that writes often should not spend most of its time waiting.
         if self._patience.may_try() and self.caught_up():
             with self._lock:

@@ -1,7 +1,9 @@
-"""Threads of one function write through an outage of the database: nothing is lost, doubled or out of order."""
+"""Threads and processes of one function write through an outage: nothing is lost, doubled or out of order."""
 
 from __future__ import annotations
 
+import logging
+import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -14,8 +16,8 @@ import pytest
 
 from pyexperimenter import ExperimentStatus
 from pyexperimenter.config import load_config
-from pyexperimenter.execution.journaling_store import JournalingStore
-from tests.support.proxies import Proxy, through_port
+from pyexperimenter.execution.journaling_store import JournalingStore, replay_journals
+from tests.support.proxies import CutOffWorker, Proxy, through_port
 from tests.support.study import store, study, wait_until, worker
 from tests.support.target import Target
 
@@ -88,3 +90,26 @@ def test_threads_write_through_an_outage(target: Target, tmp_path: Path, togethe
     for thread in range(THREADS):
         assert [epoch for loss, epoch in written if loss == thread] == list(range(3 * WRITES))
     assert target.query("SELECT status, accuracy FROM study WHERE ID = 1") == [("done", 3 * WRITES - 1)]
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_process_that_the_function_forks_has_a_journal_of_its_own(target: Target, tmp_path: Path) -> None:
+    """It neither waits for the lock of its parent's journal nor takes that from its parent."""
+    opened = store(target)
+    journaling = CutOffWorker(target, tmp_path / "journals")
+    attempt = journaling.claim_by(opened)
+    opened.database.close()
+    processes = multiprocessing.get_context("fork")
+    for number in range(3):  # before and after the parent has begun a journal
+        forked = processes.Process(target=journaling.write_logs, args=[attempt, {"epochs": {"epoch": number}}])
+        forked.start()
+        forked.join(60)
+        assert forked.exitcode == 0
+        journaling.write_logs(attempt, {"epochs": {"epoch": 10 + number}})
+    journaling.die()
+    assert len(list((tmp_path / "journals").iterdir())) == 4
+    assert replay_journals(opened, tmp_path / "journals", logging.getLogger("test")) == 4
+    assert list((tmp_path / "journals").iterdir()) == []
+    written = target.query("SELECT epoch FROM study__epochs ORDER BY ID")
+    assert sorted(epoch for (epoch,) in written) == [0, 1, 2, 10, 11, 12]
+    opened.database.close()
