@@ -108,6 +108,24 @@ def test_two_studies_can_swap_their_names(kept: Target) -> None:
     assert len(tables(kept)) == 8
 
 
+def test_a_study_may_be_moved_to_another_schema(postgresql_target: Target) -> None:
+    target = postgresql_target
+    experimenter(target).fill_table_from_config()
+    experimenter(target).execute(function, max_experiments=4)
+    target.query("CREATE SCHEMA archive")
+    target.query("ALTER TABLE study SET SCHEMA archive")
+    assert experimenter(target).fill_table_from_config() == (6, 0)
+    assert contents(target, "study")[:2] == (0, 0)
+    target.query(f"ALTER DATABASE {target.database} SET search_path = archive, public")
+    archived = experimenter(target)
+    assert archived.fill_table_from_config() == (0, 6)
+    assert contents(target, "study")[:2] == (4, 4)
+    archived.delete_table()
+    target.query(f"ALTER DATABASE {target.database} RESET search_path")
+    assert experimenter(target).fill_table_from_config() == (0, 6)
+    assert tables(target) == ["study", "study__attempts", "study__epochs", "study__meta"]
+
+
 def test_logtables_that_only_the_renamed_study_has_stay_with_it(target: Target) -> None:
     logtables = {"a": {"x": "INT"}, "b__a": {"x": "INT"}}
     old = experimenter(target, study(target, logtables=logtables))
