@@ -21,7 +21,18 @@ import pytest
 
 from pyexperimenter import ResultProcessor
 from tests.support.study import isolations, outcomes, statuses, wait_until
-from tests.support.supervision import await_note, count_execution, doze, filled, is_gone, note, row
+from tests.support.supervision import (
+    BEGINNING,
+    await_note,
+    configured,
+    count_execution,
+    doze,
+    filled,
+    is_gone,
+    note,
+    row,
+    run_script,
+)
 from tests.support.target import A_FILE_AND_A_SERVER, Target
 
 DATABASES = A_FILE_AND_A_SERVER
@@ -254,6 +265,52 @@ def test_a_row_that_exceeds_time_limit_is_killed_with_its_traceback(target: Targ
     assert f" in {how}\n" in error
     assert f" in {how}\n" in row(target, "a.output", 1)[0]
     assert row(target, "t.error, a.wall_seconds > 1", 1) == (error, 1)
+
+
+def sleep_a_second(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> None:
+    note(custom, "began", os.getpid())
+    time.sleep(1)
+
+
+def test_time_limit_does_not_count_while_the_process_is_suspended(sqlite_target: Target, tmp_path: Path) -> None:
+    study_ = filled(sqlite_target, tmp_path, rows=1, execution={"time_limit": "2s"})
+    with ThreadPoolExecutor() as pool:
+        executed = pool.submit(study_.execute, sleep_a_second)
+        process = int(await_note(study_.config.custom, "began"))
+        os.kill(process, signal.SIGSTOP)
+        time.sleep(3)  # longer than the limit
+        os.kill(process, signal.SIGCONT)
+        assert executed.result() == 1
+    assert statuses(sqlite_target) == {"done": 1}
+    assert row(sqlite_target, "a.wall_seconds > 3", 0) == (1,)
+
+
+def test_nor_while_the_supervisor_is_suspended_too(sqlite_target: Target, tmp_path: Path) -> None:
+    """As `scontrol suspend` does with all processes of a job."""
+    config = configured(sqlite_target, tmp_path, rows=1, execution={"time_limit": "2s"})
+    filled(sqlite_target, tmp_path, rows=1)
+    script = (
+        BEGINNING
+        + """
+import os, time
+def function(keyfields, results, custom):
+    Path(custom["directory"], "pids").write_text(f"{os.getppid()} {os.getpid()}")
+    Path(custom["directory"], "pids").rename(Path(custom["directory"], "began"))
+    time.sleep(1)
+
+study.execute(function)
+"""
+    )
+    with ThreadPoolExecutor() as pool:
+        done = pool.submit(run_script, sqlite_target, tmp_path, script, config)
+        pids = [int(pid) for pid in await_note({"directory": tmp_path}, "began").split()]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(3)  # longer than the limit
+        for pid in reversed(pids):
+            os.kill(pid, signal.SIGCONT)
+        done.result()
+    assert statuses(sqlite_target) == {"done": 1}
 
 
 # What is left behind

@@ -149,6 +149,13 @@ class ChildProcess:
         except ChildProcessError:
             return True  # something else in this process has waited for it
 
+    def is_suspended(self) -> bool:
+        """Return whether the process was stopped by a signal, until it continues."""
+        try:
+            return os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT | os.WNOHANG) is not None
+        except ChildProcessError:
+            return False
+
     def wait(self, seconds: float) -> None:
         """Wait at most so many seconds for the process to end."""
         deadline = time.monotonic() + seconds

@@ -21,6 +21,7 @@ from pyexperimenter.execution.worker import too_many_errors
 from pyexperimenter.experiment_status import ExperimentStatus
 
 _TICK = 0.2  # seconds between two checks of the time
+_LONGEST_TICK = 1.0  # seconds between two checks, unless this process was suspended
 _RECORD_TIMEOUT = 5.0  # seconds to record the outcome, once the function has returned
 _EXIT_TIMEOUT = 10.0  # seconds for a process to exit after its report
 _USED_UP_EXIT_TIMEOUT = 2.0  # the same for one that is replaced: a thread that was left running may keep it
@@ -75,6 +76,8 @@ class Supervisor:
         self._errors = task.errors  # in a row
         self._lease: Lease | None = None  # of the current execution
         self._began = 0.0
+        self._ran = 0.0  # seconds of the current execution, without those in which it was suspended
+        self._looked = 0.0
         self._returned = False
 
     def run(self) -> WorkerReport:
@@ -141,6 +144,7 @@ class Supervisor:
                 if isinstance(message, WorkerReport):
                     return message
                 self._handle(message, process)
+            self._measure(process)
             reason = self._kill_reason()
             if reason is not None:
                 return reason
@@ -162,7 +166,8 @@ class Supervisor:
             case Claimed(attempt):
                 process.echo.label = f"experiment {attempt.experiment_id}"
                 self._lease = self._heartbeat.keep(attempt)
-                self._began = time.monotonic()
+                self._began = self._looked = time.monotonic()
+                self._ran = 0.0
             case Returned():
                 self._returned = True
                 process.read_output()
@@ -177,6 +182,13 @@ class Supervisor:
             case record:
                 self._logger.handle(record)
 
+    def _measure(self, process: ChildProcess) -> None:
+        """Add the time since the last look to that of the execution, unless it, or this process, was suspended."""
+        now = time.monotonic()
+        if not process.is_suspended():
+            self._ran += min(now - self._looked, _LONGEST_TICK)
+        self._looked = now
+
     def _kill_reason(self) -> _KillReason | None:
         if self._stop.requested:
             grace = 0.0 if self._stop.urgent else self._execution.grace
@@ -187,7 +199,7 @@ class Supervisor:
         if self._lease.lost.is_set():
             return _KillReason.LOST
         limit = self._execution.time_limit
-        if limit is not None and not self._returned and time.monotonic() - self._began > limit:
+        if limit is not None and not self._returned and self._ran > limit:
             return _KillReason.TIMED_OUT
         return None
 
