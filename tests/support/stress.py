@@ -111,8 +111,8 @@ class Ledger:
         self._numbers = itertools.count()
 
     def ask(self, kind: str, **details: Any) -> str:
-        """Record that something is asked for, and return a value for it that nothing else has."""
-        value = f"{self._name}.{next(self._numbers)}"
+        """Record that something is asked for, and return a value for it that nothing else has; see `writer`."""
+        value = f"{details.get('attempt')}.{self._name}.{next(self._numbers)}"
         self._write(value=value, kind=kind, asked=time.monotonic(), details=details)
         return value
 
@@ -132,6 +132,11 @@ class Ledger:
 
     def _write(self, **entry: Any) -> None:
         os.write(self._file, json.dumps(entry).encode() + b"\n")  # one call, so that a kill tears no line
+
+
+def writer(value: str) -> int:
+    """Return the ID of the attempt that a value was written for."""
+    return int(value.partition(".")[0])
 
 
 def read_ledgers(directory: Path) -> dict[str, Promise]:

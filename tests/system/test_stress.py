@@ -20,7 +20,17 @@ import pytest
 
 from tests.conftest import SERVERS
 from tests.support.private_server import PrivateServer
-from tests.support.stress import BY_HAND, EXPECTED_BY_HAND, LATEST, Promise, act, configuration, faults, read_ledgers
+from tests.support.stress import (
+    BY_HAND,
+    EXPECTED_BY_HAND,
+    LATEST,
+    Promise,
+    act,
+    configuration,
+    faults,
+    read_ledgers,
+    writer,
+)
 from tests.support.study import experimenter, outcomes, statuses
 from tests.support.target import Target, write_credentials
 
@@ -60,6 +70,11 @@ ALWAYS = {
 STILL_RUNNING = """
     SELECT t.ID, t.error, t.start_date, a.ID, a.number, a.outcome, a.lease_until, a.heartbeat FROM study t
     JOIN study__attempts a ON a.experiment_id = t.ID WHERE t.status = 'running' ORDER BY t.ID, a.number"""
+
+# The attempts of the latest run of each row that has been executed, and what the row has as results.
+LATEST_RUNS = """
+    SELECT t.ID, t.first, t.last, a.ID FROM study t JOIN study__attempts a ON a.experiment_id = t.ID
+    WHERE t.status <> 'created' AND a.run = (SELECT MAX(run) FROM study__attempts WHERE experiment_id = t.ID)"""
 
 REOPENED = {"retried", "released", "lost", "reset", "superseded"}
 """Outcomes of attempts whose rows were opened again, which empties them."""
@@ -155,6 +170,12 @@ def run(target: Target, directory: Path, seed: int, seconds: float) -> int:
 def broken(sql: Callable[[str], Any]) -> dict[str, Any]:
     """Return the invariants that do not hold now, with the rows that break them."""
     found = {invariant: sql(query) for invariant, query in ALWAYS.items()}
+    runs: dict[tuple[Any, ...], set[int]] = defaultdict(set)
+    for *row, attempt in sql(LATEST_RUNS):
+        runs[tuple(row)].add(attempt)
+    found["a row has results of an earlier run"] = [
+        (row, value) for row, attempts in runs.items() for value in row[1:] if value and writer(value) not in attempts
+    ]
     return {invariant: rows for invariant, rows in found.items() if rows}
 
 
@@ -184,9 +205,9 @@ class Audit:
             elif not getattr(self, f"_has_{promise.kind}")(promise):
                 yield f"not kept: {promise}; row {self._rows.get(row)}, attempt {self._attempts.get(attempt)}"
         for row in self._rows.values():
-            for field in ("first", "last", "attached"):
-                if row[field] is not None and self._promises[row[field]].details["row"] != row["ID"]:
-                    yield f"{field} is of another row: {row}"
+            for value in filter(None, (row["first"], row["last"], row["attached"])):
+                if self._promises[value].details["row"] != row["ID"]:
+                    yield f"{value} is of another row: {row}"
             if row["status"] == "done" and row["error"] != BY_HAND and row["last"] != self._expected_last(row):
                 yield f"not the result of its latest execution: {row}"
 
