@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -15,7 +16,7 @@ import pytest
 from pyexperimenter import PyExperimenter, ResultProcessor
 from pyexperimenter.exceptions import DatabaseQueryError, InvalidValueError, MissingTableError
 from tests.support.proxies import Proxy, through_port
-from tests.support.study import experimenter, statuses, store, study
+from tests.support.study import experimenter, statuses, store, study, wait_until
 from tests.support.target import Target, write_credentials
 
 
@@ -263,3 +264,22 @@ def test_sql_of_a_person_is_not_repeated(each_server: Target) -> None:
         assert proxy.swallowed.is_set()
         assert target.query("SELECT MIN(seed), MAX(seed) FROM study") == [(10, 12)]
         assert study_.execute_custom_query("SELECT COUNT(*) FROM study") == [(6,)]
+
+
+def test_sql_of_a_person_is_repeated_after_a_deadlock(mariadb_target: Target) -> None:
+    """The server has said that it did nothing."""
+    study_ = experimenter(mariadb_target)
+    study_.fill_table_from_config()
+    with closing(mariadb_target.connect()) as person, ThreadPoolExecutor(1) as pool:
+        cursor = person.cursor()
+        cursor.execute("BEGIN")
+        cursor.execute(
+            "INSERT INTO study__meta (config) SELECT dataset FROM study"
+        )  # makes this transaction the heavier
+        cursor.execute("UPDATE study SET seed = 7 WHERE ID = 6")
+        running = pool.submit(study_.execute_custom_query, "UPDATE study SET seed = seed + 10")
+        wait_until(lambda: mariadb_target.sessions_waiting() == 1)
+        cursor.execute("UPDATE study SET seed = 8 WHERE ID = 1")
+        cursor.execute("ROLLBACK")
+        assert running.result() == []
+    assert mariadb_target.query("SELECT MIN(seed), MAX(seed) FROM study") == [(10, 12)]
