@@ -127,7 +127,7 @@ class JournalFile:
 
 
 def _keep(path: Path, lines: Iterable[bytes]) -> None:
-    with path.open("a+b", buffering=0) as file:
+    with _open(path) as file:
         copy = JournalFile(path, file)
         for line in lines:
             copy._append(line)
@@ -146,10 +146,10 @@ def open_journal(path: Path, wait: bool) -> JournalFile | None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        file = path.open("a+b", buffering=0)
+        file = _open(path)
         try:
             _lock(file, wait)
-            if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+            if os.fstat(file.fileno()).st_ino == path.lstat().st_ino:
                 break
         except BlockingIOError:
             file.close()
@@ -162,6 +162,11 @@ def open_journal(path: Path, wait: bool) -> JournalFile | None:
         file.close()  # another process has written it to the database and deleted it
     _sync_directory(path.parent)
     return JournalFile(path, file)
+
+
+def _open(path: Path) -> FileIO:
+    """Open a file to append to, unless it is a link, which another user may have put into a shared directory."""
+    return open(path, "a+b", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
 
 
 def _lock(file: FileIO, wait: bool) -> None:

@@ -242,7 +242,7 @@ def replay_journals(store: ExperimentStore, directory: str | Path, logger: loggi
     written = 0
     for path in journals_of(store, directory):
         try:
-            if not path.is_file():
+            if path.is_symlink() or not path.is_file():
                 raise OSError("it is not a file")
             journal = open_journal(path, wait=False)  # its worker may be alive, or another process may be writing it
             if journal is None:

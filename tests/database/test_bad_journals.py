@@ -22,6 +22,7 @@ from pyexperimenter import ExperimentStatus
 from pyexperimenter.database.records import Attempt
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import JournalError, MissingTableError
+from pyexperimenter.execution.journal_file import open_journal
 from pyexperimenter.execution.journaling_store import replay_journals
 from tests.support.outages import again
 from tests.support.proxies import CutOffWorker
@@ -203,13 +204,17 @@ def planted(journals: Path, what: str) -> Path:
         other.symlink_to(journals / "nowhere")
     elif what == "pipe":
         os.mkfifo(other)
+    elif what == "link":
+        file = journals.parent / "precious"
+        file.write_text("precious\n")
+        other.symlink_to(file)
     else:
         other.write_text("[1]\n")
         other.chmod(0)
     return other
 
 
-@pytest.mark.parametrize("what", ["directory", "dangling link", "pipe"])
+@pytest.mark.parametrize("what", ["directory", "link", "dangling link", "pipe"])
 def test_what_is_no_file_is_left_alone(
     sqlite_target: Target, journals: Path, what: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -223,7 +228,17 @@ def test_what_is_no_file_is_left_alone(
     assert study_.execute(again) == 5
     assert list(journals.iterdir()) == [other]
     assert f"{other}: what is in it was not written to the database: it is not a file" in caplog.text
+    assert what != "link" or other.read_text() == "precious\n"
     opened.database.close()
+
+
+def test_no_journal_is_written_through_a_link(tmp_path: Path) -> None:
+    """Which another user of a shared directory may have put there in the meantime."""
+    (tmp_path / "precious").write_text("precious\n")
+    (tmp_path / "link").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="symbolic links"):
+        open_journal(tmp_path / "link", wait=True)
+    assert (tmp_path / "precious").read_text() == "precious\n"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
