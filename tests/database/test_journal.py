@@ -42,7 +42,7 @@ def opened(target: Target) -> Iterator[ExperimentStore]:
 
 @pytest.fixture
 def journals(tmp_path: Path) -> Path:
-    return tmp_path / "journals"
+    return tmp_path / "results" / "journals"  # neither exists yet
 
 
 def claim(opened: ExperimentStore) -> Attempt:
