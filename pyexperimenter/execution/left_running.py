@@ -6,6 +6,7 @@ import ctypes
 import functools
 import multiprocessing
 import os
+import signal
 import sys
 import sysconfig
 import threading
@@ -37,14 +38,28 @@ class LeftRunning:
         self._threads = set(threading.enumerate())
         self._processes = set(_children())
 
-    def found(self) -> list[str]:
-        """Return a description of each."""
-        threads = [
+    def threads(self) -> list[str]:
+        """Return a description of each thread."""
+        return [
             f"thread {thread.name}"
             for thread in threading.enumerate()
             if thread not in self._threads and thread.is_alive() and not _is_of_library(thread)
         ]
-        return threads + [f"process {pid} ({name})" for pid, name in _described(set(_children()) - self._processes)]
+
+    def processes(self) -> dict[int, str]:
+        """Return the ID and a description of each process."""
+        return {pid: f"process {pid} ({name})" for pid, name in _described(set(_children()) - self._processes)}
+
+    def end_processes(self) -> list[str]:
+        """Kill the processes, and those that they have started; return a description of each."""
+        ended: dict[int, str] = {}
+        while found := self.processes():  # again, as this process becomes the parent of their children
+            ended |= found
+            for pid in found:
+                with suppress(ProcessLookupError, ChildProcessError):
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # whoever started it may still wait for it
+        return list(ended.values())
 
 
 def _children() -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +106,7 @@ class Worker:
         self._budget = Budget(task.allowance, self._execution.min_time, self.store)
         self._errors = task.errors
         self._logger = task.logging.logger()
-        self._left_running = False  # whether an experiment left something running
+        self._left_threads = False  # whether the last experiment left threads running
 
     def run_all(self) -> WorkerReport:
         """Execute until nothing is open, the limit is reached, or something stops the worker or uses up its process."""
@@ -183,7 +183,7 @@ class Worker:
             self._logger.error("experiment %s failed:\n%s", experiment.id, error)
         if os.getpid() != self.info.pid:
             os._exit(1)  # the function forked; this child process must not go on as a worker
-        self._warn_of(left_running.found(), experiment)
+        self._end_what_runs(left_running, experiment)
         failed = outcome is ExperimentStatus.ERROR
         with self._log_lost_claim(experiment):
             measured = None if emissions is None else emissions.measured
@@ -194,14 +194,18 @@ class Worker:
     def _is_used_up(self, executed: int) -> bool:
         """Return whether a fresh process should go on in place of this one."""
         return self._watch.in_own_process and (
-            self._left_running or executed == self._execution.experiments_per_process
+            self._left_threads or executed == self._execution.experiments_per_process
         )
 
-    def _warn_of(self, left_running: Sequence[str], experiment: Experiment) -> None:
-        if left_running:
-            self._left_running = True
-            remedy = "it is ended" if self._watch.in_own_process else "it may disturb the experiments that follow"
-            self._logger.warning("experiment %s left running: %s; %s", experiment.id, ", ".join(left_running), remedy)
+    def _end_what_runs(self, left: LeftRunning, experiment: Experiment) -> None:
+        """End what an experiment has left running: processes now, and threads with this process; or warn of it."""
+        alone = self._watch.in_own_process
+        threads, processes = left.threads(), left.end_processes() if alone else list(left.processes().values())
+        self._left_threads = bool(threads)
+        if threads or processes:
+            remedy = "ended" if alone else "it may disturb the experiments that follow"
+            names = ", ".join(threads + processes)
+            self._logger.warning("experiment %s left running: %s; %s", experiment.id, names, remedy)
 
     def release_all(self) -> None:
         """Release all experiments that this worker still holds."""
