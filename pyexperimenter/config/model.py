@@ -46,6 +46,12 @@ class Secret:
     def __reduce__(self) -> tuple[Any, ...]:
         return (Secret, (self._text,)) if pickles_have_secrets() else (_Withheld, ())
 
+    def __copy__(self) -> Secret:
+        return self  # and not by way of a pickle
+
+    def __deepcopy__(self, _: object) -> Secret:
+        return self
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Secret) and other._text == self._text
 

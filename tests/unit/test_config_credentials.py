@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyexperimenter.config import Credentials, Secret, SshConfig, TlsConfig, load_config
+from pyexperimenter.config.model import secrets_in_pickles
 from pyexperimenter.config.yaml_file import read
 from pyexperimenter.exceptions import InvalidCredentialsError
 
@@ -273,7 +274,9 @@ def test_a_bad_port_in_the_environment(credentials, monkeypatch):
 def test_a_secret_is_never_shown():
     secret = Secret("geheim")
     assert "geheim" not in f"{secret} {secret!r} {[secret]} {Credentials(password=secret)}"
-    assert secret.reveal() == copy.deepcopy(secret).reveal() == pickle.loads(pickle.dumps(secret)).reveal() == "geheim"
+    assert secret.reveal() == copy.copy(secret).reveal() == copy.deepcopy(secret).reveal() == "geheim"
+    with secrets_in_pickles():
+        assert pickle.loads(pickle.dumps(secret)).reveal() == "geheim"
     assert secret == Secret("geheim") != Secret("other")
     assert secret != "geheim"
 
