@@ -10,6 +10,7 @@ import signal
 import sys
 import sysconfig
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -75,9 +76,21 @@ def _children() -> list[int]:
 def _described(pids: set[int]) -> Iterator[tuple[int, str]]:
     pools = {process.pid for process in multiprocessing.active_children() if _is_of_library(process)}
     for pid in sorted(pids - pools):
-        command = _read(Path(f"/proc/{pid}/cmdline"))  # empty if it has ended
-        if command and not any(name in command for name in _HELPERS):
+        command = _command_of(pid)
+        if command is not None and not any(name in command for name in _HELPERS):
             yield pid, command.replace(b"\0", b" ").decode(errors="replace").strip()[:80]
+
+
+def _command_of(pid: int) -> bytes | None:
+    """Return the command line of a process; None if it has ended."""
+    for _ in range(100):
+        state = _read(Path(f"/proc/{pid}/stat")).rpartition(b")")[2].split()[:1]
+        if state in ([], [b"Z"], [b"X"]):
+            return None
+        if command := _read(Path(f"/proc/{pid}/cmdline")):
+            return command
+        time.sleep(0.001)  # it is empty for a moment while a program starts
+    return b""
 
 
 def _is_of_library(started: Any) -> bool:

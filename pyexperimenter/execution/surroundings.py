@@ -39,7 +39,9 @@ def restored() -> Iterator[None]:
     global _users  # noqa: PLW0603 - the surroundings belong to a process
     with _lock:
         if not _users:
-            _undo[:] = [_directory(), _environment(), _streams(), *map(_descriptor, (1, 2)), _loggers(), _signals()]
+            # What is buffered goes where the block has redirected it to; streams are opened on descriptors.
+            outputs = [_flush, *map(_descriptor, (1, 2)), _streams()]
+            _undo[:] = [_directory(), _environment(), *outputs, _loggers(), _signals()]
         _users += 1
     try:
         yield
@@ -107,9 +109,6 @@ def _streams() -> _Undo:
     before = {name: getattr(sys, name) for name in ("stdin", "stdout", "stderr")}
 
     def undo() -> None:
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(Exception):  # it may be anything, and closed
-                stream.flush()
         for name, stream in before.items():
             setattr(sys, name, stream)
         for number, name in ((1, "stdout"), (2, "stderr")):
@@ -120,6 +119,12 @@ def _streams() -> _Undo:
                 setattr(sys, f"__{name}__", own)
 
     return undo
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # it may be anything, and closed
+            stream.flush()
 
 
 def _is_open(stream: TextIO | None) -> bool:

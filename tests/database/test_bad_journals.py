@@ -303,10 +303,15 @@ def test_a_lock_that_fails_otherwise_is_reported(
 
 # No room for a journal
 
-needs_dev_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+
+def make_full(path: Path) -> None:
+    """Make a file that can be opened, and not written to."""
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o600, os.stat("/dev/full").st_rdev)
+    except (FileNotFoundError, PermissionError) as error:
+        pytest.skip(f"no device can be made that is full: {error}")
 
 
-@needs_dev_full
 def test_without_room_to_set_aside_the_journal_stays(
     sqlite_target: Target, journals: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -316,7 +321,7 @@ def test_without_room_to_set_aside_the_journal_stays(
         file.write("[1]\n")
     content = journal.read_bytes()
     full = journals / f"{journal.name}.rejected"
-    full.symlink_to("/dev/full")
+    make_full(full)
     assert replay_journals(opened, journals, LOGGER) == 0
     assert "No space left on device" in caplog.text
     assert journal.read_bytes() == content
@@ -329,14 +334,13 @@ def test_without_room_to_set_aside_the_journal_stays(
     opened.database.close()
 
 
-@needs_dev_full
 def test_a_journal_that_cannot_be_written_names_itself(sqlite_target: Target, journals: Path) -> None:
     opened = store(sqlite_target)
     journaling = CutOffWorker(sqlite_target, journals)
     attempt = journaling.claim_by(opened)
     journals.mkdir()
     journal = journals / "study.cut off.journal.jsonl"
-    journal.symlink_to("/dev/full")
+    make_full(journal)
     expected = (
         rf"the journal {re.escape(str(journal))} cannot be written: .*No space left on device; results of experiment 1"
     )

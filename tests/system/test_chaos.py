@@ -21,7 +21,7 @@ import pytest
 from tests.support.study import credentials, experimenter, study, wait_until
 from tests.support.target import Target
 
-ROWS, WORKERS, KILLS, SEED = 300, 4, 50, 1
+ROWS, WORKERS, KILLS, SEED = 300, 4, 30, 1
 EXECUTION = {"isolation": "process", "heartbeat": 0.3, "lease": 2, "grace": 1, "stop_after_errors": 0}
 MARK = "PYEXPERIMENTER_TEST_CHAOS"  # in the environment of the scripts, and so of all their descendants
 
