@@ -59,7 +59,7 @@ class LeftRunning:
             for pid in found:
                 with suppress(ProcessLookupError, ChildProcessError):
                     os.kill(pid, signal.SIGKILL)
-                    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # whoever started it may still wait for it
+                    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # the code that started it may still wait for it
         return list(ended.values())
 
 
