@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from pyexperimenter.config.model import ExperimentConfig
@@ -38,6 +39,7 @@ from pyexperimenter.exceptions import (
 from pyexperimenter.experiment_status import ExperimentStatus
 
 _LONGEST_WAIT = 1.0  # seconds, for rows that others have locked
+_MOST_COMPARED = 500  # keyfields in one condition; SQLite takes fewer than 1000
 
 
 class _RaceLost(PyExperimenterError):
@@ -224,7 +226,7 @@ class ClaimStore(ExperimentReader):
             If it existed and is not open.
         """
         with self.database.transaction(create=True) as cursor:
-            cursor.run(self._sql.write.fill, row=[*row, self._now(cursor), "created"])
+            cursor.run_many(self._sql.write.fill, [[*row, self._now(cursor), "created"]])
             experiment_id = self._find(cursor, row)
             open_row = cursor.one(self._sql.claim.await_row, experiment_id=experiment_id, status="created")
             experiment = open_row and self._take(cursor, open_row, ExperimentStatus.CREATED, worker)
@@ -255,12 +257,13 @@ class ClaimStore(ExperimentReader):
         """Return the ID of the row with these encoded keyfields."""
         wanted = self._decode_keyfields((None, *row))
         condition = Condition()
-        for number, ((name, kind), value) in enumerate(zip(self.schema.keyfields.items(), row, strict=True)):
+        fields = zip(self.schema.keyfields.items(), row, strict=True)
+        for number, ((name, kind), value) in enumerate(islice(fields, _MOST_COMPARED)):
             if value is None:
                 condition &= Condition(f"{self.schema.q(name)} IS NULL")
             elif kind.name != "JSON":  # a native JSON column does not equal its text
                 condition &= Condition(f"{self.schema.q(name)} = :key_{number}", {f"key_{number}": value})
-        # A collation may find other rows as well, so they are compared here.
+        # More may be found, also because of a collation, so they are compared here.
         for found in cursor.all(self._sql.read.find.format(condition=condition.sql), **condition.parameters):
             if self._decode_keyfields(found) == wanted:
                 return int(found[0])

@@ -142,7 +142,7 @@ class ExperimentStore(ClaimStore):
             try:
                 if triggers is not None and cursor.one(triggers, table=self.schema.table):
                     # They change the rows that exist, which MySQL counts twice.
-                    added = sum(cursor.run(self._sql.write.fill, row=list(row)) == 1 for row in rows)
+                    added = sum(cursor.run_many(self._sql.write.fill, [row]) == 1 for row in rows)
                 else:
                     added = cursor.run_many(self._sql.write.fill, rows)
             except DatabaseFullError:

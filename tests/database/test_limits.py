@@ -46,6 +46,14 @@ def test_200_keyfields(target: Target, kind: str) -> None:
     assert study_.counts()["done"] == 4
 
 
+def test_one_experiment_with_1200_keyfields(sqlite_target: Target) -> None:
+    study_ = wide(sqlite_target, (1200, "INT"), (1, "INT"))
+    row = {f"k{number}": number for number in range(1200)}
+    for keyfields in (row, row | {"k1199": 0}):  # the first differences are late
+        study_.add_experiment_and_execute(keyfields, lambda keyfields, results, custom: {"r0": keyfields["k1199"]})
+    assert study_.get_table()["r0"].tolist() == [1199, 0]
+
+
 def test_400_results_with_timestamps(target: Target) -> None:
     study_ = wide(target, (2, "VARCHAR(255)"), (400, "DOUBLE"), result_timestamps=True)
     study_.fill_table_with_rows([{"k0": "a" * 255, "k1": "b" * 255}])
