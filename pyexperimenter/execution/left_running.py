@@ -16,6 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pyexperimenter.database.ssh.tunnel import ASKPASS
+
 _LIBRARIES = tuple({f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 # In command lines of processes that Python's pools start. A fork has the command line of this process.
 _HELPERS = (b"multiprocessing.resource_tracker", b"multiprocessing.spawn", b"multiprocessing.forkserver", b"loky")
@@ -32,7 +34,8 @@ class LeftRunning:
     """Finds the threads and processes that the user's code has started since this object was made, and not ended.
 
     Pools and helpers that a library keeps for the next run do not count: a thread or process of multiprocessing counts
-    if the function that it runs is not that of an installed package.
+    if the function that it runs is not that of an installed package. Nor does our SSH tunnel, which other processes
+    use as well, with the commands that it has started.
     """
 
     def __init__(self) -> None:
@@ -77,7 +80,7 @@ def _described(pids: set[int]) -> Iterator[tuple[int, str]]:
     pools = {process.pid for process in multiprocessing.active_children() if _is_of_library(process)}
     for pid in sorted(pids - pools):
         command = _command_of(pid)
-        if command is not None and not any(name in command for name in _HELPERS):
+        if command is not None and not any(name in command for name in _HELPERS) and not _is_of_tunnel(pid):
             yield pid, command.replace(b"\0", b" ").decode(errors="replace").strip()[:80]
 
 
@@ -91,6 +94,10 @@ def _command_of(pid: int) -> bytes | None:
             return command
         time.sleep(0.001)  # it is empty for a moment while a program starts
     return b""
+
+
+def _is_of_tunnel(pid: int) -> bool:
+    return os.fsencode(ASKPASS) in _read(Path(f"/proc/{pid}/environ"))
 
 
 def _is_of_library(started: Any) -> bool:

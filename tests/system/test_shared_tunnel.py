@@ -199,6 +199,37 @@ def test_workers_wait_for_it_when_it_breaks(sshd: SshServer, far: Target, tmp_pa
     opened.close_ssh()
 
 
+def wait_and_write(keyfields: dict[str, Any], results: Any, custom: dict[str, Any]) -> None:
+    wait_for_sign(keyfields, results, custom)
+    results.process_results({"accuracy": 1.0})
+
+
+@pytest.mark.parametrize("way", ["direct", "jump"])
+def test_a_tunnel_opened_during_a_run_is_not_ended_after_it(
+    sshd: SshServer, far: Target, tmp_path: Path, way: str
+) -> None:
+    if way == "jump":  # ssh starts another one, which gets another parent when ssh goes to the background
+        known = f"HostName 127.0.0.1\n Port {sshd.port}\n IdentityFile {sshd.home}/key\n StrictHostKeyChecking no\n"
+        (tmp_path / "home" / ".ssh" / "config").write_text(f"Host jump\n {known}Host behind\n {known} ProxyJump jump\n")
+        assert far.credentials_file is not None
+        changed = yaml.safe_load(far.credentials_file.read_text())
+        changed["CREDENTIALS"]["Connection"]["Ssh"] |= {"address": "behind", "port": 22}
+        far.credentials_file.write_text(yaml.safe_dump(changed))
+    opened = far_study(far, 6, tmp_path)
+    executed: list[int] = []
+    execution = threading.Thread(target=lambda: executed.append(opened.execute(wait_and_write, n_jobs=1)))
+    execution.start()
+    wait_until(lambda: began(tmp_path) == 1)
+    sshd.cut()
+    wait_until(lambda: not sshd.connections)
+    logins = sshd.logins
+    (tmp_path / "go").touch()
+    execution.join(60)
+    assert executed == [6]
+    assert sshd.logins == logins + (1 if way == "direct" else 2)
+    opened.close_ssh()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_nothing_is_left_of_an_interrupted_call(sshd: SshServer, far: Target, tmp_path: Path, number: int) -> None:
     process = start(far, tmp_path)

@@ -19,6 +19,7 @@ from pyexperimenter.exceptions import SshTunnelError
 from pyexperimenter.paths import absolute_path
 
 _LOGGER = logging.getLogger("py-experimenter")
+ASKPASS = Path(__file__).with_name("askpass")  # in the environment of ssh, and of the commands that it starts
 _LONGEST_LOGIN = 60.0  # seconds
 _OPTIONS = {
     "ControlPersist": "5",  # seconds for which ssh outlives the last process that uses the tunnel
@@ -134,7 +135,7 @@ class _Login:
         """Run ssh; return whether it is in the background now."""
         environment = {
             **os.environ,
-            "SSH_ASKPASS": str(Path(__file__).with_name("askpass")),
+            "SSH_ASKPASS": str(ASKPASS),
             "SSH_ASKPASS_REQUIRE": "force",
             "DISPLAY": os.environ.get("DISPLAY") or "none",  # OpenSSH before 8.4 calls SSH_ASKPASS only if it is set
         }
