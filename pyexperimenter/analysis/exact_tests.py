@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -45,14 +46,40 @@ def signed_rank_p(ranks: Sequence[float], statistic: float) -> float:
     0.09375
     """
     doubled = np.rint(2 * np.asarray(ranks, dtype=float)).astype(int)
-    probabilities = np.zeros(doubled.sum() + 1)
+    return min(1.0, 2 * float(_rank_sums(doubled)[: round(2 * statistic) + 1].sum()))
+
+
+@cache
+def signed_rank_quantile(n: int, alpha: float) -> int:
+    """Return how many of the smallest sums of n signed ranks without ties have, doubled, at most probability alpha.
+
+    This is the number of Walsh averages to leave out at both ends of the confidence interval (see `effects.shift`).
+
+    Parameters
+    ----------
+    n : int
+        Number of ranks.
+    alpha : float
+        Significance level of a two-sided test.
+
+    Examples
+    --------
+    >>> signed_rank_quantile(5, 0.05), signed_rank_quantile(9, 0.05)  # 2/32 > 0.05; 2 · 10/512 ≤ 0.05
+    (0, 6)
+    """
+    return int(np.searchsorted(2 * np.cumsum(_rank_sums(np.arange(1, n + 1))), alpha * (1 + 1e-12), side="right"))
+
+
+def _rank_sums(ranks: npt.NDArray[np.int64]) -> Array:
+    """Return the probability of each sum of the positive ranks, 0 to the sum of all, by convolution."""
+    probabilities = np.zeros(ranks.sum() + 1)
     probabilities[0] = 1.0
     end = 1
-    for rank in doubled:
+    for rank in ranks:
         probabilities[:end] /= 2
         probabilities[rank : end + rank] += probabilities[:end].copy()
         end += rank
-    return min(1.0, 2 * float(probabilities[: round(2 * statistic) + 1].sum()))
+    return probabilities
 
 
 def friedman_p(ranks: Array) -> float:

@@ -29,7 +29,7 @@ from pyexperimenter.analysis.exact_tests import Array, friedman_p, signed_rank_p
 Scores = Sequence[float] | Array
 
 _TOLERANCE = 1e-9  # relative to the scores; smaller differences are rounding errors
-_EXACT = 1000  # the most differences for which the Wilcoxon test is exact; more would take seconds
+EXACT = 1000  # the most differences for which the Wilcoxon test is exact; more would take seconds
 
 
 def _stats() -> Any:
@@ -82,6 +82,17 @@ def differences_of(first: Scores, second: Scores) -> Array:
     return found
 
 
+def ranked_differences(first: Scores, second: Scores) -> tuple[Array, Array]:
+    """Subtract paired scores as `differences_of`, and rank the absolute differences; ties get their average rank.
+
+    >>> ranked_differences([0.3, 0.1, 0.5], [0.2, 0.2, 0.5])[1]
+    array([2.5, 2.5, 1. ])
+    """
+    differences = differences_of(first, second)
+    sizes = _sizes(np.asarray(first, dtype=float), np.asarray(second, dtype=float))
+    return differences, _tied_ranks(np.abs(differences), sizes)
+
+
 def _sizes(a: Array, b: Array) -> Array:
     """Return the larger absolute value of each pair; 0 for infinite pairs, which have no rounding errors."""
     sizes: Array = np.where(np.isfinite(a) & np.isfinite(b), np.maximum(np.abs(a), np.abs(b)), 0.0)
@@ -112,13 +123,11 @@ def wilcoxon(first: Scores, second: Scores) -> tuple[float, float]:
     >>> wilcoxon(a, b)  # five differences are equal
     (3.0, 0.09375)
     """
-    differences = differences_of(first, second)
-    sizes = _sizes(np.asarray(first, dtype=float), np.asarray(second, dtype=float))
-    ranks = _tied_ranks(np.abs(differences), sizes)
+    differences, ranks = ranked_differences(first, second)
     split = ranks[differences == 0].sum() / 2
     statistic = float(min(ranks[differences > 0].sum(), ranks[differences < 0].sum()) + split)
     signed = ranks[differences != 0]
-    if len(signed) <= _EXACT:
+    if len(signed) <= EXACT:
         return statistic, signed_rank_p(signed, statistic - split)
     approximate = _stats().wilcoxon(np.sign(differences) * ranks, zero_method="zsplit", method="asymptotic")
     return statistic, float(approximate.pvalue)
@@ -201,8 +210,30 @@ def nemenyi(n: int, k: int, alpha: float) -> float:
     >>> round(nemenyi(n=14, k=4, alpha=0.05), 2), round(nemenyi(n=14, k=4, alpha=0.1), 2)  # Demšar (2006), page 14
     (1.25, 1.12)
     """
-    q = float(_stats().studentized_range.ppf(1 - alpha, k, np.inf)) / math.sqrt(2)
-    return q * math.sqrt(k * (k + 1) / (6 * n))
+    return float(_stats().studentized_range.ppf(1 - alpha, k, np.inf)) * _rank_error(n, k)
+
+
+def nemenyi_p(difference: float, n: int, k: int) -> float:
+    """Return the p-value of a difference between average ranks in the Nemenyi test; it is adjusted for all pairs.
+
+    Parameters
+    ----------
+    difference : float
+        Between the average ranks of two levels, with either sign.
+    n, k : int
+        Number of blocks and of levels.
+
+    Examples
+    --------
+    >>> round(nemenyi_p(nemenyi(n=14, k=4, alpha=0.05), n=14, k=4), 6)
+    0.05
+    """
+    return float(_stats().studentized_range.sf(abs(difference) / _rank_error(n, k), k, np.inf))
+
+
+def _rank_error(n: int, k: int) -> float:
+    """Return the standard deviation of an average rank, in the limit of many blocks."""
+    return math.sqrt(k * (k + 1) / (12 * n))
 
 
 def holm(p_values: Sequence[float] | pd.Series[float]) -> list[float]:
