@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import combinations
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from pyexperimenter.analysis.cells import Names, as_text, cell_name, checked, levels, listed, some_of, warn
+from pyexperimenter.analysis.effects import rank_biserial, shift
 from pyexperimenter.analysis.rank_tests import (
     chi_squared_p,
     differences_of,
@@ -21,6 +20,7 @@ from pyexperimenter.analysis.rank_tests import (
     holm,
     iman_davenport,
     nemenyi,
+    nemenyi_p,
     rank,
     wilcoxon,
 )
@@ -33,6 +33,26 @@ if TYPE_CHECKING:
 # With fewer levels or blocks, the asymptotic distributions of Friedman's statistic are too inaccurate to print.
 _LEVELS, _BLOCKS = 4, 8
 _ALPHA = 0.05
+# Test of the pairs -> its name, and the column with its p-values, adjusted for the number of pairs.
+_WILCOXON, _NEMENYI = "Wilcoxon signed-rank", "Nemenyi"
+_TESTS = {"wilcoxon": _WILCOXON, "nemenyi": _NEMENYI}
+_ADJUSTED = {_WILCOXON: "p_holm", _NEMENYI: "p_nemenyi"}
+# The printed columns: headers, and the formats of lines of `Comparison.pairwise`.
+_SHIFT = ("shift", "{difference:.3g}")
+_INTERVAL = ("95 % interval", "[{low:.3g}, {high:.3g}]")
+_WINS, _R = ("win/tie/loss", "{wins}/{ties}/{losses}"), ("r", "{rank_biserial:.2f}")
+_SHOWN = {
+    _WILCOXON: [
+        _SHIFT,
+        _INTERVAL,
+        _WINS,
+        _R,
+        ("W", "{statistic:.4g}"),
+        ("p", "{p_value:.3g}"),
+        ("p (Holm)", "{p_holm:.3g}"),
+    ],
+    _NEMENYI: [_SHIFT, _WINS, _R, ("rank difference", "{rank_difference:.3f}"), ("p (Nemenyi)", "{p_nemenyi:.3g}")],
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -59,10 +79,21 @@ class Comparison:
         The exact p-value of a two-sided test (Wilcoxon), or the permutation p-value (Friedman); see `rank_tests`.
     average_ranks : pandas.Series
         Level -> rank, averaged over the blocks, best first; 1 is the best rank, and ties get the average of theirs.
+    pairwise_test : str
+        ``"Wilcoxon signed-rank"`` or ``"Nemenyi"``: the test of the pairs of levels.
     pairwise : pandas.DataFrame
-        A row for each pair of levels: ``first``, ``second``, ``difference`` (median of first - second over the
-        blocks), ``statistic`` and ``p_value`` of the Wilcoxon signed-rank test, and ``p_holm``, the p-value adjusted
-        for the number of pairs by Holm's method.
+        A row for each pair of levels:
+
+        - ``first`` and ``second``, the levels;
+        - ``difference``, by how much the scores of the first are higher: the Hodges-Lehmann estimate of the shift; and
+          with the Wilcoxon test ``low`` and ``high``, the ends of its 95 % interval, not adjusted for the number of
+          pairs;
+        - ``wins``, ``ties`` and ``losses``: in how many blocks the first level is better, equal, or worse;
+        - ``rank_biserial``, the matched-pairs rank-biserial correlation: 1 if the first is always better, -1 if the
+          second is; see `effects` for both effect sizes;
+        - ``statistic`` and ``p_value`` of the Wilcoxon signed-rank test, and ``p_holm``, the p-value adjusted for the
+          number of pairs by Holm's method; or ``rank_difference``, the difference of the average ranks, and
+          ``p_nemenyi``, the p-value of the Nemenyi test, which is adjusted for the number of pairs, too.
     """
 
     value: str
@@ -74,6 +105,7 @@ class Comparison:
     statistic: float
     p_value: float
     average_ranks: pd.Series[float]
+    pairwise_test: str
     pairwise: pd.DataFrame
 
     @property
@@ -103,35 +135,51 @@ class Comparison:
         Raises
         ------
         InvalidValueError
-            If `alpha` is not between 0 and 1.
+            If the pairs were not compared with the Nemenyi test, or if `alpha` is not between 0 and 1.
         """
-        if not 0 < alpha < 1:
-            raise InvalidValueError(f"alpha: {alpha} is not between 0 and 1; 0.05 is usual")
+        if self.pairwise_test != _NEMENYI:
+            raise InvalidValueError(
+                f"the {self.pairwise_test} test of the pairs has no critical difference; compare with test='nemenyi'"
+            )
+        _check_alpha(alpha)
         return nemenyi(*self.scores.shape, alpha)
 
     def cliques(self, alpha: float = 0.05) -> list[tuple[Any, ...]]:
-        """Return the maximal groups of levels that do not differ significantly from each other in the Nemenyi test.
+        """Return the maximal groups of levels of which no two differ significantly.
+
+        Two levels differ significantly if their adjusted p-value in `pairwise` is at most `alpha`. A group can leave
+        out levels whose average ranks lie between those of its members.
 
         Parameters
         ----------
         alpha : float
             Significance level.
-        """
-        return [tuple(self.average_ranks.index[part]) for part in self._cliques(alpha)]
 
-    def _cliques(self, alpha: float) -> list[slice]:
-        critical, ranks = self.critical_difference(alpha), self.average_ranks.to_numpy()
-        found: list[slice] = []
-        for first, least in enumerate(ranks):
-            end = int(np.searchsorted(ranks, least + critical))  # a difference equal to CD is significant
-            if end - first > 1 and not (found and end <= found[-1].stop):
-                found.append(slice(first, end))
-        return found
+        Raises
+        ------
+        InvalidValueError
+            If `alpha` is not between 0 and 1.
+        """
+        return [tuple(self.average_ranks.index[level] for level in clique) for clique in self._cliques(alpha)]
+
+    def _cliques(self, alpha: float) -> list[list[int]]:
+        """Return the groups as positions in `average_ranks`."""
+        _check_alpha(alpha)
+        places = self.average_ranks.index.get_indexer(self.scores.columns).tolist()  # finds NULL, too
+        similar: dict[int, set[int]] = {place: set() for place in places}
+        pairs = zip(combinations(places, 2), self.pairwise[_ADJUSTED[self.pairwise_test]], strict=True)
+        for (first, second), p_value in pairs:
+            if p_value > alpha:
+                similar[first].add(second)
+                similar[second].add(first)
+        return sorted(sorted(clique) for clique in _maximal_cliques(similar) if len(clique) > 1)
 
     def critical_difference_diagram(self, ax: Axes | None = None, alpha: float = 0.05) -> Axes:
         """Draw a critical difference diagram (Demšar, 2006, figure 1).
 
-        It shows the average ranks, the best on the right. Bars join the `cliques` of the Nemenyi test.
+        It shows the average ranks, the best on the right. Bars join the levels of the `cliques`, so they say what the
+        p-values of `pairwise` say. Dots are the levels that belong to a bar, which is dotted where it passes others.
+        With the Nemenyi test, the critical difference is drawn, too.
 
         Parameters
         ----------
@@ -152,27 +200,31 @@ class Comparison:
         """
         from pyexperimenter.analysis.diagram import draw_critical_differences
 
-        names, ranks = map(as_text, self.average_ranks.index), list(self.average_ranks)
-        cliques = [(ranks[part][0], ranks[part][-1]) for part in self._cliques(alpha)]
-        return draw_critical_differences(list(names), ranks, cliques, self.critical_difference(alpha), ax)
+        names, ranks = [as_text(level) for level in self.average_ranks.index], list(self.average_ranks)
+        note = f"Bars: no significant difference\n({self._pairs_tested()}, p > {alpha:g})"
+        critical = self.critical_difference(alpha) if self.pairwise_test == _NEMENYI else None
+        return draw_critical_differences(names, ranks, self._cliques(alpha), note, critical, ax)
 
     def __repr__(self) -> str:
         ranks, pairs = self._tables("simple")
-        return "\n".join([*self._sentences(), "", ranks, "", pairs])
+        return "\n".join([*self._sentences(), "", ranks, "", pairs, "", self._legend()])
 
     def _repr_html_(self) -> str:
-        ranks, pairs = self._tables("html")
-        return "".join([f"<p>{escape(sentence)}</p>" for sentence in self._sentences()] + [ranks, pairs])
+        before, after = (
+            [f"<p>{escape(text)}</p>" for text in texts] for texts in (self._sentences(), [self._legend()])
+        )
+        return "".join([*before, *self._tables("html"), *after])
 
     def _sentences(self) -> list[str]:
         n, k = self.scores.shape
         aim = "higher" if self.better == "max" else "lower"
         what = f"{self.value} of {k} levels of {self.by} over {n} blocks ({', '.join(self.blocks)}); {aim} is better"
-        least = min(1.0, k * (k - 1) / 2 * 2 ** (1 - n))
-        weak = [f"{n} blocks are too few: p (Holm) cannot be below {least:.3g}, whatever the results are"]
-        weak = weak if least > _ALPHA else []
         if self.test != "Friedman":
-            return [what, f"Wilcoxon signed-rank test: W = {self.statistic:.4g}, p = {self.p_value:.3g}", *weak]
+            return [
+                what,
+                f"Wilcoxon signed-rank test: W = {self.statistic:.4g}, p = {self.p_value:.3g}",
+                *self._limits(),
+            ]
         sentences = [what, f"Friedman test: chi² = {self.statistic:.4g}, permutation p = {self.p_value:.3g}"]
         if k >= _LEVELS and n >= _BLOCKS:
             p = chi_squared_p(self.statistic, k)
@@ -180,21 +232,46 @@ class Comparison:
             f, p = self.iman_davenport
             if math.isfinite(f):
                 sentences.append(f"Iman-Davenport test: F({k - 1}, {(k - 1) * (n - 1)}) = {f:.4g}, p = {p:.3g}")
-        return sentences + weak
+        return [*sentences, f"Pairs: {self._pairs_tested()}", *self._limits()]
+
+    def _pairs_tested(self) -> str:
+        if self.pairwise_test == _NEMENYI:
+            return "Nemenyi test"
+        return "Wilcoxon signed-rank tests with Holm's correction"
+
+    def _limits(self) -> list[str]:
+        """Say so if there are too few blocks for any pair to differ significantly."""
+        n, k = self.scores.shape
+        if self.pairwise_test == _NEMENYI:
+            adjusted, least = "Nemenyi", nemenyi_p(k - 1, n, k)
+        else:
+            adjusted, least = "Holm", min(1.0, k * (k - 1) / 2 * 2 ** (1 - n))
+        least_p = f"p ({adjusted}) cannot be below {least:.3g}"
+        return [f"{n} blocks are too few: {least_p}, whatever the results are"] if least > _ALPHA else []
 
     def _tables(self, form: str) -> list[str]:
         from tabulate import tabulate
 
         ranks = [[as_text(level), f"{rank:.3f}"] for level, rank in self.average_ranks.items()]
-        pairs = [
-            [as_text(first), as_text(second), f"{difference:.4g}", f"{statistic:.4g}", f"{p:.3g}", f"{holm:.3g}"]
-            for first, second, difference, statistic, p, holm in self.pairwise.itertuples(index=False, name=None)
-        ]
-        headers = ["", "", "median difference", "W", "p", "p (Holm)"]
+        headers, pairs = ["", "", *(name for name, _ in _SHOWN[self.pairwise_test])], []
+        for pair in self.pairwise.to_dict("records"):
+            numbers = [cell.format_map(pair) for _, cell in _SHOWN[self.pairwise_test]]
+            pairs.append([as_text(pair["first"]), as_text(pair["second"]), *numbers])
+        align = ["left"] * 2 + ["right"] * (len(headers) - 2)
         return [
             tabulate(ranks, [self.by, "average rank"], form, disable_numparse=True, colalign=["left", "right"]),
-            tabulate(pairs, headers, form, disable_numparse=True, colalign=["left"] * 2 + ["right"] * 4),
+            tabulate(pairs, headers, form, disable_numparse=True, colalign=align),
         ]
+
+    def _legend(self) -> str:
+        interval = (
+            "" if self.pairwise_test == _NEMENYI else ", with the interval of the Wilcoxon test of this pair alone"
+        )
+        return (
+            f"shift: Hodges-Lehmann estimate of first - second{interval}\n"
+            "win/tie/loss: blocks in which the first is better, equal or worse\n"
+            "r: matched-pairs rank-biserial correlation, 1 if the first is always better, -1 if the second is"
+        )
 
 
 def compare(
@@ -204,11 +281,13 @@ def compare(
     blocks: str | Sequence[str],
     better: str = "max",
     over: Names = None,
+    test: str = "wilcoxon",
 ) -> Comparison:
     """Test whether the levels of a keyfield differ, with paired tests over blocks.
 
-    Two levels are compared with the Wilcoxon signed-rank test. More levels are compared with the Friedman test; their
-    pairs with the Wilcoxon test and Holm's correction, or with the Nemenyi test in the critical difference diagram.
+    Two levels are compared with the Wilcoxon signed-rank test. More levels are compared with the Friedman test, and
+    their pairs with the Wilcoxon test and Holm's correction, or with the Nemenyi test. The critical difference diagram
+    draws the result of the same test of pairs.
 
     Parameters
     ----------
@@ -225,6 +304,8 @@ def compare(
         Whether the largest or the smallest value gets rank 1.
     over : str or sequence of str, optional
         Keyfields to average over before testing.
+    test : {"wilcoxon", "nemenyi"}
+        How the pairs of three or more levels are tested.
 
     Returns
     -------
@@ -237,8 +318,8 @@ def compare(
         If a column does not exist or has two roles, or if a keyfield that is not named varies within a block and
         level; the message names it.
     InvalidValueError
-        If the value is not numeric, `better` is unknown, or there are fewer than two levels or fewer than two complete
-        blocks.
+        If the value is not numeric, `better` or `test` is unknown, or there are fewer than two levels (three for the
+        Nemenyi test) or fewer than two complete blocks.
     PyExperimenterError
         If SciPy is missing.
 
@@ -258,9 +339,9 @@ def compare(
     Scores are ties if their relative difference is below 1e-9. The module `rank_tests` has the references for all
     methods.
 
-    The result of the Nemenyi test for two levels depends on the other levels; for conclusions about pairs, prefer
-    ``p_holm`` (A. Benavoli, G. Corani and F. Mangili. Should we really use post-hoc tests based on mean-ranks? *Journal
-    of Machine Learning Research* 17(5):1-10, 2016).
+    The result of the Nemenyi test for two levels depends on the other levels, so pairs are compared with the Wilcoxon
+    test by default (A. Benavoli, G. Corani and F. Mangili. Should we really use post-hoc tests based on mean-ranks?
+    *Journal of Machine Learning Research* 17(5):1-10, 2016).
 
     Examples
     --------
@@ -281,31 +362,40 @@ def compare(
     rbf                1.000
     linear             2.000
     <BLANKLINE>
-                   median difference    W       p    p (Holm)
-    ------  ---  -------------------  ---  ------  ----------
-    linear  rbf               -0.035    0  0.0312      0.0312
+                   shift    95 % interval    win/tie/loss      r    W       p    p (Holm)
+    ------  ---  -------  ---------------  --------------  -----  ---  ------  ----------
+    linear  rbf   -0.035   [-0.06, -0.01]           0/0/6  -1.00    0  0.0312      0.0312
+    <BLANKLINE>
+    shift: Hodges-Lehmann estimate of first - second, with the interval of the Wilcoxon test of this pair alone
+    win/tie/loss: blocks in which the first is better, equal or worse
+    r: matched-pairs rank-biserial correlation, 1 if the first is always better, -1 if the second is
     """
     if better not in ("max", "min"):
         raise InvalidValueError(f"better: {better!r} is unknown; choose 'max' or 'min'")
+    if test not in _TESTS:
+        raise InvalidValueError(f"test: {test!r} is unknown; choose 'wilcoxon' or 'nemenyi'")
     if not listed(blocks):
         raise InvalidColumnError("blocks: no keyfield is named; name at least one")
     matrix = _blocks_by_levels(table, value, by, listed(blocks), listed(over))
     ranks = rank(matrix, better)
-    pairwise = _pairwise(matrix)
+    if test == "nemenyi" and matrix.shape[1] == 2:
+        raise InvalidValueError(f"test: the Nemenyi test needs at least three levels of {by}; for two, use 'wilcoxon'")
+    pairwise = _pairwise(matrix, ranks, better, test)
     if len(pairwise) == 1:
-        test, statistic, p_value = "Wilcoxon signed-rank", pairwise["statistic"].iloc[0], pairwise["p_value"].iloc[0]
+        overall, statistic, p_value = _WILCOXON, pairwise["statistic"].iloc[0], pairwise["p_value"].iloc[0]
     else:
-        test, (statistic, p_value) = "Friedman", friedman(ranks)
+        overall, (statistic, p_value) = "Friedman", friedman(ranks)
     return Comparison(
         value=value,
         by=by,
         blocks=tuple(listed(blocks)),
         better=better,
         scores=matrix,
-        test=test,
+        test=overall,
         statistic=float(statistic),
         p_value=float(p_value),
         average_ranks=ranks.mean().sort_values(kind="stable").rename("average rank"),
+        pairwise_test=_TESTS[test],
         pairwise=pairwise,
     )
 
@@ -338,12 +428,63 @@ def _blocks_by_levels(table: pd.DataFrame, value: str, by: str, blocks: list[str
     return matrix
 
 
-def _pairwise(matrix: pd.DataFrame) -> pd.DataFrame:
-    """Test each pair of columns."""
+def _pairwise(matrix: pd.DataFrame, ranks: pd.DataFrame, better: str, test: str) -> pd.DataFrame:
+    """Compare each pair of columns: the effect sizes, and the test."""
+    pairs = list(combinations(range(matrix.shape[1]), 2))
+    sign = 1 if better == "max" else -1
     lines = []
-    for first, second in combinations(range(matrix.shape[1]), 2):
-        scores = matrix.iloc[:, first].to_numpy(), matrix.iloc[:, second].to_numpy()
-        pair = matrix.columns[first], matrix.columns[second]
-        lines.append((*pair, median(differences_of(*scores)), *wilcoxon(*scores)))
-    pairs = pd.DataFrame(lines, columns=["first", "second", "difference", "statistic", "p_value"])
-    return pairs.assign(p_holm=holm(pairs["p_value"]))
+    for one, other in pairs:
+        first, second = matrix.iloc[:, one].to_numpy(), matrix.iloc[:, other].to_numpy()
+        gains = sign * differences_of(first, second)
+        center, low, high = shift(first, second)
+        statistic, p_value = wilcoxon(first, second)
+        lines.append(
+            {
+                "first": matrix.columns[one],
+                "second": matrix.columns[other],
+                "difference": center,
+                "low": low,
+                "high": high,
+                "wins": int((gains > 0).sum()),
+                "ties": int((gains == 0).sum()),
+                "losses": int((gains < 0).sum()),
+                "rank_biserial": sign * rank_biserial(first, second),
+                "statistic": statistic,
+                "p_value": p_value,
+            }
+        )
+    found = pd.DataFrame(lines)
+    if test == "wilcoxon":
+        return found.assign(p_holm=holm(found["p_value"]))
+    average = ranks.mean().to_numpy()
+    apart = [float(average[one] - average[other]) for one, other in pairs]
+    return found.drop(columns=["low", "high", "statistic", "p_value"]).assign(
+        rank_difference=apart, p_nemenyi=[nemenyi_p(difference, *matrix.shape) for difference in apart]
+    )
+
+
+def _check_alpha(alpha: float) -> None:
+    if not 0 < alpha < 1:
+        raise InvalidValueError(f"alpha: {alpha} is not between 0 and 1; 0.05 is usual")
+
+
+def _maximal_cliques(neighbors: Mapping[int, set[int]]) -> Iterator[set[int]]:
+    """Yield the maximal groups whose members are all neighbors of each other (Bron and Kerbosch, 1973).
+
+    C. Bron and J. Kerbosch. Algorithm 457: finding all cliques of an undirected graph. *Communications of the ACM*
+    16(9):575-577, 1973; with the pivot of their second version.
+
+    >>> sorted(sorted(group) for group in _maximal_cliques({0: {1, 2}, 1: {0, 2}, 2: {0, 1, 3}, 3: {2}}))
+    [[0, 1, 2], [2, 3]]
+    """
+
+    def extend(group: set[int], candidates: set[int], done: set[int]) -> Iterator[set[int]]:
+        if not candidates and not done:
+            yield group
+            return
+        pivot = max(candidates | done, key=lambda node: len(neighbors[node] & candidates))
+        for node in candidates - neighbors[pivot]:
+            yield from extend(group | {node}, candidates & neighbors[node], done & neighbors[node])
+            candidates, done = candidates - {node}, done | {node}
+
+    yield from extend(set(), set(neighbors), set())

@@ -1,10 +1,15 @@
-"""The critical difference diagram of Demšar (2006): average ranks on an axis, and bars that join similar ones."""
+"""The critical difference diagram of Demšar (2006): average ranks on an axis, and bars that join similar ones.
+
+Demšar's bars are those of the Nemenyi test, which only looks at average ranks. With tests of pairs, two levels can
+differ although a level between them differs from neither, and the other way round; so each bar shows its members.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 from pyexperimenter.analysis.plots import axes_or_new
 
@@ -20,8 +25,9 @@ _NAME = 0.9
 def draw_critical_differences(
     names: Sequence[str],
     ranks: Sequence[float],
-    cliques: Sequence[tuple[float, float]],
-    critical_difference: float,
+    cliques: Sequence[Sequence[int]],
+    note: str,
+    critical_difference: float | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw average ranks as in Demšar (2006), figure 1, with the best on the right.
@@ -32,17 +38,21 @@ def draw_critical_differences(
         What is compared, best first.
     ranks : sequence of float
         Average ranks, ascending.
-    cliques : sequence of pairs of float
-        The smallest and the largest rank of each group without significant differences.
-    critical_difference : float
-        The smallest significant difference of average ranks.
+    cliques : sequence of sequences of int
+        The positions in `names`, ascending, of each group without significant differences. Its bar is thick between
+        neighbors, and dotted where it passes a level that does not belong to the group.
+    note : str
+        What the bars mean; the title.
+    critical_difference : float, optional
+        The smallest significant difference of average ranks, drawn above the axis.
     ax : matplotlib.axes.Axes, optional
         Axes to draw on.
 
     Returns
     -------
     matplotlib.axes.Axes
-        The gid of the bars is ``"clique"`` for the cliques and ``"critical difference"`` for the critical difference.
+        The gid of a line is ``"clique"`` or ``"passes by"`` for the parts of a bar, ``"member"`` for its dots, and
+        ``"critical difference"``.
 
     Raises
     ------
@@ -51,14 +61,14 @@ def draw_critical_differences(
 
     Examples
     --------
-    >>> ax = draw_critical_differences(["a", "b", "c"], [1.2, 1.9, 2.9], [(1.2, 1.9)], 0.8)
+    >>> ax = draw_critical_differences(["a", "b", "c"], [1.2, 1.9, 2.9], [(0, 1)], "Bars join similar levels")
     >>> [line.get_xdata().tolist() for line in ax.lines if line.get_gid() == "clique"]
     [[1.2, 1.9]]
     """
     axes, k = axes_or_new(ax), len(names)
     first_name = _CLIQUE * (len(cliques) + 1) + 0.6
     bottom = first_name + _NAME * math.ceil(k / 2)
-    _draw_axis(axes, k, bottom)
+    _draw_axis(axes, k, bottom, top=-1 if critical_difference is None else _ABOVE - 1)
 
     half = math.ceil(k / 2)
     for number, (name, rank) in enumerate(zip(names, ranks, strict=True)):
@@ -69,21 +79,32 @@ def draw_critical_differences(
         axes.plot([rank, rank, edge], [0, height, height], color="black", linewidth=0.8)
         side = "left" if on_the_right else "right"
         axes.text(edge, height, f" {name} ({rank:.2f}) ", ha=side, va="center")
-    for number, (least, greatest) in enumerate(cliques):
-        height = _CLIQUE * (number + 1)
-        axes.plot([least, greatest], [height, height], color="black", linewidth=4, gid="clique")
+    for number, clique in enumerate(cliques):
+        _draw_clique(axes, clique, ranks, _CLIQUE * (number + 1))
 
-    start, end = k, k - critical_difference
-    axes.plot([start, end], [_ABOVE, _ABOVE], color="black", marker="|", gid="critical difference")
-    axes.text((start + end) / 2, _ABOVE, f"CD = {critical_difference:.2f}", ha="center", va="bottom")
+    axes.set_title(note, fontsize="medium")
+    if critical_difference is not None:
+        start, end = k, k - critical_difference
+        axes.plot([start, end], [_ABOVE, _ABOVE], color="black", marker="|", gid="critical difference")
+        axes.text((start + end) / 2, _ABOVE, f"CD = {critical_difference:.2f}", ha="center", va="bottom")
     return axes
 
 
-def _draw_axis(axes: Axes, k: int, bottom: float) -> None:
+def _draw_clique(axes: Axes, clique: Sequence[int], ranks: Sequence[float], height: float) -> None:
+    for one, other in pairwise(clique):
+        neighbors = other == one + 1
+        style: dict[str, Any] = {"linewidth": 4} if neighbors else {"linewidth": 1.5, "linestyle": ":"}
+        gid = "clique" if neighbors else "passes by"
+        axes.plot([ranks[one], ranks[other]], [height, height], color="black", gid=gid, **style)
+    members = [ranks[level] for level in clique]
+    axes.plot(members, [height] * len(clique), color="black", marker="o", linestyle="", gid="member")
+
+
+def _draw_axis(axes: Axes, k: int, bottom: float, top: float) -> None:
     """Reduce the axes to a horizontal axis from k to 1 at height 0."""
     margin = 0.1 + 0.25 * (k - 1)  # for the names
     axes.set_xlim(k + margin, 1 - margin)
-    axes.set_ylim(bottom, _ABOVE - 1)
+    axes.set_ylim(bottom, top)
     axes.set_yticks([])
     axes.set_xticks(range(1, k + 1))
     axes.xaxis.tick_top()

@@ -270,11 +270,12 @@ class Study:
         better: str = "max",
         over: str | Sequence[str] | None = None,
         where: Where = None,
+        test: str = "wilcoxon",
     ) -> Comparison:
         """Test whether the levels of a keyfield differ, as `pyexperimenter.analysis.compare` does."""
         from pyexperimenter.analysis import compare
 
-        return compare(self.get_table(where), value, by, blocks, better, over)
+        return compare(self.get_table(where), value, by, blocks, better, over, test)
 
     def plot_result(
         self,

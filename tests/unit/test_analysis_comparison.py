@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import sys
 
 import numpy as np
@@ -17,6 +18,7 @@ from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.multitest import multipletests
 
 from pyexperimenter.analysis import compare, exact_tests
+from pyexperimenter.analysis.effects import rank_biserial, shift
 from pyexperimenter.analysis.exact_tests import friedman_p
 from pyexperimenter.analysis.rank_tests import (
     chi_squared_p,
@@ -58,6 +60,11 @@ Q = {
 }
 
 
+# Hollander and Wolfe, Nonparametric Statistical Methods (1973), table 3.1.
+BEFORE = [1.83, 0.50, 1.62, 2.48, 1.68, 1.88, 1.55, 3.06, 1.30]
+AFTER = [0.878, 0.647, 0.598, 2.05, 1.06, 1.29, 1.06, 3.14, 1.29]
+
+
 def experiments(scores, levels=None, seeds=1):
     """Make a table of N blocks x k levels (x seeds, which all have the same score)."""
     levels = levels or [f"level {number}" for number in range(scores.shape[1])]
@@ -74,8 +81,9 @@ def experiments(scores, levels=None, seeds=1):
     return table
 
 
-def demsar(columns=4):
-    return compare(experiments(DEMSAR[:, :columns], VARIANTS[:columns]), "auc", by="method", blocks="dataset")
+def demsar(columns=4, **options):
+    table = experiments(DEMSAR[:, :columns], VARIANTS[:columns])
+    return compare(table, "auc", by="method", blocks="dataset", **options)
 
 
 def distinct(seed, blocks, levels):
@@ -104,12 +112,16 @@ def test_friedman_of_demsar():
 
 
 def test_nemenyi_of_demsar():
-    comparison = demsar()
+    comparison = demsar(test="nemenyi")
     assert comparison.critical_difference() == pytest.approx(1.25, abs=0.005)
     assert comparison.critical_difference(alpha=0.10) == pytest.approx(1.12, abs=0.005)
     # Page 14: at 0.05 no pair differs; at 0.10 C4.5 is worse than C4.5+m and C4.5+m+cf, and no other pair differs.
     assert comparison.cliques() == [("C4.5+m+cf", "C4.5+m", "C4.5+cf", "C4.5")]
     assert comparison.cliques(alpha=0.10) == [("C4.5+m+cf", "C4.5+m", "C4.5+cf"), ("C4.5+cf", "C4.5")]
+    text = str(comparison)
+    assert "\nPairs: Nemenyi test\n" in text
+    assert "p (Nemenyi)" in text
+    assert not any(word in text for word in ("Wilcoxon", "Holm", "interval")), "one test only"
 
 
 @pytest.mark.parametrize(("alpha", "k", "q"), [(a, k, q) for a, row in Q.items() for k, q in enumerate(row, start=2)])
@@ -128,9 +140,7 @@ def test_wilcoxon_of_demsar():
 def test_wilcoxon_of_its_textbook():
     # Hollander and Wolfe, Nonparametric Statistical Methods (1973), table 3.1, the example of R's wilcox.test: nine
     # patients' depression before and after; V = 40 of 45, p = 0.019 one-sided.
-    before = [1.83, 0.50, 1.62, 2.48, 1.68, 1.88, 1.55, 3.06, 1.30]
-    after = [0.878, 0.647, 0.598, 2.05, 1.06, 1.29, 1.06, 3.14, 1.29]
-    statistic, p_value = wilcoxon(before, after)
+    statistic, p_value = wilcoxon(BEFORE, AFTER)
     assert statistic == 45 - 40
     assert p_value / 2 == pytest.approx(0.01953, abs=1e-5)
 
@@ -281,14 +291,115 @@ def test_shares_are_tied_where_their_counts_are(n, seeds):
 def test_pairs_are_tested_by_wilcoxon():
     scores = distinct(1, 12, 4)
     pairs = compare(experiments(scores, VARIANTS), "auc", by="method", blocks="dataset").pairwise
-    assert list(pairs) == ["first", "second", "difference", "statistic", "p_value", "p_holm"]
+    effects = ["difference", "low", "high", "wins", "ties", "losses", "rank_biserial"]
+    assert list(pairs) == ["first", "second", *effects, "statistic", "p_value", "p_holm"]
     assert list(zip(pairs["first"], pairs["second"], strict=True)) == list(itertools.combinations(sorted(VARIANTS), 2))
     for line in pairs.itertuples():
         first, second = (scores[:, VARIANTS.index(name)] for name in (line.first, line.second))
         expected = scipy.stats.wilcoxon(first, second)
         assert (line.statistic, line.p_value) == pytest.approx((expected.statistic, expected.pvalue))
-        assert line.difference == pytest.approx(np.median(first - second))
+        assert (line.wins, line.ties, line.losses) == ((first > second).sum(), 0, (first < second).sum())
     assert list(pairs["p_holm"]) == pytest.approx(list(multipletests(pairs["p_value"], method="holm")[1]))
+
+
+def test_shift_of_its_textbook():
+    # Hollander and Wolfe (1973), examples 3.3 and 3.4: -0.46, and (-0.786, -0.010) with 96.1 %, for after - before.
+    assert shift(BEFORE, AFTER) == pytest.approx((0.46, 0.01, 0.786), abs=0.0005)
+    assert shift(AFTER, BEFORE) == pytest.approx((-0.46, -0.786, -0.01), abs=0.0005)
+
+
+def walsh_averages(differences):
+    return sorted((a + b) / 2 for a, b in itertools.combinations_with_replacement(differences, 2))
+
+
+@given(st.integers(0, 1000), st.integers(1, 25), st.booleans())
+def test_shift_is_the_median_of_all_walsh_averages(seed, n, tied):
+    generator = np.random.default_rng(seed)
+    differences = generator.integers(-4, 6, n) if tied else generator.normal(0.3, 1, n)
+    center, low, high = shift(differences, np.zeros(n))
+    averages = walsh_averages(differences)
+    assert center == pytest.approx(np.median(averages))
+    assert low <= center <= high
+    if n < 6:
+        assert (low, high) == (-math.inf, math.inf)
+    else:
+        assert all(np.isclose(averages, end).any() for end in (low, high))
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 1000), st.integers(6, 20))
+def test_the_interval_has_the_shifts_that_the_test_does_not_reject(seed, n):
+    differences = np.random.default_rng(seed).normal(0.3, 1, n)
+    _, low, high = shift(differences, np.zeros(n))
+    for end, outward in ((low, -1), (high, 1)):
+        assert wilcoxon(differences, np.full(n, end - 1e-6 * outward))[1] > 0.05
+        assert wilcoxon(differences, np.full(n, end + 1e-6 * outward))[1] <= 0.05
+
+
+@given(st.lists(st.integers(-4, 6), min_size=6, max_size=20))
+def test_with_ties_the_interval_excludes_no_shift_that_the_test_does_not_reject(differences):
+    _, low, high = shift(differences, np.zeros(len(differences)))
+    for average in {*walsh_averages(differences)}:
+        if wilcoxon(differences, np.full(len(differences), average))[1] > 0.05:
+            assert low - 1e-9 <= average <= high + 1e-9
+
+
+def test_the_interval_of_many_blocks_is_that_of_the_normal_approximation():
+    differences = np.random.default_rng(0).normal(0.1, 1, 1001)
+    averages = walsh_averages(differences)
+    out = round(1001 * 1002 / 4 - 1.959964 * math.sqrt(1001 * 1002 * 2003 / 24) - 0.5)
+    expected = (np.median(averages), averages[out - 1], averages[-out])
+    assert shift(differences, np.zeros(1001)) == pytest.approx(expected)
+
+
+@given(st.lists(st.sampled_from([-math.inf, -2, -1, 0, 1, 2, math.inf]), min_size=6, max_size=12))
+def test_shift_of_infinite_differences(differences):
+    expected = [0.0 if math.isnan(average) else average for average in walsh_averages(differences)]
+    expected.sort()
+    _, low, high = shift(differences, np.zeros(len(differences)))
+    out = {6: 1, 7: 3, 8: 4, 9: 6, 10: 9, 11: 11, 12: 14}[len(differences)]  # R: qsignrank(0.025, 6:12)
+    assert (low, high) == (expected[out - 1], expected[-out])
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
+def test_rank_biserial_is_the_difference_between_the_shares_of_the_ranks(pairs):
+    first, second = np.array(pairs).T
+    differences = first - second
+    ranks = scipy.stats.rankdata(abs(differences))
+    favorable, unfavorable = ranks[differences > 0].sum(), ranks[differences < 0].sum()
+    assert rank_biserial(first, second) == pytest.approx((favorable - unfavorable) / ranks.sum())
+    assert rank_biserial(first, second) == -rank_biserial(second, first)
+
+
+def test_effects_of_values_that_are_better_if_low():
+    scores = np.array([[1.0, 2.0], [1.0, 3.0], [2.0, 2.0], [5.0, 1.0], [1.0, 4.0], [1.0, 9.0]])
+    (line,) = compare(experiments(scores), "auc", by="method", blocks="dataset", better="min").pairwise.itertuples()
+    assert (line.wins, line.ties, line.losses) == (4, 1, 1)
+    assert line.difference == pytest.approx(-1.5), "the unit is that of the value"
+    assert line.rank_biserial == pytest.approx((3 + 2 + 4 + 6 - 5) / 21), "the first is better"
+    (line,) = compare(experiments(scores), "auc", by="method", blocks="dataset").pairwise.itertuples()
+    assert (line.wins, line.losses, line.rank_biserial < 0) == (1, 4, True)
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 1000), st.integers(3, 7), st.sampled_from(["wilcoxon", "nemenyi"]))
+def test_cliques_say_what_the_printed_p_values_say(seed, levels, test):
+    generator = np.random.default_rng(seed)
+    scores = generator.normal(np.arange(levels) * 0.3, generator.uniform(0.05, 1, levels), (10, levels))
+    comparison = compare(experiments(scores), "auc", by="method", blocks="dataset", test=test)
+    adjusted = comparison.pairwise.set_index(["first", "second"]).iloc[:, -1]
+    similar = {frozenset(pair) for pair, p in adjusted.items() if p > 0.05}
+    groups = [
+        set(group)
+        for size in range(2, levels + 1)
+        for group in itertools.combinations(comparison.average_ranks.index, size)
+        if all(frozenset(pair) in similar for pair in itertools.combinations(group, 2))
+    ]
+    maximal = [group for group in groups if not any(group < other for other in groups)]
+    found = comparison.cliques()
+    assert sorted(map(sorted, found)) == sorted(map(sorted, maximal))
+    for clique in found:
+        assert list(comparison.average_ranks[list(clique)]) == sorted(comparison.average_ranks[list(clique)])
 
 
 # Invariants
@@ -350,9 +461,14 @@ def test_levels_that_always_differ():
     comparison = compare(experiments(np.tile([0.1, 0.2, 0.3], (8, 1))), "auc", by="method", blocks="dataset")
     assert comparison.statistic == pytest.approx(16)
     assert comparison.iman_davenport == (math.inf, 0)
-    assert comparison.cliques() == [("level 2", "level 1"), ("level 1", "level 0")], "CD is 1.17"
-    always = experiments(np.tile([0.1, 0.2, 0.3], (11, 1)))
-    assert compare(always, "auc", by="method", blocks="dataset").cliques() == [], "CD is 0.9995"
+    assert comparison.cliques() == []
+
+    def groups(blocks):
+        table = experiments(np.tile([0.1, 0.2, 0.3], (blocks, 1)))
+        return compare(table, "auc", by="method", blocks="dataset", test="nemenyi").cliques()
+
+    assert groups(8) == [("level 2", "level 1"), ("level 1", "level 0")], "CD is 1.17"
+    assert groups(11) == [], "CD is 0.9995"
 
 
 def test_infinite_scores_are_the_worst_runtimes():
@@ -370,6 +486,7 @@ def test_null_is_a_level_and_numbers_are_levels():
     comparison = compare(table, "auc", by="method", blocks="dataset")
     assert list(comparison.scores.columns[:2]) == [0.1, 10.0]
     assert pd.isna(comparison.scores.columns[2])
+    assert [len(clique) for clique in comparison.cliques()] == [3]
     assert "\n–  " in str(comparison)
 
 
@@ -416,6 +533,7 @@ def test_means_of_fewer_runs_are_reported():
         ({"blocks": "method"}, InvalidColumnError, "'method' is named twice"),
         ({"by": "metod"}, InvalidColumnError, "no column 'metod'"),
         ({"value": "status", "over": "seed"}, InvalidValueError, "'status' is not numeric"),
+        ({"test": "t", "over": "seed"}, InvalidValueError, "test: 't' is unknown; choose 'wilcoxon' or 'nemenyi'"),
         ({"better": "higher"}, InvalidValueError, "better: 'higher' is unknown; choose 'max' or 'min'"),
     ],
 )
@@ -440,8 +558,17 @@ def test_one_level_is_not_enough():
 
 @pytest.mark.parametrize("alpha", [0, 1, 5])
 def test_alpha_is_a_probability(alpha):
-    with pytest.raises(InvalidValueError, match=f"alpha: {alpha} is not between 0 and 1"):
-        demsar().critical_difference(alpha)
+    comparison = demsar(test="nemenyi")
+    for use in (comparison.critical_difference, comparison.cliques):
+        with pytest.raises(InvalidValueError, match=f"alpha: {alpha} is not between 0 and 1"):
+            use(alpha)
+
+
+def test_only_nemenyi_has_a_critical_difference():
+    with pytest.raises(InvalidValueError, match=r"Wilcoxon .* no critical difference; compare with test='nemenyi'"):
+        demsar().critical_difference()
+    with pytest.raises(InvalidValueError, match="the Nemenyi test needs at least three levels of method"):
+        demsar(columns=2, test="nemenyi")
 
 
 def test_two_levels_have_no_f():
@@ -464,13 +591,24 @@ def test_a_comparison_can_be_printed():
     assert lines[1].startswith("Friedman test: chi² = 10.23, permutation p = 0.01")
     assert lines[2] == "with the chi² distribution: chi²(3) = 10.23, p = 0.0167"
     assert lines[3] == "Iman-Davenport test: F(3, 39) = 4.185, p = 0.0116"
-    assert [line.split() for line in lines[5:11]][2:] == [
+    assert lines[4] == "Pairs: Wilcoxon signed-rank tests with Holm's correction"
+    assert [line.split() for line in lines[6:12]][2:] == [
         ["C4.5+m+cf", "1.964"],
         ["C4.5+m", "2.000"],
         ["C4.5+cf", "2.893"],
         ["C4.5", "3.143"],
     ]
-    assert len([line for line in lines[12:] if line.startswith("C4.5")]) == 6
+    pairs = [line for line in lines[13:] if line.startswith("C4.5")]
+    assert len(pairs) == 6
+    assert re.split("  +", pairs[1])[2:] == [
+        "-0.013",
+        "[-0.0275, -0.003]",
+        "2/2/10",
+        "-0.77",
+        "12",
+        "0.00781",
+        "0.0469",
+    ]
     assert repr(demsar()) == str(demsar())
     few = compare(experiments(DEMSAR[:7, :], VARIANTS), "auc", by="method", blocks="dataset")
     assert "distribution" not in str(few), "not good enough for 7 blocks"
@@ -479,14 +617,16 @@ def test_a_comparison_can_be_printed():
 
 
 def test_a_test_that_cannot_reject_says_so():
-    def text(blocks, levels):
-        return str(compare(experiments(distinct(0, blocks, levels)), "auc", by="method", blocks="dataset"))
+    def text(blocks, levels, test="wilcoxon"):
+        return str(compare(experiments(distinct(0, blocks, levels)), "auc", by="method", blocks="dataset", test=test))
 
     assert "5 blocks are too few: p (Holm) cannot be below 0.0625, whatever the results are" in text(5, 2)
     assert "7 blocks are too few: p (Holm) cannot be below 0.0938" in text(7, 4)
     assert "cannot be below 1," in text(2, 4)
     assert "too few" not in text(6, 2)
     assert "too few" not in text(8, 4)
+    assert "2 blocks are too few: p (Nemenyi) cannot be below 0.112" in text(2, 3, "nemenyi")
+    assert "too few" not in text(3, 3, "nemenyi")
 
 
 def test_a_notebook_shows_it_as_html():

@@ -14,6 +14,7 @@ from matplotlib.dates import num2date
 from matplotlib.figure import Figure
 
 from pyexperimenter.analysis import compare, plot_curves, plot_heatmap, plot_progress, plot_result
+from pyexperimenter.analysis.diagram import draw_critical_differences
 from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError, PyExperimenterError
 
 
@@ -325,10 +326,10 @@ def test_progress_needs_times():
 # Critical differences
 
 
-def ranked():
+def ranked(test="nemenyi"):
     rng = np.random.default_rng(0)
     rows = [(d, m, rng.normal() + 0.8 * i) for d in range(30) for i, m in enumerate(["a", "b", "c", "d", "e"])]
-    return compare(experiments(rows, ["dataset", "method"]), "accuracy", by="method", blocks="dataset")
+    return compare(experiments(rows, ["dataset", "method"]), "accuracy", by="method", blocks="dataset", test=test)
 
 
 def test_a_critical_difference_diagram():
@@ -345,13 +346,36 @@ def test_a_critical_difference_diagram():
     assert left > 5 > 1 > right, "the best is on the right"
 
     assert 0 < len(comparison.cliques()) < 5
-    cliques = [tuple(line.get_xdata()) for line in ax.lines if line.get_gid() == "clique"]
-    assert cliques == [(ranks[clique[0]], ranks[clique[-1]]) for clique in comparison.cliques()]
+    cliques = [tuple(line.get_xdata()) for line in ax.lines if line.get_gid() == "member"]
+    assert cliques == [tuple(ranks[list(clique)]) for clique in comparison.cliques()]
 
     (bar,) = [line for line in ax.lines if line.get_gid() == "critical difference"]
     assert np.ptp(bar.get_xdata()) == pytest.approx(comparison.critical_difference())
     assert f"CD = {comparison.critical_difference():.2f}" in names
+    assert ax.get_title() == "Bars: no significant difference\n(Nemenyi test, p > 0.05)"
     ax.figure.canvas.draw()
+
+
+def test_bars_follow_the_tests_of_the_pairs():
+    # b varies so much that it differs from none; a is always better than c, though their ranks are the closest.
+    rows = [(d, m, score) for d in range(12) for m, score in (("a", 2 + d), ("b", 30 * (d % 2)), ("c", 1 + d))]
+    comparison = compare(experiments(rows, ["dataset", "method"]), "accuracy", by="method", blocks="dataset")
+    assert list(comparison.average_ranks.index) == ["a", "b", "c"]
+    assert comparison.cliques() == [("a", "b"), ("b", "c")]
+    ax = comparison.critical_difference_diagram()
+    assert [line.get_gid() for line in ax.lines if line.get_gid()] == ["clique", "member"] * 2
+    assert "CD" not in " ".join(text.get_text() for text in ax.texts)
+    assert ax.get_title().endswith("(Wilcoxon signed-rank tests with Holm's correction, p > 0.05)")
+
+
+def test_a_bar_shows_which_levels_it_passes():
+    names, ranks = ["a", "b", "c", "d"], [1.5, 1.8, 3.0, 3.7]
+    ax = draw_critical_differences(names, ranks, [(0, 2, 3)], "")
+    drawn_lines = {line.get_gid(): line for line in ax.lines if line.get_gid()}
+    assert list(drawn_lines["passes by"].get_xdata()) == [1.5, 3.0]
+    assert drawn_lines["passes by"].get_linestyle() == ":"
+    assert list(drawn_lines["clique"].get_xdata()) == [3.0, 3.7]
+    assert list(drawn_lines["member"].get_xdata()) == [1.5, 3.0, 3.7]
 
 
 def test_lines_to_the_names_do_not_cross():
