@@ -512,7 +512,8 @@ class PyExperimenter(Study):
             If there is no such experiment.
         """
         self._prepare_execution()
-        attempt, opened = self._store.attach(index(experiment_id), worker_info(self.name, uuid.uuid4().hex))
+        worker = worker_info(self.name, uuid.uuid4().hex, experiment_function)
+        attempt, opened = self._store.attach(index(experiment_id), worker)
         try:
             return experiment_function(ResultProcessor(self._store, attempt, self._log_settings))
         finally:

@@ -184,6 +184,7 @@ class ClaimStore(ExperimentReader):
             job_id=worker.job_id,
             git_commit=worker.git_commit,
             git_dirty=worker.git_dirty,
+            git_diff_hash=worker.git_diff_hash,
             python=worker.python,
             library=worker.library,
             lease=lease,

@@ -35,9 +35,11 @@ class WorkerInfo:
     job_id : str or None
         ID of the cluster job, with array task and number of restarts.
     git_commit : str or None
-        Commit of the working directory.
+        Commit of the repository that has the user's function.
     git_dirty : bool or None
-        Whether tracked files differ from it.
+        Whether its files differ from the commit.
+    git_diff_hash : str or None
+        Identifies the differences, if there are any.
     python, library : str
         Versions.
     """
@@ -49,6 +51,7 @@ class WorkerInfo:
     job_id: str | None
     git_commit: str | None
     git_dirty: bool | None
+    git_diff_hash: str | None
     python: str
     library: str
 

@@ -59,6 +59,7 @@ _ATTEMPT_COLUMNS = {
     "replayed": _LONGTEXT,
     "output": _LONGTEXT,
     "token": _VARCHAR,
+    "git_diff_hash": _VARCHAR,
 }
 _META_COLUMNS = {"created": _DATETIME, "schema_version": _INT, "library_version": _VARCHAR, "config": _LONGTEXT}
 

@@ -101,10 +101,10 @@ class ClaimStatements(_Group):
         WHERE ended IS NULL AND experiment_id IN (:experiments)
     """)
     open_attempt = _Statement("""
-        INSERT INTO {attempts} (experiment_id, number, run, worker, machine, pid, job_id, git_commit, git_dirty, python,
-            library_version, token, lease_until, started, heartbeat)
-        VALUES (:experiment_id, :number, :run, :worker, :machine, :pid, :job_id, :git_commit, :git_dirty, :python,
-            :library, :token, {later}, {now_exact}, {now_exact})
+        INSERT INTO {attempts} (experiment_id, number, run, worker, machine, pid, job_id, git_commit, git_dirty,
+            git_diff_hash, python, library_version, token, lease_until, started, heartbeat)
+        VALUES (:experiment_id, :number, :run, :worker, :machine, :pid, :job_id, :git_commit, :git_dirty,
+            :git_diff_hash, :python, :library, :token, {later}, {now_exact}, {now_exact})
     """)
     current_attempt = _Statement("""
         SELECT ID, {token} FROM {attempts} WHERE experiment_id = :experiment_id AND ended IS NULL

@@ -23,7 +23,7 @@ from pyexperimenter.execution.function import user_traceback
 from pyexperimenter.execution.heartbeat import shared_heartbeat
 from pyexperimenter.execution.journaling_store import JournalingStore
 from pyexperimenter.execution.left_running import LeftRunning
-from pyexperimenter.execution.provenance import worker_info
+from pyexperimenter.execution.provenance import code_state, worker_info
 from pyexperimenter.execution.stopping import InterruptingStop, stop_on
 from pyexperimenter.execution.surroundings import restored
 from pyexperimenter.execution.task import WorkerReport, WorkerTask
@@ -45,6 +45,7 @@ def run_worker(task: WorkerTask) -> WorkerReport:
     An exception that stops it is reported, not raised: joblib would react by killing the other workers.
     """
     execution = task.config.execution
+    code_state.cache_clear()  # the code may have changed since the last worker of this process
     try:
         with (
             stop_on(execution.signals, InterruptingStop(execution.grace)) as stop,
@@ -99,7 +100,7 @@ class Worker:
 
     def __init__(self, task: WorkerTask, watch: Watch) -> None:
         self.store = JournalingStore(task.config, task.journal, task.identity)
-        self.info: WorkerInfo = worker_info(task.name, task.identity)
+        self.info: WorkerInfo = worker_info(task.name, task.identity, task.function)
         self._task = task
         self._watch = watch
         self._execution = task.config.execution

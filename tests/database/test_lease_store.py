@@ -445,7 +445,7 @@ def test_a_worker_is_not_mistaken_for_one_with_a_longer_name(target: Target) -> 
     opened = store(target)
     names = ["s.0", "s.1", "s.10", "s.11", "other.1"]
     held = {
-        name: claim(opened, WorkerInfo(name, name, "here", 1, None, None, None, "3", "0")).experiment_id
+        name: claim(opened, WorkerInfo(name, name, "here", 1, None, None, None, None, "3", "0")).experiment_id
         for name in names
     }
     assert [attempt.experiment_id for attempt in opened.held_by("s.1")] == [held["s.1"]]

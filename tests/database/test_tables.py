@@ -180,7 +180,7 @@ def test_a_table_of_the_predecessor_is_taken_as_it_is(predecessors_table: Target
 
 
 ADDED = {
-    "study__attempts": ["token", "replayed"],
+    "study__attempts": ["token", "replayed", "git_diff_hash"],
     "study__epochs": ["attempt_id", "write_token"],
     "study__meta": ["config"],
 }

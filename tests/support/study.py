@@ -62,7 +62,7 @@ def credentials(target: Target) -> dict[str, Any]:
 
 
 def worker(name: str = "tester") -> WorkerInfo:
-    return WorkerInfo(name, f"{name}-identity", "here", 1, None, None, None, "3", "0")
+    return WorkerInfo(name, f"{name}-identity", "here", 1, None, None, None, None, "3", "0")
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 60) -> Any:
