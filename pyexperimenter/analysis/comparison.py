@@ -25,6 +25,7 @@ from pyexperimenter.analysis.rank_tests import (
     wilcoxon,
 )
 from pyexperimenter.analysis.summary import incomplete, summarize_cells
+from pyexperimenter.analysis.versions import mixed_versions
 from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError
 
 if TYPE_CHECKING:
@@ -282,6 +283,7 @@ def compare(
     better: str = "max",
     over: Names = None,
     test: str = "wilcoxon",
+    attempts: pd.DataFrame | None = None,
 ) -> Comparison:
     """Test whether the levels of a keyfield differ, with paired tests over blocks.
 
@@ -306,6 +308,8 @@ def compare(
         Keyfields to average over before testing.
     test : {"wilcoxon", "nemenyi"}
         How the pairs of three or more levels are tested.
+    attempts : pandas.DataFrame, optional
+        Executions, as returned by `get_attempts`, for a warning about different versions as in `summarize`.
 
     Returns
     -------
@@ -326,8 +330,8 @@ def compare(
     Warns
     -----
     UserWarning
-        If blocks are left out because they lack a result for a level, or if the numbers of runs behind the means
-        differ.
+        If blocks are left out because they lack a result for a level, if the numbers of runs behind the means differ,
+        or if the results come from different versions of the code or environments.
 
     Notes
     -----
@@ -376,7 +380,7 @@ def compare(
         raise InvalidValueError(f"test: {test!r} is unknown; choose 'wilcoxon' or 'nemenyi'")
     if not listed(blocks):
         raise InvalidColumnError("blocks: no keyfield is named; name at least one")
-    matrix = _blocks_by_levels(table, value, by, listed(blocks), listed(over))
+    matrix = _blocks_by_levels(table, value, by, listed(blocks), listed(over), attempts)
     ranks = rank(matrix, better)
     if test == "nemenyi" and matrix.shape[1] == 2:
         raise InvalidValueError(f"test: the Nemenyi test needs at least three levels of {by}; for two, use 'wilcoxon'")
@@ -400,7 +404,9 @@ def compare(
     )
 
 
-def _blocks_by_levels(table: pd.DataFrame, value: str, by: str, blocks: list[str], over: list[str]) -> pd.DataFrame:
+def _blocks_by_levels(
+    table: pd.DataFrame, value: str, by: str, blocks: list[str], over: list[str], attempts: pd.DataFrame | None
+) -> pd.DataFrame:
     """Return the mean scores, blocks × levels, of the complete blocks."""
     remedy = "name it in blocks (or in over, to average over it first)"
     table = checked(table, [value], [by, *blocks], over, remedy)
@@ -421,7 +427,7 @@ def _blocks_by_levels(table: pd.DataFrame, value: str, by: str, blocks: list[str
         names = some_of((cell_name(blocks, block_labels[block]) for block in complete.index[~complete]), "; ")
         number = f"{(~complete).sum()} of {len(complete)} blocks"
         findings.insert(0, f"{number} left out because a level of {by} has no result: {names}")
-    warn(findings)
+    warn([*findings, *mixed_versions(table, [by, *blocks], attempts)])
     matrix = matrix[complete]
     matrix.index = pd.MultiIndex.from_tuples([block_labels[block] for block in matrix.index], names=blocks)
     matrix.columns = pd.Index([level for (level,) in level_labels], name=by, dtype=object)

@@ -28,6 +28,7 @@ from pyexperimenter.analysis.cells import (
     warn,
 )
 from pyexperimenter.analysis.summary import STATISTICS, incomplete, known_statistic, summarize_cells
+from pyexperimenter.analysis.versions import mixed_versions
 from pyexperimenter.exceptions import InvalidColumnError
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def plot_result(
     over: Names = "seed",
     stat: str = "mean±std",
     ax: Axes | None = None,
+    attempts: pd.DataFrame | None = None,
 ) -> Axes:
     """Draw a resultfield over a keyfield, with error bars.
 
@@ -64,6 +66,8 @@ def plot_result(
         The statistic to draw, as for `summarize`.
     ax : matplotlib.axes.Axes, optional
         Axes to draw on.
+    attempts : pandas.DataFrame, optional
+        Executions, as returned by `get_attempts`, for a warning about different versions as in `summarize`.
 
     Returns
     -------
@@ -80,7 +84,8 @@ def plot_result(
     Warns
     -----
     UserWarning
-        If there are fewer runs for some points than for others, or unfinished or failed experiments.
+        If there are fewer runs for some points than for others, or unfinished or failed experiments, or if the results
+        come from different versions of the code or environments.
 
     Examples
     --------
@@ -94,7 +99,7 @@ def plot_result(
     """
     axes = axes_or_new(ax)
     stat = known_statistic(stat)
-    summary = _summary(table, value, [x, *listed(hue)], over, stat, "name it in x, hue or over")
+    summary = _summary(table, value, [x, *listed(hue)], over, stat, "name it in x, hue or over", attempts)
     center, spread = STATISTICS[stat]
     places, ticks = _places(summary, x)
     codes, hues = levels(summary, listed(hue))
@@ -124,6 +129,7 @@ def plot_heatmap(
     over: Names = "seed",
     digits: int = 3,
     ax: Axes | None = None,
+    attempts: pd.DataFrame | None = None,
 ) -> Axes:
     """Draw the means of a resultfield over two keyfields as an annotated heatmap.
 
@@ -141,6 +147,8 @@ def plot_heatmap(
         Decimal places.
     ax : matplotlib.axes.Axes, optional
         Axes to draw on.
+    attempts : pandas.DataFrame, optional
+        Executions, as returned by `get_attempts`, for a warning about different versions as in `summarize`.
 
     Returns
     -------
@@ -157,7 +165,8 @@ def plot_heatmap(
     Warns
     -----
     UserWarning
-        If there are fewer runs for some cells than for others, or unfinished or failed experiments.
+        If there are fewer runs for some cells than for others, or unfinished or failed experiments, or if the results
+        come from different versions of the code or environments.
 
     Examples
     --------
@@ -170,7 +179,7 @@ def plot_heatmap(
     ['0.800', '0.900', '0.900', '1.000']
     """
     axes = axes_or_new(ax)
-    summary = _summary(table, value, [y, x], over, "mean", "name it in x, y or over")
+    summary = _summary(table, value, [y, x], over, "mean", "name it in x, y or over", attempts)
     rows, row_labels = levels(summary, [y])
     columns, column_labels = levels(summary, [x])
     means = np.full((len(row_labels), len(column_labels)), np.nan)
@@ -196,6 +205,7 @@ def plot_curves(
     hue: Names = None,
     over: Names = "seed",
     ax: Axes | None = None,
+    attempts: pd.DataFrame | None = None,
 ) -> Axes:
     """Draw learning curves, or other values that experiments logged: means, with bands of one standard deviation.
 
@@ -216,6 +226,8 @@ def plot_curves(
         Keyfields to average over.
     ax : matplotlib.axes.Axes, optional
         Axes to draw on.
+    attempts : pandas.DataFrame, optional
+        Executions, as returned by `get_attempts`, for a warning about different versions as in `summarize`.
 
     Returns
     -------
@@ -234,7 +246,8 @@ def plot_curves(
     Warns
     -----
     UserWarning
-        If some points of a line are means of fewer experiments than the table has for the line.
+        If some points of a line are means of fewer experiments than the table has for the line, or if the results come
+        from different versions of the code or environments.
 
     Examples
     --------
@@ -260,8 +273,8 @@ def plot_curves(
         fewest = 0 if curve.empty else curve["count"].min()
         if fewest < expected[number]:
             thin.append(f"{cell_name(listed(hue), labels) or 'the line'} (at least {fewest} of {expected[number]})")
-    if thin:
-        warn([f"some points are means of fewer experiments than the table has: {some_of(thin, '; ')}"])
+    findings = [f"some points are means of fewer experiments than the table has: {some_of(thin, '; ')}"] if thin else []
+    warn([*findings, *mixed_versions(table, listed(hue), attempts)])
     _describe(axes, index, f"{value} (mean±std)", listed(hue))
     return axes
 
@@ -328,11 +341,19 @@ def axes_or_new(ax: Axes | None) -> Axes:
     return new_axes() if ax is None else ax
 
 
-def _summary(table: pd.DataFrame, value: str, keys: list[str], over: Names, stat: str, remedy: str) -> pd.DataFrame:
-    """Summarize, and warn about incomplete cells."""
+def _summary(
+    table: pd.DataFrame,
+    value: str,
+    keys: list[str],
+    over: Names,
+    stat: str,
+    remedy: str,
+    attempts: pd.DataFrame | None,
+) -> pd.DataFrame:
+    """Summarize, and warn about incomplete cells and different versions."""
     table = checked(table, [value], keys, listed(over), remedy)
     summary = summarize_cells(table, [value], keys, stat).drop(columns="value")
-    warn(incomplete(summary, keys))
+    warn([*incomplete(summary, keys), *mixed_versions(table, keys, attempts)])
     return summary
 
 

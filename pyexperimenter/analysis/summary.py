@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pyexperimenter.analysis.cells import (
     Names,
-    as_text,
     cell_name,
     checked,
     levels,
@@ -20,6 +18,7 @@ from pyexperimenter.analysis.cells import (
     some_of,
     warn,
 )
+from pyexperimenter.analysis.versions import mixed_versions
 from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError
 
 STATISTICS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -34,8 +33,6 @@ STATISTICS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 COLUMNS = ("value", "mean", "std", "median", "q1", "q3", "iqr", "ci95", "n", "missing")
 """The columns that a summary can have in addition to the keyfields."""
-
-_NO_COMMIT = "an unknown git commit"
 
 
 def summarize(
@@ -64,8 +61,8 @@ def summarize(
         ``"mean±std"``, ``"mean±ci95"`` (or ``"ci95"``), ``"median±iqr"``, ``"mean"`` or ``"median"``; ``+-`` is
         the same as ``±``.
     attempts : pandas.DataFrame, optional
-        Executions, as returned by `get_attempts`. With them, the summary warns if different versions of the code
-        produced the results.
+        Executions, as returned by `get_attempts`. With them, a warning says if the results come from different
+        versions of the code or environments.
 
     Returns
     -------
@@ -97,8 +94,8 @@ def summarize(
     -----
     UserWarning
         A single warning if cells contain unfinished or failed experiments, or fewer runs than others, or if the
-        experiments were run with different git commits, with and without uncommitted changes, or with different
-        versions of this library.
+        experiments were run with different git commits or uncommitted changes, or with different versions of Python or
+        of this library.
 
     Notes
     -----
@@ -129,7 +126,7 @@ def summarize(
     summary = summarize_cells(table, names, keys, stat)
     if len(names) == 1:
         summary = summary.drop(columns="value")
-    warn([*incomplete(summary, keys), *_mixed_code(table, keys, attempts)])
+    warn([*incomplete(summary, keys), *mixed_versions(table, keys, attempts)])
     summary.attrs = {"values": names, "columns": listed(columns), "stat": stat}
     return summary
 
@@ -229,30 +226,3 @@ def incomplete(summary: pd.DataFrame, keys: Sequence[str]) -> Iterator[str]:
         f"{len(short)} of {len(summary)} cells {'is' if len(short) == 1 else 'are'} incomplete (fewer than {fullest} "
         f"runs, or experiments that are open, running, paused, in error or without a value): {some_of(cells, '; ')}"
     )
-
-
-def _mixed_code(table: pd.DataFrame, keys: Sequence[str], attempts: pd.DataFrame | None) -> Iterator[str]:
-    """Describe experiments that were run with different code; an unknown version counts as different."""
-    if attempts is None:
-        return
-    finished = attempts[attempts["outcome"] == "done"].sort_values("ID").drop_duplicates("experiment_id", keep="last")
-    finished = finished.set_index("experiment_id")
-    commits = ("git commit " + finished["git_commit"].astype("string").str[:10]).fillna(_NO_COMMIT)
-    dirty = finished["git_dirty"].eq(True).fillna(False).astype(bool)
-    used = table[table["status"] == "done"]
-    for versions in (
-        commits + dirty.map({True: " with uncommitted changes", False: ""}),
-        finished["library_version"].map(lambda version: f"library version {as_text(version)}"),
-    ):
-        recorded = used["ID"].map(versions).dropna()  # tables of py-experimenter have no attempts
-        counts = recorded.value_counts()
-        if len(counts) > 1:
-            yield "the results come from different code: " + "; ".join(
-                _version(used, keys, recorded, version, common=version == counts.index[0]) for version in counts.index
-            )
-
-
-def _version(table: pd.DataFrame, keys: Sequence[str], recorded: pd.Series[Any], version: str, common: bool) -> str:
-    of_it = table.loc[recorded.index[recorded == version]]
-    where = "" if common else f", at {some_of((cell_name(keys, cell) for cell in levels(of_it, keys)[1]), '; ')}"
-    return f"{version} ({len(of_it)} experiment{'' if len(of_it) == 1 else 's'}{where})"

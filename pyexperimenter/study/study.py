@@ -275,7 +275,8 @@ class Study:
         """Test whether the levels of a keyfield differ, as `pyexperimenter.analysis.compare` does."""
         from pyexperimenter.analysis import compare
 
-        return compare(self.get_table(where), value, by, blocks, better, over, test)
+        table = self.get_table(where)
+        return compare(table, value, by, blocks, better, over, test, self.get_attempts())
 
     def plot_result(
         self,
@@ -290,7 +291,7 @@ class Study:
         """Draw a resultfield over a keyfield, as `pyexperimenter.analysis.plot_result` does."""
         from pyexperimenter.analysis import plot_result
 
-        return plot_result(self.get_table(where), value, x, hue, over, stat, ax)
+        return plot_result(self.get_table(where), value, x, hue, over, stat, ax, self.get_attempts())
 
     def plot_heatmap(
         self,
@@ -305,7 +306,7 @@ class Study:
         """Draw means over two keyfields, as `pyexperimenter.analysis.plot_heatmap` does."""
         from pyexperimenter.analysis import plot_heatmap
 
-        return plot_heatmap(self.get_table(where), value, x, y, over, digits, ax)
+        return plot_heatmap(self.get_table(where), value, x, y, over, digits, ax, self.get_attempts())
 
     def plot_curves(
         self,
@@ -320,7 +321,8 @@ class Study:
         """Draw what experiments logged, as `pyexperimenter.analysis.plot_curves` does."""
         from pyexperimenter.analysis import plot_curves
 
-        return plot_curves(self.get_logtable(logtable_name), self.get_table(where), value, index, hue, over, ax)
+        logs, table = self.get_logtable(logtable_name), self.get_table(where)
+        return plot_curves(logs, table, value, index, hue, over, ax, self.get_attempts())
 
     def plot_progress(self, ax: Axes | None = None, where: Where = None) -> Axes:
         """Draw the number of finished experiments over time, as `pyexperimenter.analysis.plot_progress` does."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import importlib
 import json
 import os
 import platform
+import shutil
 import signal
 import struct
 import subprocess
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
@@ -32,7 +35,7 @@ from pyexperimenter.exceptions import (
     NoPausedExperimentsException,
 )
 from pyexperimenter.experimenter import PyExperimenter
-from tests.support.study import experimenter, study
+from tests.support.study import experimenter, isolations, study
 from tests.support.target import Target
 
 
@@ -274,13 +277,6 @@ def test_attempts_record_who_where_and_what_it_took(
 ) -> None:
     for name, value in {"SLURM_JOB_ID": "9", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}.items():
         monkeypatch.setenv(name, value)
-    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
-    (tmp_path / "code.py").write_text("x = 1\n")
-    identity = ["-c", "user.name=x", "-c", "user.email=x@x"]
-    subprocess.run(["git", "add", "."], cwd=tmp_path, check=True)
-    subprocess.run(["git", *identity, "commit", "-qm", "first"], cwd=tmp_path, check=True)
-    (tmp_path / "code.py").write_text("x = 2\n")
-    monkeypatch.chdir(tmp_path)
 
     def function(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> None:
         ballast = bytearray(64 * 2**20)
@@ -291,14 +287,63 @@ def test_attempts_record_who_where_and_what_it_took(
     assert (attempt["experiment_id"], attempt["number"], attempt["outcome"]) == (1, 1, "done")
     assert (attempt["machine"], attempt["pid"]) == (platform.node(), os.getpid())
     assert attempt["job_id"] == "7_3"
-    assert len(attempt["git_commit"]) == 40
-    assert attempt["git_dirty"] is True
     assert attempt["python"] == platform.python_version()
     assert attempt["library_version"]
     assert attempt["ended"] >= attempt["started"]
     assert attempt["wall_seconds"] > 0
     assert attempt["cpu_seconds"] >= 0
     assert attempt["max_rss_bytes"] > 64 * 2**20
+
+
+CODE = """
+def train(keyfields, results, custom):
+    results.process_logs({"epochs": {"epoch": 1, "loss": 0.5}})
+    return {"accuracy": keyfields["seed"] + VERSION}
+"""
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git here")
+@isolations
+def test_each_version_of_the_code_is_known(
+    target: Target, isolation: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The repository is that of the function, not that of the working directory."""
+    module = tmp_path / f"{isolation}_code.py"
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@x"]
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # by whose age a change within a second is not seen
+    monkeypatch.syspath_prepend(str(tmp_path))
+    study_ = experimenter(target, study(target, Execution={"isolation": isolation}))
+    study_.fill_table_from_config()
+    for version in (1, 2, 3, 2, 2, 2):
+        module.write_text(f"VERSION = {version}{CODE}")
+        if version == 1:
+            for command in (["init", "-q"], ["add", module.name], ["commit", "-qm", "first"]):
+                subprocess.run([*git, *command], cwd=tmp_path, check=True)
+        sys.modules.pop(module.stem, None)
+        study_.execute(importlib.import_module(module.stem).train, max_experiments=1)
+    sys.modules.pop(module.stem)
+    table, attempts = study_.get_table(), study_.get_attempts()
+    assert (table["accuracy"] - table["seed"]).tolist() == [1, 2, 3, 2, 2, 2]
+    head = subprocess.run([*git, "rev-parse", "HEAD"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    commit = head.stdout.strip()
+    assert attempts["git_commit"].tolist() == [commit] * 6
+    assert attempts["git_dirty"].tolist() == [False, True, True, True, True, True]
+    clean, second, third, *others = attempts["git_diff_hash"]
+    assert pd.isna(clean)
+    assert {second, *others} == {second} != {third}
+    for analyze in (
+        lambda: study_.summarize("accuracy", "dataset"),
+        lambda: study_.compare("accuracy", "dataset", "seed"),
+        lambda: study_.plot_result("accuracy", "dataset"),
+        lambda: study_.plot_heatmap("accuracy", "dataset", "seed", over=None),
+        lambda: study_.plot_curves("epochs", "loss", "epoch", over=["dataset", "seed"]),
+    ):
+        with pytest.warns(UserWarning, match=rf"git commit {commit[:10]}\+{third} with uncommitted changes \(1 exp"):
+            analyze()
 
 
 def test_max_experiments_is_a_total_and_may_exceed_what_is_open(filled: PyExperimenter) -> None:

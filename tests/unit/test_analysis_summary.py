@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from statsmodels.stats.weightstats import DescrStatsW
 
 from pyexperimenter import PyExperimenter
-from pyexperimenter.analysis import summarize
+from pyexperimenter.analysis import compare, plot_curves, plot_heatmap, plot_result, summarize
 from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError, PyExperimenterError
 
 
@@ -50,7 +50,8 @@ def study(seeds=3, **results):
 
 
 def attempts(experiment_ids, **columns):
-    defaults = {"outcome": "done", "git_commit": "a" * 40, "git_dirty": False, "library_version": "2.0.0"}
+    defaults = {"outcome": "done", "git_commit": "a" * 40, "git_dirty": False, "git_diff_hash": None}
+    defaults |= {"python": "3.12.1", "library_version": "2.0.0"}
     made = pd.DataFrame({"ID": range(1, len(experiment_ids) + 1), "experiment_id": experiment_ids} | defaults | columns)
     return made.astype({"git_dirty": "boolean"})
 
@@ -364,6 +365,12 @@ def test_complete_cells_of_one_code_are_no_cause_for_a_warning():
             "1.0",
             "library version 2.0.0 (11 experiments); library version 1.0 (1 experiment, at {})",
         ),
+        (
+            ["git_dirty", "git_diff_hash"],
+            [True, "0123456789"],
+            "git commit aaaaaaaaaa (11 experiments); "
+            "git commit aaaaaaaaaa+0123456789 with uncommitted changes (1 experiment, at {})",
+        ),
     ],
 )
 def test_mixed_code_is_reported(column, other, message):
@@ -374,6 +381,56 @@ def test_mixed_code_is_reported(column, other, message):
     assert [str(warning.message) for warning in caught] == [
         "the results come from different code: " + message.format("dataset=wine, kernel=rbf")
     ]
+
+
+def test_two_dirty_states_of_a_commit_are_different_code():
+    states = ["0123456789"] * 11 + ["abcdefabcd"]
+    made = attempts(list(range(1, 13)), git_dirty=True, git_diff_hash=states)
+    message = (
+        r"git commit aaaaaaaaaa\+0123456789 with uncommitted changes \(11 experiments\); "
+        r"git commit aaaaaaaaaa\+abcdefabcd with uncommitted changes \(1 experiment, at dataset=wine, kernel=rbf\)$"
+    )
+    with pytest.warns(UserWarning, match=message):
+        summarize(study(), "accuracy", "dataset", "kernel", attempts=made)
+    # A version that did not record the states cannot tell them apart.
+    summarize(study(), "accuracy", "dataset", "kernel", attempts=made.drop(columns="git_diff_hash"))
+
+
+LOGS = pd.DataFrame({"ID": range(1, 13), "experiment_id": range(1, 13), "epoch": 1, "loss": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("analyze", "cell"),
+    [
+        (lambda table, made: summarize(table, "accuracy", "kernel", "dataset", attempts=made), "kernel=rbf, dataset="),
+        (lambda table, made: compare(table, "accuracy", "kernel", "dataset", over="seed", attempts=made), "kernel=rbf"),
+        (lambda table, made: plot_result(table, "accuracy", "kernel", "dataset", attempts=made), "kernel=rbf"),
+        (lambda table, made: plot_heatmap(table, "accuracy", "dataset", "kernel", attempts=made), "kernel=rbf"),
+        (
+            lambda table, made: plot_curves(LOGS, table, "loss", "epoch", "kernel", ["dataset", "seed"], attempts=made),
+            "kernel=rbf",
+        ),
+        (
+            lambda table, made: plot_curves(
+                LOGS, table[6:], "loss", "epoch", None, ["dataset", "kernel", "seed"], attempts=made
+            ),
+            "",
+        ),
+    ],
+)
+def test_every_analysis_reports_different_environments(analyze, cell):
+    table = study().drop(columns="gamma")
+    mixed = attempts(list(range(1, 13)), python=["3.12.1"] * 11 + ["3.13.0"])
+    with pytest.warns(UserWarning) as caught:
+        analyze(table, mixed)
+    (warning,) = caught
+    assert warning.filename == __file__
+    start, cells = str(warning.message).split("Python 3.13.0 (1 experiment")
+    assert start.startswith("the results come from different environments: Python 3.12.1 (")
+    assert cell in cells and cells.endswith(")")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        analyze(table, attempts(list(range(1, 13))))
 
 
 def test_one_warning_reports_everything():

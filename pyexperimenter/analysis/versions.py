@@ -1,0 +1,62 @@
+"""Whether results come from different versions of the code, or from different environments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+
+from pyexperimenter.analysis.cells import as_text, cell_name, levels, some_of
+
+_NO_COMMIT = "an unknown git commit"
+
+
+def mixed_versions(table: pd.DataFrame, keys: Sequence[str], attempts: pd.DataFrame | None) -> Iterator[str]:
+    """Describe experiments that were run with different code or in different environments; unknown counts as different.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As returned by `checked`. Only experiments that are done count.
+    keys : sequence of str
+        Columns whose values say which experiments have the rarer versions.
+    attempts : pandas.DataFrame or None
+        Executions, as returned by `get_attempts`; without them, nothing is known.
+
+    Yields
+    ------
+    str
+        One sentence for each kind of version that differs.
+    """
+    if attempts is None:
+        return
+    finished = attempts[attempts["outcome"] == "done"].sort_values("ID").drop_duplicates("experiment_id", keep="last")
+    finished = finished.set_index("experiment_id")
+    used = table[table["status"] == "done"]
+    for origin, versions in (
+        ("code", _commits(finished)),
+        ("code", "library version " + finished["library_version"].map(as_text)),
+        ("environments", "Python " + finished["python"].map(as_text)),
+    ):
+        recorded = used["ID"].map(versions).dropna()  # tables of py-experimenter have no attempts
+        counts = recorded.value_counts()
+        if len(counts) > 1:
+            yield f"the results come from different {origin}: " + "; ".join(
+                _version(used, keys, recorded, version, common=version == counts.index[0]) for version in counts.index
+            )
+
+
+def _commits(finished: pd.DataFrame) -> pd.Series[Any]:
+    commits = ("git commit " + finished["git_commit"].astype("string").str[:10]).fillna(_NO_COMMIT)
+    if "git_diff_hash" in finished:  # older versions did not record it
+        commits += ("+" + finished["git_diff_hash"].astype("string")).fillna("")
+    dirty = finished["git_dirty"].eq(True).fillna(False).astype(bool)
+    return commits + dirty.map({True: " with uncommitted changes", False: ""})
+
+
+def _version(table: pd.DataFrame, keys: Sequence[str], recorded: pd.Series[Any], version: str, common: bool) -> str:
+    of_it = table.loc[recorded.index[recorded == version]]
+    cells = [] if common or not keys else levels(of_it, keys)[1]
+    where = f", at {some_of((cell_name(keys, cell) for cell in cells), '; ')}" if cells else ""
+    return f"{version} ({len(of_it)} experiment{'' if len(of_it) == 1 else 's'}{where})"
