@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pymysql
 import pytest
 import yaml
 
@@ -469,23 +470,65 @@ def test_missing_program(sshd: SshServer, monkeypatch: pytest.MonkeyPatch) -> No
     assert "the program 'ssh' is not on the PATH; install the OpenSSH client" in failure(sshd.config())
 
 
-def test_suspended_ssh_is_replaced(sshd: SshServer, mariadb_target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_suspended_ssh_is_killed_and_replaced(
+    sshd: SshServer, mariadb_target: Target, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """For example, of a job that SLURM suspends while another job uses its tunnel."""
-    monkeypatch.setattr(shared_tunnel, "_LONGEST_SILENCE", 1.0)
     ssh = sshd.config(remote_port=database(mariadb_target).port)
-    first = Tunnel(ssh)
-    process = background_ssh(f"[127.0.0.1]:{first.port}:")
-    process.suspend()
-    try:
+    with monkeypatch.context() as patch:
+        patch.setattr(shared_tunnel, "_ROUND", 600)  # only a new connection notices
+        first = Tunnel(ssh)
+        process = background_ssh(f"[127.0.0.1]:{first.port}:")
+        process.suspend()
         second = Tunnel(ssh)
-        assert second.port != first.port
         check_query(second, mariadb_target)
-    finally:
-        process.resume()
-    wait_until(lambda: is_free(first.port))  # it has no user any more
+    process.wait(60)
     assert Tunnel(ssh).port == second.port
-    check_query(second, mariadb_target)
+    (control,) = Path(os.environ["XDG_RUNTIME_DIR"]).glob(f"pe-*-{second.port}")
+    assert not shared_tunnel._kill_suspended(control)  # one that runs
+    (message,) = [message for message in caplog.messages if "suspended" in message]
+    assert f"was suspended (process {process.pid}); opening another tunnel" in message
     second.close()
+
+
+def test_statement_does_not_wait_for_a_suspended_ssh(
+    sshd: SshServer, mariadb_target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_tunnel, "_ROUND", 0.2)
+    tunnel = Tunnel(sshd.config(remote_port=database(mariadb_target).port))
+    with through(tunnel, mariadb_target) as connection, connection.cursor() as cursor:
+        background_ssh(f"[127.0.0.1]:{tunnel.port}:").suspend()
+        with pytest.raises(pymysql.OperationalError, match="Lost connection"):
+            cursor.execute("SELECT 1")
+    tunnel.close()
+
+
+def test_process_that_is_suspended_during_its_login_holds_up_no_other(
+    sshd: SshServer, mariadb_target: Target, home: Path
+) -> None:
+    program = home / "bin" / "ssh"
+    text = program.read_text()
+    program.write_text(f"#!/bin/sh\ntouch {home}/began\nexec sleep 600\n")
+    code = """
+        import sys
+        from pyexperimenter.config.model import SshConfig
+        from pyexperimenter.database.ssh.shared_tunnel import tunnel_address
+
+        key, ssh_port, remote_port = sys.argv[1], *map(int, sys.argv[2:])
+        tunnel_address(SshConfig("127.0.0.1", ssh_port, private_key=key, remote_port=remote_port), "localhost", 3306)
+    """
+    port = database(mariadb_target).port
+    arguments = [str(sshd.home / "key"), str(sshd.port), str(port)]
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), *arguments], env=_environment()) as process:
+        try:
+            wait_until((home / "began").exists)
+            process.send_signal(signal.SIGSTOP)
+            program.write_text(text)
+            tunnel = Tunnel(sshd.config(remote_port=port))
+            check_query(tunnel, mariadb_target)
+            tunnel.close()
+        finally:
+            process.kill()
 
 
 def test_killed_ssh_is_replaced_at_the_same_port(sshd: SshServer, mariadb_target: Target) -> None:

@@ -2,7 +2,9 @@
 
 The first process that needs the tunnel starts ssh in the background. Each process that uses it keeps a connection to
 ssh's control socket, which the kernel closes even if the process is killed. After the last one is closed, ssh ends. If
-ssh ends earlier, the next process that needs the tunnel opens a new one.
+ssh ends earlier, the next process that needs the tunnel opens a new one. An ssh that is suspended, with the job or the
+terminal in which it was started, is killed: connections through it would wait for ever, and now their users open
+another one.
 
 The control socket is in the user's runtime directory, and the local port is part of its name. A lock prevents two
 processes from opening a tunnel at the same time.
@@ -15,30 +17,35 @@ import hashlib
 import logging
 import os
 import shutil
+import signal
 import socket
 import tempfile
 import threading
 import time
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from pyexperimenter.config.model import SshConfig
-from pyexperimenter.database.ssh.tunnel import last_refusal, open_tunnel
+from pyexperimenter.database.ssh.tunnel import last_refusal, literal, open_tunnel
 from pyexperimenter.exceptions import SshTunnelError
-from pyexperimenter.machine.locks import lock_file, runtime_directory
+from pyexperimenter.machine.locks import FileLock, lock_file, runtime_directory
 
 _LOGGER = logging.getLogger("py-experimenter")
 _LONGEST_WAIT = 75.0  # seconds for another process to open the tunnel
 _TICK = 0.05  # seconds between two checks
-_LONGEST_SILENCE = 5.0  # seconds after which ssh counts as suspended
+_LONGEST_SILENCE = 5.0  # seconds without a greeting after which another tunnel is opened
+_GREETING = 1.0  # seconds without one after which ssh may be suspended
+_ROUND = 2.0  # seconds between two looks at the tunnels in use
 _LONGEST_DIRECTORY = 66  # bytes: we add 20 and ssh 17, and macOS allows 103 in the path of a socket
 _PAUSE = 1.0  # seconds between a failure and the next login, however many processes wait for one
 _LARGEST_LOG = 100_000  # bytes: ssh adds a line for each connection that is refused
+_MOST_SUSPENDED = 10  # processes during their logins
 _TRIES = 3  # to find a local port that stays free during the login
 
 _held: dict[SshConfig, tuple[int, int]] = {}  # route: our connection to the control socket, and the local port
+_watcher: threading.Thread | None = None  # while a tunnel is in use
 _lock = threading.Lock()
 _logged: set[str] = set()
 
@@ -62,7 +69,7 @@ def tunnel_address(ssh: SshConfig, host: str, port: int) -> tuple[str, int]:
     deadline = time.monotonic() + _LONGEST_WAIT
     try:
         while (local_port := _join(route, stem)) is None:
-            lock = lock_file(stem)
+            lock = _lock_login(stem)
             if lock is not None:
                 with lock:
                     return ssh.local_address, _join(route, stem) or _open(ssh, stem)
@@ -97,22 +104,88 @@ def log_refusal(ssh: SshConfig) -> None:
             os.truncate(log, 0)
 
 
-def _join(route: SshConfig, stem: Path) -> int | None:
-    """Connect to the control socket of a running ssh and return the tunnel's local port; None if none is running."""
-    for control, local_port in _sockets(stem):
-        with closing(socket.socket(socket.AF_UNIX)) as connection, suppress(OSError):
-            connection.settimeout(_LONGEST_SILENCE)
-            connection.connect(str(control))
-            if connection.recv(64):  # ssh's greeting
-                _hold(route, connection.detach(), local_port)
-                return local_port
+def _lock_login(stem: Path) -> FileLock | None:
+    """Lock the login; None if another process is logging in. One that is suspended does not count."""
+    for file in (stem, *(stem.with_suffix(f".{number}") for number in range(1, _MOST_SUSPENDED))):
+        lock = lock_file(file)
+        with suppress(OSError):
+            if lock is not None:
+                file.write_text(str(os.getpid()))
+            elif _is_suspended(Path("/proc", file.read_text() or "self")):
+                continue
+        return lock
     return None
 
 
+def _join(route: SshConfig, stem: Path) -> int | None:
+    """Connect to the control socket of a running ssh and return the tunnel's local port; None if none is running."""
+    for control, local_port in _sockets(stem):
+        connection = _connection_to(control)
+        if connection is not None:
+            _hold(route, connection.detach(), local_port)
+            return local_port
+    return None
+
+
+def _connection_to(control: Path) -> socket.socket | None:
+    """Connect to a control socket; None if its ssh has ended or does not answer. If it is suspended, kill it."""
+    deadline = time.monotonic() + _LONGEST_SILENCE
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(_GREETING)
+    with suppress(OSError):
+        connection.connect(str(control))
+        while time.monotonic() < deadline:
+            with suppress(TimeoutError):
+                if connection.recv(64):  # ssh's greeting
+                    return connection
+                break
+            if _kill_suspended(control):
+                break
+    connection.close()
+    return None
+
+
+def _kill_suspended(control: Path) -> bool:
+    """Kill the ssh of a control socket if it is suspended (Linux only); return whether it was."""
+    name = os.fsencode(literal(control))
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended, or belongs to another user
+            if name in (process / "cmdline").read_bytes().split(b"\0") and _is_suspended(process):
+                os.kill(int(process.name), signal.SIGKILL)
+                _LOGGER.warning("the ssh of a tunnel was suspended (process %s); opening another tunnel", process.name)
+                return True
+    return False
+
+
+def _is_suspended(process: Path) -> bool:
+    """Return whether a process, named by its directory in /proc, was suspended by a signal."""
+    return (process / "stat").read_bytes().rpartition(b")")[2].split()[0] == b"T"
+
+
+def _watch() -> None:
+    """Look at the tunnels in use: a statement that was sent through one that is suspended would wait for its answer."""
+    global _watcher  # noqa: PLW0603
+    while True:
+        time.sleep(_ROUND)
+        with _lock:
+            routes = list(_held)
+            if not routes:
+                _watcher = None
+                return
+        for control, _ in (found for route in routes for found in _sockets(_stem(route))):
+            connection = _connection_to(control)
+            if connection is not None:
+                connection.close()
+
+
 def _hold(route: SshConfig, descriptor: int, local_port: int) -> None:
+    global _watcher  # noqa: PLW0603
     with _lock:
         before, _ = _held.get(route, (None, 0))
         _held[route] = descriptor, local_port
+        if _watcher is None:
+            _watcher = threading.Thread(target=_watch, name="ssh tunnel", daemon=True)
+            _watcher.start()
     if before is not None:
         os.close(before)
 
@@ -120,7 +193,7 @@ def _hold(route: SshConfig, descriptor: int, local_port: int) -> None:
 def _open(ssh: SshConfig, stem: Path) -> int:
     route = _route(ssh)
     for control, _ in _sockets(stem):
-        control.unlink(missing_ok=True)  # left by an ssh that was killed or is suspended
+        control.unlink(missing_ok=True)  # left by an ssh that was killed or does not answer
     with suppress(FileNotFoundError):
         since = time.time() - _log(stem).stat().st_mtime
         time.sleep(_PAUSE - since if 0 < since < _PAUSE else 0)
@@ -189,8 +262,9 @@ def _route(ssh: SshConfig) -> SshConfig:
 
 def _forget() -> None:
     """Leave the connections to the parent, in the child of a fork, which opens its own."""
-    global _lock  # noqa: PLW0603 - another thread of the parent may hold it
-    _lock = threading.Lock()
+    global _lock, _watcher  # noqa: PLW0603
+    _lock = threading.Lock()  # another thread of the parent may hold it
+    _watcher = None
     _directory_of_this_process.cache_clear()
     for descriptor, _ in _held.values():
         os.close(descriptor)

@@ -25,8 +25,8 @@ _OPTIONS = {
     "ControlPersist": "5",  # seconds for which ssh outlives the last process that uses the tunnel
     "ExitOnForwardFailure": "yes",
     "ConnectTimeout": "15",
-    "ServerAliveInterval": "15",
-    "ServerAliveCountMax": "3",
+    "ServerAliveInterval": "5",
+    "ServerAliveCountMax": "2",
     "NumberOfPasswordPrompts": "2",  # a second prompt says that the first answer was wrong
     "BatchMode": "no",
     "RemoteCommand": "none",
@@ -94,11 +94,11 @@ def _messages(log: Path) -> list[str]:
 def _arguments(ssh: SshConfig, port: int, control: Path, log: Path) -> list[str]:
     options = dict(_OPTIONS)
     if ssh.private_key is not None:
-        options |= {"IdentitiesOnly": "yes", "IdentityFile": f'"{_literal(_key_file(ssh.private_key))}"'}
+        options |= {"IdentitiesOnly": "yes", "IdentityFile": f'"{literal(_key_file(ssh.private_key))}"'}
     if ssh.password is None:
         options |= {"PasswordAuthentication": "no", "KbdInteractiveAuthentication": "no"}
     return [
-        *("-fNM", "-S", _literal(control), "-E", str(log)),
+        *("-fNM", "-S", literal(control), "-E", str(log)),
         *(f"-o{name}={value}" for name, value in options.items()),
         *(["-l", ssh.user] if ssh.user else []),
         *(["-p", str(ssh.port)] if ssh.port != SshConfig.port else []),  # the default leaves it to ~/.ssh/config
@@ -107,8 +107,9 @@ def _arguments(ssh: SshConfig, port: int, control: Path, log: Path) -> list[str]
     ]
 
 
-def _literal(path: Path) -> str:
-    return str(path).replace("%", "%%")  # ssh expands %h and the like
+def literal(path: Path) -> str:
+    """Return a path as an argument of ssh, which would expand %h and the like."""
+    return str(path).replace("%", "%%")
 
 
 def _key_file(name: str) -> Path:
