@@ -64,10 +64,10 @@ def signed_rank_quantile(n: int, alpha: float) -> int:
 
     Examples
     --------
-    >>> signed_rank_quantile(5, 0.05), signed_rank_quantile(9, 0.05)  # 2/32 > 0.05; 2 · 10/512 ≤ 0.05
-    (0, 6)
+    >>> signed_rank_quantile(5, 0.05), signed_rank_quantile(5, 2 / 32), signed_rank_quantile(9, 0.05)
+    (0, 1, 6)
     """
-    return int(np.searchsorted(2 * np.cumsum(_rank_sums(np.arange(1, n + 1))), alpha * (1 + 1e-12), side="right"))
+    return int(np.searchsorted(2 * np.cumsum(_rank_sums(np.arange(1, n + 1))), alpha, side="right"))
 
 
 def _rank_sums(ranks: npt.NDArray[np.int64]) -> Array:
