@@ -7,6 +7,7 @@ averaged over: an average over a keyfield that was not named would be meaningles
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
@@ -45,6 +46,24 @@ def as_text(value: Any) -> str:
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(float(value))
     return " ".join(str(value).split())
+
+
+def decimals_for(spread: float, center: float = 0.0) -> int | None:
+    """Return the number of decimal places that show two significant digits of a spread.
+
+    Returns
+    -------
+    int or None
+        None if the spread says nothing: if it is 0, a rounding error of the center, infinite or NaN.
+
+    Examples
+    --------
+    >>> [decimals_for(spread) for spread in (3.2e-5, 0.0996, 0.0994, 4.2, 120, 0, float("inf"))]
+    [6, 2, 3, 1, 0, None, None]
+    """
+    if not 1e-9 * abs(center) < spread < math.inf:
+        return None
+    return max(0, 1 - int(f"{spread:.1e}".partition("e")[2]))
 
 
 def cell_name(names: Sequence[str], values: Sequence[Any]) -> str:

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pyexperimenter.analysis.cells import Names, as_text, cell_name, checked, levels, listed, some_of, warn
+from pyexperimenter.analysis.cells import (
+    Names,
+    as_text,
+    cell_name,
+    checked,
+    decimals_for,
+    levels,
+    listed,
+    some_of,
+    warn,
+)
 from pyexperimenter.analysis.effects import rank_biserial, shift
 from pyexperimenter.analysis.rank_tests import (
     chi_squared_p,
@@ -38,9 +48,9 @@ _ALPHA = 0.05
 _WILCOXON, _NEMENYI = "Wilcoxon signed-rank", "Nemenyi"
 _TESTS = {"wilcoxon": _WILCOXON, "nemenyi": _NEMENYI}
 _ADJUSTED = {_WILCOXON: "p_holm", _NEMENYI: "p_nemenyi"}
-# The printed columns: headers, and the formats of lines of `Comparison.pairwise`.
-_SHIFT = ("shift", "{difference:.3g}")
-_INTERVAL = ("95 % interval", "[{low:.3g}, {high:.3g}]")
+# The printed columns: headers, and the formats of rows of `Comparison.pairwise`; `number` is that of the shift.
+_SHIFT = ("shift", "{difference:{number}}")
+_INTERVAL = ("95 % interval", "[{low:{number}}, {high:{number}}]")
 _WINS, _R = ("win/tie/loss", "{wins}/{ties}/{losses}"), ("r", "{rank_biserial:.2f}")
 _SHOWN = {
     _WILCOXON: [
@@ -256,6 +266,8 @@ class Comparison:
         ranks = [[as_text(level), f"{rank:.3f}"] for level, rank in self.average_ranks.items()]
         headers, pairs = ["", "", *(name for name, _ in _SHOWN[self.pairwise_test])], []
         for pair in self.pairwise.to_dict("records"):
+            digits = decimals_for((pair.get("high", math.nan) - pair.get("low", math.nan)) / 2)
+            pair["number"] = ".3g" if digits is None else f".{digits}f"
             numbers = [cell.format_map(pair) for _, cell in _SHOWN[self.pairwise_test]]
             pairs.append([as_text(pair["first"]), as_text(pair["second"]), *numbers])
         align = ["left"] * 2 + ["right"] * (len(headers) - 2)
@@ -366,9 +378,9 @@ def compare(
     rbf                1.000
     linear             2.000
     <BLANKLINE>
-                   shift    95 % interval    win/tie/loss      r    W       p    p (Holm)
-    ------  ---  -------  ---------------  --------------  -----  ---  ------  ----------
-    linear  rbf   -0.035   [-0.06, -0.01]           0/0/6  -1.00    0  0.0312      0.0312
+                   shift     95 % interval    win/tie/loss      r    W       p    p (Holm)
+    ------  ---  -------  ----------------  --------------  -----  ---  ------  ----------
+    linear  rbf   -0.035  [-0.060, -0.010]           0/0/6  -1.00    0  0.0312      0.0312
     <BLANKLINE>
     shift: Hodges-Lehmann estimate of first - second, with the interval of the Wilcoxon test of this pair alone
     win/tie/loss: blocks in which the first is better, equal or worse

@@ -602,7 +602,7 @@ def test_a_comparison_can_be_printed():
     assert len(pairs) == 6
     assert re.split("  +", pairs[1])[2:] == [
         "-0.013",
-        "[-0.0275, -0.003]",
+        "[-0.027, -0.003]",
         "2/2/10",
         "-0.77",
         "12",
