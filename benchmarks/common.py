@@ -95,5 +95,5 @@ def _credentials(host: str, port: int, user: str, password: str) -> Iterator[str
         yield str(credentials)
 
 
-def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    print(tabulate(rows, headers=headers, tablefmt="github", floatfmt=".2f"))
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]], floats: str = ".2f") -> None:
+    print(tabulate(rows, headers=headers, tablefmt="github", floatfmt=floats))
