@@ -17,7 +17,7 @@ from pyexperimenter import __version__
 from pyexperimenter.config import load_config
 from pyexperimenter.config.model import pickles_have_secrets
 from pyexperimenter.database.records import Attempt, FillCount
-from pyexperimenter.database.selection import OrderBy, Where, statuses
+from pyexperimenter.database.selection import Latest, OrderBy, Where, statuses
 from pyexperimenter.durations import seconds
 from pyexperimenter.exceptions import (
     EmptyFillDatabaseCallError,
@@ -584,15 +584,18 @@ class PyExperimenter(Study):
         ids: Sequence[int] | None = None,
         dry_run: bool = False,
         error: str | None = None,
+        commit: str | None = None,
+        job: str | int | None = None,
+        outcome: str | None = None,
     ) -> int:
         """Open experiments again, with the same IDs, without results and errors. Their attempts and logs are kept.
 
         Parameters
         ----------
         *states : str or ExperimentStatus
-            Only experiments in these states; ``"all"`` for every state. If no state is given, `where`, `ids` or
-            `error` must select among the experiments that are done, paused or in error. After a reset, the worker of
-            a running experiment can no longer write.
+            Only experiments in these states; ``"all"`` for every state. If no state is given, another parameter must
+            select among the experiments that are done, paused or in error. After a reset, the worker of a running
+            experiment can no longer write.
         where : mapping or str, optional
             Only experiments with these values, or that match this SQL condition.
         ids : sequence of int, optional
@@ -601,6 +604,8 @@ class PyExperimenter(Study):
             Only count the experiments.
         error : str, optional
             Only experiments whose error contains this text, ignoring case.
+        commit, job, outcome : str, optional
+            Only experiments whose last execution was like this; see `get_table`.
 
         Returns
         -------
@@ -610,16 +615,18 @@ class PyExperimenter(Study):
         Raises
         ------
         InvalidValueError
-            If a state is not valid.
+            If a state, commit or outcome is not valid.
         """
-        wanted = statuses(states)
+        wanted, latest = statuses(states), Latest(commit, job, outcome)
         if not wanted:
-            if where is None and ids is None and error is None:
-                self.logger.warning("nothing is reset: name states ('error', 'all', ...), where, ids or error")
+            if where is None and ids is None and error is None and latest == Latest():
+                self.logger.warning(
+                    "nothing is reset: name states ('error', 'all', ...), where, ids, error, commit, job or outcome"
+                )
                 return 0
             wanted = list(_FINISHED)
         self._prepare_execution()
-        rows = self._store.reset(wanted, where, ids, dry_run, error)
+        rows = self._store.reset(wanted, where, ids, dry_run, error, latest=latest)
         self.logger.info("%s %s", "would reset" if dry_run else "reset", _counted(rows, "experiment"))
         return rows
 

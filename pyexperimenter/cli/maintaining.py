@@ -14,6 +14,7 @@ from pyexperimenter.cli.study_options import (
     Assignment,
     StudyOptions,
     ids_option,
+    latest_options,
     study_options,
     where_option,
     yes_option,
@@ -25,6 +26,7 @@ from pyexperimenter.cli.study_options import (
 @where_option
 @ids_option
 @click.option("--error", metavar="TEXT", help="Only experiments whose error contains this text, ignoring case.")
+@latest_options
 @yes_option
 @study_options
 def reset(
@@ -34,6 +36,7 @@ def reset(
     ids: tuple[int, ...],
     error: str | None,
     yes: bool,
+    **latest: str | None,
 ) -> None:
     """Make experiments open again.
 
@@ -42,12 +45,14 @@ def reset(
     STATE is done, error, paused, running or all. Without it, the options select among experiments that are done, paused
     or in error.
     """
-    if not states and where is None and not ids and error is None:
+    if not (states or ids) and where is error is None and not any(latest.values()):
         raise click.UsageError("which experiments? Name a state, as in: pyexperimenter reset error")
     experimenter = study.open()
 
     def reset_them(dry_run: bool) -> int:
-        return experimenter.reset_experiments(*states, where=where, ids=ids or None, dry_run=dry_run, error=error)
+        return experimenter.reset_experiments(
+            *states, where=where, ids=ids or None, dry_run=dry_run, error=error, **latest
+        )
 
     _confirm_and_change("Reset", "Reset", reset_them, yes)
 

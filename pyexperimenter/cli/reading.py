@@ -17,6 +17,7 @@ from pyexperimenter.cli.study_options import (
     StudyOptions,
     check_filled,
     json_option,
+    latest_options,
     study_options,
     where_option,
 )
@@ -62,6 +63,7 @@ def status(study: StudyOptions, watch: bool, every: float, as_json: bool) -> Non
     type=click.Choice(STATES),
     help="Only experiments in this state; may be repeated.",
 )
+@latest_options
 @click.option("--columns", type=NameList(), metavar="COLUMNS", help="Columns to show, separated by commas.")
 @click.option("--order-by", type=NameList(), metavar="COLUMNS", help="Columns to sort by; -COLUMN for descending.")
 @click.option(
@@ -81,11 +83,12 @@ def list_experiments(
     order_by: list[str] | None,
     limit: int | None,
     as_json: bool,
+    **latest: str | None,
 ) -> None:
     """List experiments."""
     experimenter = study.open()
     shown = _FIRST if limit is None and not as_json and sys.stdout.isatty() else limit
-    table = experimenter.get_table(where, columns, order_by, shown, states or None)
+    table = experimenter.get_table(where, columns, order_by, shown, states or None, **latest)
     if as_json:
         print_json(records(table))
         return

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pyexperimenter.cli.app import debug_option
+from pyexperimenter.database.records import OUTCOMES
 from pyexperimenter.experiment_status import ExperimentStatus
 
 if TYPE_CHECKING:
@@ -79,6 +80,18 @@ where_option = click.option(
 ids_option = click.option(
     "--id", "ids", type=ID, multiple=True, metavar="ID", help="Only the experiment with this ID; may be repeated."
 )
+
+
+def latest_options(command: Command) -> Command:
+    """Add the options that select experiments by their last execution."""
+    options = (
+        click.option("--commit", metavar="HASH", help="Only experiments last executed with this git commit."),
+        click.option("--job", metavar="ID", help="Only experiments last executed in this cluster job."),
+        click.option("--outcome", type=click.Choice(OUTCOMES), help="Only experiments whose last execution ended so."),
+    )
+    return functools.reduce(lambda decorated, option: option(decorated), reversed(options), command)
+
+
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from pyexperimenter.config.model import ExperimentConfig
 from pyexperimenter.database.connection import Database, retried
 from pyexperimenter.database.schema import Schema
-from pyexperimenter.database.selection import Condition, OrderBy, Selector, States, Where
+from pyexperimenter.database.selection import Condition, Latest, OrderBy, Selector, States, Where
 from pyexperimenter.database.statements import Statements
 from pyexperimenter.database.values import decode
 from pyexperimenter.exceptions import (
@@ -104,6 +104,7 @@ class ExperimentReader:
         limit: int | None = None,
         ids: Sequence[int] | None = None,
         states: States = None,
+        latest: Latest = Latest(),  # noqa: B008 - frozen
     ) -> Rows:
         """Return columns and rows of the main table.
 
@@ -112,9 +113,9 @@ class ExperimentReader:
         InvalidColumnError
             If the table does not have one of the columns.
         InvalidValueError
-            If a state is not a valid status.
+            If a state is not a valid status, or `latest` is not valid.
         """
-        condition = self._selector.rows(states, where, ids)
+        condition = self._selector.rows(states, where, ids, latest=latest)
         order = self._selector.order(order_by)
         statement = self._sql.read.table.format(
             columns="*" if columns is None else self._selector.columns(columns),

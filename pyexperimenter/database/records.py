@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 
 from pyexperimenter.experiment_status import ExperimentStatus
 
+OUTCOMES = ("done", "error", "paused", "retried", "released", "lost", "reset", "superseded")
+"""How an execution can end."""
+
 
 class FillCount(NamedTuple):
     """What a fill did: rows added, and rows skipped because they existed."""

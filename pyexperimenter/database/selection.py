@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pyexperimenter.config.model import Requirement
+from pyexperimenter.database.records import OUTCOMES
 from pyexperimenter.database.schema import Schema
 from pyexperimenter.database.values import Encoder
 from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError
@@ -24,6 +25,24 @@ States = str | Sequence[str] | None
 
 OrderBy = str | Sequence[str] | None
 """Column names; a leading ``-`` or a trailing ``DESC`` means descending."""
+
+
+class Latest(NamedTuple):
+    """What the last execution of an experiment must be like; None for anything.
+
+    Attributes
+    ----------
+    commit : str or None
+        Beginning of the git commit; after a ``+``, that of the hash of the uncommitted changes.
+    job : str or int or None
+        ID of the cluster job. Without the array task, it is that of all tasks; without the restart, of all restarts.
+    outcome : str or None
+        How it ended.
+    """
+
+    commit: str | None = None
+    job: str | int | None = None
+    outcome: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +93,11 @@ def _items(values: Iterable[_Item], parameter: str) -> list[_Item]:
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
         raise InvalidValueError(f"{parameter}: {values!r} is not a list; write [{values!r}]")
     return list(values)
+
+
+def _escaped(text: str) -> str:
+    """Return a text for a LIKE with the escape character ``!``."""
+    return re.sub(r"[!%_]", r"!\g<0>", text)
 
 
 def _status(state: str) -> ExperimentStatus:
@@ -146,12 +170,13 @@ class Selector:
         where: Where = None,
         ids: Sequence[int] | None = None,
         error: str | None = None,
+        latest: Latest = Latest(),  # noqa: B008 - frozen
     ) -> Condition:
-        """Return the condition for rows in these states, under `where`, with these IDs, whose error has this text."""
-        condition = self.condition(where)
+        """Return the condition for rows that meet all of these conditions; `error` is a part of the error's text."""
+        condition = self.condition(where) & self._latest(latest)
         if error is not None:
-            text = re.sub(r"[!%_]", r"!\g<0>", error.lower())
-            condition &= Condition(f"LOWER({self._schema.q('error')}) LIKE :text ESCAPE '!'", {"text": f"%{text}%"})
+            text = {"text": f"%{_escaped(error.lower())}%"}
+            condition &= Condition(f"LOWER({self._schema.q('error')}) LIKE :text ESCAPE '!'", text)
         wanted = statuses(states)
         if ExperimentStatus.ALL not in wanted:
             condition &= self._one_of("status", [status.value for status in wanted], "states")
@@ -180,6 +205,38 @@ class Selector:
         names = [order_by] if isinstance(order_by, str) and order_by else order_by or []
         parts = (part for name in _items(names, "order_by") for part in str(name).split(","))
         return ", ".join(self._direction(part.strip()) for part in parts)
+
+    def _latest(self, latest: Latest) -> Condition:
+        """Return the condition on the last execution. Attempts without a lease were opened by `attach`."""
+        condition = Condition()
+        if latest.commit is not None:
+            commit = re.fullmatch(r"([0-9a-f]+)(?:\+([0-9a-f]*))?", latest.commit.lower())
+            if commit is None:
+                raise InvalidValueError(
+                    f"commit: {latest.commit!r} is not the beginning of a commit's hash; write for example '3f2a9c', "
+                    "or '3f2a9c+9d0c' with the hash of uncommitted changes"
+                )
+            condition &= Condition("a.git_commit LIKE :commit", {"commit": f"{commit[1]}%"})
+            if commit[2] is not None:
+                condition &= Condition("a.git_diff_hash LIKE :changes", {"changes": f"{commit[2]}%"})
+        if latest.job is not None:
+            job = _escaped(str(latest.job))
+            condition &= Condition(
+                "(a.job_id = :job OR a.job_id LIKE :task ESCAPE '!' OR a.job_id LIKE :restart ESCAPE '!')",
+                {"job": str(latest.job), "task": f"{job}!_%", "restart": f"{job} %"},
+            )
+        if latest.outcome is not None:
+            if latest.outcome not in OUTCOMES:
+                raise InvalidValueError(f"outcome: {latest.outcome!r} is unknown; choose from {', '.join(OUTCOMES)}")
+            condition &= Condition("a.outcome = :outcome", {"outcome": latest.outcome})
+        if not condition.parameters:
+            return condition
+        table, attempts = self._schema.q(self._schema.table), self._schema.q(self._schema.attempts)
+        return Condition(
+            f"EXISTS (SELECT 1 FROM {attempts} a WHERE a.experiment_id = {table}.ID AND {condition.sql} AND a.number = "
+            f"(SELECT MAX(number) FROM {attempts} WHERE experiment_id = {table}.ID AND lease_until IS NOT NULL))",
+            condition.parameters,
+        )
 
     def _one_of(self, name: str, values: Iterable[Any], parameter: str) -> Condition:
         column = self._column(name)

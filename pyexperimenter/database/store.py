@@ -15,7 +15,7 @@ from pyexperimenter.database.claims import ClaimStore
 from pyexperimenter.database.connection import Cursor, retried
 from pyexperimenter.database.records import NOT_MEASURED, Attempt, Ending, FillCount, LogRows, Note, Usage
 from pyexperimenter.database.schema import CODECARBON_COLUMNS, SCHEMA_VERSION
-from pyexperimenter.database.selection import Condition, States, Where
+from pyexperimenter.database.selection import Condition, Latest, States, Where
 from pyexperimenter.database.statements import RETRIED
 from pyexperimenter.database.tables import Tables
 from pyexperimenter.database.values import Encoded, Encoder, decode, encode_all
@@ -464,6 +464,7 @@ class ExperimentStore(ClaimStore):
         dry_run: bool,
         error: str | None = None,
         outcome: str = "reset",
+        latest: Latest = Latest(),  # noqa: B008 - frozen
     ) -> int:
         """Open experiments again, with the same IDs, in one transaction. Their open attempts get the outcome.
 
@@ -472,7 +473,7 @@ class ExperimentStore(ClaimStore):
         int
             How many were, or with `dry_run` would be, opened.
         """
-        condition = self._selector.rows(states, where, ids, error) & Condition("status <> 'created'")
+        condition = self._selector.rows(states, where, ids, error, latest) & Condition("status <> 'created'")
         if dry_run:
             return self.count(condition)
         with self.database.transaction() as cursor:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pyexperimenter.config import ExperimentConfig
-from pyexperimenter.database.selection import OrderBy, States, Where
+from pyexperimenter.database.selection import Latest, OrderBy, States, Where
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import (
     InvalidLogtableError,
@@ -64,6 +64,9 @@ class Study:
         order_by: OrderBy = None,
         limit: int | None = None,
         states: States = None,
+        commit: str | None = None,
+        job: str | int | None = None,
+        outcome: str | None = None,
     ) -> pd.DataFrame:
         """Return experiments.
 
@@ -79,6 +82,16 @@ class Study:
             Maximum number of rows.
         states : str, ExperimentStatus or sequence of them, optional
             Only experiments in these states; ``"all"`` for every state.
+        commit : str, optional
+            Only experiments whose last execution ran this git commit, or one whose hash begins like this. With
+            ``+`` and a hash, as in ``"3f2a9c+9d0c"``, only those with these uncommitted changes; with only ``+``,
+            those with any.
+        job : str or int, optional
+            Only experiments whose last execution was in this cluster job. ``"12"`` includes all tasks of an array,
+            and all restarts.
+        outcome : str, optional
+            Only experiments whose last execution ended like this: ``"done"``, ``"error"``, ``"paused"``,
+            ``"retried"``, ``"released"``, ``"lost"``, ``"reset"`` or ``"superseded"``.
 
         Returns
         -------
@@ -93,9 +106,10 @@ class Study:
         InvalidColumnError
             If the table does not have one of the columns.
         InvalidValueError
-            If a state is not a valid status.
+            If a state, commit or outcome is not valid.
         """
-        rows = self._store.table_rows(where, columns, order_by, limit, states=states)
+        latest = Latest(commit, job, outcome)
+        rows = self._store.table_rows(where, columns, order_by, limit, states=states, latest=latest)
         return self._frame(rows, self._store.schema.table)
 
     def get_logtable(
