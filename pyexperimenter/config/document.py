@@ -88,7 +88,7 @@ def document_of(source: str | PathLike[str] | Mapping[str, Any]) -> Document:
 def _as_json(source: Mapping[str, Any]) -> str:
     try:
         return json.dumps(source, default=str)
-    except TypeError as error:  # a key, whereas any value has a string
+    except (TypeError, ValueError, RecursionError) as error:  # odd keys, huge integers, a dict in itself
         raise InvalidConfigError(f"<dict>: {error}") from None
 
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pyexperimenter.config.messages import KeyPath, dotted, nearest
+from pyexperimenter.config.source import MOST_LEVELS
 from pyexperimenter.exceptions import InvalidConfigError
 
 _ESCAPES = ("$${", "\\${")
@@ -70,6 +71,8 @@ class _Interpolation:
         self._resolutions = 0
 
     def value(self, value: Any, path: KeyPath) -> Any:
+        if len(path) > MOST_LEVELS:
+            raise InvalidConfigError(f"this is nested more than {MOST_LEVELS} levels deep", path[:4])
         if isinstance(value, Mapping):
             return {key: self.value(item, (*path, key)) for key, item in value.items()}
         if isinstance(value, list):

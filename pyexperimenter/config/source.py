@@ -5,6 +5,9 @@ from __future__ import annotations
 from pyexperimenter.config.messages import KeyPath
 from pyexperimenter.exceptions import InvalidConfigError
 
+MOST_LEVELS = 100
+"""How deep sections and lists may be nested; Python's own limit depends on who calls."""
+
 
 class FileProblem(Exception):
     """A problem in the text of a file; `document` turns it into an error of the given kind, with the file's name."""

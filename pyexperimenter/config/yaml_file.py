@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pyexperimenter.config.messages import KeyPath
-from pyexperimenter.config.source import FileProblem, Lines
+from pyexperimenter.config.source import MOST_LEVELS, FileProblem, Lines
 from pyexperimenter.exceptions import DuplicateKeyError
 from pyexperimenter.jsonable import shown
 
@@ -93,6 +93,8 @@ class _Reader:
     def read(self, node: yaml.Node, path: KeyPath) -> Any:
         if any(node is outer for outer in self._open):
             raise FileProblem("this alias contains itself", node.start_mark.line + 1, path=path)
+        if len(path) > MOST_LEVELS:
+            raise FileProblem(f"this is nested more than {MOST_LEVELS} levels deep", node.start_mark.line + 1)
         self._repeated += node in self._seen
         if self._repeated > _MOST_REPEATED:
             raise FileProblem(

@@ -19,6 +19,15 @@ from tests.support.study import experimenter, study
 from tests.support.target import Target
 
 HUGE = 10**400
+CIRCLE: list[Any] = []
+CIRCLE.append(CIRCLE)
+
+
+def nested(levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value]
+    return value
 
 
 @pytest.fixture
@@ -40,6 +49,11 @@ CALLS: dict[str, tuple[Callable[[PyExperimenter], Any], str]] = {
     "a condition that is a list": (lambda s: s.get_table(where=["seed"]), "where: .* is neither"),
     "a huge value": (lambda s: s.get_table(where={"seed": HUGE}), "seed: .* is outside"),
     "a condition that is not Unicode": (lambda s: s.get_table(where="'\udcff'"), r"'\\udcff'(?s:.*) is not text"),
+    "a limit that is not whole": (lambda s: s.get_table(limit=1.5), "limit: 1.5 is not a whole number"),
+    "a limit below 0": (lambda s: s.get_table(limit=-1), "limit: -1 is not a whole number"),
+    "a huge limit": (lambda s: s.get_table(limit=HUGE), "limit: .* is not a whole number from 0"),
+    "no jobs": (lambda s: s.submit(print, workers=0, cluster="local"), "workers: 0 is not a whole number from 1"),
+    "a script for no jobs": (lambda s: s.sbatch_script(workers=-1), "workers: -1 is not a whole number from 1"),
     "no workers": (lambda s: s.execute(print, n_jobs=0), "n_jobs: 0 is not a number of workers"),
     "half a worker": (lambda s: s.execute(print, n_jobs=0.5), "n_jobs: 0.5 is not a number of workers"),
     "an export with a null character": (lambda s: s.export("a\0b.csv"), "it contains a null character"),
@@ -71,6 +85,12 @@ def test_keys_that_are_bytes_are_an_error_of_ours(sqlite_target: Target) -> None
         experimenter(sqlite_target, study(sqlite_target, keyfields={b"x": {"type": "INT", "values": [1]}}))
 
 
+@pytest.mark.parametrize("value", [10**5000, CIRCLE, nested(300), nested(5000)], ids=["huge", "circle", "300", "5000"])
+def test_a_dict_that_cannot_be_written_is_an_error_of_ours(sqlite_target: Target, value: object) -> None:
+    with pytest.raises(PyExperimenterError, match=r"Exceeds|Circular|nested more than 100 levels|recursion"):
+        experimenter(sqlite_target, study(sqlite_target, Custom={"value": value}))
+
+
 # Config files
 
 CONFIG = """
@@ -91,6 +111,7 @@ CONFIGS = {
     "a number without a value": ("INT", "[!!float '']", "", "'' is not a valid !!float"),
     "a bool that is none": ("BOOL", "[!!bool maybe]", "", "'maybe' is not a valid !!bool"),
     "aliases within aliases": ("INT", "[1]", f"a: [&a0 [1], {ALIASES}]", "the aliases repeat more than 100000 values"),
+    "lists within lists": ("INT", "[1]", f"a: {'[' * 500}{']' * 500}", "nested more than 100 levels deep"),
     "references to references": ("INT", "[1]", f"v0: aaaaaaaaaa, {REFERENCES}", "takes more than 20000 steps"),
     "a huge sample": ("DOUBLE", "{sample: uniform, low: 0, high: 1, num: 1000000000}", "", "draw at most 1000000"),
 }
@@ -146,6 +167,9 @@ def shell(command: str, directory: Path, **environment: str) -> subprocess.Compl
         ("run functions:f -j 0", "n_jobs: 0 is not a number of workers"),
         ("run functions:f -n -2", "-2 is not in the range"),
         ("validate --head -1", "-1 is not in the range"),
+        (f"validate --head {HUGE}", "is not in the range"),
+        ("status --watch --every nan", "'nan' is not a positive duration"),
+        ("status --watch --every -1", "'-1' is not a positive duration"),
         (f"show {HUGE}", "is not in the range"),
         ("show $(printf '\\377')", "is not a valid integer"),
         ("list --where $(printf '\\377')", "is not text that a database can read"),
@@ -157,6 +181,14 @@ def test_a_wrong_argument_is_one_line(directory: Path, arguments: str, message: 
     assert done.returncode in (1, 2)
     assert "Traceback" not in done.stderr
     assert message in done.stderr.splitlines()[-1]
+
+
+def test_an_answer_that_is_not_unicode_is_none(directory: Path) -> None:
+    shell("{program} run functions:f", directory)
+    done = shell("printf '\\377\\n' | {program} reset all", directory)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "Aborted" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])

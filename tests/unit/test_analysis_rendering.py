@@ -331,7 +331,8 @@ def test_each_value_has_its_own_best():
             "best: 'acuracy' is not in the summary; choose from accuracy",
         ),
         (grid(), {"best_per": "table"}, InvalidValueError, "best_per: 'table' is unknown"),
-        (grid(), {"digits": -1}, InvalidValueError, "digits: -1 is negative"),
+        (grid(), {"digits": 10**10}, InvalidValueError, "digits: 10000000000 is not a whole number from 0 to 300"),
+        (grid(), {"digits": -1}, InvalidValueError, "digits: -1 is not a whole number from 0 to 300"),
         (grid(), {"digits": {"f1": 2}}, InvalidValueError, "digits: 'f1' is not in the summary"),
         (
             pd.concat([grid(), grid()[1:2]]),
