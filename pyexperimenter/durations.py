@@ -54,8 +54,6 @@ def duration_text(seconds: float) -> str:
 def _number_of_seconds(duration: Any) -> float:
     if isinstance(duration, bool):
         return math.nan
-    if isinstance(duration, (int, float)):
-        return float(duration)
     text = re.sub(r"\s", "", str(duration).lower())
     if _DURATION.fullmatch(text):
         return sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))

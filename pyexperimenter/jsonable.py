@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+import operator
+import sys
 from collections.abc import Mapping
 from datetime import date, datetime
 from enum import Enum
@@ -52,6 +54,28 @@ def shown(value: Any) -> str:
     except Exception:  # the user's own __repr__ may raise, and deep nesting exhausts the stack
         text = f"<{type(value).__name__}>"
     return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 3] + "..."
+
+
+def whole_number(name: str, value: Any, least: int, most: int = sys.maxsize) -> int:
+    """Return an argument that is a whole number.
+
+    Raises
+    ------
+    InvalidValueError
+        If it is none, or too small or too large.
+
+    Examples
+    --------
+    >>> whole_number("limit", 3, least=0)
+    3
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if not least <= number <= most:
+        raise InvalidValueError(f"{name}: {shown(value)} is not a whole number from {least} to {most}")
+    return number
 
 
 def jsonable(value: Any, strict: bool = False) -> Any:

@@ -13,12 +13,14 @@ import pandas as pd
 from pyexperimenter.analysis.cells import NULL, Names, as_text, cell_name, levels, listed
 from pyexperimenter.analysis.summary import COLUMNS, STATISTICS, known_statistic
 from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError
+from pyexperimenter.jsonable import whole_number
 
 # A setting for all values, or one for each value by its name.
 Digits = int | Mapping[str, int]
 Best = str | Mapping[str, str] | None
 
 _DIGITS = 3
+_MOST_DIGITS = 300
 _TITLES = {
     "mean": "mean",
     "median": "median",
@@ -152,8 +154,7 @@ def _check_options(values: Sequence[str], digits: Digits, best: Best, best_per: 
     for value in values:
         if _setting(best, value, None) not in ("max", "min", None):
             raise InvalidValueError(f"best: {_setting(best, value, None)!r} is unknown; choose 'max', 'min' or None")
-        if _setting(digits, value, _DIGITS) < 0:
-            raise InvalidValueError(f"digits: {_setting(digits, value, _DIGITS)} is negative; give 0 or more")
+        whole_number("digits", _setting(digits, value, _DIGITS), least=0, most=_MOST_DIGITS)
     if best_per not in ("row", "column", None):
         raise InvalidValueError(f"best_per: {best_per!r} is unknown; choose 'row', 'column' or None")
 

@@ -27,9 +27,9 @@ class _Commands(click.Group):
         while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
             pass  # it was closed; without this, the next file to be opened would be taken for a stream
         os.close(descriptor)
-        for stream in (sys.stdout, sys.stderr):
+        for stream in (sys.stdin, sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="replace")  # a terminal may lack characters of the study
+                stream.reconfigure(errors="replace")  # a terminal may lack characters of the study, or send others
         return super().main(*args, **options)
 
     def invoke(self, ctx: click.Context) -> Any:

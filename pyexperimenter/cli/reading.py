@@ -13,6 +13,7 @@ from pyexperimenter.cli.printing import COLORS, cell, counted, echo, heading, pr
 from pyexperimenter.cli.study_options import (
     ID,
     STATES,
+    Duration,
     NameList,
     StudyOptions,
     check_filled,
@@ -23,13 +24,16 @@ from pyexperimenter.cli.study_options import (
 )
 from pyexperimenter.jsonable import records
 
+_DAY = 86400.0  # seconds
 _FIRST = 50  # rows that list shows on a terminal by default
 _ATTEMPT_COLUMNS = ("number", "outcome", "started", "wall_seconds", "max_rss_bytes", "machine", "job_id", "git_commit")
 
 
 @click.command()
 @click.option("--watch", is_flag=True, help="Refresh until all experiments are finished, or until Ctrl-C.")
-@click.option("--every", default=2.0, show_default=True, metavar="SECONDS", help="Interval of --watch.")
+@click.option(
+    "--every", type=Duration(), default="2s", show_default=True, metavar="DURATION", help="Interval of --watch."
+)
 @json_option
 @study_options
 def status(study: StudyOptions, watch: bool, every: float, as_json: bool) -> None:
@@ -48,7 +52,7 @@ def status(study: StudyOptions, watch: bool, every: float, as_json: bool) -> Non
             print_status(f"{experimenter.config.table.name} in {experimenter.config.database.database}", now)
         if not watch or not now.counts["created"] + now.counts["running"]:
             break
-        time.sleep(every)
+        time.sleep(min(every, _DAY))
     if not now.total:
         check_filled(experimenter)
 
@@ -98,6 +102,7 @@ def list_experiments(
         return
     if columns is None:
         fields = [*experimenter.config.table.keyfields, "status", *experimenter.config.table.resultfields]
+        fields = [name for name in fields if name in table]  # not all, before a migrate
         table = table[["ID", *fields, *(["error"] if table["error"].notna().any() else [])]]
     print_rows((_colored(row) for row in table.to_dict("records")), list(table.columns))
     if limit is None and len(table) == shown:
@@ -132,7 +137,7 @@ def show(study: StudyOptions, experiment_id: int, as_json: bool) -> None:
     echo(f"{click.style(f'Experiment {experiment_id}', bold=True)}  {click.style(state, fg=COLORS.get(state))}")
     for title, names in (("Inputs", table.keyfields), ("Results", table.resultfields)):
         heading(title)
-        print_rows((f"  {name}", cell(row[name])) for name in names)
+        print_rows((f"  {name}", cell(row[name])) for name in names if name in row)  # not all, before a migrate
     if details.attempts:
         heading("Attempts")
         print_rows(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 
 import click
 
@@ -29,7 +30,7 @@ def init(directory: str) -> None:
 @click.command()
 @click.option(
     "--head",
-    type=click.IntRange(0),
+    type=click.IntRange(0, sys.maxsize),
     default=5,
     show_default=True,
     metavar="N",

@@ -12,6 +12,7 @@ import click
 
 from pyexperimenter.cli.app import debug_option
 from pyexperimenter.database.records import OUTCOMES
+from pyexperimenter.durations import seconds
 from pyexperimenter.experiment_status import ExperimentStatus
 
 if TYPE_CHECKING:
@@ -106,6 +107,19 @@ class NameList(click.ParamType):  # type: ignore[type-arg] # generic in newer cl
         if not names:
             self.fail("name at least one column", param, ctx)
         return names
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg] # generic in newer click only
+    """A duration, in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the seconds of a readable duration."""
+        try:
+            return seconds(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Assignment(click.ParamType):  # type: ignore[type-arg] # generic in newer click only

@@ -10,6 +10,7 @@ from typing import Any
 
 from pyexperimenter.cluster import engine
 from pyexperimenter.cluster.options import local_options, sbatch_options
+from pyexperimenter.jsonable import whole_number
 from pyexperimenter.machine.slurm import queued_states
 
 _POLL = 2.0  # seconds between two looks at the jobs
@@ -121,14 +122,16 @@ def submit(
     Raises
     ------
     InvalidValueError
-        If the option ``time`` is not a valid duration.
+        If `workers` is not a whole number, or the option ``time`` not a valid duration.
     SubmissionError
         If submitit or SLURM is missing, or SLURM refuses the jobs.
     """
+    workers = whole_number("workers", workers, least=1)
     translated = sbatch_options(options, workers, grace) if cluster == "slurm" else local_options(options)
     return Submission(cluster, *engine.start(work, workers, cluster, folder, translated))
 
 
 def sbatch_script(workers: int, folder: Path, options: Mapping[str, Any], grace: float) -> str:
     """Return the script that `submit` passes to sbatch. SLURM need not be installed."""
+    workers = whole_number("workers", workers, least=1)
     return engine.script(workers, folder, sbatch_options(options, workers, grace))

@@ -20,6 +20,7 @@ from pyexperimenter.exceptions import (
 )
 from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.fieldtypes import FieldType
+from pyexperimenter.jsonable import whole_number
 
 Rows = tuple[list[str], list[tuple[Any, ...]]]
 """Names of columns, and rows."""
@@ -113,7 +114,7 @@ class ExperimentReader:
         InvalidColumnError
             If the table does not have one of the columns.
         InvalidValueError
-            If a state is not a valid status, or `latest` is not valid.
+            If a state is not a valid status, `latest` is not valid, or the limit is not a whole number.
         """
         condition = self._selector.rows(states, where, ids, latest=latest)
         order = self._selector.order(order_by)
@@ -121,7 +122,7 @@ class ExperimentReader:
             columns="*" if columns is None else self._selector.columns(columns),
             condition=condition.sql,
             order=f"{order}, " if order else "",
-            limit="" if limit is None else f" LIMIT {int(limit)}",
+            limit="" if limit is None else f" LIMIT {whole_number('limit', limit, least=0)}",
         )
         return self.query(statement, **condition.parameters)
 

@@ -579,6 +579,15 @@ def test_on_a_terminal_a_long_list_is_cut_and_says_so(executed: Path) -> None:
     assert len(call("list").stdout.splitlines()) == 2 + 6 + 81
 
 
+def test_a_table_that_lacks_a_new_resultfield_can_be_read(directory: Path) -> None:
+    call("fill")
+    write_config(directory, Target("sqlite", "sqlite", "study"), resultfields={"accuracy": "DOUBLE", "new": "INT"})
+    for command in (["show", "1"], ["list"]):
+        done = call(*command)
+        assert "accuracy" in done.stdout
+        assert "new" not in done.stdout
+
+
 def test_watch_follows_a_study_until_it_is_finished(directory: Path) -> None:
     call("fill")
     running = subprocess.Popen(
