@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pyexperimenter.config.messages import KeyPath, nearest
@@ -28,6 +29,9 @@ _OPTION = re.compile(r"([^=:]*?)\s*[=:]\s*(.*)")
 _REFERENCE = re.compile(r"%%|%\(([^)]*)\)s")
 _NUMBER = r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*"
 _RANGE = re.compile(f"{_NUMBER}:{_NUMBER}(?::{_NUMBER})?")
+
+_LONGEST_LIST = 1_000_000
+_LONGEST_TEXT = 1_000_000
 
 _PYTHON_TYPES = {"int": "INT", "float": "DOUBLE", "str": "VARCHAR(255)", "bool": "BOOL"}
 _DEFAULT_TYPE = "VARCHAR(255)"
@@ -267,10 +271,13 @@ def _values(declaration: str, option: _Option, path: KeyPath) -> Any:
 def _expanded(parts: Sequence[str], line: int, path: KeyPath) -> Sequence[Any]:
     """Return the numbers of a range in a list with other values."""
     whole = all(re.fullmatch(r"[-+]?\d+", part) for part in parts)
-    start, stop, step = (int(part) if whole else float(part) for part in parts)
     try:
-        return stepped(start, stop, step, inclusive=True)
-    except InvalidRangeError as error:
+        start, stop, step = (int(part) if whole else float(part) for part in parts)
+        values = stepped(start, stop, step, inclusive=True)
+        if len(values) > _LONGEST_LIST:
+            raise InvalidRangeError(f"the list has more than {_LONGEST_LIST} values; a range alone may have more")
+        return values
+    except (InvalidRangeError, ValueError) as error:  # Python limits the digits of integers
         raise FileProblem(str(error), line, kind=InvalidRangeError, path=path) from None
 
 
@@ -327,15 +334,20 @@ def _option(line: str, number: int, section: _Options | None) -> _Option:
 
 
 def _resolve_references(section: _Options) -> None:
+    inserted = 0
+
+    def replacement(match: re.Match[str], option: _Option) -> str:
+        nonlocal inserted
+        if match[0] == "%%":
+            return "%"
+        if match[1].lower() not in section:
+            raise FileProblem(f"{match[0]}: there is no such option in this section", option.line, path=(option.name,))
+        value = section[match[1].lower()].value
+        inserted += len(value)
+        if inserted > _LONGEST_TEXT:  # options that refer twice to others double at each line
+            text = f"the references insert more than {_LONGEST_TEXT} characters; refer to options without references"
+            raise FileProblem(text, option.line, path=(option.name,))
+        return value
+
     for option in section.values():
-
-        def replacement(match: re.Match[str], option: _Option = option) -> str:
-            if match[0] == "%%":
-                return "%"
-            if match[1].lower() not in section:
-                raise FileProblem(
-                    f"{match[0]}: there is no such option in this section", option.line, path=(option.name,)
-                )
-            return section[match[1].lower()].value
-
-        option.value = _REFERENCE.sub(replacement, option.value)
+        option.value = _REFERENCE.sub(partial(replacement, option=option), option.value)

@@ -94,6 +94,7 @@ def test_ini_and_yaml_are_equal(load, name):
     assert (from_ini.source, from_ini.text) == (name, INI)
 
 
+DOUBLING = "\n".join(f"b{n} = %(b{n - 1})s%(b{n - 1})s" for n in range(1, 60))
 HEAD = "[PY_EXPERIMENTER]\nprovider = sqlite\ndatabase = d\ntable = t\n"
 
 
@@ -163,6 +164,9 @@ def test_old_name_of_n_jobs(load):
         ("keyfields = a\nlogtables = meta:INT", "ReservedNameError", 6, ["'meta'"]),
         ("keyfields = a\na = %(nope)s", "InvalidConfigError", 6, ["%(nope)s", "no such option"]),
         ("keyfields = a\na = ${PYEXPERIMENTER_UNSET}", "InvalidConfigError", 6, ["PYEXPERIMENTER_UNSET"]),
+        (f"keyfields = a\n[CUSTOM]\nb0 = 0123456789\n{DOUBLING}", "InvalidConfigError", 23, ["b16", "1000000"]),
+        ("keyfields = a:int\na = 5, 1:9999999999", "InvalidRangeError", 6, ["more than 1000000 values"]),
+        (f"keyfields = a:int\na = 5, 1:{'9' * 5000}", "InvalidRangeError", 6, ["digits"]),
         ("keyfields = a\nnonsense", "InvalidConfigError", 6, ["option = value"]),
         ("keyfields = a\n[CUSTM]\nb = 1", "UnknownKeyError", 6, ["[CUSTM]", "'CUSTOM'"]),
         ("keyfields = a\n[CUSTOM]\n[custom]", "DuplicateKeyError", 7, ["[custom]", "merge"]),
