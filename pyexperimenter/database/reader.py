@@ -126,13 +126,21 @@ class ExperimentReader:
         )
         return self.query(statement, **condition.parameters)
 
-    def attempt_rows(self, experiment_id: int | None = None) -> Rows:
-        """Return columns and rows of the attempts; a table of py-experimenter may have none yet."""
+    def attempt_rows(self, experiment_id: int | None = None, columns: Sequence[str] | None = None) -> Rows:
+        """Return columns and rows of the attempts; a table of py-experimenter may have none yet.
+
+        Of `columns`, only those are returned that the table has: one of an older version may lack some.
+        """
+        attempts = self._sql.read.attempts
+        condition = Condition()
+        if experiment_id is not None:
+            condition = Condition("experiment_id = :experiment_id", {"experiment_id": experiment_id})
         try:
-            if experiment_id is None:
-                return self.query(self._sql.read.attempts.format(condition="1 = 1"))
-            own = self._sql.read.attempts.format(condition="experiment_id = :experiment_id")
-            return self.query(own, experiment_id=experiment_id)
+            names = "*"
+            if columns is not None:
+                existing, _ = self.query(attempts.format(columns="*", condition="1 = 0"))
+                names = ", ".join(self.schema.q(name) for name in columns if name in existing)
+            return self.query(attempts.format(columns=names, condition=condition.sql), **condition.parameters)
         except MissingTableError:
             self.count(Condition())
             self._refuse_renamed()

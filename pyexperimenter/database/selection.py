@@ -210,7 +210,7 @@ class Selector:
         """Return the condition on the last execution. Attempts without a lease were opened by `attach`."""
         condition = Condition()
         if latest.commit is not None:
-            commit = re.fullmatch(r"([0-9a-f]+)(?:\+([0-9a-f]*))?", latest.commit.lower())
+            commit = re.fullmatch(r"([0-9a-f]+)(?:\+([0-9a-f]*))?", str(latest.commit).lower())
             if commit is None:
                 raise InvalidValueError(
                     f"commit: {latest.commit!r} is not the beginning of a commit's hash; write for example '3f2a9c', "

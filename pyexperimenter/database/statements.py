@@ -228,7 +228,7 @@ class ReadStatements(_Group):
     status_of = _Statement("SELECT status FROM {table} WHERE ID = :experiment_id")
     find = _Statement("SELECT ID, {keyfields} FROM {table} WHERE {condition}")
     table = _Statement("SELECT {columns} FROM {table} WHERE {condition} ORDER BY {order}ID{limit}")
-    attempts = _Statement("SELECT * FROM {attempts} WHERE {condition} ORDER BY ID")
+    attempts = _Statement("SELECT {columns} FROM {attempts} WHERE {condition} ORDER BY ID")
     # The next ones after an ID, by the index on (status, ID).
     errors = _Statement("""
         SELECT ID, {keyfields}, error FROM {table} WHERE status = 'error' AND ID > :last ORDER BY ID LIMIT :limit

@@ -274,7 +274,7 @@ class Study:
         """
         from pyexperimenter.analysis import summarize
 
-        return summarize(self.get_table(where), values, rows, columns, over, stat, self.get_attempts())
+        return summarize(self.get_table(where), values, rows, columns, over, stat, self._versions())
 
     def compare(
         self,
@@ -290,7 +290,7 @@ class Study:
         from pyexperimenter.analysis import compare
 
         table = self.get_table(where)
-        return compare(table, value, by, blocks, better, over, test, self.get_attempts())
+        return compare(table, value, by, blocks, better, over, test, self._versions())
 
     def plot_result(
         self,
@@ -305,7 +305,7 @@ class Study:
         """Draw a resultfield over a keyfield, as `pyexperimenter.analysis.plot_result` does."""
         from pyexperimenter.analysis import plot_result
 
-        return plot_result(self.get_table(where), value, x, hue, over, stat, ax, self.get_attempts())
+        return plot_result(self.get_table(where), value, x, hue, over, stat, ax, self._versions())
 
     def plot_heatmap(
         self,
@@ -320,7 +320,7 @@ class Study:
         """Draw means over two keyfields, as `pyexperimenter.analysis.plot_heatmap` does."""
         from pyexperimenter.analysis import plot_heatmap
 
-        return plot_heatmap(self.get_table(where), value, x, y, over, digits, ax, self.get_attempts())
+        return plot_heatmap(self.get_table(where), value, x, y, over, digits, ax, self._versions())
 
     def plot_curves(
         self,
@@ -336,13 +336,19 @@ class Study:
         from pyexperimenter.analysis import plot_curves
 
         logs, table = self.get_logtable(logtable_name), self.get_table(where)
-        return plot_curves(logs, table, value, index, hue, over, ax, self.get_attempts())
+        return plot_curves(logs, table, value, index, hue, over, ax, self._versions())
 
     def plot_progress(self, ax: Axes | None = None, where: Where = None) -> Axes:
         """Draw the number of finished experiments over time, as `pyexperimenter.analysis.plot_progress` does."""
         from pyexperimenter.analysis import plot_progress
 
         return plot_progress(self.get_table(where), ax)
+
+    def _versions(self) -> pd.DataFrame:
+        """Return which code each execution ran, without the long texts that attempts may have."""
+        from pyexperimenter.analysis.versions import COLUMNS
+
+        return self._frame(self._store.attempt_rows(columns=COLUMNS), self._store.schema.attempts)
 
     def _side_table(self, name: str) -> pd.DataFrame:
         if name == "attempts":

@@ -182,6 +182,20 @@ def test_custom_queries(target: Target) -> None:
         study_.execute_custom_query("SELECT no_such FROM study")
 
 
+def test_tables_of_older_versions_are_summarized_as_they_are(target: Target) -> None:
+    study_ = experimenter(target)
+    study_.fill_table_from_config()
+    study_.execute(lambda *_: {"accuracy": 0.5})
+    target.query("UPDATE study__attempts SET python = '3.1' WHERE experiment_id = 6")
+    for change in ("ALTER TABLE study__attempts DROP COLUMN git_diff_hash", "DROP TABLE study__attempts"):
+        with pytest.warns(
+            UserWarning, match=r"different environments: .*Python 3\.1 \(1 experiment, at dataset=wine\)"
+        ):
+            study_.summarize("accuracy", "dataset")
+        target.query(change)
+    study_.summarize("accuracy", "dataset")
+
+
 def test_codecarbons_table_is_refused_if_emissions_are_not_measured(sqlite_target: Target) -> None:
     with pytest.raises(InvalidLogtableError, match="add a section CodeCarbon"):
         experimenter(sqlite_target).get_codecarbon_table()
