@@ -23,6 +23,9 @@ Names = str | Sequence[str] | None
 """One column, several, or none."""
 
 NULL = "–"
+SEED = "seed"
+"""The keyfield that repeats a run, unless another one is named."""
+
 _SHOWN = 3  # the cells, values or blocks that a message lists before it counts the rest
 
 
@@ -195,6 +198,11 @@ def checked(
     return table
 
 
+def averaged_over(table: pd.DataFrame, over: Names, keys: Sequence[str]) -> list[str]:
+    """Return the keyfields to average over: ``seed``, the default, only if there is one that has no other role."""
+    return [name for name in listed(over) if name != SEED or (name in keyfields_of(table) and name not in keys)]
+
+
 def check_columns(table: pd.DataFrame, names: Iterable[str]) -> None:
     """Check that a table has the given columns.
 
@@ -280,8 +288,3 @@ def numbers(table: pd.DataFrame, name: str) -> pd.Series[float]:
             "choose a column of numbers or booleans"
         )
     return pd.Series(column.to_numpy(dtype=float, na_value=float("nan")), index=table.index, name=name)
-
-
-def scores(table: pd.DataFrame, value: str) -> pd.Series[float]:
-    """Return the values of a resultfield as floats, NaN unless the experiment is done."""
-    return numbers(table, value).where(table["status"] == "done")

@@ -9,11 +9,14 @@ from html import escape
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from pyexperimenter.analysis.cells import (
+    SEED,
     Names,
     as_text,
+    averaged_over,
     cell_name,
     checked,
     decimals_for,
@@ -25,6 +28,7 @@ from pyexperimenter.analysis.cells import (
 from pyexperimenter.analysis.effects import rank_biserial, shift
 from pyexperimenter.analysis.rank_tests import (
     chi_squared_p,
+    corrected_t,
     differences_of,
     friedman,
     holm,
@@ -34,7 +38,7 @@ from pyexperimenter.analysis.rank_tests import (
     rank,
     wilcoxon,
 )
-from pyexperimenter.analysis.summary import incomplete, summarize_cells
+from pyexperimenter.analysis.units import Failures, Rules, rules_of, units_of
 from pyexperimenter.analysis.versions import mixed_versions
 from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError
 
@@ -45,24 +49,18 @@ if TYPE_CHECKING:
 _LEVELS, _BLOCKS = 4, 8
 _ALPHA = 0.05
 # Test of the pairs -> its name, and the column with its p-values, adjusted for the number of pairs.
-_WILCOXON, _NEMENYI = "Wilcoxon signed-rank", "Nemenyi"
+_WILCOXON, _NEMENYI, _CORRECTED = "Wilcoxon signed-rank", "Nemenyi", "corrected resampled t"
 _TESTS = {"wilcoxon": _WILCOXON, "nemenyi": _NEMENYI}
-_ADJUSTED = {_WILCOXON: "p_holm", _NEMENYI: "p_nemenyi"}
+_ADJUSTED = {_WILCOXON: "p_holm", _NEMENYI: "p_nemenyi", _CORRECTED: "p_holm"}
 # The printed columns: headers, and the formats of rows of `Comparison.pairwise`; `number` is that of the shift.
 _SHIFT = ("shift", "{difference:{number}}")
 _INTERVAL = ("95 % interval", "[{low:{number}}, {high:{number}}]")
 _WINS, _R = ("win/tie/loss", "{wins}/{ties}/{losses}"), ("r", "{rank_biserial:.2f}")
+_P = [("p", "{p_value:.3g}"), ("p (Holm)", "{p_holm:.3g}")]
 _SHOWN = {
-    _WILCOXON: [
-        _SHIFT,
-        _INTERVAL,
-        _WINS,
-        _R,
-        ("W", "{statistic:.4g}"),
-        ("p", "{p_value:.3g}"),
-        ("p (Holm)", "{p_holm:.3g}"),
-    ],
+    _WILCOXON: [_SHIFT, _INTERVAL, _WINS, _R, ("W", "{statistic:.4g}"), *_P],
     _NEMENYI: [_SHIFT, _WINS, _R, ("rank difference", "{rank_difference:.3f}"), ("p (Nemenyi)", "{p_nemenyi:.3g}")],
+    _CORRECTED: [("mean", _SHIFT[1]), _INTERVAL, _WINS, ("t", "{statistic:.4g}"), *_P],
 }
 
 
@@ -83,15 +81,17 @@ class Comparison:
     scores : pandas.DataFrame
         The tested scores, N blocks × k levels.
     test : str
-        ``"Wilcoxon signed-rank"`` for two levels, ``"Friedman"`` for more.
+        ``"Wilcoxon signed-rank"`` for two levels, ``"Friedman"`` for more; ``"corrected resampled t"`` if the blocks
+        are random splits of one data set.
     statistic : float
-        The smaller of the two rank sums (Wilcoxon), or chi-squared (Friedman).
+        The smaller of the two rank sums (Wilcoxon), chi-squared (Friedman), or the largest absolute t.
     p_value : float
-        The exact p-value of a two-sided test (Wilcoxon), or the permutation p-value (Friedman); see `rank_tests`.
+        The exact p-value of a two-sided test (Wilcoxon), the permutation p-value (Friedman), or the smallest ``p_holm``
+        (t); see `rank_tests`.
     average_ranks : pandas.Series
         Level -> rank, averaged over the blocks, best first; 1 is the best rank, and ties get the average of theirs.
     pairwise_test : str
-        ``"Wilcoxon signed-rank"`` or ``"Nemenyi"``: the test of the pairs of levels.
+        ``"Wilcoxon signed-rank"``, ``"Nemenyi"`` or ``"corrected resampled t"``: the test of the pairs of levels.
     pairwise : pandas.DataFrame
         A row for each pair of levels:
 
@@ -105,6 +105,13 @@ class Comparison:
         - ``statistic`` and ``p_value`` of the Wilcoxon signed-rank test, and ``p_holm``, the p-value adjusted for the
           number of pairs by Holm's method; or ``rank_difference``, the difference of the average ranks, and
           ``p_nemenyi``, the p-value of the Nemenyi test, which is adjusted for the number of pairs, too.
+
+        For the corrected t test, ``difference``, ``low`` and ``high`` are the mean difference and its 95 % interval,
+        and ``statistic`` is t; there is no ``rank_biserial``.
+    over : tuple of str
+        Keyfields with several values that were averaged over first.
+    notes : tuple of str
+        What a reader has to know: blocks and runs that are left out, and how far the conclusion reaches.
     """
 
     value: str
@@ -118,6 +125,8 @@ class Comparison:
     average_ranks: pd.Series[float]
     pairwise_test: str
     pairwise: pd.DataFrame
+    over: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def iman_davenport(self) -> tuple[float, float]:
@@ -229,14 +238,19 @@ class Comparison:
     def _sentences(self) -> list[str]:
         n, k = self.scores.shape
         aim = "higher" if self.better == "max" else "lower"
-        what = f"{self.value} of {k} levels of {self.by} over {n} blocks ({', '.join(self.blocks)}); {aim} is better"
+        means = f", means over {', '.join(self.over)}" if self.over else ""
+        what = f"{self.value} of {k} levels of {self.by} over {n} blocks ({', '.join(self.blocks)}){means}"
+        return [f"{what}; {aim} is better", *self._results(), *self.notes]
+
+    def _results(self) -> list[str]:
+        n, k = self.scores.shape
+        if self.test == _CORRECTED:
+            of_pairs, adjusted = ("", "") if k == 2 else (f"s of {len(self.pairwise)} pairs, the largest", " (Holm)")
+            t = f"|t({n - 1})| = {self.statistic:.4g}, p{adjusted} = {self.p_value:.3g}"
+            return [f"Corrected resampled t test{of_pairs}: {t}"]
         if self.test != "Friedman":
-            return [
-                what,
-                f"Wilcoxon signed-rank test: W = {self.statistic:.4g}, p = {self.p_value:.3g}",
-                *self._limits(),
-            ]
-        sentences = [what, f"Friedman test: chi² = {self.statistic:.4g}, permutation p = {self.p_value:.3g}"]
+            return [f"Wilcoxon signed-rank test: W = {self.statistic:.4g}, p = {self.p_value:.3g}", *self._limits()]
+        sentences = [f"Friedman test: chi² = {self.statistic:.4g}, permutation p = {self.p_value:.3g}"]
         if k >= _LEVELS and n >= _BLOCKS:
             p = chi_squared_p(self.statistic, k)
             sentences.append(f"with the chi² distribution: chi²({k - 1}) = {self.statistic:.4g}, p = {p:.3g}")
@@ -248,7 +262,7 @@ class Comparison:
     def _pairs_tested(self) -> str:
         if self.pairwise_test == _NEMENYI:
             return "Nemenyi test"
-        return "Wilcoxon signed-rank tests with Holm's correction"
+        return f"{self.pairwise_test} tests with Holm's correction"
 
     def _limits(self) -> list[str]:
         """Say so if there are too few blocks for any pair to differ significantly."""
@@ -277,6 +291,11 @@ class Comparison:
         ]
 
     def _legend(self) -> str:
+        if self.pairwise_test == _CORRECTED:
+            return (
+                "mean: of first - second, with the interval of the t test of this pair alone\n"
+                "win/tie/loss: blocks in which the first is better, equal or worse"
+            )
         interval = (
             "" if self.pairwise_test == _NEMENYI else ", with the interval of the Wilcoxon test of this pair alone"
         )
@@ -293,9 +312,14 @@ def compare(
     by: str,
     blocks: str | Sequence[str],
     better: str = "max",
-    over: Names = None,
+    over: Names = "seed",
     test: str = "wilcoxon",
     attempts: pd.DataFrame | None = None,
+    *,
+    unit: Names = None,
+    failures: Failures = "error",
+    pairing: str = "common",
+    test_share: float | None = None,
 ) -> Comparison:
     """Test whether the levels of a keyfield differ, with paired tests over blocks.
 
@@ -312,16 +336,30 @@ def compare(
     by : str
         Keyfield whose levels are compared, such as the method. NULL is a level, too.
     blocks : str or sequence of str
-        Keyfields whose combinations are the blocks, such as the data set. Blocks should be independent. Runs with
-        several seeds on the same data set are not; average over them.
+        Keyfields whose combinations are the blocks, such as the data set. Blocks must be independent, so they must not
+        be finer than the unit. Runs with several seeds on the same data set are not independent; average over them.
     better : {"max", "min"}
         Whether the largest or the smallest value gets rank 1.
     over : str or sequence of str, optional
-        Keyfields to average over before testing.
+        Keyfields to average over before testing. ``"seed"`` is ignored if there is no such keyfield, or if it has
+        another role.
     test : {"wilcoxon", "nemenyi"}
         How the pairs of three or more levels are tested.
     attempts : pandas.DataFrame, optional
         Executions, as returned by `get_attempts`, for a warning about different versions as in `summarize`.
+    unit : str or sequence of str, optional
+        Keyfield of what is independent, as for `summarize`. ``"seed"`` allows blocks of single runs; then the
+        conclusion holds for these data sets only.
+    failures : {"error", "worst", "drop"} or float
+        What experiments in error, and those that are done without a number, count as: as an error of this call; as the
+        worst result of all, so that a level has the worst rank in each block in which it failed; as not there; or as
+        this number. Dropping favors what fails where it is bad.
+    pairing : {"common", "all"}
+        ``"common"`` averages, in each block, only over combinations of `over` that have a result for all levels.
+        ``"all"`` averages over all that each level has.
+    test_share : float, optional
+        If seeds are random splits of a data set: the share of the test part, as for `summarize`. Then a test whose
+        blocks are splits of one data set is a t test with the corrected variance.
 
     Returns
     -------
@@ -334,16 +372,18 @@ def compare(
         If a column does not exist or has two roles, or if a keyfield that is not named varies within a block and
         level; the message names it.
     InvalidValueError
-        If the value is not numeric, `better` or `test` is unknown, or there are fewer than two levels (three for the
-        Nemenyi test) or fewer than two complete blocks.
+        If experiments failed and `failures` does not say what they count as; if blocks are finer than the unit; if the
+        value is not numeric or an option is unknown; or if there are fewer than two levels (three for the Nemenyi test)
+        or fewer than two complete blocks.
     PyExperimenterError
         If SciPy is missing.
 
     Warns
     -----
     UserWarning
-        If blocks are left out because they lack a result for a level, if the numbers of runs behind the means differ,
-        or if the results come from different versions of the code or environments.
+        If blocks or runs are left out because a level lacks their result, if the numbers of runs behind the means
+        differ, or if the results come from different versions of the code or environments. The comparison prints what
+        is left out, too.
 
     Notes
     -----
@@ -354,6 +394,9 @@ def compare(
     distributions are printed as well for four or more levels and eight or more blocks; with fewer, they are inaccurate.
     Scores are ties if their relative difference is below 1e-9. The module `rank_tests` has the references for all
     methods.
+
+    Random splits of one data set share training data, so their results are correlated, and rank tests reject too often.
+    Their pairs are compared with the corrected resampled t test (Nadeau and Bengio, 2003) and Holm's correction.
 
     The result of the Nemenyi test for two levels depends on the other levels, so pairs are compared with the Wilcoxon
     test by default (A. Benavoli, G. Corani and F. Mangili. Should we really use post-hoc tests based on mean-ranks?
@@ -392,12 +435,20 @@ def compare(
         raise InvalidValueError(f"test: {test!r} is unknown; choose 'wilcoxon' or 'nemenyi'")
     if not listed(blocks):
         raise InvalidColumnError("blocks: no keyfield is named; name at least one")
-    matrix = _blocks_by_levels(table, value, by, listed(blocks), listed(over), attempts)
+    averaged = averaged_over(table, over, [by, *listed(blocks)])
+    rules = rules_of(table, [value], unit, failures, pairing, test_share)
+    split_ratio = rules.split_ratio([*listed(blocks), *averaged])
+    if split_ratio and test == "nemenyi":
+        raise InvalidValueError("test: the Nemenyi test is not for splits of one data set; leave this option out")
+    worst = -math.inf if better == "max" else math.inf
+    matrix, notes = _blocks_by_levels(table, value, by, listed(blocks), averaged, rules, worst, attempts)
     ranks = rank(matrix, better)
     if test == "nemenyi" and matrix.shape[1] == 2:
         raise InvalidValueError(f"test: the Nemenyi test needs at least three levels of {by}; for two, use 'wilcoxon'")
-    pairwise = _pairwise(matrix, ranks, better, test)
-    if len(pairwise) == 1:
+    pairwise = _pairwise(matrix, ranks, better, test, split_ratio)
+    if split_ratio:
+        overall, statistic, p_value = _CORRECTED, pairwise["statistic"].abs().max(), pairwise["p_holm"].min()
+    elif len(pairwise) == 1:
         overall, statistic, p_value = _WILCOXON, pairwise["statistic"].iloc[0], pairwise["p_value"].iloc[0]
     else:
         overall, (statistic, p_value) = "Friedman", friedman(ranks)
@@ -411,21 +462,47 @@ def compare(
         statistic=float(statistic),
         p_value=float(p_value),
         average_ranks=ranks.mean().sort_values(kind="stable").rename("average rank"),
-        pairwise_test=_TESTS[test],
+        pairwise_test=_CORRECTED if split_ratio else _TESTS[test],
         pairwise=pairwise,
+        over=tuple(name for name in averaged if table[name].astype(str).nunique() > 1),
+        notes=(*notes, *rules.remarks([*listed(blocks), *averaged])),
     )
 
 
+def _check_independent(table: pd.DataFrame, blocks: list[str], rules: Rules) -> None:
+    """Raise an error if blocks cut a unit into pieces, which are not independent."""
+    if SEED in rules.unit:
+        return
+    blocks_of_units = levels(table, blocks)[0].groupby(levels(table, rules.unit)[0]).nunique()
+    if (blocks_of_units.max() > 1) if rules.unit else SEED in blocks:
+        unit = list(rules.unit) or [name for name in blocks if name != SEED] or ["dataset"]
+        raise InvalidValueError(
+            f"blocks: runs of one {' and '.join(unit)} are in several blocks ({', '.join(blocks)}), so the blocks are "
+            f"not independent; use blocks={unit if len(unit) > 1 else unit[0]!r} and average over the rest, as in "
+            "over='seed'; or unit='seed' for a conclusion that holds for these data sets only"
+        )
+
+
 def _blocks_by_levels(
-    table: pd.DataFrame, value: str, by: str, blocks: list[str], over: list[str], attempts: pd.DataFrame | None
-) -> pd.DataFrame:
-    """Return the mean scores, blocks × levels, of the complete blocks."""
+    table: pd.DataFrame,
+    value: str,
+    by: str,
+    blocks: list[str],
+    over: list[str],
+    rules: Rules,
+    worst: float,
+    attempts: pd.DataFrame | None,
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return the mean scores, blocks × levels, of the complete blocks, and what a reader has to know about them."""
     remedy = "name it in blocks (or in over, to average over it first)"
     table = checked(table, [value], [by, *blocks], over, remedy)
-    cells = summarize_cells(table, [value], [by, *blocks], "mean").drop(columns="value")
-    block_codes, block_labels = levels(cells, blocks)
-    level_codes, level_labels = levels(cells, [by])
-    matrix = cells["mean"].set_axis([block_codes, level_codes]).unstack()
+    _check_independent(table, blocks, rules)
+    units = units_of(table, value, [by, *blocks], over, rules, within=blocks, worst=worst)
+    block_codes, block_labels = levels(units.cells, blocks)
+    level_codes, level_labels = levels(units.cells, [by])
+    with np.errstate(invalid="ignore"):
+        means = units.values.groupby(level="cell").mean().reindex(units.cells.index)
+    matrix = means.set_axis([block_codes, level_codes]).unstack()
     complete = matrix.notna().all(axis="columns")
     if len(level_labels) < 2 or complete.sum() < 2:
         counts = zip(level_labels, matrix.notna().sum(), strict=True)
@@ -433,20 +510,21 @@ def _blocks_by_levels(
             f"a test needs at least two levels of {by} and two blocks ({', '.join(blocks)}) with a result for each "
             f"level; complete blocks: {complete.sum()} of {len(complete)}; "
             + some_of(f"{by}={as_text(level)} in {count}" for (level,), count in counts)
+            + "".join(f"; {note}" for note in units.notes)
         )
-    findings = list(incomplete(cells[block_codes.map(complete)], [by, *blocks]))
+    notes = units.notes
     if not complete.all():
-        names = some_of((cell_name(blocks, block_labels[block]) for block in complete.index[~complete]), "; ")
+        names = "; ".join(cell_name(blocks, block_labels[block]) for block in complete.index[~complete])
         number = f"{(~complete).sum()} of {len(complete)} blocks"
-        findings.insert(0, f"{number} left out because a level of {by} has no result: {names}")
-    warn([*findings, *mixed_versions(table, [by, *blocks], attempts)])
+        notes = [f"{number} left out because a level of {by} has no result: {names}", *notes]
+    warn([*notes, *mixed_versions(table, [by, *blocks], attempts)])
     matrix = matrix[complete]
     matrix.index = pd.MultiIndex.from_tuples([block_labels[block] for block in matrix.index], names=blocks)
     matrix.columns = pd.Index([level for (level,) in level_labels], name=by, dtype=object)
-    return matrix
+    return matrix, notes
 
 
-def _pairwise(matrix: pd.DataFrame, ranks: pd.DataFrame, better: str, test: str) -> pd.DataFrame:
+def _pairwise(matrix: pd.DataFrame, ranks: pd.DataFrame, better: str, test: str, split_ratio: float) -> pd.DataFrame:
     """Compare each pair of columns: the effect sizes, and the test."""
     pairs = list(combinations(range(matrix.shape[1]), 2))
     sign = 1 if better == "max" else -1
@@ -454,8 +532,11 @@ def _pairwise(matrix: pd.DataFrame, ranks: pd.DataFrame, better: str, test: str)
     for one, other in pairs:
         first, second = matrix.iloc[:, one].to_numpy(), matrix.iloc[:, other].to_numpy()
         gains = sign * differences_of(first, second)
-        center, low, high = shift(first, second)
-        statistic, p_value = wilcoxon(first, second)
+        if split_ratio:
+            center, low, high, statistic, p_value = corrected_t(first, second, split_ratio)
+        else:
+            center, low, high = shift(first, second)
+            statistic, p_value = wilcoxon(first, second)
         lines.append(
             {
                 "first": matrix.columns[one],
@@ -472,6 +553,8 @@ def _pairwise(matrix: pd.DataFrame, ranks: pd.DataFrame, better: str, test: str)
             }
         )
     found = pd.DataFrame(lines)
+    if split_ratio:
+        return found.drop(columns="rank_biserial").assign(p_holm=holm(found["p_value"]))
     if test == "wilcoxon":
         return found.assign(p_holm=holm(found["p_value"]))
     average = ranks.mean().to_numpy()

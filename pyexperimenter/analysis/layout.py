@@ -36,7 +36,7 @@ class Cell:
     center: str
     spread: tuple[str, ...]
     bold: bool
-    mark: str | None  # such as "3/5": runs with a result / all runs; None if the cell is complete
+    mark: str | None  # such as "3/5": runs that count / all runs; None if the cell has as many as any other
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,13 @@ def lay_out(
     row_codes, row_labels = levels(summary, rows)
     column_codes, column_labels = levels(summary, columns)
     rivals = row_codes if (best_per or ("row" if columns else "column")) == "row" else column_codes
-    bold = _best(summary[center], summary["value"], rivals, digits, best)
+    runs = summary["n"] + summary["missing"] + summary.get("unpaired", 0)
+    most = runs.groupby([summary["value"], rivals]).transform("max")
+    complete = (summary["missing"] == 0) & (runs == most)
+    bold = _best(summary[center], complete, summary["value"], rivals, digits, best)
     fullest = int(summary["n"].max())
     places = list(zip(row_codes, summary["value"], column_codes, strict=True))
-    cells = dict(zip(places, _cells(summary, center, spread, digits, bold, fullest), strict=True))
+    cells = dict(zip(places, _cells(summary, runs, center, spread, digits, bold, fullest), strict=True))
     if len(cells) < len(places):
         row, value, column = next(place for place in places if places.count(place) > 1)
         where = cell_name([*rows, *columns], [*row_labels[row], *column_labels[column]])
@@ -99,22 +102,29 @@ def lay_out(
         header.insert(0, [as_text(value) for value, _ in shown])
     lines = [(list(row_labels[row]), [cells.get((row, *place)) for place in shown]) for row in row_codes.unique()]
     names = [as_text(name) for name in rows]
-    return Layout(names, header, lines, _note(what, values, fullest, any(cell.mark for cell in cells.values())))
+    note = _note(summary, what, values, fullest, any(cell.mark for cell in cells.values()))
+    return Layout(names, header, lines, note)
 
 
 def _cells(
-    summary: pd.DataFrame, center: str, spread: Sequence[str], digits: Digits, bold: list[bool], fullest: int
+    summary: pd.DataFrame,
+    runs: pd.Series[int],
+    center: str,
+    spread: Sequence[str],
+    digits: Digits,
+    bold: list[bool],
+    fullest: int,
 ) -> Iterator[Cell]:
     """Yield the cell of each row of the summary."""
     spreads = summary[list(spread)].to_numpy().tolist()  # itertuples of pandas 2 yields nothing without columns
     columns = (summary[name] for name in ("value", center, "n", "missing"))
-    for value, middle, n, missing, ends, is_best in zip(*columns, spreads, bold, strict=True):
+    for value, middle, n, missing, of, ends, is_best in zip(*columns, runs, spreads, bold, strict=True):
         decimals = _setting(digits, value, _DIGITS)
         yield Cell(
             center=_number(middle, decimals),
             spread=() if math.isnan(middle) else tuple(_number(end, decimals) for end in ends),
             bold=is_best,
-            mark=f"{n}/{n + missing}" if n < fullest or missing > 0 else None,
+            mark=f"{n}/{of}" if n < fullest or missing > 0 else None,
         )
 
 
@@ -164,11 +174,17 @@ def _setting(option: Digits | Best, value: str, default: Any) -> Any:
 
 
 def _best(
-    centers: pd.Series[Any], values: pd.Series[Any], codes: pd.Series[Any], digits: Digits, best: Best
+    centers: pd.Series[Any],
+    complete: pd.Series[bool],
+    values: pd.Series[Any],
+    codes: pd.Series[Any],
+    digits: Digits,
+    best: Best,
 ) -> list[bool]:
     """Return which cells are the best for their value among the cells with the same code, a row or a column.
 
-    Cells that show the same number as the best one are the best, too.
+    Cells that show the same number as the best one are the best, too, but only if no run is missing: if the best number
+    is that of an incomplete cell, the best is not known.
     """
     bold = [False] * len(centers)
     for (value, _), group in centers.groupby([values, codes]):
@@ -176,7 +192,8 @@ def _best(
         if wanted is not None:
             extreme = _number(group.max() if wanted == "max" else group.min(), decimals)
             for position, center in group.items():
-                bold[int(str(position))] = extreme != NULL and _number(center, decimals) == extreme
+                place = int(str(position))
+                bold[place] = complete.iloc[place] and extreme != NULL and _number(center, decimals) == extreme
     return bold
 
 
@@ -192,7 +209,12 @@ def _column_label(name: str, value: Any) -> str:
     return as_text(value) if isinstance(value, str) else f"{name} = {as_text(value)}"
 
 
-def _note(what: str, values: Sequence[str], fullest: int, marked: bool) -> str:
+def _note(summary: pd.DataFrame, what: str, values: Sequence[str], fullest: int, marked: bool) -> str:
     title = f"{as_text(values[0])}: {what}" if len(values) == 1 and values[0] != what else what[0].upper() + what[1:]
     runs = f"{'up to ' if marked else ''}n = {fullest} run{'' if fullest == 1 else 's'}"
-    return f"{title} over {runs}." + (" † Fewer results: results / runs." if marked else "")
+    if units := summary.attrs.get("units"):
+        most, least = summary["n_units"].max(), summary["n_units"].min()
+        number = f"{'up to ' if least < most else ''}{most} unit{'' if most == 1 else 's'}"
+        runs = f"{number} ({', '.join(units)}), each the mean of its runs; {runs}"
+    sentences = [f"{title} over {runs}", *summary.attrs.get("notes", [])]
+    return " ".join(f"{sentence}." for sentence in sentences) + (" † Fewer results: results / runs." if marked else "")

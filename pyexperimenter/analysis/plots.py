@@ -17,9 +17,11 @@ from pyexperimenter.analysis.cells import (
     NULL,
     Names,
     as_text,
+    averaged_over,
     cell_name,
     check_columns,
     checked,
+    keyfields_of,
     levels,
     listed,
     numbers,
@@ -27,9 +29,10 @@ from pyexperimenter.analysis.cells import (
     some_of,
     warn,
 )
-from pyexperimenter.analysis.summary import STATISTICS, incomplete, known_statistic, summarize_cells
+from pyexperimenter.analysis.summary import STATISTICS, known_statistic, summary_of
+from pyexperimenter.analysis.units import Failures, rules_of, units_of
 from pyexperimenter.analysis.versions import mixed_versions
-from pyexperimenter.exceptions import InvalidColumnError
+from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,6 +49,11 @@ def plot_result(
     stat: str = "mean±std",
     ax: Axes | None = None,
     attempts: pd.DataFrame | None = None,
+    *,
+    unit: Names = None,
+    failures: Failures = "error",
+    pairing: str = "common",
+    test_share: float | None = None,
 ) -> Axes:
     """Draw a resultfield over a keyfield, with error bars.
 
@@ -68,6 +76,8 @@ def plot_result(
         Axes to draw on.
     attempts : pandas.DataFrame, optional
         Executions, as returned by `get_attempts`, for a warning about different versions as in `summarize`.
+    unit, failures, pairing, test_share
+        As for `summarize`. Pairs are the points at the same `x`, or all points without `hue`.
 
     Returns
     -------
@@ -99,7 +109,8 @@ def plot_result(
     """
     axes = axes_or_new(ax)
     stat = known_statistic(stat)
-    summary = _summary(table, value, [x, *listed(hue)], over, stat, "name it in x, hue or over", attempts)
+    keys, how = [x, *listed(hue)], (unit, failures, pairing, test_share)
+    summary = _summary(table, value, keys, over, stat, how, [x] if hue else [], "name it in x, hue or over", attempts)
     center, spread = STATISTICS[stat]
     places, ticks = _places(summary, x)
     codes, hues = levels(summary, listed(hue))
@@ -130,6 +141,10 @@ def plot_heatmap(
     digits: int = 3,
     ax: Axes | None = None,
     attempts: pd.DataFrame | None = None,
+    *,
+    unit: Names = None,
+    failures: Failures = "error",
+    pairing: str = "common",
 ) -> Axes:
     """Draw the means of a resultfield over two keyfields as an annotated heatmap.
 
@@ -149,6 +164,8 @@ def plot_heatmap(
         Axes to draw on.
     attempts : pandas.DataFrame, optional
         Executions, as returned by `get_attempts`, for a warning about different versions as in `summarize`.
+    unit, failures, pairing
+        As for `summarize`. All cells are paired.
 
     Returns
     -------
@@ -179,7 +196,9 @@ def plot_heatmap(
     ['0.800', '0.900', '0.900', '1.000']
     """
     axes = axes_or_new(ax)
-    summary = _summary(table, value, [y, x], over, "mean", "name it in x, y or over", attempts)
+    summary = _summary(
+        table, value, [y, x], over, "mean", (unit, failures, pairing), [], "name it in x, y or over", attempts
+    )
     rows, row_labels = levels(summary, [y])
     columns, column_labels = levels(summary, [x])
     means = np.full((len(row_labels), len(column_labels)), np.nan)
@@ -206,6 +225,10 @@ def plot_curves(
     over: Names = "seed",
     ax: Axes | None = None,
     attempts: pd.DataFrame | None = None,
+    *,
+    unit: Names = None,
+    failures: Failures = "error",
+    pairing: str = "common",
 ) -> Axes:
     """Draw learning curves, or other values that experiments logged: means, with bands of one standard deviation.
 
@@ -228,6 +251,9 @@ def plot_curves(
         Axes to draw on.
     attempts : pandas.DataFrame, optional
         Executions, as returned by `get_attempts`, for a warning about different versions as in `summarize`.
+    unit, failures, pairing
+        As for `summarize`; but `failures` is ``"error"`` or ``"drop"``, since a failed run has no curve. Points with
+        the same index are paired.
 
     Returns
     -------
@@ -239,15 +265,16 @@ def plot_curves(
         If a column does not exist, if a keyfield that is not named varies within a line, or if an execution logged an
         index value several times.
     InvalidValueError
-        If a column is not numeric, or the table is empty.
+        If experiments failed, or are done without logs, unless `failures` is ``"drop"``; if a column is not numeric; if
+        an option is unknown; or if the table is empty.
     PyExperimenterError
         If matplotlib is missing.
 
     Warns
     -----
     UserWarning
-        If some points of a line are means of fewer experiments than the table has for the line, or if the results come
-        from different versions of the code or environments.
+        If experiments are missing or left out, if some points of a line are means of fewer than others, or if the
+        results come from different versions of the code or environments.
 
     Examples
     --------
@@ -258,23 +285,34 @@ def plot_curves(
     >>> plot_curves(logs, table, "loss", index="epoch").lines[0].get_xydata().round(2).tolist()
     [[1.0, 0.6], [2.0, 0.4]]
     """
-    axes = axes_or_new(ax)
-    table = checked(table, [], listed(hue), listed(over), "name it in hue or over")
-    codes, hues = levels(table, listed(hue))
+    axes, keys = axes_or_new(ax), listed(hue)
+    averaged, rules = averaged_over(table, over, keys), rules_of(table, [value], unit, failures, pairing)
+    if failures not in ("error", "drop"):
+        raise InvalidValueError(f"failures: a failed run has no curve, so {failures!r} is not possible; choose 'drop'")
+    table = checked(table, [], keys, averaged, "name it in hue or over")
     points = _points(logs, table["ID"][table["status"] == "done"], value, index)
-    points["line"] = points["experiment"].map(dict(zip(table["ID"], codes, strict=True)))
-    expected = codes.value_counts()
+    step, height = f"{index} (logged)", f"{value} (logged)"  # the table may have columns with these names
+    experiments = table[["ID", *keyfields_of(table), "creation_date", "status"]].assign(
+        **{height: np.where(table["ID"].isin(points["experiment"]), 1.0, np.nan)}  # whether there is a curve
+    )
+    lines = units_of(experiments, height, keys, averaged, rules)
+    points = points[["experiment", "index", "value"]].set_axis(["ID", step, height], axis="columns")
+    points = experiments.drop(columns=height).merge(points, on="ID")
+    curves = pd.DataFrame(columns=[*keys, step, "mean", "std", "n"], dtype=float)
+    if not points.empty:
+        curves, _ = summary_of(points, height, [*keys, step], averaged, "mean±std", rules, [])
+    codes, labels = levels(pd.concat([lines.cells[keys], curves[keys]]), keys)
     thin = []
-    for number, labels in enumerate(hues):
-        curve = points[points["line"] == number].groupby("index")["value"].agg(["mean", "std", "count"])
-        (line,) = axes.plot(curve.index, curve["mean"], label=", ".join(map(as_text, labels)))
+    for number, names in enumerate(labels):
+        curve = curves[codes[len(labels) :].to_numpy() == number]
+        (line,) = axes.plot(curve[step], curve["mean"], label=", ".join(map(as_text, names)))
         low, high = curve["mean"] - curve["std"], curve["mean"] + curve["std"]
-        axes.fill_between(curve.index, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
-        fewest = 0 if curve.empty else curve["count"].min()
-        if fewest < expected[number]:
-            thin.append(f"{cell_name(listed(hue), labels) or 'the line'} (at least {fewest} of {expected[number]})")
-    findings = [f"some points are means of fewer experiments than the table has: {some_of(thin, '; ')}"] if thin else []
-    warn([*findings, *mixed_versions(table, listed(hue), attempts)])
+        axes.fill_between(curve[step], low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+        fewest, most = curve["n"].min(), lines.cells["n"].iloc[number]
+        if fewest < most:
+            thin.append(f"{cell_name(keys, names) or 'the line'} (at least {fewest} of {most})")
+    few = [f"some points are means of fewer runs than the line has: {some_of(thin, '; ')}"] if thin else []
+    warn([*lines.notes, *few, *mixed_versions(table, keys, attempts)])
     _describe(axes, index, f"{value} (mean±std)", listed(hue))
     return axes
 
@@ -347,14 +385,17 @@ def _summary(
     keys: list[str],
     over: Names,
     stat: str,
+    how: tuple[Any, ...],
+    within: list[str],
     remedy: str,
     attempts: pd.DataFrame | None,
 ) -> pd.DataFrame:
     """Summarize, and warn about incomplete cells and different versions."""
-    table = checked(table, [value], keys, listed(over), remedy)
-    summary = summarize_cells(table, [value], keys, stat).drop(columns="value")
-    warn([*incomplete(summary, keys), *mixed_versions(table, keys, attempts)])
-    return summary
+    averaged, rules = averaged_over(table, over, keys), rules_of(table, [value], *how)
+    table = checked(table, [value], keys, averaged, remedy)
+    summary, notes = summary_of(table, value, keys, averaged, stat, rules, within)
+    warn([*notes, *mixed_versions(table, keys, attempts)])
+    return summary.reset_index(drop=True)
 
 
 def _bars(line: pd.DataFrame, center: str, spread: Sequence[str]) -> Any:

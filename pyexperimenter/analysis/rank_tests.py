@@ -10,6 +10,7 @@ References, cited where each method is implemented:
   1979.
 - R. L. Iman and J. M. Davenport. Approximations of the critical region of the Friedman statistic. *Communications in
   Statistics - Theory and Methods* 9(6):571-595, 1980.
+- C. Nadeau and Y. Bengio. Inference for the generalization error. *Machine Learning* 52(3):239-281, 2003.
 - P. B. Nemenyi. *Distribution-free multiple comparisons*. PhD thesis, Princeton University, 1963.
 - F. Wilcoxon. Individual comparisons by ranking methods. *Biometrics Bulletin* 1(6):80-83, 1945.
 """
@@ -17,6 +18,7 @@ References, cited where each method is implemented:
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +27,7 @@ import pandas as pd
 
 from pyexperimenter.analysis.cells import optional_import
 from pyexperimenter.analysis.exact_tests import Array, friedman_p, signed_rank_p
+from pyexperimenter.exceptions import InvalidValueError
 
 Scores = Sequence[float] | Array
 
@@ -131,6 +134,49 @@ def wilcoxon(first: Scores, second: Scores) -> tuple[float, float]:
         return statistic, signed_rank_p(signed, statistic - split)
     approximate = _stats().wilcoxon(np.sign(differences) * ranks, zero_method="zsplit", method="asymptotic")
     return statistic, float(approximate.pvalue)
+
+
+def corrected_t(first: Scores, second: Scores, split_ratio: float) -> tuple[float, float, float, float, float]:
+    """Compare paired scores on random splits of one data set with the corrected t test (Nadeau and Bengio, 2003).
+
+    The training parts of the splits overlap, so their scores are correlated. The variance of the mean difference is
+    therefore taken as (1 / J + n_test / n_train) s² instead of s² / J, with J - 1 degrees of freedom.
+
+    Parameters
+    ----------
+    first, second : sequence of float
+        One score for each of J splits.
+    split_ratio : float
+        n_test / n_train.
+
+    Returns
+    -------
+    (float, float, float, float, float)
+        The mean difference, both ends of its 95 % interval, t, and the two-sided p-value, which is never 0; t = 0 and
+        p = 1 if all pairs are equal.
+
+    Raises
+    ------
+    InvalidValueError
+        If a score is infinite.
+
+    Examples
+    --------
+    >>> differences = [0.02, 0.01, 0.03, 0, 0.015, 0.025, 0.005, 0.01, 0.02, 0.015]
+    >>> [round(value, 5) for value in corrected_t(differences, [0] * 10, 1 / 9)]
+    [0.015, 0.00551, 0.02449, 3.57624, 0.00597]
+    """
+    differences = differences_of(first, second)
+    if not np.isfinite(differences).all():
+        raise InvalidValueError(
+            "a t test needs finite differences; let failed runs count as a number, as in failures=0.0, or drop them"
+        )
+    count, mean = len(differences), float(differences.mean())
+    error = float(differences.std(ddof=1)) * math.sqrt(1 / count + split_ratio)
+    half = float(_stats().t.ppf(0.975, count - 1)) * error
+    t = mean / error if error else math.copysign(math.inf, mean) if mean else 0.0
+    p_value = max(sys.float_info.min, 2 * float(_stats().t.sf(abs(t), count - 1)))
+    return mean, mean - half, mean + half, t, p_value
 
 
 def friedman(ranks: pd.DataFrame) -> tuple[float, float]:

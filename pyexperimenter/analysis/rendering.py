@@ -42,7 +42,8 @@ def to_latex(
     digits : int or mapping of str to int
         Decimal places, for all values or for each value by its name.
     best : {"max", "min"} or mapping of str to these, optional
-        Print the largest or the smallest mean (or median) in bold, and all cells that show the same number. With
+        Print the largest or the smallest mean (or median) in bold, and all cells that show the same number. A cell with
+        missing runs, or fewer than those it is compared with, is never bold: if its number is the best, none is. With
         several values, give a mapping.
     best_per : {"row", "column"}, optional
         Compare the cells of a row or of a column, always for one value. The default is the row, or the column if the
@@ -55,7 +56,7 @@ def to_latex(
     str
         Names and strings are escaped; non-Latin letters need XeLaTeX or LuaLaTeX. A dash means that a number does not
         exist: a cell without runs, or the spread of a single run. Cells with missing runs, or fewer than other cells,
-        are marked, and a note below the table explains the marks.
+        are marked. A note below the table explains the marks, and names runs that are missing.
 
     Raises
     ------
@@ -114,7 +115,7 @@ def to_markdown(
     | kernel   |   mean ± standard deviation |
     |:---------|----------------------------:|
     | linear   |                 0.92 ± 0.02 |
-    | rbf      |        **0.96 ± 0.01** †4/5 |
+    | rbf      |            0.96 ± 0.01 †4/5 |
     <BLANKLINE>
     Mean ± standard deviation over up to n = 5 runs. † Fewer results: results / runs.
     """
@@ -145,7 +146,7 @@ def to_text(
     kernel      mean ± standard deviation
     --------  ---------------------------
     linear                    0.92 ± 0.02
-    rbf                 *0.96 ± 0.01 †4/5
+    rbf                  0.96 ± 0.01 †4/5
     <BLANKLINE>
     Mean ± standard deviation over up to n = 5 runs. † Fewer results: results / runs.
     """

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from pyexperimenter.analysis.cells import (
     Names,
-    cell_name,
+    averaged_over,
     checked,
-    levels,
     listed,
     optional_import,
-    scores,
-    some_of,
     warn,
 )
+from pyexperimenter.analysis.units import Failures, Rules, rules_of, units_of
 from pyexperimenter.analysis.versions import mixed_versions
 from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError
 
@@ -31,7 +29,8 @@ STATISTICS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """Name -> the column with the center of a cell, and those with its spread: none, one (±), or two (the ends)."""
 
-COLUMNS = ("value", "mean", "std", "median", "q1", "q3", "iqr", "ci95", "n", "missing")
+_COUNTS = ("n", "missing", "failed", "open", "nan", "unpaired", "n_units")
+COLUMNS = ("value", "mean", "std", "median", "q1", "q3", "iqr", "ci95", *_COUNTS)
 """The columns that a summary can have in addition to the keyfields."""
 
 
@@ -43,8 +42,19 @@ def summarize(
     over: Names = "seed",
     stat: str = "mean±std",
     attempts: pd.DataFrame | None = None,
+    *,
+    unit: Names = None,
+    failures: Failures = "error",
+    pairing: str = "common",
+    test_share: float | None = None,
 ) -> pd.DataFrame:
     """Summarize the results of each cell, and report how complete they are.
+
+    Runs of the same unit are averaged first; then the units are summarized. The units of a cell are
+
+    - the combinations of those keyfields in `over` that `unit` names;
+    - the combinations of all keyfields in `over` but ``seed``, if that leaves none, or if no unit is declared;
+    - the runs, if ``seed`` is all that is left, or with ``unit="seed"``.
 
     Parameters
     ----------
@@ -56,13 +66,28 @@ def summarize(
         Columns, usually keyfields, whose combinations are the cells. NULL is a value of its own. The distinction
         between the two only matters when the summary is rendered.
     over : str or sequence of str, optional
-        Keyfields to average over.
+        Keyfields to average over. ``"seed"`` is ignored if there is no such keyfield, or if it has another role.
     stat : str
         ``"mean±std"``, ``"mean±ci95"`` (or ``"ci95"``), ``"median±iqr"``, ``"mean"`` or ``"median"``; ``+-`` is
         the same as ``±``.
     attempts : pandas.DataFrame, optional
         Executions, as returned by `get_attempts`. With them, a warning says if the results come from different
         versions of the code or environments.
+    unit : str or sequence of str, optional
+        Keyfield of what is independent, usually the data set. The default is the unit in the configuration, which
+        `get_table` stores in the ``attrs`` of the table. ``"seed"`` makes each run a unit; then intervals hold for
+        these data sets only.
+    failures : {"error", "drop"}, float or mapping of str to these
+        What experiments in error, and those that are done without a number, count as: as an error of this call; as not
+        there; or as this number, for all values or for each value by its name. Dropping favors what fails where it is
+        bad.
+    pairing : {"common", "all"}
+        ``"common"`` averages only over combinations of `over` that have a result in all cells of a row (or, without
+        `columns`, in all cells) and of a unit. ``"all"`` averages over all that each cell has.
+    test_share : float, optional
+        If seeds are random splits of a data set: the share of the test part. The default is that in the configuration,
+        as for `unit`. Then the training parts overlap, and the interval over splits of one data set uses the corrected
+        variance.
 
     Returns
     -------
@@ -71,14 +96,18 @@ def summarize(
 
         - the columns of `rows` and `columns`;
         - ``value``, the name of the resultfield, if there are several;
-        - ``mean`` and ``std``, the sample standard deviation (``ddof=1``), which is NaN for a single run;
+        - ``mean`` and ``std``, the sample standard deviation (``ddof=1``), which is NaN for a single unit;
         - the other statistics that `stat` needs: ``median``; ``q1`` and ``q3``, the quartiles, with linear
           interpolation as in `numpy.quantile`, and ``iqr``, the range between them, NaN if a value is infinite;
           ``ci95``, half the width of Student's 95 % confidence interval of the mean;
-        - ``n``, the number of runs that are done and have the value; all statistics are computed from them;
-        - ``missing``, the number of other rows: open, running, paused, in error, or without the value.
+        - ``n``, the number of runs from which the statistics are computed, and ``n_units``, the number of units;
+        - ``missing``, the number of runs that have no result and do not count as a number;
+        - ``failed``, ``open`` and ``nan``, the numbers of runs that are in error; created, running or paused; and done
+          but without a number;
+        - ``unpaired``, the number of runs with a result that are left out since a cell to compare lacks theirs.
 
-        Its ``attrs`` store the layout for `to_latex`, `to_markdown` and `to_html`.
+        Its ``attrs`` store the layout for `to_latex`, `to_markdown` and `to_html`, and ``notes``, sentences about runs
+        that are missing, for which these have a place below the table.
 
     Raises
     ------
@@ -86,21 +115,24 @@ def summarize(
         If a column does not exist, has two roles or the name of a statistic, or if a keyfield that is not named varies
         within a cell: nothing is averaged over silently.
     InvalidValueError
-        If a value is not numeric, `stat` is unknown, or the table is empty or contains experiments twice.
+        If experiments failed and `failures` does not say what they count as; if a value is not numeric; if an option is
+        unknown; if the table is empty or contains experiments twice; or if it is not known whether the units are splits
+        of one data set.
     PyExperimenterError
         If SciPy is missing, which ``ci95`` needs.
 
     Warns
     -----
     UserWarning
-        A single warning if cells contain unfinished or failed experiments, or fewer runs than others, or if the
-        experiments were run with different git commits or uncommitted changes, or with different versions of Python or
-        of this library.
+        A single warning if cells contain unfinished or failed experiments, or fewer runs than others, if runs are left
+        out, or if the experiments were run with different git commits or uncommitted changes, or with different
+        versions of Python or of this library.
 
     Notes
     -----
     The confidence interval is based on Student's t distribution (Student. The probable error of a mean. *Biometrika*
-    6(1):1-25, 1908).
+    6(1):1-25, 1908). The corrected variance of the mean of J splits is (1 / J + n_test / n_train) s² (C. Nadeau and
+    Y. Bengio. Inference for the generalization error. *Machine Learning* 52(3):239-281, 2003).
 
     Examples
     --------
@@ -112,7 +144,7 @@ def summarize(
     ...     "status": "done",
     ...     "accuracy": [0.90, 0.92, 0.94, 0.97, 0.95, 0.96],
     ... })
-    >>> print(summarize(table, "accuracy", rows="kernel").round(3).to_string(index=False))
+    >>> print(summarize(table, "accuracy", rows="kernel").iloc[:, :5].round(3).to_string(index=False))
     kernel  mean  std  n  missing
     linear  0.92 0.02  3        0
        rbf  0.96 0.01  3        0
@@ -122,12 +154,25 @@ def summarize(
     for role, chosen in (("values", names), ("rows", listed(rows))):
         if not chosen:
             raise InvalidColumnError(f"{role}: no column is named; name at least one")
-    table = checked(table, names, keys, listed(over), "name it in rows, columns or over")
-    summary = summarize_cells(table, names, keys, stat)
-    if len(names) == 1:
-        summary = summary.drop(columns="value")
-    warn([*incomplete(summary, keys), *mixed_versions(table, keys, attempts)])
-    summary.attrs = {"values": names, "columns": listed(columns), "stat": stat}
+    averaged, rules = averaged_over(table, over, keys), rules_of(table, names, unit, failures, pairing, test_share)
+    table = checked(table, names, keys, averaged, "name it in rows, columns or over")
+    within = listed(rows) if listed(columns) else []
+    summaries, notes = [], []
+    for name in names:
+        summary, of_it = summary_of(table, name, keys, averaged, stat, rules, within)
+        if len(names) > 1:
+            summary.insert(len(keys), "value", name)
+        summaries.append(summary)
+        notes += [f"{name}: {note}" if len(names) > 1 else note for note in of_it]
+    warn([*notes, *mixed_versions(table, keys, attempts)])
+    summary = pd.concat(summaries, ignore_index=True)
+    summary.attrs = {
+        "values": names,
+        "columns": listed(columns),
+        "stat": stat,
+        "units": rules.replicates(averaged),
+        "notes": notes + (rules.remarks(averaged) if "ci95" in STATISTICS[stat][1] else []),
+    }
     return summary
 
 
@@ -145,29 +190,26 @@ def known_statistic(stat: str) -> str:
     return stat
 
 
-def summarize_cells(table: pd.DataFrame, values: Sequence[str], keys: list[str], stat: str) -> pd.DataFrame:
-    """Summarize without warnings about incomplete cells.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        As returned by `checked`.
-    values, keys : sequences of str
-        Columns to summarize, and columns whose combinations are the cells.
-    stat : str
-        One of `STATISTICS`.
+def summary_of(
+    table: pd.DataFrame,
+    value: str,
+    keys: Sequence[str],
+    over: Sequence[str],
+    stat: str,
+    rules: Rules,
+    within: Sequence[str],
+) -> tuple[pd.DataFrame, list[str]]:
+    """Summarize one resultfield; for parameters and errors, see `units_of` and `summarize`.
 
     Returns
     -------
-    pandas.DataFrame
-        As returned by `summarize`, but always with a column ``value``.
+    (pandas.DataFrame, list of str)
+        As returned by `summarize`, and what a reader has to know about it.
 
     Raises
     ------
     InvalidColumnError
         If a key has the name of a statistic.
-    InvalidValueError
-        If a value is not numeric.
     """
     for name in keys:
         if name in COLUMNS:
@@ -175,54 +217,24 @@ def summarize_cells(table: pd.DataFrame, values: Sequence[str], keys: list[str],
                 f"column {name!r} has the name of a statistic; rename it first: "
                 f"table.rename(columns={{{name!r}: '{name}_'}})"
             )
-    with np.errstate(invalid="ignore"):  # infinity - infinity is NaN, and a warning would not help
-        return pd.concat([_summarize_one(table, value, keys, stat) for value in values], ignore_index=True)
-
-
-def _summarize_one(table: pd.DataFrame, value: str, keys: list[str], stat: str) -> pd.DataFrame:
-    codes, _ = levels(table, keys)
-    runs = scores(table, value).groupby(codes)
-    n = runs.count()
-    statistics = {"mean": runs.mean(), "std": runs.std(ddof=1)}
+    units = units_of(table, value, keys, over, rules, within)
+    if units.values.empty and units.cells["unpaired"].any():
+        raise InvalidValueError(
+            f"{value}: no {', '.join(over)} has a result in all cells to compare; pairing='all' averages over what "
+            "each cell has"
+        )
+    values = units.values.groupby(level="cell")
     center, spread = STATISTICS[stat]
-    if center == "median":
-        statistics["median"] = runs.median()
-    if "q1" in spread:
-        q1, q3 = runs.quantile(0.25), runs.quantile(0.75)
-        statistics |= {"q1": q1, "q3": q3, "iqr": (q3 - q1).where(np.isfinite(runs.sum()))}
-    if "ci95" in spread:
-        student = optional_import("scipy.stats", "stats").t
-        statistics["ci95"] = student.ppf(0.975, n - 1) * statistics["std"] / np.sqrt(n)
-    summary = pd.DataFrame({"value": value} | statistics | {"n": n, "missing": runs.size() - n})
-    firsts = ~codes.duplicated()
-    return table.loc[firsts, keys].set_axis(codes[firsts], axis="index").sort_index().join(summary)
-
-
-def incomplete(summary: pd.DataFrame, keys: Sequence[str]) -> Iterator[str]:
-    """Describe the cells that have fewer runs than others, or experiments without a result.
-
-    Parameters
-    ----------
-    summary : pandas.DataFrame
-        With the columns ``n``, ``missing``, `keys` and optionally ``value``.
-    keys : sequence of str
-        Columns whose combinations are the cells.
-
-    Yields
-    ------
-    str
-        One sentence, if there are such cells.
-    """
-    fullest = summary["n"].max()
-    short = summary[(summary["n"] < fullest) | (summary["missing"] > 0)]
-    if short.empty:
-        return
-    names = ["value", *keys] if "value" in summary else [*keys]
-    cells = [
-        f"{cell_name(names, cell)} (n={n}, missing {missing})"
-        for *cell, n, missing in short[[*names, "n", "missing"]].itertuples(index=False, name=None)
-    ]
-    yield (
-        f"{len(short)} of {len(summary)} cells {'is' if len(short) == 1 else 'are'} incomplete (fewer than {fullest} "
-        f"runs, or experiments that are open, running, paused, in error or without a value): {some_of(cells, '; ')}"
-    )
+    with np.errstate(invalid="ignore"):  # infinity - infinity is NaN, and a warning would not help
+        statistics = {"mean": values.mean(), "std": values.std(ddof=1)}
+        if center == "median":
+            statistics["median"] = values.median()
+        if "q1" in spread:
+            q1, q3 = values.quantile(0.25), values.quantile(0.75)
+            statistics |= {"q1": q1, "q3": q3, "iqr": (q3 - q1).where(np.isfinite(values.sum()))}
+        if "ci95" in spread:
+            student, n = optional_import("scipy.stats", "stats").t, values.size()
+            factor = student.ppf(0.975, n - 1) * np.sqrt(1 / n + rules.split_ratio(over))
+            statistics["ci95"] = factor * statistics["std"]
+    cells = units.cells.join(pd.DataFrame(statistics))
+    return cells[[*keys, *statistics, *_COUNTS]], units.notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -65,6 +66,26 @@ def export(
 @click.option(
     "--over", type=NameList(), metavar="COLUMNS", help="Keyfields to aggregate over; by default seed, if there is one."
 )
+@click.option(
+    "--unit", type=NameList(), metavar="COLUMNS", help="Keyfield of what is independent, or seed for each run."
+)
+@click.option(
+    "--failures",
+    multiple=True,
+    default=["error"],
+    metavar="[RESULTFIELD=]error|drop|NUMBER",
+    help="What failed runs count as: an error of this command, nothing, or this number.",
+)
+@click.option(
+    "--pairing",
+    type=click.Choice(["common", "all"]),
+    default="common",
+    show_default=True,
+    help="Average over what all cells of a row have in common, or over all that each has.",
+)
+@click.option(
+    "--test-share", type=float, metavar="SHARE", help="If seeds are random splits: the share of the test part."
+)
 @click.option("--stat", default="mean±std", show_default=True, help="mean±std, median±iqr, ci95, mean or median.")
 @click.option(
     "--format",
@@ -96,6 +117,10 @@ def table(
     rows: list[str],
     columns: list[str] | None,
     over: list[str] | None,
+    unit: list[str] | None,
+    failures: tuple[str, ...],
+    pairing: str,
+    test_share: float | None,
     stat: str,
     kind: str,
     digits: int,
@@ -113,15 +138,16 @@ def table(
     """
     experimenter = study.open()
     check_filled(experimenter)
-    if over is None and "seed" in experimenter.config.table.keyfields and "seed" not in [*rows, *(columns or [])]:
-        over = ["seed"]
-    summary = experimenter.summarize(list(values), rows, columns, over, stat, where)
+    how: dict[str, Any] = {"failures": _settings(failures, _count), "pairing": pairing, "unit": unit}
+    summary = experimenter.summarize(
+        list(values), rows, columns, over or "seed", stat, where, **how, test_share=test_share
+    )
     if as_json:
         print_json(records(summary))
         return
     from pyexperimenter import analysis
 
-    options: dict[str, Any] = {"digits": digits, "best": _best(best), "best_per": best_per}
+    options: dict[str, Any] = {"digits": digits, "best": _settings(best, str), "best_per": best_per}
     if kind == "latex":
         options |= {"caption": caption, "label": label}
     elif caption or label:
@@ -134,10 +160,20 @@ def table(
         file.write(f"{text}\n")
 
 
-def _best(settings: tuple[str, ...]) -> str | dict[str, str] | None:
+def _settings(settings: tuple[str, ...], read: Callable[[str], Any]) -> Any:
+    """Return the last of several settings, or a dict if they are for resultfields, or None if there is none."""
     if not any("=" in setting for setting in settings):
-        return settings[-1] if settings else None
-    return dict(setting.rpartition("=")[::2] for setting in settings)
+        return read(settings[-1]) if settings else None
+    named = (setting.rpartition("=")[::2] for setting in settings)
+    return {name: read(setting) for name, setting in named}
+
+
+def _count(text: str) -> str | float:
+    """Return what a failed run counts as."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 COMMANDS = (table, export)

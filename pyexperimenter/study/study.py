@@ -266,15 +266,16 @@ class Study:
         over: str | Sequence[str] | None = "seed",
         stat: str = "mean±std",
         where: Where = None,
+        **how: Any,
     ) -> pd.DataFrame:
         """Summarize results cell by cell, with warnings about cells that are incomplete or mix versions of the code.
 
         Parameters, result and errors are those of `pyexperimenter.analysis.summarize`, and `where` is that of
-        `get_table`.
+        `get_table`. In `how`, this and the methods below take `unit`, `failures`, `pairing` and `test_share`.
         """
         from pyexperimenter.analysis import summarize
 
-        return summarize(self.get_table(where), values, rows, columns, over, stat, self._versions())
+        return summarize(self.get_table(where), values, rows, columns, over, stat, self._versions(), **how)
 
     def compare(
         self,
@@ -282,15 +283,16 @@ class Study:
         by: str,
         blocks: str | Sequence[str],
         better: str = "max",
-        over: str | Sequence[str] | None = None,
+        over: str | Sequence[str] | None = "seed",
         where: Where = None,
         test: str = "wilcoxon",
+        **how: Any,
     ) -> Comparison:
         """Test whether the levels of a keyfield differ, as `pyexperimenter.analysis.compare` does."""
         from pyexperimenter.analysis import compare
 
         table = self.get_table(where)
-        return compare(table, value, by, blocks, better, over, test, self._versions())
+        return compare(table, value, by, blocks, better, over, test, self._versions(), **how)
 
     def plot_result(
         self,
@@ -301,11 +303,12 @@ class Study:
         stat: str = "mean±std",
         ax: Axes | None = None,
         where: Where = None,
+        **how: Any,
     ) -> Axes:
         """Draw a resultfield over a keyfield, as `pyexperimenter.analysis.plot_result` does."""
         from pyexperimenter.analysis import plot_result
 
-        return plot_result(self.get_table(where), value, x, hue, over, stat, ax, self._versions())
+        return plot_result(self.get_table(where), value, x, hue, over, stat, ax, self._versions(), **how)
 
     def plot_heatmap(
         self,
@@ -316,11 +319,12 @@ class Study:
         digits: int = 3,
         ax: Axes | None = None,
         where: Where = None,
+        **how: Any,
     ) -> Axes:
         """Draw means over two keyfields, as `pyexperimenter.analysis.plot_heatmap` does."""
         from pyexperimenter.analysis import plot_heatmap
 
-        return plot_heatmap(self.get_table(where), value, x, y, over, digits, ax, self._versions())
+        return plot_heatmap(self.get_table(where), value, x, y, over, digits, ax, self._versions(), **how)
 
     def plot_curves(
         self,
@@ -331,12 +335,13 @@ class Study:
         over: str | Sequence[str] | None = "seed",
         ax: Axes | None = None,
         where: Where = None,
+        **how: Any,
     ) -> Axes:
         """Draw what experiments logged, as `pyexperimenter.analysis.plot_curves` does."""
         from pyexperimenter.analysis import plot_curves
 
         logs, table = self.get_logtable(logtable_name), self.get_table(where)
-        return plot_curves(logs, table, value, index, hue, over, ax, self._versions())
+        return plot_curves(logs, table, value, index, hue, over, ax, self._versions(), **how)
 
     def plot_progress(self, ax: Axes | None = None, where: Where = None) -> Axes:
         """Draw the number of finished experiments over time, as `pyexperimenter.analysis.plot_progress` does."""

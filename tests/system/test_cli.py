@@ -392,22 +392,33 @@ def test_export(executed: Path) -> None:
 
 
 def test_table(executed: Path) -> None:
-    latex = call(
-        "table", "accuracy", "--rows", "dataset", "--format", "latex", "--best", "max", "--digits", "2", "--label", "t"
-    ).stdout
+    refused = call("table", "accuracy", "--rows", "dataset", code=1).stderr
+    assert "accuracy: of 6 runs, 1 failed: dataset=wine (1 of 3). Say what they count as" in refused
+    drop = ["--failures", "drop", "--pairing", "all"]
+    options = ["--format", "latex", "--best", "max", "--digits", "2", "--label", "t"]
+    latex = call("table", "accuracy", "--rows", "dataset", *options, *drop).stdout
     assert r"$\mathbf{0.60 \pm 0.10}$" in latex and r"\label{t}" in latex
-    both = call("table", "accuracy", "ID", "--rows", "dataset", "--best", "accuracy=max", "--best", "ID=min")
+    both = call("table", "accuracy", "ID", "--rows", "dataset", "--best", "accuracy=max", "--best", "ID=min", *drop)
     assert re.search(r"^iris +\*0\.600 ± 0\.100 +\*2\.000 ± 1\.000$", both.stdout, re.M), both.stdout
     by_seed = ["--columns", "seed", "-w", "status = 'done'"]
     result = call("table", "accuracy", "--rows", "dataset", *by_seed, "-o", "t.md", "--format", "markdown")
     assert result.stdout == ""
     assert Path("t.md").read_text().startswith("| dataset")
-    incomplete = call("table", "accuracy", "--rows", "dataset")
+    incomplete = call("table", "accuracy", "--rows", "dataset", *drop)
     assert re.search(r"^wine +0\.500 ± – †1/3$", incomplete.stdout, re.M)
     assert "Warning: " in incomplete.stderr
-    (iris, wine) = data("table", "accuracy", "--rows", "dataset", "--stat", "median")
+    (iris, wine) = data("table", "accuracy", "--rows", "dataset", "--stat", "median", *drop)
     assert (iris["median"], iris["n"], wine["missing"]) == (0.6, 3, 2)
-    assert "--format latex" in call("table", "accuracy", "--rows", "dataset", "--caption", "x", code=2).stderr
+    (iris, wine) = data("table", "accuracy", "--rows", "dataset", "--failures", "accuracy=0")
+    assert (iris["n"], wine["n"], wine["mean"], wine["failed"], wine["open"]) == (2, 2, 0.25, 1, 1)
+    (both,) = data(
+        "table", "accuracy", "--rows", "model", "--over", "dataset,seed", "--unit", "seed", *drop, "-w", "ID < 5"
+    )
+    assert (both["n"], both["n_units"]) == (4, 4)
+    share = ["--stat", "ci95", "--test-share", "0.1", "-w", "dataset = 'iris'"]
+    (iris,) = data("table", "accuracy", "--rows", "dataset", *share)
+    assert iris["ci95"] == pytest.approx(4.302653 * 0.1 * (1 / 3 + 1 / 9) ** 0.5)
+    assert "--format latex" in call("table", "accuracy", "--rows", "dataset", "--caption", "x", *drop, code=2).stderr
 
 
 # Mistakes

@@ -492,7 +492,7 @@ def test_null_is_a_level_and_numbers_are_levels():
 
 def test_several_keyfields_make_blocks():
     table = experiments(distinct(0, 3, 2), seeds=2)
-    comparison = compare(table, "auc", by="method", blocks=["dataset", "seed"])
+    comparison = compare(table, "auc", by="method", blocks=["dataset", "seed"], unit="seed")
     assert comparison.blocks == ("dataset", "seed")
     assert list(comparison.scores.index) == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
 
@@ -503,28 +503,33 @@ def test_blocks_without_all_levels_are_left_out_and_named():
     table.loc[(table["dataset"] == 2) & (table["method"] == "level 1"), "status"] = "error"
     table.loc[(table["dataset"] == 5) & (table["method"] == "level 0"), "auc"] = np.nan
     table = table[(table["dataset"] != 7) | (table["method"] != "level 2")]
-    message = r"^3 of 10 blocks left out because a level of method has no result: dataset=2; dataset=5; dataset=7$"
+    message = r"^3 of 10 blocks left out because a level of method has no result: dataset=2; dataset=5; dataset=7\n"
     with pytest.warns(UserWarning, match=message) as caught:
-        comparison = compare(table, "auc", by="method", blocks="dataset")
+        comparison = compare(table, "auc", by="method", blocks="dataset", failures="drop")
     assert (len(caught), caught[0].filename) == (1, __file__)
     kept = scores[[0, 1, 3, 4, 6, 8, 9]]
     assert comparison.statistic == pytest.approx(scipy.stats.friedmanchisquare(*kept.T).statistic)
     np.testing.assert_array_equal(comparison.scores, kept)
+    assert all(str(line) in str(comparison) for line in str(caught[0].message).split("\n")), "printed, too"
 
 
 def test_means_of_fewer_runs_are_reported():
     table = experiments(distinct(0, 6, 2), seeds=3)
     table.loc[0, "status"] = "running"
-    message = r"^1 of 12 cells is incomplete \(fewer than 3 runs.*: method=level 0, dataset=0 \(n=2, missing 1\)$"
-    with pytest.warns(UserWarning, match=message):
-        compare(table, "auc", by="method", blocks="dataset", over="seed")
+    with pytest.warns(UserWarning) as caught:
+        comparison = compare(table, "auc", by="method", blocks="dataset", over="seed")
+    assert comparison.notes == (
+        "1 run still open: method=level 0, dataset=0 (1 of 3)",
+        "1 run left out because other cells lack a result for the same seed: method=level 1, dataset=0 (1 of 3)",
+    )
+    assert str(caught[0].message) == "\n".join(comparison.notes)
 
 
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
         (
-            {},
+            {"over": None},
             InvalidColumnError,
             r"'seed' has several values \(0, 1\) at method=level 0, dataset=0; "
             r"name it in blocks \(or in over, to average over it first\)",

@@ -122,8 +122,11 @@ def test_long_names_are_rotated():
 def test_what_is_missing_is_reported():
     table = by_c()
     table.loc[0, "status"] = "error"
-    with pytest.warns(UserWarning, match=r": C=100, kernel=rbf \(n=2, missing 1\)$") as caught:
-        ax = plot_result(table, "accuracy", x="C", hue="kernel")
+    message = (
+        r"^1 run without a result \(failed or NaN\) left out: C=100, kernel=rbf \(1 of 3\)\n1 run left out because"
+    )
+    with pytest.warns(UserWarning, match=message) as caught:
+        ax = plot_result(table, "accuracy", x="C", hue="kernel", failures="drop")
     assert caught[0].filename == __file__
     assert drawn(ax.containers[1])[0][1] == [100, 0.95]
 
@@ -168,7 +171,7 @@ def test_numbers_are_readable_on_their_colors():
 
 def test_heatmaps_without_numbers():
     table = by_c().assign(status="created")
-    with pytest.warns(UserWarning, match="4 of 4 cells"):
+    with pytest.warns(UserWarning, match="^12 runs still open: "):
         ax = plot_heatmap(table, "accuracy", x="C", y="kernel")
     assert [text.get_text() for text in ax.texts] == ["–"] * 4
     ax.figure.canvas.draw()
@@ -232,15 +235,35 @@ def test_an_ambiguous_index_is_refused():
 def test_experiments_not_done_or_with_fewer_logs_are_reported():
     logs, table = study_with_logs()
     table.loc[0, "status"] = "running"
-    message = r"means of fewer experiments than the table has: kernel=linear \(at least 1 of 2\)$"
-    with pytest.warns(UserWarning, match=message) as caught:
+    with pytest.warns(UserWarning) as caught:
         ax = plot_curves(logs, table, "loss", index="epoch", hue="kernel")
     assert caught[0].filename == __file__
-    assert ax.lines[0].get_ydata().tolist() == [1.9, 0.9], "those of the second seed alone"
-    with pytest.warns(UserWarning, match=r"kernel=linear \(at least 1 of 2\); kernel=rbf \(at least 1 of 2\)$"):
+    assert str(caught[0].message).split("\n") == [
+        "1 run still open: kernel=linear (1 of 2)",
+        "1 run left out because other cells lack a result for the same seed: kernel=rbf (1 of 2)",
+    ]
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[1.9, 0.9], [0.9, 0.4]], "the second seed alone"
+    with pytest.warns(UserWarning, match="^1 run still open: kernel=linear"):
+        ax = plot_curves(logs, table, "loss", index="epoch", hue="kernel", pairing="all")
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[1.9, 0.9], [1, 0.5]]
+
+
+@pytest.mark.filterwarnings("ignore:1 run fewer")
+def test_points_of_fewer_runs_are_reported():
+    logs, table = study_with_logs()
+    message = r"points are means of fewer runs than the line has: kernel=linear \(at least 1 of 2\); kernel=rbf \(at"
+    with pytest.warns(UserWarning, match=message):
         plot_curves(logs[:-1], table, "loss", index="epoch", hue="kernel")
-    with pytest.warns(UserWarning, match=r"kernel=linear \(at least 0 of 2\); kernel=rbf \(at least 0 of 2\)$"):
+    message = (
+        r"^loss \(logged\): of 4 runs, 4 are done, but without a number in it: kernel=linear \(2 of 2\); kernel=rbf"
+    )
+    with pytest.raises(InvalidValueError, match=message):
         plot_curves(logs[:0], table, "loss", index="epoch", hue="kernel")
+    with pytest.warns(UserWarning, match="4 runs without a result"):
+        ax = plot_curves(logs[:0], table, "loss", index="epoch", hue="kernel", failures="drop")
+    assert [line.get_label() for line in ax.lines] == ["linear", "rbf"]
+    with pytest.raises(InvalidValueError, match="failures: a failed run has no curve, so 0 is not possible"):
+        plot_curves(logs, table, "loss", index="epoch", hue="kernel", failures=0)
 
 
 def test_names_of_logs_and_tables_do_not_mix():
@@ -272,8 +295,8 @@ def test_one_curve_over_all():
     ax = plot_curves(logs, table, "loss", index="epoch", over=["kernel", "seed"])
     assert [line.get_ydata().tolist() for line in ax.lines] == [[1.5, 0.75]]
     assert ax.get_legend() is None
-    with pytest.warns(UserWarning, match=r"table has: the line \(at least 3 of 4\)"):
-        plot_curves(logs[:-2], table, "loss", index="epoch", over=["kernel", "seed"])
+    with pytest.warns(UserWarning, match=r"the line has: the line \(at least 3 of 4\)"):
+        plot_curves(logs[:-1], table, "loss", index="epoch", over=["kernel", "seed"])
 
 
 # Progress

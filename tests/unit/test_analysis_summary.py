@@ -56,6 +56,8 @@ def attempts(experiment_ids, **columns):
     return made.astype({"git_dirty": "boolean"})
 
 
+COUNTS = ["n", "missing", "failed", "open", "nan", "unpaired", "n_units"]
+
 # The statistics
 
 NUMBERS = st.floats(-1e6, 1e6, allow_subnormal=False)
@@ -67,9 +69,9 @@ def test_statistics_are_numpys_for_any_order_of_the_rows(rows, random):
     table = experiments({"method": list(methods), "seed": list(range(len(rows)))}, {"loss": list(values)})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # n differs
-        summary = summarize(table, "loss", rows="method", stat="median±iqr")
+        summary = summarize(table, "loss", rows="method", stat="median±iqr", pairing="all")
         shuffled = table.iloc[random.sample(range(len(rows)), len(rows))]
-        again = summarize(shuffled, "loss", rows="method", stat="median±iqr")
+        again = summarize(shuffled, "loss", rows="method", stat="median±iqr", pairing="all")
     assert list(summary["method"]) == sorted(set(methods))
     pd.testing.assert_frame_equal(summary, again)
     for line in summary.itertuples():
@@ -126,7 +128,7 @@ def test_ci95_of_a_published_example():
 )
 def test_a_statistic_adds_its_columns(stat, columns):
     summary = summarize(study(), "accuracy", "dataset", "kernel", stat=stat)
-    assert list(summary) == ["dataset", "kernel", *columns, "n", "missing"]
+    assert list(summary) == ["dataset", "kernel", *columns, *COUNTS]
     assert summary[columns].notna().all(axis=None)
 
 
@@ -156,8 +158,8 @@ def test_kinds_of_numbers(values, mean, std):
     table = experiments({"method": ["a"] * 4, "seed": [0, 1, 2, 3]}, {"loss": values})
     n = int(pd.Series(values).count())
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "1 of 1 cells")
-        summary = summarize(table, "loss", rows="method")
+        warnings.filterwarnings("ignore", ".* without a result")
+        summary = summarize(table, "loss", rows="method", failures="drop")
     assert summary["mean"].item() == pytest.approx(mean, nan_ok=True)
     assert summary["std"].item() == pytest.approx(std, nan_ok=True)
     assert (summary["n"].item(), summary["missing"].item()) == (n, 4 - n)
@@ -180,8 +182,9 @@ def test_kinds_of_numbers(values, mean, std):
 @pytest.mark.parametrize("second", [None, "method"])
 def test_null_is_a_group_of_its_own_and_comes_last(gamma, second):
     table = experiments({"gamma": gamma, "method": ["m"] * 4, "seed": [0, 0, 0, 1]}, {"loss": [4.0, 1.0, 3.0, 2.0]})
-    with pytest.warns(UserWarning, match=r"2 of 3 cells are incomplete \(fewer than 2 runs"):
-        summary = summarize(table, "loss", rows="gamma", columns=second)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error" if second else "ignore", "2 runs fewer than in other cells")
+        summary = summarize(table, "loss", rows="gamma", columns=second, pairing="all")
     assert list(summary["mean"]) == [3.0, 4.0, 1.5]
     assert list(summary["n"]) == [1, 1, 2]
     assert list(summary["gamma"].isna()) == [False, False, True]
@@ -210,8 +213,7 @@ def test_tables_with_an_index_of_their_own():
 
 def test_other_columns_than_keyfields_make_cells_too():
     table = study().assign(machine=["fast", "slow", "slow"] * 4)
-    with pytest.warns(UserWarning, match="machine=fast"):
-        summary = summarize(table, "accuracy", ["dataset", "kernel", "machine"])
+    summary = summarize(table, "accuracy", ["dataset", "kernel", "machine"])
     assert len(summary) == 8
 
 
@@ -256,7 +258,7 @@ def test_a_keyfield_that_follows_from_the_cell_need_not_be_named():
             InvalidColumnError,
             "'machine' is not a keyfield; choose from dataset, kernel, gamma, seed",
         ),
-        ({"columns": ["kernel", "seed"]}, InvalidColumnError, "'seed' is named twice"),
+        ({"over": ["kernel", "seed"]}, InvalidColumnError, "'kernel' is named twice"),
         ({"rows": ["kernel"]}, InvalidColumnError, "'kernel' is named twice"),
         ({"rows": []}, InvalidColumnError, "rows: no column is named"),
         ({"values": []}, InvalidColumnError, "values: no column is named"),
@@ -302,33 +304,39 @@ def test_what_is_refused_is_named(change, error, message):
 # Warnings
 
 
-@pytest.mark.parametrize("status", ["created", "running", "error", "paused"])
+@pytest.mark.parametrize("status", ["created", "running", "paused", "error"])
 def test_rows_that_are_not_done_are_missing_even_with_a_value(status):
     table = study()
     table.loc[0, "status"] = status
     with pytest.warns(UserWarning) as caught:
-        summary = summarize(table, "accuracy", "dataset", "kernel")
-    assert len(caught) == 1
-    assert "1 of 4 cells is incomplete (fewer than 3 runs" in str(caught[0].message)
-    assert str(caught[0].message).endswith(": dataset=iris, kernel=linear (n=2, missing 1)")
+        summary = summarize(table, "accuracy", "dataset", "kernel", failures="drop")
+    first = "1 run without a result (failed or NaN) left out" if status == "error" else "1 run still open"
+    notes = [
+        f"{first}: dataset=iris, kernel=linear (1 of 3)",
+        "1 run left out because other cells lack a result for the same seed: dataset=iris, kernel=rbf (1 of 3)",
+    ]
+    assert [str(warning.message) for warning in caught] == ["\n".join(notes)]
+    assert summary.attrs["notes"] == notes
     assert caught[0].filename == __file__
     assert list(summary["missing"]) == [1, 0, 0, 0]
-    assert summary["mean"][0] == pytest.approx(np.mean(np.linspace(0, 1, 12)[1:3]))
+    assert list(summary["failed"] if status == "error" else summary["open"]) == [1, 0, 0, 0]
+    assert list(summary["unpaired"]) == [0, 1, 0, 0]
+    assert list(summary["n"]) == [2, 2, 3, 3]
+    assert summary["mean"][:2].tolist() == pytest.approx([np.mean([1, 2]) / 11, np.mean([4, 5]) / 11])
 
 
 def test_cells_without_runs_are_kept():
     table = study().assign(status="created")
-    with pytest.warns(
-        UserWarning, match=r"4 of 4 cells are incomplete \(fewer than 0 runs, or experiments that are open"
-    ):
+    with pytest.warns(UserWarning, match=r"^12 runs still open: dataset=iris, kernel=linear \(3 of 3\)"):
         summary = summarize(table, "accuracy", "dataset", "kernel", stat="ci95")
     assert list(summary["n"]) == [0] * 4
     assert summary[["mean", "std", "ci95"]].isna().all(axis=None)
 
 
 def test_rows_that_were_left_out_show_by_n():
-    with pytest.warns(UserWarning, match=r"1 of 4 cells .*: dataset=iris, kernel=linear \(n=2, missing 0\)$"):
-        summarize(study()[1:], "accuracy", "dataset", "kernel")
+    message = r"^1 run fewer than in other cells: dataset=iris, kernel=linear \(1 of 3\)$"
+    with pytest.warns(UserWarning, match=message):
+        summarize(study()[1:], "accuracy", "dataset", "kernel", pairing="all")
 
 
 def test_only_a_few_cells_are_named():
@@ -336,9 +344,9 @@ def test_only_a_few_cells_are_named():
         study(seeds=9).query("seed > 0 or kernel == 'rbf'").assign(kernel=lambda t: t["kernel"] + t["seed"].map(str))
     )
     table.loc[table.index[::2], "status"] = "error"
-    with pytest.warns(UserWarning, match=r"missing 1\) and \d+ more$") as caught:
-        summarize(table, "accuracy", "dataset", "kernel")
-    assert str(caught[0].message).count("missing") == 3
+    with pytest.warns(UserWarning, match=r"^\d+ runs without .*\) and \d+ more$") as caught:
+        summarize(table, "accuracy", "dataset", "kernel", failures="drop", pairing="all")
+    assert str(caught[0].message).partition("\n")[0].count("dataset=") == 3
 
 
 def test_complete_cells_of_one_code_are_no_cause_for_a_warning():
@@ -438,10 +446,11 @@ def test_one_warning_reports_everything():
     table.loc[0, "status"] = "error"
     mixed = attempts(list(range(1, 13)), git_commit=["a" * 40] * 11 + ["b" * 40])
     with pytest.warns(UserWarning) as caught:
-        summarize(table, "accuracy", "dataset", "kernel", attempts=mixed)
+        summarize(table, "accuracy", "dataset", "kernel", attempts=mixed, failures="drop", pairing="all")
     assert len(caught) == 1
-    assert [line.split(":")[0] for line in str(caught[0].message).split("\n")][1:] == [
-        "the results come from different code"
+    assert [line.split(":")[0] for line in str(caught[0].message).split("\n")] == [
+        "1 run without a result (failed or NaN) left out",
+        "the results come from different code",
     ]
 
 
@@ -487,11 +496,16 @@ def test_a_study_from_its_configuration_to_its_summary(tmp_path):
     experimenter = PyExperimenter(configuration, log_level="CRITICAL")
     experimenter.fill_table_from_config()
     experimenter.execute(function)
-    with pytest.warns(UserWarning, match=r"1 of 4 cells .* kernel=poly, gamma=– \(n=1, missing 1\)$"):
+    with pytest.warns(UserWarning, match=r"^1 run without .* left out: kernel=poly, gamma=– \(1 of 2\)$"):
         summary = summarize(
-            experimenter.get_table(), "accuracy", "kernel", "gamma", attempts=experimenter.get_attempts()
+            experimenter.get_table(),
+            "accuracy",
+            "kernel",
+            "gamma",
+            attempts=experimenter.get_attempts(),
+            failures="drop",
         )
-    assert summary.fillna(-1).values.tolist() == [
+    assert summary.iloc[:, :6].fillna(-1).values.tolist() == [
         ["linear", -1, 6.5, 0.5**0.5, 2, 0],
         ["poly", -1, 4.0, -1, 1, 1],
         ["rbf", 0.25, 3.75, 0.5**0.5, 2, 0],
