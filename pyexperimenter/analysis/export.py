@@ -71,9 +71,14 @@ def export_frame(
         return
     if not path.parent.is_dir():
         raise InvalidValueError(f"the directory {path.parent} does not exist; create it first")
+    mode, encoding = "w" if kind in _TEXT_FORMATS else "wb", _TEXT_FORMATS.get(kind, {})
+    if path.exists() and not path.is_file():  # a pipe, or a device such as /dev/null, which root could replace
+        with open(path, mode, **encoding) as file:
+            write(frame, file)
+        return
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=f".{kind}")
     try:
-        with os.fdopen(handle, "w" if kind in _TEXT_FORMATS else "wb", **_TEXT_FORMATS.get(kind, {})) as file:
+        with os.fdopen(handle, mode, **encoding) as file:
             write(frame, file)
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)

@@ -144,6 +144,16 @@ def test_a_file_is_replaced_completely_or_left_unchanged(
     assert path.read_text().startswith("ID,")
 
 
+def test_a_pipe_is_written_to_and_not_replaced(frame: pd.DataFrame, tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    export_frame(frame, pipe, "csv")
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+    assert os.read(reader, 10_000).startswith(b"ID,depth,")
+    os.close(reader)
+
+
 def test_a_new_file_has_the_rights_that_new_files_have(frame: pd.DataFrame, tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
