@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
@@ -15,8 +15,9 @@ from pyexperimenter.config.credentials import credentials_of
 from pyexperimenter.config.document import Document
 from pyexperimenter.config.domains import grid_of, requirements_of
 from pyexperimenter.config.interpolation import ENVIRONMENT, interpolate
-from pyexperimenter.config.messages import KeyPath, problems_of, within
+from pyexperimenter.config.messages import KeyPath, nearest, problems_of, within
 from pyexperimenter.config.model import (
+    AnalysisConfig,
     DatabaseConfig,
     ExecutionConfig,
     ExperimentConfig,
@@ -27,6 +28,7 @@ from pyexperimenter.exceptions import (
     InvalidConfigError,
     InvalidTypeError,
     MissingKeyError,
+    UnknownKeyError,
 )
 from pyexperimenter.fieldtypes import FieldType
 from pyexperimenter.paths import absolute_path
@@ -59,6 +61,7 @@ def build_config(
         logtables = _logtables(experiment)
         table = _table(experiment.database.table, overrides.table_name)
         execution = _execution(experiment.execution)
+        analysis = _analysis(experiment.analysis, table.keyfields)
         use_ssh_tunnel = _use_ssh_tunnel(experiment.database, overrides.use_ssh_tunnel)
     return ExperimentConfig(
         source=document.source,
@@ -71,6 +74,7 @@ def build_config(
         cluster=experiment.cluster,
         custom=experiment.custom,
         codecarbon=experiment.codecarbon,
+        analysis=analysis,
     )
 
 
@@ -131,6 +135,26 @@ def _execution(section: schema.Execution) -> ExecutionConfig:
             (_ROOT, "Execution", "lease" if "lease" in section.model_fields_set else "heartbeat"),
         )
     return ExecutionConfig(**dict(section))
+
+
+def _analysis(section: schema.Analysis, keyfields: Iterable[str]) -> AnalysisConfig:
+    for name in section.unit:
+        if name not in keyfields and name != "seed":
+            raise UnknownKeyError(
+                f"{name!r} is not a keyfield{nearest(name, keyfields)} (choose from {', '.join(keyfields)})",
+                (_ROOT, "Analysis", "unit"),
+            )
+    if section.resampling is None:
+        return AnalysisConfig(section.unit)
+    path = (_ROOT, "Analysis", "resampling")
+    if not section.unit:
+        raise MissingKeyError("the unit is missing; say which keyfield is split, as in unit: dataset", path)
+    if not 0 < section.resampling.test < 1:
+        raise InvalidTypeError(
+            f"{section.resampling.test} is not a share between 0 and 1; for 30 % of the data, write 0.3",
+            (*path, "test"),
+        )
+    return AnalysisConfig(section.unit, float(section.resampling.test))
 
 
 def _use_ssh_tunnel(section: schema.Database, override: bool | None) -> bool:

@@ -51,6 +51,10 @@ _OPTIONS: dict[str, KeyPath] = {
     "cpu.max": (_ROOT, "n_jobs"),
 }
 _LISTS = ("keyfields", "resultfields", "logtables")
+_ANALYSIS: dict[str, KeyPath] = {
+    "unit": (_ROOT, "Analysis", "unit"),
+    "resampling.test": (_ROOT, "Analysis", "resampling", "test"),
+}
 _CREDENTIALS: dict[str, KeyPath] = {
     "user": ("CREDENTIALS", "Database", "user"),
     "password": ("CREDENTIALS", "Database", "password"),
@@ -103,8 +107,15 @@ def read(text: str) -> tuple[dict[str, Any], Lines]:
             result.section((_ROOT, "CodeCarbon"), section.line)
             for option in section.options.values():
                 result.set((_ROOT, "CodeCarbon", option.name), _scalar(option.value), option.line)
+        elif kind == "analysis":
+            result.section((_ROOT, "Analysis"), section.line)
+            for key, option in section.options.items():
+                if key not in _ANALYSIS:
+                    text = f"unknown option{nearest(key, _ANALYSIS)} (choose from {', '.join(_ANALYSIS)})"
+                    raise FileProblem(text, option.line, kind=UnknownKeyError, path=(_ROOT, "Analysis", option.name))
+                result.set(_ANALYSIS[key], _split(option.value) if key == "unit" else option.value, option.line)
         else:
-            hint = nearest(section.name, (_ROOT, "CUSTOM", "codecarbon"))
+            hint = nearest(section.name, (_ROOT, "CUSTOM", "analysis", "codecarbon"))
             raise FileProblem(f"unknown section [{section.name}]{hint}", section.line, kind=UnknownKeyError)
     return result.data, result.lines
 

@@ -185,6 +185,14 @@ class ExecutionConfig:
 
 
 @dataclass(frozen=True)
+class AnalysisConfig:
+    """What is independent, and which share of a data set is in the test part of its random splits."""
+
+    unit: tuple[str, ...] = ()
+    test_share: float | None = None
+
+
+@dataclass(frozen=True)
 class ExperimentConfig:
     """Everything that a configuration file defines.
 
@@ -216,3 +224,4 @@ class ExperimentConfig:
     custom: Mapping[str, Any] = field(default_factory=dict)
     cluster: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     codecarbon: Mapping[str, Any] | None = None
+    analysis: AnalysisConfig = field(default_factory=AnalysisConfig)

@@ -171,8 +171,10 @@ Duration = Annotated[
 Scalar = Annotated[Any, WithJsonSchema({"type": ["string", "number", "boolean", "null"]})]
 Names = Annotated[list[str], Field(min_length=1)]
 NameOrNames = Annotated[
-    tuple[str, ...], BeforeValidator(lambda names: [names] if isinstance(names, str) else names)
-]  # a single name needs no brackets
+    tuple[str, ...],
+    BeforeValidator(lambda names: [names] if isinstance(names, str) else names),  # a single name needs no brackets
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
 Mappings = list[dict[str, Any]]
 
 
@@ -390,6 +392,23 @@ class Execution(Section):
     )
 
 
+class Resampling(Section):
+    """Random splits of a data set into a training and a test part."""
+
+    test: Number = Field(description="Share of the test part, such as 0.3.")
+
+
+class Analysis(Section):
+    """What the tables, tests and figures of the results must know about the study."""
+
+    unit: NameOrNames = Field(
+        (), description="Keyfields of what is independent, such as the data set; seed if each run is."
+    )
+    resampling: Resampling | None = Field(
+        None, description="If seeds are random splits of a data set: the share of the test part."
+    )
+
+
 class Experiment(Section):
     """The configuration of an experiment."""
 
@@ -399,6 +418,9 @@ class Experiment(Section):
     database: Database = Field(alias="Database")
     logtables: LogTables = Field({}, description="The same as logtables in the section Database.")
     execution: Execution = Field({}, alias="Execution", validate_default=True)
+    analysis: Analysis = Field(
+        {}, alias="Analysis", validate_default=True, description="What the analysis must know about the study."
+    )
     cluster: Annotated[dict[str, dict[str, Any]], BeforeValidator(_empty_if_null)] = Field(
         {}, alias="Cluster", description="Profiles for submitting workers: name -> option -> value."
     )

@@ -97,7 +97,8 @@ class Study:
         -------
         pandas.DataFrame
             One row per experiment, ordered by ``ID``; columns ``ID``, keyfields, ``creation_date``, ``status``,
-            ``start_date``, ``name``, ``machine``, resultfields, ``end_date``, ``error``.
+            ``start_date``, ``name``, ``machine``, resultfields, ``end_date``, ``error``. Its ``attrs`` have what the
+            section Analysis declares, if anything.
 
         Raises
         ------
@@ -110,7 +111,11 @@ class Study:
         """
         latest = Latest(commit, job, outcome)
         rows = self._store.table_rows(where, columns, order_by, limit, states=states, latest=latest)
-        return self._frame(rows, self._store.schema.table)
+        table = self._frame(rows, self._store.schema.table)
+        # The functions of the analysis, which only see the table, read them there.
+        declared = {"unit": list(self.config.analysis.unit), "test_share": self.config.analysis.test_share}
+        table.attrs = {name: setting for name, setting in declared.items() if setting}
+        return table
 
     def get_logtable(
         self, logtable_name: str, condition: str | None = None, all_attempts: bool = False

@@ -12,6 +12,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyexperimenter import PyExperimenter
 from pyexperimenter.analysis import compare, plot_heatmap, plot_result, summarize, to_markdown
 from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError
 
@@ -251,6 +252,29 @@ def test_a_declared_unit_comes_with_the_table():
     assert list(summarize(table, "accuracy", "method", over=["dataset", "fold", "seed"])["n_units"]) == [8, 8]
     overridden = summarize(table, "accuracy", "method", over=["dataset", "fold", "seed"], unit=["dataset", "fold"])
     assert list(overridden["n_units"]) == [16, 16]
+
+
+def test_the_configuration_declares_units_and_splits(tmp_path):
+    keyfields = {"dataset": {"type": "VARCHAR(9)", "values": list("ab")}, "method": {"type": "INT", "values": [0, 1]}}
+    keyfields["seed"] = {"type": "INT", "values": {"start": 0, "stop": 4}}
+    table = {"name": "study", "keyfields": keyfields, "resultfields": {"accuracy": "DOUBLE"}}
+    configuration = {
+        "Database": {"provider": "sqlite", "database": str(tmp_path / "study"), "table": table},
+        "Analysis": {"unit": "dataset", "resampling": {"test": 0.2}},
+        "Execution": {"isolation": "none"},
+    }
+    experimenter = PyExperimenter({"PY_EXPERIMENTER": configuration}, log_level="CRITICAL")
+    experimenter.fill_table_from_config()
+    experimenter.execute(lambda row, *_: {"accuracy": noise(row["method"], row["seed"]) + (row["dataset"] == "a")})
+    found = experimenter.get_table("dataset = 'a'")
+    assert found.attrs == {"unit": ["dataset"], "test_share": 0.2} == found.query("method == 0").attrs
+    line = experimenter.summarize("accuracy", "dataset", "method", stat="ci95").iloc[0]
+    assert line["ci95"] == pytest.approx(scipy.stats.t.ppf(0.975, 3) * line["std"] * np.sqrt(1 / 4 + 0.25))
+    assert list(experimenter.summarize("accuracy", "method", over=["dataset", "seed"])["n_units"]) == [2, 2]
+    with pytest.raises(InvalidValueError, match="runs of one dataset are in several blocks"):
+        experimenter.compare("accuracy", "method", "seed", over="dataset")
+    splits = experimenter.compare("accuracy", "method", "seed", where={"dataset": "a"}, unit="seed")
+    assert splits.test == "corrected resampled t"
 
 
 def test_blocks_finer_than_the_unit_are_refused():

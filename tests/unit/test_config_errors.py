@@ -37,6 +37,7 @@ TABLE = f"{DATABASE}.table"
 SEED = f"{TABLE}.keyfields.seed"
 KERNEL = f"{TABLE}.keyfields.kernel"
 EXECUTION = "PY_EXPERIMENTER.Execution"
+ANALYSIS = "PY_EXPERIMENTER.Analysis"
 
 
 @pytest.fixture
@@ -150,6 +151,12 @@ CASES = {
     "exceptions that are no list": ("{}", "{retry_on: 5}", "InvalidTypeError", 18, f"{EXECUTION}.retry_on", ["5", "list"]),
     "no loss at all": ("{}", "{max_lost: 0}", "InvalidTypeError", 18, f"{EXECUTION}.max_lost", ["0", "1"]),
     "lease shorter than heartbeat": ("{}", "{lease: 30s}", "InvalidTypeError", 18, f"{EXECUTION}.lease", ["30 s", "60 s"]),
+    # analysis
+    "unknown unit": ("Execution: {}", "Analysis: {unit: sed}", "UnknownKeyError", 18, f"{ANALYSIS}.unit", ["'sed' is not a keyfield; did you mean 'seed'"]),
+    "unit that is no keyfield": ("Execution: {}", "Analysis: {unit: [seed, acc]}", "UnknownKeyError", 18, f"{ANALYSIS}.unit", ["'acc'", "choose from seed, kernel"]),
+    "splits of nothing": ("Execution: {}", "Analysis: {resampling: {test: 0.3}}", "MissingKeyError", 18, f"{ANALYSIS}.resampling", ["unit: dataset"]),
+    "splits without a share": ("Execution: {}", "Analysis: {unit: kernel, resampling: {}}", "MissingKeyError", 18, f"{ANALYSIS}.resampling", ["'test'"]),
+    "share in percent": ("Execution: {}", "Analysis: {unit: kernel, resampling: {test: 30}}", "InvalidTypeError", 18, f"{ANALYSIS}.resampling.test", ["30 is not a share", "write 0.3"]),
     # interpolation
     "unset variable": ("study", "${PYEXPERIMENTER_UNSET}", "InvalidConfigError", 5, f"{DATABASE}.database", ["PYEXPERIMENTER_UNSET", "${oc.env:PYEXPERIMENTER_UNSET,default}"]),
     # not YAML

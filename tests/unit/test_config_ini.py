@@ -37,6 +37,10 @@ log_train_scores = f1:DOUBLE, kernel:str
 path = sample_data
 Rate = 5%%
 
+[analysis]
+unit = dataset, kernel
+Resampling.test = 0.3
+
 [codecarbon]
 offline_mode = False
 measure_power_secs = 25
@@ -66,6 +70,7 @@ py_experimenter:
       best: {best: DOUBLE}
       Count: {Count: INT}
   Custom: {path: sample_data, Rate: 5%}
+  Analysis: {unit: [dataset, kernel], resampling: {test: 0.3}}
   CodeCarbon: {offline_mode: false, measure_power_secs: 25, tracking_mode: process, api_key: null}
 """
 

@@ -32,6 +32,8 @@ def test_valid_files(validator, text):
         ("{type: INT, values: [1]}", "INT"),
         ("sqlite", "mariadb"),
         ("PY_EXPERIMENTER:", "PY_EXPERIMENTER:\n  n_jobs: ${N}"),
+        ("PY_EXPERIMENTER:", "PY_EXPERIMENTER:\n  Analysis: {unit: a, resampling: {test: 0.3}}"),
+        ("PY_EXPERIMENTER:", "PY_EXPERIMENTER:\n  Analysis: {unit: [a, b]}"),
     ],
 )
 def test_other_valid_forms(validator, old, new):

@@ -70,7 +70,7 @@ def test_keys_of_the_config_are_described_explained_and_listed(generated: Any) -
 
 def test_options_of_ini_files_are_listed(generated: Any) -> None:
     reference = generated.ini_reference()
-    for option in (*ini_file._OPTIONS, *ini_file._LISTS, *ini_file._CREDENTIALS):
+    for option in (*ini_file._OPTIONS, *ini_file._LISTS, *ini_file._ANALYSIS, *ini_file._CREDENTIALS):
         assert f"\n| `{option}` |" in reference, option
 
 
