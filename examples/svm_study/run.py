@@ -18,7 +18,7 @@ from sklearn.svm import SVC
 from tabulate import tabulate
 
 from pyexperimenter import PyExperimenter, ResultProcessor
-from pyexperimenter.analysis import summarize, to_latex, to_markdown
+from pyexperimenter.analysis import compare, summarize, to_latex, to_markdown
 
 LOADERS = {
     "iris": datasets.load_iris,
@@ -67,7 +67,9 @@ def best_settings(table: pd.DataFrame) -> pd.DataFrame:
     setting = ["dataset", "kernel", "C", "gamma", "degree"]
     means = done.groupby(setting, dropna=False, as_index=False)["cv_accuracy"].mean()
     best = means.sort_values("cv_accuracy", ascending=False, kind="stable").drop_duplicates(["dataset", "kernel"])
-    return done.merge(best[setting], on=setting)
+    selected = done.merge(best[setting], on=setting)
+    selected.attrs = table.attrs  # the unit and the share of the test part, which merge() drops
+    return selected
 
 
 def main() -> None:
@@ -86,9 +88,13 @@ def main() -> None:
     print(tabulate(experimenter.counts().items(), headers=["status", "experiments"]))
 
     best = best_settings(table)
-    summary = summarize(best, "accuracy", rows="dataset", columns="kernel", attempts=experimenter.get_attempts())
+    attempts = experimenter.get_attempts()
+    summary = summarize(best, "accuracy", rows="dataset", columns="kernel", stat="mean±ci95", attempts=attempts)
     print("\nTest accuracy of the setting with the best cross-validated accuracy; the best of each row is in bold")
     print(to_markdown(summary, best="max"))
+
+    print("\nDo the kernels differ over data sets?\n")
+    print(compare(best, "accuracy", by="kernel", blocks="dataset", attempts=attempts))
 
     print("\nThe classes with the worst recall")
     classes = experimenter.get_logtable("classes").merge(best, left_on="experiment_id", right_on="ID")
