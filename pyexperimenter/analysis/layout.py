@@ -10,23 +10,17 @@ from typing import Any
 
 import pandas as pd
 
-from pyexperimenter.analysis.cells import NULL, Names, as_text, cell_name, levels, listed
-from pyexperimenter.analysis.summary import COLUMNS, STATISTICS, known_statistic
+from pyexperimenter.analysis.cells import NULL, Names, as_text, cell_name, decimals_for, levels, listed
+from pyexperimenter.analysis.summary import COLUMNS, STATISTICS, known_statistic, statistic_name
 from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError
 from pyexperimenter.jsonable import whole_number
 
 # A setting for all values, or one for each value by its name.
-Digits = int | Mapping[str, int]
+Digits = int | str | Mapping[str, int | str]
 Best = str | Mapping[str, str] | None
 
 _DIGITS = 3
 _MOST_DIGITS = 300
-_TITLES = {
-    "mean": "mean",
-    "median": "median",
-    "std": "standard deviation",
-    "ci95": "half the 95 % confidence interval",
-}
 
 
 @dataclass(frozen=True)
@@ -69,11 +63,9 @@ def lay_out(
     best_per: str | None,
 ) -> Layout:
     """Lay out a summary; for parameters and errors, see `rendering.to_latex`."""
-    center, spread = STATISTICS[known_statistic(stat or summary.attrs.get("stat", "mean±std"))]
+    stat = known_statistic(stat or summary.attrs.get("stat", "mean±std"))
+    (center, spread), what = STATISTICS[stat], statistic_name(stat)
     rows, columns = _axes(summary, columns, [center, *spread])
-    what = _TITLES[center]
-    if spread:
-        what += " [Q1, Q3]" if len(spread) == 2 else f" ± {_TITLES[spread[0]]}"
     summary = _with_value(summary, what)
     values = list(summary["value"].unique())
     _check_options(values, digits, best, best_per)
@@ -84,10 +76,11 @@ def lay_out(
     runs = summary["n"] + summary["missing"] + summary.get("unpaired", 0)
     most = runs.groupby([summary["value"], rivals]).transform("max")
     complete = (summary["missing"] == 0) & (runs == most)
-    bold = _best(summary[center], complete, summary["value"], rivals, digits, best)
+    decimals = _decimals(summary, center, spread, digits)
+    bold = _best(summary[center], complete, summary["value"], rivals, decimals, best)
     fullest = int(summary["n"].max())
     places = list(zip(row_codes, summary["value"], column_codes, strict=True))
-    cells = dict(zip(places, _cells(summary, runs, center, spread, digits, bold, fullest), strict=True))
+    cells = dict(zip(places, _cells(summary, runs, center, spread, decimals, bold, fullest), strict=True))
     if len(cells) < len(places):
         row, value, column = next(place for place in places if places.count(place) > 1)
         where = cell_name([*rows, *columns], [*row_labels[row], *column_labels[column]])
@@ -111,21 +104,44 @@ def _cells(
     runs: pd.Series[int],
     center: str,
     spread: Sequence[str],
-    digits: Digits,
+    decimals: Sequence[int],
     bold: list[bool],
     fullest: int,
 ) -> Iterator[Cell]:
     """Yield the cell of each row of the summary."""
     spreads = summary[list(spread)].to_numpy().tolist()  # itertuples of pandas 2 yields nothing without columns
-    columns = (summary[name] for name in ("value", center, "n", "missing"))
-    for value, middle, n, missing, of, ends, is_best in zip(*columns, runs, spreads, bold, strict=True):
-        decimals = _setting(digits, value, _DIGITS)
+    columns = (summary[name] for name in (center, "n", "missing"))
+    for middle, n, missing, of, ends, places, is_best in zip(*columns, runs, spreads, decimals, bold, strict=True):
         yield Cell(
-            center=_number(middle, decimals),
-            spread=() if math.isnan(middle) else tuple(_number(end, decimals) for end in ends),
+            center=as_number(middle, places),
+            spread=() if math.isnan(middle) else tuple(as_number(end, places) for end in ends),
             bold=is_best,
             mark=f"{n}/{of}" if n < fullest or missing > 0 else None,
         )
+
+
+def _decimals(summary: pd.DataFrame, center: str, spread: Sequence[str], digits: Digits) -> list[int]:
+    """Return the number of decimal places of each row of the summary."""
+    shown = list(spread) or ["std"] * ("std" in summary)
+    spreads = summary[shown].to_numpy().tolist()
+    settings = [_setting(digits, value, _DIGITS) for value in summary["value"]]
+    return [
+        decimals_of(middle, ends, setting)
+        for middle, ends, setting in zip(summary[center], spreads, settings, strict=True)
+    ]
+
+
+def decimals_of(center: float, spread: Sequence[float], digits: int | str) -> int:
+    """Return the number of decimal places of a cell; ``"auto"`` shows two significant digits of the spread.
+
+    >>> decimals_of(0.5, [3.2e-5], "auto"), decimals_of(0.5, [0.41, 0.63], "auto"), decimals_of(0.5, [], "auto")
+    (6, 2, 3)
+    """
+    if not isinstance(digits, str):
+        return digits
+    half = (spread[-1] - spread[0]) / 2 if len(spread) == 2 else spread[0] if spread else 0.0
+    found = decimals_for(half, center)
+    return _DIGITS if found is None else found
 
 
 def _axes(summary: pd.DataFrame, columns: Names, statistics: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -164,9 +180,21 @@ def _check_options(values: Sequence[str], digits: Digits, best: Best, best_per: 
     for value in values:
         if _setting(best, value, None) not in ("max", "min", None):
             raise InvalidValueError(f"best: {_setting(best, value, None)!r} is unknown; choose 'max', 'min' or None")
-        whole_number("digits", _setting(digits, value, _DIGITS), least=0, most=_MOST_DIGITS)
+        check_digits(_setting(digits, value, _DIGITS))
     if best_per not in ("row", "column", None):
         raise InvalidValueError(f"best_per: {best_per!r} is unknown; choose 'row', 'column' or None")
+
+
+def check_digits(digits: int | str) -> None:
+    """Check a number of decimal places.
+
+    Raises
+    ------
+    InvalidValueError
+        If it is not a whole number from 0 to 300, nor ``"auto"``.
+    """
+    if digits != "auto":
+        whole_number("digits", digits, least=0, most=_MOST_DIGITS)
 
 
 def _setting(option: Digits | Best, value: str, default: Any) -> Any:
@@ -178,26 +206,30 @@ def _best(
     complete: pd.Series[bool],
     values: pd.Series[Any],
     codes: pd.Series[Any],
-    digits: Digits,
+    decimals: Sequence[int],
     best: Best,
 ) -> list[bool]:
     """Return which cells are the best for their value among the cells with the same code, a row or a column.
 
     Cells that show the same number as the best one are the best, too, but only if no run is missing: if the best number
-    is that of an incomplete cell, the best is not known.
+    is that of an incomplete cell, the best is not known. If two cells show different numbers of digits, the smaller one
+    counts.
     """
     bold = [False] * len(centers)
-    for (value, _), group in centers.groupby([values, codes]):
-        wanted, decimals = _setting(best, str(value), None), _setting(digits, str(value), _DIGITS)
-        if wanted is not None:
-            extreme = _number(group.max() if wanted == "max" else group.min(), decimals)
-            for position, center in group.items():
-                place = int(str(position))
-                bold[place] = complete.iloc[place] and extreme != NULL and _number(center, decimals) == extreme
+    for (value, _), group in centers.reset_index(drop=True).groupby([values.to_numpy(), codes.to_numpy()]):
+        wanted = _setting(best, str(value), None)
+        if wanted is None or group.isna().all():
+            continue
+        top = group.dropna().sort_values().index.tolist()[-1 if wanted == "max" else 0]
+        for place, center in zip(group.index.tolist(), group, strict=True):
+            common = min(decimals[place], decimals[top])
+            same = as_number(center, common) == as_number(group[top], common)
+            bold[place] = bool(complete.iloc[place]) and same
     return bold
 
 
-def _number(number: float, digits: int) -> str:
+def as_number(number: float, digits: int) -> str:
+    """Format a number for a cell."""
     if math.isnan(number):
         return NULL
     text = f"{number:.{digits}f}"

@@ -7,7 +7,7 @@ is imported when something is drawn; the extra ``plots`` installs it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +29,8 @@ from pyexperimenter.analysis.cells import (
     some_of,
     warn,
 )
-from pyexperimenter.analysis.summary import STATISTICS, known_statistic, summary_of
+from pyexperimenter.analysis.layout import as_number, check_digits, decimals_of
+from pyexperimenter.analysis.summary import STATISTICS, known_statistic, statistic_name, summary_of
 from pyexperimenter.analysis.units import Failures, rules_of, units_of
 from pyexperimenter.analysis.versions import mixed_versions
 from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError
@@ -128,7 +129,7 @@ def plot_result(
         )
     if ticks is not None:
         _set_ticks(axes, ticks)
-    _describe(axes, x, f"{value} ({'median [Q1, Q3]' if len(spread) == 2 else stat})", listed(hue))
+    _describe(axes, x, _label(value, stat, summary), listed(hue))
     return axes
 
 
@@ -138,13 +139,15 @@ def plot_heatmap(
     x: str,
     y: str,
     over: Names = "seed",
-    digits: int = 3,
+    digits: int | str = 3,
     ax: Axes | None = None,
     attempts: pd.DataFrame | None = None,
     *,
+    stat: str = "mean",
     unit: Names = None,
     failures: Failures = "error",
     pairing: str = "common",
+    test_share: float | None = None,
 ) -> Axes:
     """Draw the means of a resultfield over two keyfields as an annotated heatmap.
 
@@ -158,13 +161,15 @@ def plot_heatmap(
         Keyfields; values are sorted, with the first one of `y` at the top.
     over : str or sequence of str, optional
         Keyfields to average over.
-    digits : int
-        Decimal places.
+    digits : int or "auto"
+        Decimal places, as for `to_latex`.
     ax : matplotlib.axes.Axes, optional
         Axes to draw on.
     attempts : pandas.DataFrame, optional
         Executions, as returned by `get_attempts`, for a warning about different versions as in `summarize`.
-    unit, failures, pairing
+    stat : str
+        The statistic, as for `summarize`. The color is that of the mean (or median); the spread is written below it.
+    unit, failures, pairing, test_share
         As for `summarize`. All cells are paired.
 
     Returns
@@ -196,22 +201,26 @@ def plot_heatmap(
     ['0.800', '0.900', '0.900', '1.000']
     """
     axes = axes_or_new(ax)
-    summary = _summary(
-        table, value, [y, x], over, "mean", (unit, failures, pairing), [], "name it in x, y or over", attempts
-    )
+    stat = known_statistic(stat)
+    check_digits(digits)
+    how = (unit, failures, pairing, test_share)
+    summary = _summary(table, value, [y, x], over, stat, how, [], "name it in x, y or over", attempts)
     rows, row_labels = levels(summary, [y])
     columns, column_labels = levels(summary, [x])
+    center, spread = STATISTICS[stat]
     means = np.full((len(row_labels), len(column_labels)), np.nan)
-    means[rows, columns] = summary["mean"]
+    means[rows, columns] = summary[center]
+    texts = dict.fromkeys(np.ndindex(means.shape), NULL)
+    texts |= dict(zip(zip(rows, columns, strict=True), _texts(summary, center, spread, digits), strict=True))
     image = axes.imshow(means, aspect="auto")
     for (row, column), mean in np.ndenumerate(means):
         red, green, blue, _ = image.cmap(image.norm(mean)) if math.isfinite(mean) else (1, 1, 1, 1)
         light = 0.299 * red + 0.587 * green + 0.114 * blue > 0.5  # perceived brightness (ITU-R BT.601)
-        text = NULL if math.isnan(mean) else f"{mean:.{digits}f}"
+        text = texts[row, column]
         axes.text(column, row, text, ha="center", va="center", color="black" if light else "white")
     _set_ticks(axes, [as_text(name) for (name,) in column_labels])
     axes.set_yticks(range(len(row_labels)), [as_text(name) for (name,) in row_labels])
-    axes.figure.colorbar(image, ax=axes, label=f"{value} (mean)")
+    axes.figure.colorbar(image, ax=axes, label=_label(value, stat, summary))
     _describe(axes, x, y, [])
     return axes
 
@@ -226,11 +235,14 @@ def plot_curves(
     ax: Axes | None = None,
     attempts: pd.DataFrame | None = None,
     *,
+    stat: str = "mean±ci95",
+    ends: str = "common",
     unit: Names = None,
     failures: Failures = "error",
     pairing: str = "common",
+    test_share: float | None = None,
 ) -> Axes:
-    """Draw learning curves, or other values that experiments logged: means, with bands of one standard deviation.
+    """Draw learning curves, or other values that experiments logged: means, in bands of their 95 % intervals.
 
     Only experiments that are done count. If an experiment logged the same index value in several executions, as after
     a pause or a lost worker, the last one counts.
@@ -251,7 +263,13 @@ def plot_curves(
         Axes to draw on.
     attempts : pandas.DataFrame, optional
         Executions, as returned by `get_attempts`, for a warning about different versions as in `summarize`.
-    unit, failures, pairing
+    stat : str
+        The line and its band, as for `summarize`. The intervals hold for each point alone.
+    ends : {"common", "carry"}
+        If runs of a line end at different index values: ``"common"`` ends the line with the first of them, since means
+        of the runs that go on would be those of a selection. ``"carry"`` carries the last value of each run forward to
+        the last of them, as is right for values that stay, such as the best loss so far.
+    unit, failures, pairing, test_share
         As for `summarize`; but `failures` is ``"error"`` or ``"drop"``, since a failed run has no curve. Points with
         the same index are paired.
 
@@ -273,8 +291,8 @@ def plot_curves(
     Warns
     -----
     UserWarning
-        If experiments are missing or left out, if some points of a line are means of fewer than others, or if the
-        results come from different versions of the code or environments.
+        If experiments are missing or left out, if some points of a line are means of fewer than others, if a line ends
+        before some of its runs, or if the results come from different versions of the code or environments.
 
     Examples
     --------
@@ -286,7 +304,10 @@ def plot_curves(
     [[1.0, 0.6], [2.0, 0.4]]
     """
     axes, keys = axes_or_new(ax), listed(hue)
-    averaged, rules = averaged_over(table, over, keys), rules_of(table, [value], unit, failures, pairing)
+    averaged, rules = averaged_over(table, over, keys), rules_of(table, [value], unit, failures, pairing, test_share)
+    center, spread = STATISTICS[stat := known_statistic(stat)]
+    if ends not in ("common", "carry"):
+        raise InvalidValueError(f"ends: {ends!r} is unknown; choose 'common' or 'carry'")
     if failures not in ("error", "drop"):
         raise InvalidValueError(f"failures: a failed run has no curve, so {failures!r} is not possible; choose 'drop'")
     table = checked(table, [], keys, averaged, "name it in hue or over")
@@ -297,23 +318,32 @@ def plot_curves(
     )
     lines = units_of(experiments, height, keys, averaged, rules)
     points = points[["experiment", "index", "value"]].set_axis(["ID", step, height], axis="columns")
+    line_of = dict(zip(table["ID"], levels(table, keys)[0], strict=True))
+    furthest = points[step].groupby(points["ID"].map(line_of)).max()
+    points = _ended(points, step, height, line_of, ends)
     points = experiments.drop(columns=height).merge(points, on="ID")
-    curves = pd.DataFrame(columns=[*keys, step, "mean", "std", "n"], dtype=float)
+    curves = pd.DataFrame(columns=[*keys, step, center, *spread, "n", "n_units"], dtype=float)
     if not points.empty:
-        curves, _ = summary_of(points, height, [*keys, step], averaged, "mean±std", rules, [])
+        curves, _ = summary_of(points, height, [*keys, step], averaged, stat, rules, [])
+    curves.attrs["units"] = rules.replicates(averaged)
     codes, labels = levels(pd.concat([lines.cells[keys], curves[keys]]), keys)
-    thin = []
+    thin, short = [], []
     for number, names in enumerate(labels):
         curve = curves[codes[len(labels) :].to_numpy() == number]
-        (line,) = axes.plot(curve[step], curve["mean"], label=", ".join(map(as_text, names)))
-        low, high = curve["mean"] - curve["std"], curve["mean"] + curve["std"]
-        axes.fill_between(curve[step], low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+        (line,) = axes.plot(curve[step], curve[center], label=", ".join(map(as_text, names)))
+        if spread:
+            low, high = _ends(curve, center, spread)
+            axes.fill_between(curve[step], low, high, color=line.get_color(), alpha=0.2, linewidth=0)
         fewest, most = curve["n"].min(), lines.cells["n"].iloc[number]
+        name = cell_name(keys, names) or "the line"
         if fewest < most:
-            thin.append(f"{cell_name(keys, names) or 'the line'} (at least {fewest} of {most})")
-    few = [f"some points are means of fewer runs than the line has: {some_of(thin, '; ')}"] if thin else []
-    warn([*lines.notes, *few, *mixed_versions(table, keys, attempts)])
-    _describe(axes, index, f"{value} (mean±std)", listed(hue))
+            thin.append(f"{name} (at least {fewest} of {most})")
+        if (end := curve[step].max()) < furthest.get(number, end):
+            short.append(f"{name} (at {end:g} of {furthest[number]:g})")
+    few = [f"some points are means of fewer runs than the line has: {some_of(thin, '; ')}"] * bool(thin)
+    cut = f"lines end with the first of their runs; ends='carry' carries last values forward: {some_of(short, '; ')}"
+    warn([*lines.notes, *few, *[cut] * bool(short), *mixed_versions(table, keys, attempts)])
+    _describe(axes, index, _label(value, stat, curves), listed(hue))
     return axes
 
 
@@ -395,15 +425,43 @@ def _summary(
     table = checked(table, [value], keys, averaged, remedy)
     summary, notes = summary_of(table, value, keys, averaged, stat, rules, within)
     warn([*notes, *mixed_versions(table, keys, attempts)])
-    return summary.reset_index(drop=True)
+    summary = summary.reset_index(drop=True)
+    summary.attrs["units"] = rules.replicates(averaged)
+    return summary
+
+
+def _label(value: str, stat: str, summary: pd.DataFrame) -> str:
+    """Return the label of an axis: the value, and what is drawn of how many runs or units."""
+    counts, units = summary["n_units"], summary.attrs["units"]
+    least, most = (0, 0) if counts.empty else (counts.min(), counts.max())
+    number = f"{most:.0f}" if least == most else f"{least:.0f} to {most:.0f}"
+    of = f"unit{'' if most == 1 else 's'} ({', '.join(units)})" if units else f"run{'' if most == 1 else 's'}"
+    return f"{value}\n({statistic_name(stat)} over {number} {of})"
+
+
+def _texts(summary: pd.DataFrame, center: str, spread: Sequence[str], digits: int | str) -> Iterator[str]:
+    """Yield the texts of the cells of a heatmap."""
+    for middle, *ends in summary[[center, *spread]].to_numpy().tolist():
+        decimals = decimals_of(middle, ends, digits)
+        text, shown = as_number(middle, decimals), [as_number(end, decimals) for end in ends]
+        below = "" if not ends or text == NULL else f"\n[{', '.join(shown)}]" if len(ends) == 2 else f"\n± {shown[0]}"
+        yield text + below
+
+
+def _ends(line: pd.DataFrame, center: str, spread: Sequence[str]) -> tuple[pd.Series[float], pd.Series[float]]:
+    """Return the lower and the upper ends of bars or bands."""
+    if len(spread) == 2:
+        return line[spread[0]], line[spread[1]]
+    return line[center] - line[spread[0]], line[center] + line[spread[0]]
 
 
 def _bars(line: pd.DataFrame, center: str, spread: Sequence[str]) -> Any:
     """Return the lengths of the error bars, as matplotlib takes them."""
-    if len(spread) == 2:
-        # As lists, since matplotlib 3.10 takes a Series or an array of one bar for a number, with a warning.
-        return [(line[center] - line[spread[0]]).tolist(), (line[spread[1]] - line[center]).tolist()]
-    return line[spread[0]] if spread else None
+    if not spread:
+        return None
+    low, high = _ends(line, center, spread)
+    # As lists, since matplotlib 3.10 takes a Series or an array of one bar for a number, with a warning.
+    return [(line[center] - low).tolist(), (high - line[center]).tolist()]
 
 
 def _places(summary: pd.DataFrame, x: str) -> tuple[pd.Series[float], list[str] | None]:
@@ -450,3 +508,16 @@ def _points(logs: pd.DataFrame, experiments: pd.Series[int], value: str, index: 
             f"with {index}={as_text(example['index'])}; choose another index, or keep one row of each"
         )
     return points.sort_values("ID").drop_duplicates(["experiment", "index"], keep="last")
+
+
+def _ended(points: pd.DataFrame, step: str, height: str, lines: Mapping[int, int], ends: str) -> pd.DataFrame:
+    """End the runs of each line together, by leaving out points or by carrying the last values forward."""
+    line = points["ID"].map(lines)
+    if ends == "common":
+        last = points.groupby("ID")[step].max()
+        return points[points[step] <= line.map(last.groupby(last.index.map(lines)).min())]
+    carried = [
+        part.pivot(index=step, columns="ID", values=height).ffill().melt(ignore_index=False, value_name=height)
+        for _, part in points.groupby(line)
+    ]
+    return pd.concat([part.reset_index().dropna() for part in carried]) if carried else points

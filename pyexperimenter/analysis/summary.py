@@ -29,6 +29,13 @@ STATISTICS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """Name -> the column with the center of a cell, and those with its spread: none, one (±), or two (the ends)."""
 
+_TITLES = {
+    "mean": "mean",
+    "median": "median",
+    "std": "standard deviation",
+    "ci95": "half 95 % interval of the mean",
+}
+
 _COUNTS = ("n", "missing", "failed", "open", "nan", "unpaired", "n_units")
 COLUMNS = ("value", "mean", "std", "median", "q1", "q3", "iqr", "ci95", *_COUNTS)
 """The columns that a summary can have in addition to the keyfields."""
@@ -188,6 +195,17 @@ def known_statistic(stat: str) -> str:
     if stat not in STATISTICS:
         raise InvalidValueError(f"stat: {stat!r} is unknown; choose from {', '.join(STATISTICS)}")
     return stat
+
+
+def statistic_name(stat: str) -> str:
+    """Return the name of a statistic for readers.
+
+    >>> [statistic_name(stat) for stat in ("mean±std", "mean±ci95", "median±iqr", "mean")]
+    ['mean ± standard deviation', 'mean ± half 95 % interval of the mean', 'median [Q1, Q3]', 'mean']
+    """
+    center, spread = STATISTICS[stat]
+    ends = f" ± {_TITLES[spread[0]]}" if len(spread) == 1 else " [Q1, Q3]" if spread else ""
+    return _TITLES[center] + ends
 
 
 def summary_of(

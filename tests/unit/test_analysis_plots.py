@@ -53,7 +53,7 @@ def test_numbers_are_on_a_numeric_axis():
     assert drawn(linear) == ([[1, 0.5], [100, 0.6]], [[0.4, 0.6], [0.5, 0.7]])
     assert drawn(rbf) == ([[1, 0.7], [100, 0.9]], [[0.6, 0.8], [0.8, 1.0]])
     assert linear.lines[0].get_linestyle() == "-"
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("C", "accuracy (mean±std)")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("C", "accuracy\n(mean ± standard deviation over 3 runs)")
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["linear", "rbf"]
     assert ax.get_legend().get_title().get_text() == "kernel"
 
@@ -93,10 +93,13 @@ def test_a_single_run_has_no_bar():
     assert all(np.isnan(end).all() for end in ends)
 
 
-@pytest.mark.parametrize(("stat", "spread"), [("mean±ci95", 4.302653 * 0.1 / 3**0.5), ("mean", None)])
-def test_other_statistics(stat, spread):
+@pytest.mark.parametrize(
+    ("stat", "name", "spread"),
+    [("ci95", "mean ± half 95 % interval of the mean", 4.302653 * 0.1 / 3**0.5), ("mean", "mean", None)],
+)
+def test_other_statistics(stat, name, spread):
     ax = plot_result(by_c(), "accuracy", x="C", hue="kernel", stat=stat)
-    assert ax.get_ylabel() == f"accuracy ({stat})"
+    assert ax.get_ylabel() == f"accuracy\n({name} over 3 runs)"
     bars = ax.containers[0].lines[2]
     if spread is None:
         assert bars == ()
@@ -108,7 +111,7 @@ def test_other_statistics(stat, spread):
 def test_medians_have_bars_from_quartile_to_quartile():
     runs = [(1, seed, accuracy) for seed, accuracy in enumerate([0.1, 0.2, 0.3, 0.7, 0.9])]
     ax = plot_result(experiments(runs, ["C", "seed"]), "accuracy", x="C", stat="median±iqr")
-    assert ax.get_ylabel() == "accuracy (median [Q1, Q3])"
+    assert ax.get_ylabel() == "accuracy\n(median [Q1, Q3] over 5 runs)"
     assert ax.lines[0].get_xydata().tolist() == [[1, 0.3]]
     assert ax.containers[0].lines[2][0].get_segments()[0][:, 1] == pytest.approx([0.2, 0.7])
 
@@ -155,7 +158,15 @@ def test_a_heatmap_shows_the_means():
     assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "100"]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["linear", "rbf"]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("C", "kernel")
-    assert [axes.get_ylabel() for axes in ax.figure.axes if axes is not ax] == ["accuracy (mean)"]
+    assert [axes.get_ylabel() for axes in ax.figure.axes if axes is not ax] == ["accuracy\n(mean over 3 runs)"]
+    names = {
+        text.get_text() for text in plot_heatmap(table, "accuracy", "C", "kernel", digits="auto", stat="ci95").texts
+    }
+    assert names == {"0.50\n± 0.25", "–", "0.70\n± 0.25", "0.90\n± 0.25"}
+    names = {
+        text.get_text() for text in plot_heatmap(table, "accuracy", "C", "kernel", digits=2, stat="median±iqr").texts
+    }
+    assert names == {"0.50\n[0.45, 0.55]", "–", "0.70\n[0.65, 0.75]", "0.90\n[0.85, 0.95]"}
 
 
 def test_numbers_are_readable_on_their_colors():
@@ -205,16 +216,22 @@ def band(ax, number):
     return {x: (min(ys), max(ys)) for x, ys in edges.items()}
 
 
-def test_curves_are_means_in_bands_of_a_standard_deviation():
+def test_curves_are_means_in_bands_of_intervals():
     logs, table = study_with_logs()
     ax = plot_curves(logs.sample(frac=1, random_state=0), table, "loss", index="epoch", hue="kernel")
+    assert band(ax, 0)[1] == pytest.approx((2 - 12.706205 * 0.1, 2 + 12.706205 * 0.1), abs=1e-6)
+    assert ax.get_ylabel() == "loss\n(mean ± half 95 % interval of the mean over 2 runs)"
+    ax = plot_curves(logs.sample(frac=1, random_state=0), table, "loss", index="epoch", hue="kernel", stat="mean±std")
     assert [line.get_xydata().round(6).tolist() for line in ax.lines] == [[[1, 2], [2, 1]], [[1, 1], [2, 0.5]]]
     deviation = np.std([-0.1, 0.1], ddof=1)
     assert list(band(ax, 0)) == [1, 2]
     assert band(ax, 0)[1] == pytest.approx((2 - deviation, 2 + deviation), abs=1e-6)
     assert band(ax, 0)[2] == pytest.approx((1 - deviation, 1 + deviation), abs=1e-6)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["linear", "rbf"]
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("epoch", "loss (mean±std)")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("epoch", "loss\n(mean ± standard deviation over 2 runs)")
+    ax = plot_curves(logs, table, "loss", index="epoch", hue="kernel", stat="median±iqr")
+    assert band(ax, 0)[2] == pytest.approx((0.95, 1.05))
+    assert plot_curves(logs, table, "loss", index="epoch", hue="kernel", stat="mean").collections[:] == []
 
 
 def test_the_last_execution_counts():
@@ -249,11 +266,24 @@ def test_experiments_not_done_or_with_fewer_logs_are_reported():
 
 
 @pytest.mark.filterwarnings("ignore:1 run fewer")
+def test_curves_of_runs_that_end_at_different_steps():
+    logs, table = study_with_logs()
+    message = r"^lines end with the first of their runs; ends='carry' .*: kernel=rbf \(at 1 of 2\)$"
+    with pytest.warns(UserWarning, match=message):
+        ax = plot_curves(logs[:-1], table, "loss", index="epoch", hue="kernel")
+    assert [line.get_xydata().tolist() for line in ax.lines] == [[[1, 2], [2, 1]], [[1, 1]]]
+    ax = plot_curves(logs[:-1], table, "loss", index="epoch", hue="kernel", ends="carry")
+    assert [line.get_ydata().round(6).tolist() for line in ax.lines] == [[2, 1], [1, (0.6 + 0.9) / 2]]
+    with pytest.raises(InvalidValueError, match="ends: 'last' is unknown; choose 'common' or 'carry'"):
+        plot_curves(logs, table, "loss", index="epoch", hue="kernel", ends="last")
+
+
+@pytest.mark.filterwarnings("ignore:1 run fewer")
 def test_points_of_fewer_runs_are_reported():
     logs, table = study_with_logs()
     message = r"points are means of fewer runs than the line has: kernel=linear \(at least 1 of 2\); kernel=rbf \(at"
     with pytest.warns(UserWarning, match=message):
-        plot_curves(logs[:-1], table, "loss", index="epoch", hue="kernel")
+        plot_curves(logs.drop(index=6), table, "loss", index="epoch", hue="kernel")
     message = (
         r"^loss \(logged\): of 4 runs, 4 are done, but without a number in it: kernel=linear \(2 of 2\); kernel=rbf"
     )
@@ -296,7 +326,7 @@ def test_one_curve_over_all():
     assert [line.get_ydata().tolist() for line in ax.lines] == [[1.5, 0.75]]
     assert ax.get_legend() is None
     with pytest.warns(UserWarning, match=r"the line has: the line \(at least 3 of 4\)"):
-        plot_curves(logs[:-1], table, "loss", index="epoch", over=["kernel", "seed"])
+        plot_curves(logs.drop(index=6), table, "loss", index="epoch", over=["kernel", "seed"])
 
 
 # Progress

@@ -293,6 +293,25 @@ def test_ties_at_the_digits_shown_are_all_bold():
     assert bold(means([-0.0001, 0.0, 0.1]), best="min") == [[True, True, False]]
 
 
+def test_auto_shows_two_significant_digits_of_the_spread():
+    cells = {
+        ("iris", "linear"): (0.98765, 3.2e-5, 5, 0),
+        ("iris", "rbf"): (0.98761, 0.0123, 5, 0),
+        ("wine", "linear"): (12.5, 0.0996, 5, 0),
+        ("wine", "rbf"): (1234.5, 120, 5, 0),
+        ("yeast", "linear"): (0.5, 0, 5, 0),
+        ("yeast", "rbf"): (0.5, 1e-17, 5, 0),
+    }
+    table = summary(cells, columns=["kernel"])
+    assert cells_of(to_markdown(table, digits="auto", best="max")) == [
+        ["iris", "**0.987650 ± 0.000032**", "**0.988 ± 0.012**"],
+        ["wine", "12.50 ± 0.10", "**1234 ± 120**"],
+        ["yeast", "**0.500 ± 0.000**", "**0.500 ± 0.000**"],
+    ]
+    assert cells_of(to_markdown(table, digits={"accuracy": "auto"}, stat="mean"))[0] == ["iris", "0.987650", "0.988"]
+    assert cells_of(to_markdown(several_values(), digits={"accuracy": "auto"}))[0][1].count("0") > 0
+
+
 def test_nan_is_never_the_best_and_infinity_may_be():
     assert bold(means([np.nan, 0.5, np.nan]), best="max") == [[False, True, False]]
     assert bold(means([np.nan, np.nan]), best="max") == [[False, False]]
@@ -333,6 +352,7 @@ def test_each_value_has_its_own_best():
         (grid(), {"best_per": "table"}, InvalidValueError, "best_per: 'table' is unknown"),
         (grid(), {"digits": 10**10}, InvalidValueError, "digits: 10000000000 is not a whole number from 0 to 300"),
         (grid(), {"digits": -1}, InvalidValueError, "digits: -1 is not a whole number from 0 to 300"),
+        (grid(), {"digits": "all"}, InvalidValueError, "digits: 'all' is not a whole number"),
         (grid(), {"digits": {"f1": 2}}, InvalidValueError, "digits: 'f1' is not in the summary"),
         (
             pd.concat([grid(), grid()[1:2]]),
