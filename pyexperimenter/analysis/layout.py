@@ -21,6 +21,8 @@ Best = str | Mapping[str, str] | None
 
 _DIGITS = 3
 _MOST_DIGITS = 300
+_INDISTINGUISHABLE = "indistinguishable"
+_ALPHA = 0.05
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,9 @@ def lay_out(
     summary = _with_value(summary, what)
     values = list(summary["value"].unique())
     _check_options(values, digits, best, best_per)
+    tested = [value for value in values if _setting(best, value, None) == _INDISTINGUISHABLE]
+    if tested:
+        _check_tests(summary, tested, columns, best_per)
 
     row_codes, row_labels = levels(summary, rows)
     column_codes, column_labels = levels(summary, columns)
@@ -77,7 +82,7 @@ def lay_out(
     most = runs.groupby([summary["value"], rivals]).transform("max")
     complete = (summary["missing"] == 0) & (runs == most)
     decimals = _decimals(summary, center, spread, digits)
-    bold = _best(summary[center], complete, summary["value"], rivals, decimals, best)
+    bold = _best(summary, center, complete, rivals, decimals, best)
     fullest = int(summary["n"].max())
     places = list(zip(row_codes, summary["value"], column_codes, strict=True))
     cells = dict(zip(places, _cells(summary, runs, center, spread, decimals, bold, fullest), strict=True))
@@ -96,6 +101,8 @@ def lay_out(
     lines = [(list(row_labels[row]), [cells.get((row, *place)) for place in shown]) for row in row_codes.unique()]
     names = [as_text(name) for name in rows]
     note = _note(summary, what, values, fullest, any(cell.mark for cell in cells.values()))
+    if tested:
+        note += f" {_test_note(summary[summary['value'].isin(tested)], rivals, 'row' if columns else 'column')}"
     return Layout(names, header, lines, note)
 
 
@@ -178,11 +185,28 @@ def _check_options(values: Sequence[str], digits: Digits, best: Best, best_per: 
         each = ", ".join(f"{value!r}: {best!r}" for value in values)
         raise InvalidValueError(f"best: {best!r} is for one value; say for each whether max or min is best: {{{each}}}")
     for value in values:
-        if _setting(best, value, None) not in ("max", "min", None):
-            raise InvalidValueError(f"best: {_setting(best, value, None)!r} is unknown; choose 'max', 'min' or None")
+        if _setting(best, value, None) not in ("max", "min", _INDISTINGUISHABLE, None):
+            raise InvalidValueError(
+                f"best: {_setting(best, value, None)!r} is unknown; choose 'max', 'min', '{_INDISTINGUISHABLE}' or None"
+            )
         check_digits(_setting(digits, value, _DIGITS))
     if best_per not in ("row", "column", None):
         raise InvalidValueError(f"best_per: {best_per!r} is unknown; choose 'row', 'column' or None")
+
+
+def _check_tests(summary: pd.DataFrame, values: Sequence[str], columns: Sequence[str], best_per: str | None) -> None:
+    """Check that the summary has tests of these values, and for the cells that the table compares."""
+    better = summary.attrs.get("better")
+    for value in values:
+        if "p_best" not in summary or _setting(better, value, None) is None:
+            raise InvalidValueError(
+                f"best: the summary has no tests of {value}; tell summarize() what is better, as in better='max'"
+            )
+    if list(columns) != summary.attrs.get("columns") or best_per not in (None, "row" if columns else "column"):
+        raise InvalidValueError(
+            f"best: '{_INDISTINGUISHABLE}' compares the cells that summarize() tested: those of a row or, without "
+            "columns, those of the column; leave out columns and best_per, and summarize by other columns instead"
+        )
 
 
 def check_digits(digits: int | str) -> None:
@@ -202,30 +226,47 @@ def _setting(option: Digits | Best, value: str, default: Any) -> Any:
 
 
 def _best(
-    centers: pd.Series[Any],
+    summary: pd.DataFrame,
+    center: str,
     complete: pd.Series[bool],
-    values: pd.Series[Any],
     codes: pd.Series[Any],
     decimals: Sequence[int],
     best: Best,
 ) -> list[bool]:
     """Return which cells are the best for their value among the cells with the same code, a row or a column.
 
-    Cells that show the same number as the best one are the best, too, but only if no run is missing: if the best number
-    is that of an incomplete cell, the best is not known. If two cells show different numbers of digits, the smaller one
-    counts.
+    Cells that show the same number as the best one, or that the tests do not distinguish from it, are the best, too,
+    but only if no run is missing: if the best number is that of an incomplete cell, the best is not known. If two cells
+    show different numbers of digits, the smaller one counts.
     """
-    bold = [False] * len(centers)
-    for (value, _), group in centers.reset_index(drop=True).groupby([values.to_numpy(), codes.to_numpy()]):
+    bold = [False] * len(summary)
+    for (value, _), group in summary[center].groupby([summary["value"], codes]):
         wanted = _setting(best, str(value), None)
         if wanted is None or group.isna().all():
             continue
-        top = group.dropna().sort_values().index.tolist()[-1 if wanted == "max" else 0]
-        for place, center in zip(group.index.tolist(), group, strict=True):
+        tested = wanted == _INDISTINGUISHABLE
+        aim = _setting(summary.attrs["better"], str(value), None) if tested else wanted
+        top = group.dropna().sort_values().index.tolist()[-1 if aim == "max" else 0]
+        for place, number in zip(group.index.tolist(), group, strict=True):
             common = min(decimals[place], decimals[top])
-            same = as_number(center, common) == as_number(group[top], common)
-            bold[place] = bool(complete.iloc[place]) and same
+            same = as_number(number, common) == as_number(group[top], common)
+            if tested:
+                same = complete[top] and summary["p_best"][place] > _ALPHA
+            bold[place] = bool(complete[place] and same)
     return bold
+
+
+def _test_note(summary: pd.DataFrame, codes: pd.Series[Any], line: str) -> str:
+    """Say what is marked, and if there are too few units to distinguish anything."""
+    splits = summary.attrs["splits"]
+    test = "corrected resampled t tests" if splits else "Wilcoxon signed-rank tests"
+    text = f"Marked: not distinguished from the best of the {line} ({test} with Holm's correction, p > {_ALPHA})."
+    groups = summary.groupby([summary["value"], codes[summary.index]])
+    cells, units = groups.size(), groups["n_units"].min()
+    least = (cells * (cells - 1) / 2 * 2.0 ** (1 - units)).min()
+    if splits or least <= _ALPHA:
+        return text
+    return f"{text} {units.max()} units are too few to distinguish any."
 
 
 def as_number(number: float, digits: int) -> str:

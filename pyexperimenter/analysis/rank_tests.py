@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -177,6 +178,39 @@ def corrected_t(first: Scores, second: Scores, split_ratio: float) -> tuple[floa
     t = mean / error if error else math.copysign(math.inf, mean) if mean else 0.0
     p_value = max(sys.float_info.min, 2 * float(_stats().t.sf(abs(t), count - 1)))
     return mean, mean - half, mean + half, t, p_value
+
+
+def p_against(best: int, scores: Array, split_ratio: float = 0.0) -> list[float]:
+    """Return the adjusted p-value of each level in the test against one of them; 1 for that one.
+
+    The best level is chosen by the same scores. So Holm's correction is for all pairs, not only for those with the best
+    one: it could have been any of them.
+
+    Parameters
+    ----------
+    best : int
+        A column.
+    scores : array of float
+        N blocks × k levels.
+    split_ratio : float
+        If the blocks are random splits of one data set, n_test / n_train. Then the test is `corrected_t`, otherwise it
+        is `wilcoxon`.
+
+    Examples
+    --------
+    >>> scores = np.array([[8, 1, 7], [7, 2, 8], [9, 3, 9], [8, 4, 7], [7, 3, 8], [9, 2, 8], [6, 1, 8]])
+    >>> [round(p, 3) for p in p_against(0, scores)]
+    [1.0, 0.047, 1.0]
+    """
+    pairs = list(combinations(range(scores.shape[1]), 2))
+    if len(scores) < 2 or not pairs:
+        return [1.0] * scores.shape[1]
+    found = []
+    for first, second in pairs:
+        pair = scores[:, first], scores[:, second]
+        found.append(corrected_t(*pair, split_ratio)[-1] if split_ratio else wilcoxon(*pair)[1])
+    adjusted = dict(zip(pairs, holm(found), strict=True))
+    return [adjusted.get((min(level, best), max(level, best)), 1.0) for level in range(scores.shape[1])]
 
 
 def friedman(ranks: pd.DataFrame) -> tuple[float, float]:

@@ -39,12 +39,14 @@ def to_latex(
         Keyfields whose values become columns, sorted with NULL last. The default is the `columns` of `summarize`.
     stat : str, optional
         What a cell shows, as for `summarize`, which is also the default.
-    digits : int or mapping of str to int
-        Decimal places, for all values or for each value by its name.
-    best : {"max", "min"} or mapping of str to these, optional
+    digits : int, "auto" or mapping of str to these
+        Decimal places, for all values or for each value by its name. ``"auto"`` shows two significant digits of each
+        spread, and 3 decimal places where there is none.
+    best : {"max", "min", "indistinguishable"} or mapping of str to these, optional
         Print the largest or the smallest mean (or median) in bold, and all cells that show the same number. A cell with
         missing runs, or fewer than those it is compared with, is never bold: if its number is the best, none is. With
-        several values, give a mapping.
+        several values, give a mapping. ``"indistinguishable"`` prints the best in bold, and those that paired tests do
+        not distinguish from it; `summarize` makes these tests if its `better` says what is better.
     best_per : {"row", "column"}, optional
         Compare the cells of a row or of a column, always for one value. The default is the row, or the column if the
         rows have a single cell.

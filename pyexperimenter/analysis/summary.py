@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,11 +11,13 @@ from pyexperimenter.analysis.cells import (
     Names,
     averaged_over,
     checked,
+    levels,
     listed,
     optional_import,
     warn,
 )
-from pyexperimenter.analysis.units import Failures, Rules, rules_of, units_of
+from pyexperimenter.analysis.rank_tests import p_against
+from pyexperimenter.analysis.units import Failures, Rules, Units, rules_of, units_of
 from pyexperimenter.analysis.versions import mixed_versions
 from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError
 
@@ -29,6 +31,9 @@ STATISTICS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """Name -> the column with the center of a cell, and those with its spread: none, one (±), or two (the ends)."""
 
+Better = str | Mapping[str, str] | None
+"""``"max"`` or ``"min"``, for all values or for each value by its name."""
+
 _TITLES = {
     "mean": "mean",
     "median": "median",
@@ -37,7 +42,7 @@ _TITLES = {
 }
 
 _COUNTS = ("n", "missing", "failed", "open", "nan", "unpaired", "n_units")
-COLUMNS = ("value", "mean", "std", "median", "q1", "q3", "iqr", "ci95", *_COUNTS)
+COLUMNS = ("value", "mean", "std", "median", "q1", "q3", "iqr", "ci95", "p_best", *_COUNTS)
 """The columns that a summary can have in addition to the keyfields."""
 
 
@@ -54,6 +59,7 @@ def summarize(
     failures: Failures = "error",
     pairing: str = "common",
     test_share: float | None = None,
+    better: Better = None,
 ) -> pd.DataFrame:
     """Summarize the results of each cell, and report how complete they are.
 
@@ -95,6 +101,9 @@ def summarize(
         If seeds are random splits of a data set: the share of the test part. The default is that in the configuration,
         as for `unit`. Then the training parts overlap, and the interval over splits of one data set uses the corrected
         variance.
+    better : {"max", "min"} or mapping of str to these, optional
+        Test which cells of a row (or, without `columns`, of all) differ from the one with the largest or the smallest
+        mean (or median), for ``best="indistinguishable"`` of `to_latex`; with several values, for each by its name.
 
     Returns
     -------
@@ -107,6 +116,9 @@ def summarize(
         - the other statistics that `stat` needs: ``median``; ``q1`` and ``q3``, the quartiles, with linear
           interpolation as in `numpy.quantile`, and ``iqr``, the range between them, NaN if a value is infinite;
           ``ci95``, half the width of Student's 95 % confidence interval of the mean;
+        - ``p_best``, with `better`: the p-value of the difference from the best cell, 1 for the best one: that of the
+          Wilcoxon signed-rank test on the units that all cells have, or of the corrected t test on splits of one data
+          set, adjusted by Holm's method for all pairs of cells;
         - ``n``, the number of runs from which the statistics are computed, and ``n_units``, the number of units;
         - ``missing``, the number of runs that have no result and do not count as a number;
         - ``failed``, ``open`` and ``nan``, the numbers of runs that are in error; created, running or paused; and done
@@ -162,11 +174,13 @@ def summarize(
         if not chosen:
             raise InvalidColumnError(f"{role}: no column is named; name at least one")
     averaged, rules = averaged_over(table, over, keys), rules_of(table, names, unit, failures, pairing, test_share)
+    check_better(names, better)
     table = checked(table, names, keys, averaged, "name it in rows, columns or over")
     within = listed(rows) if listed(columns) else []
     summaries, notes = [], []
     for name in names:
-        summary, of_it = summary_of(table, name, keys, averaged, stat, rules, within)
+        of_value = better.get(name) if isinstance(better, Mapping) else better
+        summary, of_it = summary_of(table, name, keys, averaged, stat, rules, within, of_value)
         if len(names) > 1:
             summary.insert(len(keys), "value", name)
         summaries.append(summary)
@@ -178,6 +192,8 @@ def summarize(
         "columns": listed(columns),
         "stat": stat,
         "units": rules.replicates(averaged),
+        "better": better,
+        "splits": better is not None and rules.split_ratio(averaged) > 0,
         "notes": notes + (rules.remarks(averaged) if "ci95" in STATISTICS[stat][1] else []),
     }
     return summary
@@ -216,6 +232,7 @@ def summary_of(
     stat: str,
     rules: Rules,
     within: Sequence[str],
+    better: str | None = None,
 ) -> tuple[pd.DataFrame, list[str]]:
     """Summarize one resultfield; for parameters and errors, see `units_of` and `summarize`.
 
@@ -254,5 +271,40 @@ def summary_of(
             student, n = optional_import("scipy.stats", "stats").t, values.size()
             factor = student.ppf(0.975, n - 1) * np.sqrt(1 / n + rules.split_ratio(over))
             statistics["ci95"] = factor * statistics["std"]
+    if better is not None:
+        statistics["p_best"] = _against_best(units, statistics[center], better, within, rules.split_ratio(over))
     cells = units.cells.join(pd.DataFrame(statistics))
     return cells[[*keys, *statistics, *_COUNTS]], units.notes
+
+
+def _against_best(
+    units: Units, centers: pd.Series[float], better: str, within: Sequence[str], split_ratio: float
+) -> pd.Series[float]:
+    """Return the adjusted p-value of each cell in the test against the best one with the same keys `within`."""
+    scores = units.values.unstack("cell")
+    found = pd.Series(np.nan, index=centers.index)
+    for _, rivals in centers.dropna().groupby(levels(units.cells, within)[0]):
+        best = int((rivals if better == "max" else -rivals).to_numpy().argmax())
+        tested = scores[rivals.index].dropna().to_numpy()
+        found.loc[rivals.index] = np.array(p_against(best, tested, split_ratio))
+    return found
+
+
+def check_better(values: Sequence[str], better: Better) -> None:
+    """Check a setting of what is better.
+
+    Raises
+    ------
+    InvalidValueError
+        If it is not for each of the values by its name, or neither max nor min.
+    """
+    if isinstance(better, str) and len(values) > 1:
+        raise InvalidValueError(
+            f"better: {better!r} is for one value; say for each whether max or min is better: "
+            f"{{{', '.join(f'{value!r}: {better!r}' for value in values)}}}"
+        )
+    for name, setting in better.items() if isinstance(better, Mapping) else [(values[0], better)]:
+        if name not in values:
+            raise InvalidValueError(f"better: {name!r} is not summarized; choose from {', '.join(values)}")
+        if setting not in ("max", "min", None):
+            raise InvalidValueError(f"better: {setting!r} is unknown; choose 'max', 'min' or None")

@@ -95,12 +95,26 @@ def export(
     show_default=True,
     help="Format of the table.",
 )
-@click.option("--digits", default=3, show_default=True, metavar="N", help="Number of decimals.")
+@click.option(
+    "--digits",
+    default="3",
+    show_default=True,
+    metavar="N|auto",
+    callback=lambda context, option, value: _digits(value),
+    help="Number of decimals; auto: two significant digits of each spread.",
+)
 @click.option(
     "--best",
     multiple=True,
+    metavar="[RESULTFIELD=]max|min|indistinguishable",
+    help="Mark the best cells, or those that tests do not distinguish from the best (see --better); with several "
+    "resultfields, once for each that has a best.",
+)
+@click.option(
+    "--better",
+    multiple=True,
     metavar="[RESULTFIELD=]max|min",
-    help="Mark the best cells; with several resultfields, once for each that has a best.",
+    help="Test which cells of a row differ from the best one.",
 )
 @click.option(
     "--best-per", type=click.Choice(["row", "column"]), help="Compare the cells of each row or of each column."
@@ -123,8 +137,9 @@ def table(
     test_share: float | None,
     stat: str,
     kind: str,
-    digits: int,
+    digits: int | str,
     best: tuple[str, ...],
+    better: tuple[str, ...],
     best_per: str | None,
     caption: str | None,
     label: str | None,
@@ -139,9 +154,8 @@ def table(
     experimenter = study.open()
     check_filled(experimenter)
     how: dict[str, Any] = {"failures": _settings(failures, _count), "pairing": pairing, "unit": unit}
-    summary = experimenter.summarize(
-        list(values), rows, columns, over or "seed", stat, where, **how, test_share=test_share
-    )
+    how |= {"test_share": test_share, "better": _settings(better, str)}
+    summary = experimenter.summarize(list(values), rows, columns, over or "seed", stat, where, **how)
     if as_json:
         print_json(records(summary))
         return
@@ -166,6 +180,14 @@ def _settings(settings: tuple[str, ...], read: Callable[[str], Any]) -> Any:
         return read(settings[-1]) if settings else None
     named = (setting.rpartition("=")[::2] for setting in settings)
     return {name: read(setting) for name, setting in named}
+
+
+def _digits(text: str) -> str | int:
+    """Return a number of decimals; the renderer refuses what is neither a number nor auto."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
 
 
 def _count(text: str) -> str | float:

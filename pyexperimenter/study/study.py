@@ -276,7 +276,8 @@ class Study:
         """Summarize results cell by cell, with warnings about cells that are incomplete or mix versions of the code.
 
         Parameters, result and errors are those of `pyexperimenter.analysis.summarize`, and `where` is that of
-        `get_table`. In `how`, this and the methods below take `unit`, `failures`, `pairing` and `test_share`.
+        `get_table`. In `how`, this and the methods below take `unit`, `failures`, `pairing` and `test_share`, and the
+        other options of the functions of their names.
         """
         from pyexperimenter.analysis import summarize
 
@@ -321,7 +322,7 @@ class Study:
         x: str,
         y: str,
         over: str | Sequence[str] | None = "seed",
-        digits: int = 3,
+        digits: int | str = 3,
         ax: Axes | None = None,
         where: Where = None,
         **how: Any,

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyexperimenter.analysis import summarize, to_html, to_latex, to_markdown
+from pyexperimenter.analysis import compare, summarize, to_html, to_latex, to_markdown, to_text
 from pyexperimenter.analysis.summary import COLUMNS
 from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError
 
@@ -329,6 +329,77 @@ def test_each_value_has_its_own_best():
         bold(several_values(), best="max")
 
 
+def methods(scores, **options):
+    """Summarize accuracies of methods, data sets x methods (x seeds)."""
+    scores = np.asarray(scores, dtype=float)
+    scores = scores.reshape(*scores.shape, *[1] * (3 - scores.ndim))
+    index = np.indices(scores.shape).reshape(3, -1)
+    table = pd.DataFrame({"ID": range(scores.size), **dict(zip(("dataset", "method", "seed"), index, strict=True))})
+    table = table.assign(method=table["method"].map(lambda number: f"m{number}"))
+    table = table.assign(creation_date=pd.Timestamp("2026-01-01"), status="done", accuracy=scores.ravel())
+    return table if options.pop("raw", False) else summarize(table, "accuracy", **options)
+
+
+def different(blocks=8):
+    """The best method, one that is not distinguished from it, and one that is always worse."""
+    generator = np.random.default_rng(0)
+    best = generator.random((blocks, 1)) + 1
+    return np.hstack([best, best + np.where(np.arange(blocks) % 2, 0.1, -0.11)[:, None], best - 0.3])
+
+
+def test_what_is_not_distinguished_from_the_best_is_marked():
+    made = methods(different(), rows="method", over=["dataset", "seed"], better="max")
+    assert bold(made, best="max") == [[True], [False], [False]]
+    assert bold(made, best="indistinguishable") == [[True], [True], [False]]
+    pairs = compare(methods(different(), raw=True), "accuracy", by="method", blocks="dataset").pairwise
+    assert list(made["p_best"]) == pytest.approx([1, *pairs["p_holm"][:2]]), "the p-values that compare() prints"
+    note = "Marked: not distinguished from the best of the column (Wilcoxon signed-rank tests with Holm's correction, p"
+    assert f"{note} > 0.05)." in to_text(made, best="indistinguishable")
+    assert "Marked" not in to_text(made, best="max")
+    fewer = methods(-different(), rows="method", over=["dataset", "seed"], better="min", stat="median")
+    assert bold(fewer, best="indistinguishable") == [[True], [True], [False]]
+
+
+def test_each_row_has_its_own_tests():
+    scores = np.stack([different(7).T, -different(7).T])  # data sets x methods x seeds
+    made = methods(scores, rows="dataset", columns="method", better="max", unit="seed")
+    assert bold(made, best="indistinguishable") == [[True, True, False], [False, False, True]]
+    few = methods(scores[:, :, :5], rows="dataset", columns="method", better="max")
+    assert bold(few, best="indistinguishable") == [[True, True, True], [True, True, True]]
+    assert "5 units are too few to distinguish any." in to_text(few, best="indistinguishable")
+    splits = methods(scores[:, :, :5], rows="dataset", columns="method", better="max", test_share=0.1)
+    assert "(corrected resampled t tests with Holm's" in to_text(splits, best="indistinguishable")
+    assert "too few" not in to_text(splits, best="indistinguishable")
+
+
+def test_an_incomplete_best_distinguishes_nothing():
+    table = methods(different(), raw=True)
+    table.loc[3, "status"] = "created"
+    with pytest.warns(UserWarning, match="1 run still open"):
+        made = summarize(table, "accuracy", rows="method", over=["dataset", "seed"], better="max")
+    assert bold(made, best="indistinguishable") == [[False], [False], [False]]
+
+
+def test_tests_that_were_not_made_are_named():
+    made = methods(different(), rows="method", over=["dataset", "seed"])
+    with pytest.raises(InvalidValueError, match=r"no tests of accuracy; tell summarize\(\) what is better"):
+        to_text(made, best="indistinguishable")
+    made = methods(np.stack([different().T] * 2), rows="dataset", columns="method", better="max")
+    for options in ({"best_per": "column"}, {"columns": "dataset"}):
+        with pytest.raises(InvalidValueError, match=r"compares the cells that summarize\(\) tested"):
+            to_text(made, best="indistinguishable", **options)
+    table = methods(different(), raw=True).assign(seconds=1.0)
+    for better, values, message in (
+        ("higher", "accuracy", "better: 'higher' is unknown; choose 'max', 'min' or None"),
+        ({"f1": "max"}, "accuracy", "better: 'f1' is not summarized; choose from accuracy"),
+        ("max", ["accuracy", "seconds"], r"for one value; .* is better: {'accuracy': 'max', 'seconds': 'max'}"),
+    ):
+        with pytest.raises(InvalidValueError, match=message):
+            summarize(table, values, rows="method", over=["dataset", "seed"], better=better)
+    made = summarize(table, ["accuracy", "seconds"], "method", over=["dataset"], better={"accuracy": "max"})
+    assert bold(made, best={"accuracy": "indistinguishable", "seconds": "min"})[2] == [False, True]
+
+
 # What is refused
 
 
@@ -342,7 +413,7 @@ def test_each_value_has_its_own_best():
         (grid(), {"stat": "mode"}, InvalidValueError, "'mode' is unknown"),
         (grid().drop(columns="n"), {}, InvalidColumnError, "no column 'n'"),
         (grid()[:0], {}, InvalidValueError, "the summary has no rows"),
-        (grid(), {"best": "greatest"}, InvalidValueError, "best: 'greatest' is unknown; choose 'max', 'min' or None"),
+        (grid(), {"best": "greatest"}, InvalidValueError, "best: 'greatest' is unknown; choose 'max', 'min', 'indist"),
         (
             grid(),
             {"best": {"acuracy": "max"}},
