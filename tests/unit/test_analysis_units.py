@@ -65,11 +65,23 @@ def test_failures_are_an_error_until_something_is_chosen(analyze):
         call(failures=0)
 
 
+def test_a_result_that_is_no_number_is_a_failure():
+    table = random_study()
+    table.loc[7, "accuracy"] = np.nan
+    with pytest.raises(
+        InvalidValueError, match="of 80 runs, 1 are done, but without a number in it: dataset=a, method=new"
+    ):
+        summarize(table, "accuracy", "dataset", "method")
+
+
 def test_open_runs_are_no_failures_but_are_named():
     table = fail(random_study(), "dataset == 'a' and method == 'new' and seed == 0", "created")
     with pytest.warns(UserWarning, match=r"^1 run still open: dataset=a, method=new \(1 of 5\)"):
         summary = summarize(table, "accuracy", "dataset", "method")
     assert summary[["open", "failed", "nan"]].sum().tolist() == [1, 0, 0]
+    with pytest.warns(UserWarning, match="^1 run still open"):
+        counted = summarize(table, "accuracy", "dataset", "method", failures=99)
+    pd.testing.assert_frame_equal(counted, summary)
 
 
 @QUIET
