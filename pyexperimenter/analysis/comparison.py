@@ -27,6 +27,7 @@ from pyexperimenter.analysis.cells import (
 )
 from pyexperimenter.analysis.effects import rank_biserial, shift
 from pyexperimenter.analysis.rank_tests import (
+    EXACT,
     chi_squared_p,
     corrected_t,
     differences_of,
@@ -61,6 +62,15 @@ _SHOWN = {
     _WILCOXON: [_SHIFT, _INTERVAL, _WINS, _R, ("W", "{statistic:.4g}"), *_P],
     _NEMENYI: [_SHIFT, _WINS, _R, ("rank difference", "{rank_difference:.3f}"), ("p (Nemenyi)", "{p_nemenyi:.3g}")],
     _CORRECTED: [("mean", _SHIFT[1]), _INTERVAL, _WINS, ("t", "{statistic:.4g}"), *_P],
+}
+# The effect sizes in words.
+_SHIFT_WORDS = "Hodges-Lehmann shift {difference:{number}}"
+_INTERVAL_WORDS = ", 95 % interval {low:{number}} to {high:{number}}"
+_R_WORDS = "matched-pairs rank-biserial correlation {rank_biserial:.2f}"
+_EFFECTS = {
+    _WILCOXON: [_SHIFT_WORDS + _INTERVAL_WORDS, _R_WORDS],
+    _NEMENYI: [_SHIFT_WORDS, _R_WORDS],
+    _CORRECTED: ["mean difference {difference:{number}}" + _INTERVAL_WORDS],
 }
 
 
@@ -112,6 +122,10 @@ class Comparison:
         Keyfields with several values that were averaged over first.
     notes : tuple of str
         What a reader has to know: blocks and runs that are left out, and how far the conclusion reaches.
+    runs : int
+        The number of runs behind the scores.
+    missing : int
+        The number of other runs: without a result, or left out.
     """
 
     value: str
@@ -127,6 +141,8 @@ class Comparison:
     pairwise: pd.DataFrame
     over: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    runs: int = 0
+    missing: int = 0
 
     @property
     def iman_davenport(self) -> tuple[float, float]:
@@ -225,6 +241,76 @@ class Comparison:
         critical = self.critical_difference(alpha) if self.pairwise_test == _NEMENYI else None
         return draw_critical_differences(names, ranks, self._cliques(alpha), note, critical, ax)
 
+    def describe(self, alpha: float = 0.05) -> str:
+        """Return a paragraph for a paper, which says in words what was compared and tested, and the results.
+
+        Parameters
+        ----------
+        alpha : float
+            Significance level.
+
+        Raises
+        ------
+        InvalidValueError
+            If `alpha` is not between 0 and 1.
+        """
+        _check_alpha(alpha)
+        limits = [] if self.pairwise_test == _CORRECTED else self._limits()
+        sentences = [*self._compared(), *self.notes, *self._tested(), *limits, *self._found(alpha)]
+        return " ".join(f"{sentence}." for sentence in sentences)
+
+    def _compared(self) -> list[str]:
+        n, k = self.scores.shape
+        aim = "higher" if self.better == "max" else "lower"
+        levels = f"{k} levels of {self.by} ({', '.join(map(as_text, self.scores.columns))})"
+        means = f"the mean over {' and '.join(self.over)}" if self.over else "that of one run"
+        complete = f"{self.missing} runs are missing or left out" if self.missing else "no run is missing"
+        return [
+            f"We compared {levels} by {self.value} ({aim} is better) on {n} blocks ({', '.join(self.blocks)})",
+            f"Each score is {means}, of {self.runs} runs in total; {complete}",
+        ]
+
+    def _tested(self) -> list[str]:
+        pairs = len(self.pairwise)
+        adjusted = f", with p-values adjusted for {pairs} pairs by Holm's method" if pairs > 1 else ""
+        if self.pairwise_test == _CORRECTED:
+            return [
+                "The blocks are random splits of one data set, so pairs were compared by the t test whose variance is "
+                f"corrected for overlapping training data (Nadeau and Bengio, 2003){adjusted}"
+            ]
+        exact = "exact" if len(self.scores) <= EXACT else "by a normal approximation"
+        wilcoxon = f"the two-sided Wilcoxon signed-rank test ({exact}; zero differences are ranked)"
+        if pairs == 1:
+            return [f"They were compared by {wilcoxon}: W = {self.statistic:.4g}, p = {self.p_value:.3g}"]
+        each = "the Nemenyi test" if self.pairwise_test == _NEMENYI else f"{wilcoxon}{adjusted}"
+        friedman = f"chi² = {self.statistic:.4g}, p = {self.p_value:.3g}"
+        return [f"All levels were compared by the Friedman test (by permutation: {friedman}), pairs by {each}"]
+
+    def _found(self, alpha: float) -> list[str]:
+        """Name the pairs that differ significantly, the better level first, and count the others."""
+        adjusted, nemenyi = self.pairwise[_ADJUSTED[self.pairwise_test]], self.pairwise_test == _NEMENYI
+        sentences = []
+        for pair, p in zip(self.pairwise.to_dict("records"), adjusted, strict=True):
+            if p > alpha:
+                continue
+            pair |= {"number": _number_format(pair)}
+            ahead = -pair["rank_difference"] if nemenyi else pair["difference"] * (1 if self.better == "max" else -1)
+            if ahead < 0:
+                pair |= {"first": pair["second"], "second": pair["first"], "wins": pair["losses"]}
+                pair |= {name: -pair[name] for name in ("difference", "rank_biserial") if name in pair}
+                pair |= {"low": -pair["high"], "high": -pair["low"]} if "low" in pair else {}
+            effects = "; ".join(text.format_map(pair) for text in _EFFECTS[self.pairwise_test])
+            names = f"{as_text(pair['first'])} is significantly better than {as_text(pair['second'])}"
+            wins = f"better in {pair['wins']} of {len(self.scores)} blocks"
+            sentences.append(f"{names} ({wins}; {effects}; p = {p:.3g})")
+        if len(sentences) > 1 and not nemenyi:
+            sentences.append("Each interval is for its pair alone")
+        others = adjusted[adjusted > alpha]
+        if len(others):
+            number = "No pair differs" if len(others) == len(adjusted) else "No other pair differs"
+            sentences.append(f"{number} significantly at the level {alpha:g} (smallest p = {others.min():.3g})")
+        return sentences
+
     def __repr__(self) -> str:
         ranks, pairs = self._tables("simple")
         return "\n".join([*self._sentences(), "", ranks, "", pairs, "", self._legend()])
@@ -280,8 +366,7 @@ class Comparison:
         ranks = [[as_text(level), f"{rank:.3f}"] for level, rank in self.average_ranks.items()]
         headers, pairs = ["", "", *(name for name, _ in _SHOWN[self.pairwise_test])], []
         for pair in self.pairwise.to_dict("records"):
-            digits = decimals_for((pair.get("high", math.nan) - pair.get("low", math.nan)) / 2)
-            pair["number"] = ".3g" if digits is None else f".{digits}f"
+            pair["number"] = _number_format(pair)
             numbers = [cell.format_map(pair) for _, cell in _SHOWN[self.pairwise_test]]
             pairs.append([as_text(pair["first"]), as_text(pair["second"]), *numbers])
         align = ["left"] * 2 + ["right"] * (len(headers) - 2)
@@ -441,7 +526,7 @@ def compare(
     if split_ratio and test == "nemenyi":
         raise InvalidValueError("test: the Nemenyi test is not for splits of one data set; leave this option out")
     worst = -math.inf if better == "max" else math.inf
-    matrix, notes = _blocks_by_levels(table, value, by, listed(blocks), averaged, rules, worst, attempts)
+    matrix, runs, notes = _blocks_by_levels(table, value, by, listed(blocks), averaged, rules, worst, attempts)
     ranks = rank(matrix, better)
     if test == "nemenyi" and matrix.shape[1] == 2:
         raise InvalidValueError(f"test: the Nemenyi test needs at least three levels of {by}; for two, use 'wilcoxon'")
@@ -466,6 +551,8 @@ def compare(
         pairwise=pairwise,
         over=tuple(name for name in averaged if table[name].astype(str).nunique() > 1),
         notes=(*notes, *rules.remarks([*listed(blocks), *averaged])),
+        runs=runs,
+        missing=len(table) - runs,
     )
 
 
@@ -492,8 +579,8 @@ def _blocks_by_levels(
     rules: Rules,
     worst: float,
     attempts: pd.DataFrame | None,
-) -> tuple[pd.DataFrame, list[str]]:
-    """Return the mean scores, blocks × levels, of the complete blocks, and what a reader has to know about them."""
+) -> tuple[pd.DataFrame, int, list[str]]:
+    """Return the mean scores, blocks × levels, of the complete blocks, the number of their runs, and notes on them."""
     remedy = "name it in blocks (or in over, to average over it first)"
     table = checked(table, [value], [by, *blocks], over, remedy)
     _check_independent(table, blocks, rules)
@@ -521,7 +608,7 @@ def _blocks_by_levels(
     matrix = matrix[complete]
     matrix.index = pd.MultiIndex.from_tuples([block_labels[block] for block in matrix.index], names=blocks)
     matrix.columns = pd.Index([level for (level,) in level_labels], name=by, dtype=object)
-    return matrix, notes
+    return matrix, int(units.cells.loc[block_codes.map(complete), "n"].sum()), notes
 
 
 def _pairwise(matrix: pd.DataFrame, ranks: pd.DataFrame, better: str, test: str, split_ratio: float) -> pd.DataFrame:
@@ -562,6 +649,12 @@ def _pairwise(matrix: pd.DataFrame, ranks: pd.DataFrame, better: str, test: str,
     return found.drop(columns=["low", "high", "statistic", "p_value"]).assign(
         rank_difference=apart, p_nemenyi=[nemenyi_p(difference, *matrix.shape) for difference in apart]
     )
+
+
+def _number_format(pair: Mapping[Any, Any]) -> str:
+    """Return the format of the shift, with two significant digits of half its interval."""
+    digits = decimals_for((pair["high"] - pair["low"]) / 2) if "low" in pair else None
+    return ".3g" if digits is None else f".{digits}f"
 
 
 def _check_alpha(alpha: float) -> None:

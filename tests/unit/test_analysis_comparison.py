@@ -634,6 +634,45 @@ def test_a_test_that_cannot_reject_says_so():
     assert "too few" not in text(3, 3, "nemenyi")
 
 
+def test_a_paragraph_for_a_paper_says_what_was_done():
+    assert demsar().describe() == (
+        "We compared 4 levels of method (C4.5, C4.5+cf, C4.5+m, C4.5+m+cf) by auc (higher is better) on 14 blocks "
+        "(dataset). Each score is that of one run, of 56 runs in total; no run is missing. All levels were compared by "
+        "the Friedman test (by permutation: chi² = 10.23, p = 0.0136), pairs by the two-sided Wilcoxon signed-rank "
+        "test (exact; zero differences are ranked), with p-values adjusted for 6 pairs by Holm's method. C4.5+m is "
+        "significantly better than C4.5 (better in 10 of 14 blocks; Hodges-Lehmann shift 0.013, 95 % interval 0.003 to "
+        "0.027; matched-pairs rank-biserial correlation 0.77; p = 0.0469). No other pair differs significantly at the "
+        "level 0.05 (smallest p = 0.0562)."
+    )
+    text = demsar(test="nemenyi").describe(alpha=0.1)
+    assert "pairs by the Nemenyi test." in text
+    assert not any(word in text for word in ("Wilcoxon", "Holm'", "interval"))
+    assert [text.count(f"{better} is significantly better than C4.5 (") for better in ("C4.5+m", "C4.5+m+cf")] == [1, 1]
+    assert "No pair differs significantly at the level 0.01 (smallest p = 0.0469)." in demsar().describe(0.01)
+    with pytest.raises(InvalidValueError, match="alpha: 5 is not between 0 and 1"):
+        demsar().describe(5)
+
+
+def test_the_paragraph_says_what_is_missing_and_corrected():
+    scores = np.stack([np.arange(6) / 10, np.arange(6) / 10 + [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]], axis=1)
+    table = experiments(scores, ["slow", "quick"], seeds=2)
+    table.loc[0, "status"] = "created"
+    with pytest.warns(UserWarning, match="1 run still open"):
+        text = compare(table, "auc", by="method", blocks="dataset", better="min").describe()
+    assert "Each score is the mean over seed, of 22 runs in total; 2 runs are missing or left out. 1 run still" in text
+    assert "They were compared by the two-sided Wilcoxon signed-rank test (exact; zero differences are ranked)" in text
+    assert "slow is significantly better than quick (better in 6 of 6 blocks; Hodges-Lehmann shift -0.35, 95 % " in text
+    assert "(p = 0.0312)" not in text
+    assert text.count("p = 0.0312") == 2
+    splits = table[table["dataset"] == 0].assign(status="done")
+    splits = pd.concat([splits.assign(seed=splits["seed"] + 2 * n, auc=splits["auc"] + n / 100) for n in range(4)])
+    splits["ID"] = range(len(splits))
+    splits["auc"] += splits["seed"] * (splits["method"] == "slow") / 1000
+    text = compare(splits, "auc", by="method", blocks="seed", unit="seed", test_share=0.2).describe()
+    assert "the t test whose variance is corrected for overlapping training data (Nadeau and Bengio, 2003)." in text
+    assert "quick is significantly better than slow (better in 8 of 8 blocks; mean difference 0." in text
+
+
 def test_a_notebook_shows_it_as_html():
     table = experiments(distinct(0, 6, 2), ["<b>", "a & b"])
     text = compare(table, "auc", by="method", blocks="dataset")._repr_html_()
