@@ -523,6 +523,8 @@ def compare(
     averaged = averaged_over(table, over, [by, *listed(blocks)])
     rules = rules_of(table, [value], unit, failures, pairing, test_share)
     split_ratio = rules.split_ratio([*listed(blocks), *averaged])
+    independent = f"No unit is declared: all combinations of {', '.join(listed(blocks))} count as independent"
+    undeclared = [independent] if len(listed(blocks)) > 1 and not rules.unit else []
     if split_ratio and test == "nemenyi":
         raise InvalidValueError("test: the Nemenyi test is not for splits of one data set; leave this option out")
     worst = -math.inf if better == "max" else math.inf
@@ -550,7 +552,7 @@ def compare(
         pairwise_test=_CORRECTED if split_ratio else _TESTS[test],
         pairwise=pairwise,
         over=tuple(name for name in averaged if table[name].astype(str).nunique() > 1),
-        notes=(*notes, *rules.remarks([*listed(blocks), *averaged])),
+        notes=(*notes, *rules.remarks([*listed(blocks), *averaged]), *undeclared),
         runs=runs,
         missing=len(table) - runs,
     )

@@ -28,8 +28,8 @@ def signed_rank_p(ranks: Sequence[float], statistic: float) -> float:
     """Return the exact two-sided p-value of the Wilcoxon signed-rank statistic.
 
     Under the null hypothesis, each rank has either sign with probability 1/2. The distribution of the sum of the
-    positive ones is computed by convolution. This takes time cubic in the number of ranks; 500 take a tenth of a
-    second.
+    positive ones is computed by convolution. This takes time cubic in the number of ranks; 1,000 take less than
+    a second.
 
     Parameters
     ----------
@@ -46,7 +46,8 @@ def signed_rank_p(ranks: Sequence[float], statistic: float) -> float:
     0.09375
     """
     doubled = np.rint(2 * np.asarray(ranks, dtype=float)).astype(int)
-    return min(1.0, 2 * float(_rank_sums(doubled)[: round(2 * statistic) + 1].sum()))
+    divisor = max(1, int(np.gcd.reduce(doubled)))  # 2 without ties
+    return min(1.0, 2 * float(_rank_sums(doubled // divisor, round(2 * statistic) // divisor).sum()))
 
 
 @cache
@@ -67,18 +68,19 @@ def signed_rank_quantile(n: int, alpha: float) -> int:
     >>> signed_rank_quantile(5, 0.05), signed_rank_quantile(5, 2 / 32), signed_rank_quantile(9, 0.05)
     (0, 1, 6)
     """
-    return int(np.searchsorted(2 * np.cumsum(_rank_sums(np.arange(1, n + 1))), alpha, side="right"))
+    return int(np.searchsorted(2 * np.cumsum(_rank_sums(np.arange(1, n + 1), n * (n + 1) // 2)), alpha, side="right"))
 
 
-def _rank_sums(ranks: npt.NDArray[np.int64]) -> Array:
-    """Return the probability of each sum of the positive ranks, 0 to the sum of all, by convolution."""
-    probabilities = np.zeros(ranks.sum() + 1)
+def _rank_sums(ranks: npt.NDArray[np.int64], largest: int) -> Array:
+    """Return the probability of each sum of the positive ranks from 0 to the largest of interest, by convolution."""
+    probabilities = np.zeros(largest + 1)
     probabilities[0] = 1.0
     end = 1
     for rank in ranks:
         probabilities[:end] /= 2
-        probabilities[rank : end + rank] += probabilities[:end].copy()
-        end += rank
+        end = min(end + int(rank), largest + 1)
+        if rank < end:
+            probabilities[rank:end] += probabilities[: end - rank].copy()
     return probabilities
 
 

@@ -318,7 +318,10 @@ def test_blocks_may_be_coarser_than_the_unit_or_have_another_name():
     expected = means_of(table, ["domain", "method"]).mean().unstack()
     np.testing.assert_allclose(coarse.scores, expected)
     both = compare(table, "accuracy", "method", ["domain", "dataset"], unit="dataset")
-    assert both.p_value == compare(table, "accuracy", "method", ["domain", "dataset"]).p_value
+    undeclared = compare(table, "accuracy", "method", ["domain", "dataset"])
+    assert both.p_value == undeclared.p_value
+    assert both.notes == ()
+    assert undeclared.notes == ("No unit is declared: all combinations of domain, dataset count as independent",)
 
 
 def test_a_study_without_seeds_needs_no_over():
