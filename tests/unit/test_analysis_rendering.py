@@ -321,12 +321,16 @@ def test_nan_is_never_the_best_and_infinity_may_be():
 
 def test_incomplete_cells_are_never_the_best():
     def marks(n, missing):
-        return bold(summary({("d", "a"): (0.5, 0.1, n, missing), ("d", "b"): (0.4, 0.1, 5, 0)}, columns=["kernel"]), best="max")
+        return bold(
+            summary({("d", "a"): (0.5, 0.1, n, missing), ("d", "b"): (0.4, 0.1, 5, 0)}, columns=["kernel"]), best="max"
+        )
 
     assert marks(5, 0) == [[True, False]]
     assert marks(4, 1) == marks(4, 0) == [[False, False]], "of the other cell, it is not known"
     unpaired = summary({("d", "a"): (0.5, 0.1, 4, 1), ("d", "b"): (0.6, 0.1, 4, 0)}, columns=["kernel"])
-    assert bold(unpaired.assign(unpaired=[0, 1]), best="max") == [[False, True]], "it has a result, which does not count"
+    assert bold(unpaired.assign(unpaired=[0, 1]), best="max") == [[False, True]], (
+        "it has a result, which does not count"
+    )
 
 
 def test_each_value_has_its_own_best():
