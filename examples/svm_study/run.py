@@ -8,7 +8,6 @@ import argparse
 import time
 from pathlib import Path
 
-import pandas as pd
 from sklearn import datasets
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 from sklearn.model_selection import cross_val_score, train_test_split
@@ -61,17 +60,6 @@ def train_svm(keyfields: dict, result_processor: ResultProcessor, custom_fields:
     }
 
 
-def best_settings(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the setting with the best mean cv_accuracy, for each data set and kernel."""
-    done = table[table["status"] == "done"]
-    setting = ["dataset", "kernel", "C", "gamma", "degree"]
-    means = done.groupby(setting, dropna=False, as_index=False)["cv_accuracy"].mean()
-    best = means.sort_values("cv_accuracy", ascending=False, kind="stable").drop_duplicates(["dataset", "kernel"])
-    selected = done.merge(best[setting], on=setting)
-    selected.attrs = table.attrs  # the unit and the share of the test part, which merge() drops
-    return selected
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--continue", dest="keep", action="store_true", help="keep the table of the previous run")
@@ -83,11 +71,10 @@ def main() -> None:
     experimenter.fill_table_from_config()
     experimenter.execute(train_svm)
 
-    table = experimenter.get_table()
     print("\nExperiments by status")
     print(tabulate(experimenter.counts().items(), headers=["status", "experiments"]))
 
-    best = best_settings(table)
+    best = experimenter.select(by=["dataset", "kernel", "seed"], on="cv_accuracy", report="accuracy")
     attempts = experimenter.get_attempts()
     summary = summarize(best, "accuracy", rows="dataset", columns="kernel", stat="mean±ci95", attempts=attempts)
     print("\nTest accuracy of the setting with the best cross-validated accuracy; the best of each row is in bold")

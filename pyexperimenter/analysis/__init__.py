@@ -9,6 +9,7 @@ from pyexperimenter.analysis.export import export_frame, join_keyfields
 from pyexperimenter.analysis.frame import to_frame
 from pyexperimenter.analysis.plots import plot_curves, plot_heatmap, plot_progress, plot_result
 from pyexperimenter.analysis.rendering import to_html, to_latex, to_markdown, to_text
+from pyexperimenter.analysis.selection import select
 from pyexperimenter.analysis.summary import summarize
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "plot_heatmap",
     "plot_progress",
     "plot_result",
+    "select",
     "summarize",
     "to_frame",
     "to_html",

@@ -552,7 +552,12 @@ def compare(
         pairwise_test=_CORRECTED if split_ratio else _TESTS[test],
         pairwise=pairwise,
         over=tuple(name for name in averaged if table[name].astype(str).nunique() > 1),
-        notes=(*notes, *rules.remarks([*listed(blocks), *averaged]), *undeclared),
+        notes=(
+            *table.attrs.get("notes", []),
+            *notes,
+            *rules.remarks([*listed(blocks), *averaged]),
+            *undeclared,
+        ),
         runs=runs,
         missing=len(table) - runs,
     )

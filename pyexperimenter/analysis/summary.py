@@ -194,7 +194,8 @@ def summarize(
         "units": rules.replicates(averaged),
         "better": better,
         "splits": better is not None and rules.split_ratio(averaged) > 0,
-        "notes": notes + (rules.remarks(averaged) if "ci95" in STATISTICS[stat][1] else []),
+        "notes": [*table.attrs.get("notes", []), *notes]
+        + (rules.remarks(averaged) if "ci95" in STATISTICS[stat][1] else []),
     }
     return summary
 

@@ -263,6 +263,24 @@ class Study:
 
     # Analysis
 
+    def select(
+        self,
+        by: str | Sequence[str],
+        on: str,
+        report: str,
+        better: str = "max",
+        where: Where = None,
+        failures: str = "error",
+        optimistic: bool = False,
+    ) -> pd.DataFrame:
+        """Choose the best setting for each combination of `by`, as `pyexperimenter.analysis.select` does.
+
+        Pass the result to `summarize`, `compare` or the figures of `pyexperimenter.analysis`.
+        """
+        from pyexperimenter.analysis import select
+
+        return select(self.get_table(where), by, on, report, better, failures=failures, optimistic=optimistic)
+
     def summarize(
         self,
         values: str | Sequence[str],
