@@ -131,7 +131,7 @@ class ClaimStore(ExperimentReader):
 
         if selection.order:
             return ids(sql.candidates, f"{selection.order}, ")
-        low, high = cursor.one(sql.open_range.format(condition=selection.condition.sql), **parameters) or (None, None)
+        [(low, high)] = cursor.all(sql.open_range.format(condition=selection.condition.sql), **parameters)
         if low is None:
             return []
         # While many rows are open, some of a few random IDs are open. When few are open, reading them is cheap.
@@ -169,7 +169,7 @@ class ClaimStore(ExperimentReader):
         lease: float | None,
         row_status: str = "running",
     ) -> Attempt:
-        number, run, still_open = cursor.one(self._sql.claim.last_attempt, experiment_id=experiment_id) or (0, 1, 0)
+        [(number, run, still_open)] = cursor.all(self._sql.claim.last_attempt, experiment_id=experiment_id)
         if still_open and row_status == "running":
             self._close_attempts(cursor, [experiment_id], "superseded")
         token = uuid.uuid4().hex
@@ -226,7 +226,7 @@ class ClaimStore(ExperimentReader):
         ExperimentExistsError
             If it existed and is not open.
         """
-        with self.database.transaction(create=True) as cursor:
+        with self.database.transaction() as cursor:
             cursor.run_many(self._sql.write.fill, [[*row, self._now(cursor), "created"]])
             experiment_id = self._find(cursor, row)
             open_row = cursor.one(self._sql.claim.await_row, experiment_id=experiment_id, status="created")
@@ -333,7 +333,6 @@ class ClaimStore(ExperimentReader):
             if not (held and self._close(cursor, attempt, "released", None, usage, output)):
                 self._raise_unless_repeated(cursor, attempt, held, "released")
 
-    @retried
     def release_worker(self, identity: str) -> list[int]:
         """Release what the worker, or all workers of the session, of this identity hold; return the IDs."""
         released = []
@@ -402,7 +401,8 @@ class ClaimStore(ExperimentReader):
         """Count what a worker may claim now or later."""
         with self.database.query() as cursor:
             statement = self._sql.lease.unfinished.format(condition=selection.condition.sql)
-            return Unfinished(*map(int, cursor.one(statement, **selection.condition.parameters) or (0, 0, 0)))
+            [counts] = cursor.all(statement, **selection.condition.parameters)
+            return Unfinished(*map(int, counts))
 
     @retried
     def reap(self, silent: Silent, max_lost: int, cause: str | None = None) -> bool:
@@ -498,7 +498,7 @@ class ClaimStore(ExperimentReader):
 
     def _setbacks(self, cursor: Cursor, experiment_id: int, outcome: str) -> int:
         """Count the attempts with this outcome since the experiment last finished or was reset."""
-        (count,) = cursor.one(self._sql.lease.setbacks, experiment_id=experiment_id, outcome=outcome) or (0,)
+        [(count,)] = cursor.all(self._sql.lease.setbacks, experiment_id=experiment_id, outcome=outcome)
         return int(count)
 
     def _fence(self, cursor: Cursor, attempt: Attempt) -> str:
@@ -518,5 +518,5 @@ class ClaimStore(ExperimentReader):
         )
 
     def _now(self, cursor: Cursor) -> str:
-        (now,) = cursor.one(self._sql.read.now) or (None,)
+        [(now,)] = cursor.all(self._sql.read.now)
         return str(now)

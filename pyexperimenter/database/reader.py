@@ -47,9 +47,7 @@ class ExperimentReader:
     def count(self, condition: Condition) -> int:
         """Count the rows that meet a condition, without locks."""
         with self.database.query() as cursor:
-            (rows,) = cursor.one(self._sql.read.count_rows.format(condition=condition.sql), **condition.parameters) or (
-                0,
-            )
+            [(rows,)] = cursor.all(self._sql.read.count_rows.format(condition=condition.sql), **condition.parameters)
             return int(rows)
 
     @retried

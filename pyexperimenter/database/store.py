@@ -136,7 +136,7 @@ class ExperimentStore(ClaimStore):
     @retried
     def _fill_chunk(self, chunk: Sequence[tuple[Any, ...]]) -> int:
         added = 0
-        with suppress(_NothingAdded), self.database.transaction(create=True) as cursor:
+        with suppress(_NothingAdded), self.database.transaction() as cursor:
             created = (self._now(cursor), ExperimentStatus.CREATED.value)
             rows, triggers = [row + created for row in chunk], self.database.dialect.update_triggers
             try:
