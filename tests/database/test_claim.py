@@ -4,15 +4,18 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import psycopg
 import pytest
 
 from pyexperimenter import ExperimentStatus
+from pyexperimenter.database.connection import Cursor
 from pyexperimenter.database.records import Experiment, Usage
 from pyexperimenter.database.statements import Statements
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import ClaimLostError, ExperimentExistsError, InvalidColumnError
+from tests.support.outages import seeds
 from tests.support.study import experimenter, store, wait_until, worker
 from tests.support.target import Target
 
@@ -31,6 +34,37 @@ def test_claims_go_by_id_and_end_with_none(target: Target) -> None:
     assert opened.claim(worker()) is None
     assert target.query("SELECT DISTINCT status, name, machine FROM study") == [("running", "tester", "here")]
     assert target.query("SELECT COUNT(*) FROM study WHERE start_date IS NULL") == [(0,)]
+
+
+@pytest.fixture
+def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the database is sent."""
+    run, sent = Cursor.run, []
+
+    def noted(cursor: Cursor, sql: str, /, **parameters: object) -> int:
+        sent.append(sql)
+        return run(cursor, sql, **parameters)
+
+    monkeypatch.setattr(Cursor, "run", noted)
+    return sent
+
+
+def test_a_claim_takes_six_statements_and_an_end_four(target: Target, statements: list[str]) -> None:
+    opened = store(target)
+    for _ in range(2):
+        statements.clear()
+        experiment = claim(opened)
+        assert len(statements) == 6
+        opened.finish(experiment.attempt, ExperimentStatus.DONE, results={"accuracy": 0.5})
+        assert len(statements) == 6 + 4
+
+
+def test_rows_between_many_that_have_ended_are_found_by_few_statements(target: Target, statements: list[str]) -> None:
+    opened = store(target, keyfields=seeds(1000))
+    target.query("UPDATE study SET status = 'done' WHERE ID NOT IN (1, 1000)")
+    statements.clear()
+    assert {claim(opened, random_order=True).id for _ in range(2)} == {1, 1000}
+    assert len(statements) <= 2 * 9
 
 
 def test_claims_in_random_order_take_every_row_once(target: Target) -> None:
@@ -109,6 +143,16 @@ def test_later_writes_of_a_lost_claim_are_refused_and_kept(target: Target) -> No
     ]
 
 
+def test_late_results_that_json_cannot_hold_are_kept_as_text(target: Target) -> None:
+    opened = store(target, resultfields={"raw": "BLOB"})
+    lost = claim(opened)
+    opened.reset(["running"], None, None, dry_run=False)
+    with pytest.raises(ClaimLostError):
+        opened.write_results(lost.attempt, {"raw": b"\0"})
+    ((late,),) = target.query("SELECT late_results FROM study__attempts")
+    assert json.loads(late) == {"raw": repr(b"\0")}
+
+
 def test_a_row_opened_by_hand_is_claimed_and_its_holder_superseded(target: Target) -> None:
     opened = store(target)
     lost = claim(opened)
@@ -155,8 +199,9 @@ def test_an_unreadable_row_becomes_an_error_and_the_queue_goes_on(sqlite_target:
     opened = store(sqlite_target)
     sqlite_target.query("UPDATE study SET seed = 'three' WHERE ID = 1")
     assert claim(opened).id == 2
-    ((status, error),) = sqlite_target.query("SELECT status, error FROM study WHERE ID = 1")
+    ((status, error, end),) = sqlite_target.query("SELECT status, error, end_date FROM study WHERE ID = 1")
     assert status == "error"
+    assert end is not None
     assert "column seed holds 'three', which is not an integer (INT); correct it by SQL" in error
 
 
@@ -192,11 +237,23 @@ def test_a_resumed_row_keeps_its_results_but_not_its_end(target: Target) -> None
     opened = store(target)
     attempt = claim(opened).attempt
     opened.finish(attempt, ExperimentStatus.PAUSED, results={"accuracy": 0.5})
-    target.query("UPDATE study SET error = 'by hand' WHERE ID = 1")
-    state = "SELECT status, accuracy, end_date IS NULL, error FROM study WHERE ID = 1"
-    assert target.query(state) == [("paused", 0.5, False, "by hand")]
-    opened.resume(1, worker())
-    assert target.query(state) == [("running", 0.5, True, None)]
+    target.query("UPDATE study SET error = 'by hand', start_date = NULL WHERE ID = 1")
+    state = "SELECT status, accuracy, start_date IS NULL, end_date IS NULL, error FROM study WHERE ID = 1"
+    assert target.query(state) == [("paused", 0.5, True, False, "by hand")]
+    opened.resume(1, replace(worker("other"), machine="there"))
+    assert target.query(state) == [("running", 0.5, False, True, None)]
+    assert target.query("SELECT name, machine FROM study WHERE ID = 1") == [("other", "there")]
+
+
+def test_an_end_may_be_repeated_although_the_row_is_running_again(target: Target) -> None:
+    opened = store(target)
+    attempt = claim(opened).attempt
+    opened.finish(attempt, ExperimentStatus.DONE)
+    opened.reset(["done"], None, None, dry_run=False)
+    claim(opened)
+    opened.finish(attempt, ExperimentStatus.DONE)
+    assert target.query("SELECT status FROM study WHERE ID = 1") == [("running",)]
+    assert target.query("SELECT outcome FROM study__attempts ORDER BY ID") == [("done",), (None,)]
 
 
 def test_a_stopped_worker_gives_back_all_it_holds(target: Target) -> None:
@@ -256,6 +313,18 @@ def test_locked_rows_do_not_look_like_an_empty_table(mariadb_target: Target) -> 
         experiment = claiming.result(60)
     assert experiment is not None
     assert experiment.id == 1
+
+
+@pytest.mark.parametrize("target", ["mariadb", "postgresql"], indirect=True)
+@pytest.mark.parametrize("how", [{}, {"order_by": "seed DESC"}, {"random_order": True}])
+def test_a_claim_locks_the_row_that_it_takes_only(target: Target, how: dict[str, Any]) -> None:
+    opened = store(target)
+    selection = opened.selection(**how)
+    with ThreadPoolExecutor(1) as pool, opened.database.transaction() as cursor:
+        row = opened._first_open(cursor, selection)
+        claimed = [pool.submit(opened.claim, worker(), selection).result(20) for _ in range(5)]
+    assert row is not None
+    assert row[0] not in [experiment and experiment.id for experiment in claimed]
 
 
 @pytest.mark.parametrize("target", ["mariadb", "postgresql"], indirect=True)

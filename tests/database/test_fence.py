@@ -181,6 +181,19 @@ def test_attempts_of_an_older_version_go_on(target: Target) -> None:
     assert ended == [("done",), ("released",), ("lost",), ("done",)]
 
 
+def test_an_attempt_of_an_older_version_that_has_ended_writes_no_more(target: Target) -> None:
+    opened = store(target, keyfields=SIX)
+    old = claim(opened)
+    opened.reset(["running"], None, [1], dry_run=False)
+    claim(opened)
+    target.query("UPDATE study__attempts SET token = NULL")
+    with pytest.raises(ClaimLostError):
+        opened.write_results(Attempt(old.id, 1), {"accuracy": 0.5})
+    with pytest.raises(ClaimLostError):
+        opened.finish(Attempt(old.id, 1), ExperimentStatus.DONE)
+    assert target.query("SELECT status, accuracy FROM study WHERE ID = 1") == [("running", None)]
+
+
 # Other transactions that are under way
 
 
@@ -437,3 +450,12 @@ def test_who_detaches_leaves_no_open_attempt(target: Target, change: str) -> Non
     assert target.query("SELECT outcome FROM study__attempts ORDER BY ID") == [("done",), ("attached",)]
     late = target.query("SELECT late_results FROM study__attempts WHERE ID = 2")
     assert json.loads(late[0][0]) == {"accuracy": 0.5}
+
+
+def test_who_detaches_from_a_row_that_was_reset_changes_nothing(target: Target) -> None:
+    opened = store(target)
+    opened.finish(claim(opened), ExperimentStatus.DONE)
+    attempt, _ = opened.attach(1, worker())
+    opened.reset(["done"], None, None, dry_run=False)
+    opened.detach(attempt)
+    assert target.query("SELECT outcome FROM study__attempts ORDER BY ID") == [("done",), ("reset",)]

@@ -21,7 +21,7 @@ from pyexperimenter import ExperimentStatus
 from pyexperimenter.config import load_config
 from pyexperimenter.database.records import Attempt, Ending, Note, Usage
 from pyexperimenter.database.store import ExperimentStore
-from pyexperimenter.exceptions import ClaimLostError, DatabaseError, MissingDatabaseError
+from pyexperimenter.exceptions import ClaimLostError, DatabaseError, MissingDatabaseError, ResultsInJournalError
 from pyexperimenter.execution.journaling_store import JournalingStore, replay_journals
 from tests.support.proxies import CutOffWorker
 from tests.support.study import store, study, wait_until, worker
@@ -66,6 +66,17 @@ def logs_of(target: Target) -> list[tuple[Any, ...]]:
 
 
 # The journal is written to the database
+
+
+def test_a_result_that_the_table_refuses_is_reported(sqlite_target: Target) -> None:
+    opened = store(sqlite_target)
+    sqlite_target.query(
+        "CREATE TRIGGER own BEFORE UPDATE ON study WHEN NEW.model = 'tree' BEGIN SELECT RAISE(ABORT, 'no trees'); END"
+    )
+    problems = opened.replay(claim(opened), *notes())
+    assert list(problems) == ["last-but-two"]
+    assert str(problems["last-but-two"]).startswith("model: no trees")
+    assert sqlite_target.query("SELECT status, accuracy, model FROM study WHERE ID = 1") == [("done", 0.5, None)]
 
 
 def test_results_logs_and_the_end_are_written(target: Target, opened: ExperimentStore) -> None:
@@ -429,6 +440,15 @@ def test_an_incomplete_line_costs_no_line_after_it(target: Target, opened: Exper
     assert [file.name for file in journals.iterdir()] == [f"{journal.name}.rejected"]
 
 
+def test_without_need_there_is_no_journal(target: Target, journals: Path) -> None:
+    opened = store(target)
+    journaling = JournalingStore(load_config(study(target), credentials_path=target.credentials_file), journals, "one")
+    journaling.adopt()
+    journaling.write_results(claim(opened), {"accuracy": 0.5})
+    journaling.hurry()  # nothing is being written
+    assert not journals.exists()
+
+
 @pytest.mark.parametrize("adopting", [True, False])
 def test_a_journal_that_a_sync_is_at_hinders_no_worker(sqlite_target: Target, journals: Path, adopting: bool) -> None:
     """For example the journal of its dead process, when the next process has something to write."""
@@ -445,6 +465,8 @@ def test_a_journal_that_a_sync_is_at_hinders_no_worker(sqlite_target: Target, jo
         try:
             if adopting:
                 alive.adopt()
+                with pytest.raises(ResultsInJournalError):
+                    alive.raise_if_journaled()
             alive.write_logs(attempt, {"epochs": {"epoch": 2, "loss": 0.5}})
         finally:
             release.join()

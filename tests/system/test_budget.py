@@ -11,7 +11,8 @@ import pytest
 
 from pyexperimenter import PyExperimenter, ResultProcessor
 from pyexperimenter.exceptions import InvalidValueError
-from tests.support.study import credentials, isolations, study, wait_until
+from pyexperimenter.execution.budget import Allowance, Budget
+from tests.support.study import credentials, isolations, store, study, wait_until
 from tests.support.target import A_FILE_AND_A_SERVER, Target
 
 DATABASES = A_FILE_AND_A_SERVER
@@ -116,6 +117,15 @@ def test_a_few_that_took_long_do_not_count(target: Target, slow: int, executed: 
     assert done(target) == 5 + executed
 
 
+def test_only_the_latest_executions_count(target: Target) -> None:
+    study_ = filled(target)
+    study_.execute(pass_by, max_experiments=1)
+    attempts = [(1, number, number, "done", 7200 if number <= 200 else 1) for number in range(2, 302)]
+    columns = "experiment_id, number, run, outcome, wall_seconds"
+    target.query(f"INSERT INTO study__attempts ({columns}) VALUES {', '.join(map(str, attempts))}")
+    assert study_.execute(pass_by, stop_after="1h", max_experiments=1) == 1
+
+
 def test_only_experiments_that_were_done_say_how_long_one_takes(target: Target) -> None:
     study_ = filled(target)
     study_.execute(pass_by, max_experiments=6)
@@ -126,6 +136,10 @@ def test_only_experiments_that_were_done_say_how_long_one_takes(target: Target) 
     target.query("UPDATE study__attempts SET outcome = 'done', wall_seconds = 7200")
     assert study_.execute(pass_by, stop_after="1h") == 0
     assert done(target) == 7
+
+
+def test_with_neither_of_them_any_time_left_is_enough(sqlite_target: Target) -> None:
+    assert Budget(Allowance(0.9, time.time() + 0.9), None, store(sqlite_target)).refusal() is None
 
 
 def test_min_time_and_the_usual_time_must_both_be_left(target: Target) -> None:

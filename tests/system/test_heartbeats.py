@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,18 @@ def beating(target: Target, **execution: Any) -> Iterator[Heartbeat]:
 def was_renewed(target: Target, attempt: Attempt) -> bool:
     ((lease,),) = target.query("SELECT lease_until FROM study__attempts WHERE ID = ?", attempt.id)
     return not str(lease).startswith(FORMER)
+
+
+def test_users_share_a_thread_that_ends_with_the_last_of_them(sqlite_target: Target) -> None:
+    def threads() -> int:
+        return [thread.name for thread in threading.enumerate()].count("heartbeat")
+
+    store(sqlite_target)
+    with beating(sqlite_target) as one:
+        with beating(sqlite_target) as other:
+            assert other is one
+        assert threads() == 1
+    assert threads() == 0
 
 
 def test_a_lease_that_was_dropped_is_not_renewed(target: Target) -> None:
