@@ -522,13 +522,16 @@ def compare(
         raise InvalidColumnError("blocks: no keyfield is named; name at least one")
     averaged = averaged_over(table, over, [by, *listed(blocks)])
     rules = rules_of(table, [value], unit, failures, pairing, test_share)
-    split_ratio = rules.split_ratio([*listed(blocks), *averaged])
+    # Blocks of a declared unit consist of whole units, so they are not splits of one.
+    split_ratio = rules.split_ratio([*listed(blocks), *averaged]) if SEED in rules.unit or not rules.unit else 0.0
     independent = f"No unit is declared: all combinations of {', '.join(listed(blocks))} count as independent"
     undeclared = [independent] if len(listed(blocks)) > 1 and not rules.unit else []
     if split_ratio and test == "nemenyi":
         raise InvalidValueError("test: the Nemenyi test is not for splits of one data set; leave this option out")
     worst = -math.inf if better == "max" else math.inf
     matrix, runs, notes = _blocks_by_levels(table, value, by, listed(blocks), averaged, rules, worst, attempts)
+    over_several = tuple(name for name in averaged if table[name].astype(str).nunique() > 1)
+    runs_as_units = SEED in rules.unit and (SEED in listed(blocks) or not over_several)
     ranks = rank(matrix, better)
     if test == "nemenyi" and matrix.shape[1] == 2:
         raise InvalidValueError(f"test: the Nemenyi test needs at least three levels of {by}; for two, use 'wilcoxon'")
@@ -551,11 +554,11 @@ def compare(
         average_ranks=ranks.mean().sort_values(kind="stable").rename("average rank"),
         pairwise_test=_CORRECTED if split_ratio else _TESTS[test],
         pairwise=pairwise,
-        over=tuple(name for name in averaged if table[name].astype(str).nunique() > 1),
+        over=over_several,
         notes=(
             *table.attrs.get("notes", []),
             *notes,
-            *rules.remarks([*listed(blocks), *averaged]),
+            *rules.remarks(split_ratio > 0, runs_as_units),
             *undeclared,
         ),
         runs=runs,

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pyexperimenter.analysis.cells import (
+    SEED,
     Names,
     averaged_over,
     checked,
@@ -195,7 +196,7 @@ def summarize(
         "better": better,
         "splits": better is not None and rules.split_ratio(averaged) > 0,
         "notes": [*table.attrs.get("notes", []), *notes]
-        + (rules.remarks(averaged) if "ci95" in STATISTICS[stat][1] else []),
+        + (rules.remarks(rules.split_ratio(averaged) > 0, SEED in rules.unit) if "ci95" in STATISTICS[stat][1] else []),
     }
     return summary
 

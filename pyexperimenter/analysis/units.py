@@ -69,11 +69,14 @@ class Rules:
             )
         return self.test_share / (1 - self.test_share)
 
-    def remarks(self, over: Sequence[str]) -> list[str]:
-        """Return what a reader of intervals and tests has to know, in sentences without a period."""
-        corrected = f"The variance is corrected for splits that share training data (test share {self.test_share})"
+    def remarks(self, corrected: bool, runs: bool) -> list[str]:
+        """Return what a reader of intervals and tests has to know, in sentences without a period.
+
+        `corrected` says whether the variance is that of splits, and `runs` whether single runs count as units.
+        """
+        shared = f"The variance is corrected for splits that share training data (test share {self.test_share})"
         reach = "Each run counts as a unit: the conclusion holds for these data sets only"
-        return [corrected] * (self.split_ratio(over) > 0) + [reach] * (SEED in self.unit)
+        return [shared] * corrected + [reach] * runs
 
 
 def rules_of(

@@ -216,6 +216,51 @@ def test_data_sets_need_no_common_seeds():
     assert summarize(table, "accuracy", ["dataset", "method"])["unpaired"].sum() == 7 * 2 * 3
 
 
+@QUIET
+@given(
+    st.lists(st.sampled_from(["done", "done", "done", "error", "running", "nan", "away"]), min_size=18, max_size=18),
+    st.sampled_from(["drop", 0.5]),
+    st.sampled_from(["common", "all"]),
+    st.sampled_from([None, "dataset", "seed"]),
+)
+def test_summaries_equal_those_of_plain_loops(states, failures, pairing, unit):
+    table = random_study(datasets="abc", seeds=3)
+    table["status"] = ["done" if state == "nan" else state for state in states]
+    table.loc[[state == "nan" for state in states], "accuracy"] = np.nan
+    table = table[table["status"] != "away"]
+    scores: dict[str, dict[tuple[str, int], float]] = {method: {} for method in table["method"]}
+    for row in table.itertuples():
+        failed = row.status == "error" or (row.status == "done" and math.isnan(row.accuracy))
+        if failed and failures != "drop":
+            scores[row.method][row.dataset, row.seed] = failures
+        elif row.status == "done" and not failed:
+            scores[row.method][row.dataset, row.seed] = row.accuracy
+    if pairing == "common":
+        common = set.intersection(*[set(runs) for runs in scores.values() if runs] or [set()])
+        counted = {m: {run: score for run, score in runs.items() if run in common} for m, runs in scores.items()}
+    else:
+        counted = scores
+    how = {"over": ["dataset", "seed"], "failures": failures, "pairing": pairing, "unit": unit}
+    if any(scores.values()) and not any(counted.values()):
+        with pytest.raises(InvalidValueError, match="pairing='all'"):
+            summarize(table, "accuracy", "method", **how)
+        return
+    if table.empty:
+        return
+    for line in summarize(table, "accuracy", "method", **how).itertuples():
+        runs = counted[line.method]
+        by_unit = {}
+        for (dataset, seed), score in runs.items():
+            by_unit.setdefault((dataset, seed) if unit == "seed" else dataset, []).append(score)
+        values = [sum(of_unit) / len(of_unit) for of_unit in by_unit.values()]
+        mean = sum(values) / len(values) if values else math.nan
+        variance = sum((x - mean) ** 2 for x in values) / (len(values) - 1) if len(values) > 1 else math.nan
+        assert (line.mean, line.std) == pytest.approx((mean, variance**0.5), nan_ok=True)
+        assert (line.n, line.n_units) == (len(runs), len(values))
+        assert line.unpaired == len(scores[line.method]) - len(runs)
+        assert line.n + line.missing + line.unpaired == (table["method"] == line.method).sum()
+
+
 # Units
 
 
@@ -380,7 +425,24 @@ def test_means_over_splits_of_several_data_sets_need_no_correction():
             summary["ci95"].tolist()
             == summarize(table, "accuracy", "method", over=["dataset", "seed"], stat="ci95")["ci95"].tolist()
         )
-        assert compare(table, "accuracy", "method", "dataset", **how).test == "Wilcoxon signed-rank"
+        comparison = compare(table, "accuracy", "method", "dataset", **how)
+        assert (comparison.test, comparison.notes) == ("Wilcoxon signed-rank", ())
+    # Blocks may name the data sets by another keyfield than the unit.
+    renamed = table.assign(dataset=table["dataset"].map(ord))
+    renamed.insert(1, "task", table["dataset"])
+    comparison = compare(renamed, "accuracy", "method", "task", unit="dataset", test_share=0.3)
+    assert (comparison.test, comparison.notes) == ("Wilcoxon signed-rank", ())
+
+
+def test_data_sets_may_be_blocks_where_runs_are_units():
+    declared = random_study()
+    declared.attrs = {"unit": ["seed"]}
+    assert compare(declared, "accuracy", "method", "dataset").notes == ()
+    reach = "Each run counts as a unit: the conclusion holds for these data sets only"
+    assert compare(declared, "accuracy", "method", "seed", over="dataset").notes == (reach,)
+    assert compare(declared.query("dataset == 'a'"), "accuracy", "method", "seed").notes == (reach,)
+    interval = summarize(declared, "accuracy", "method", over=["dataset", "seed"], stat="ci95")
+    assert interval.attrs["notes"] == [reach]
 
 
 @pytest.mark.parametrize("unit", [None, "seed"])
