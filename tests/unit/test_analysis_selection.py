@@ -140,6 +140,7 @@ def test_a_comparison_says_how_the_settings_were_chosen():
     comparison = compare(chosen, "accuracy", by="method", blocks="dataset", over="seed")
     assert comparison.notes[0] == chosen.attrs["notes"][0]
     assert chosen.attrs["notes"][0] in repr(comparison)
+    assert chosen.attrs["notes"][0] in comparison.describe()
 
 
 def test_what_the_study_declares_is_kept():
