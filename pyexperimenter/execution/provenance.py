@@ -153,10 +153,10 @@ def _content(path: str, most: int) -> bytes:
         if not os.path.isfile(path) or os.path.getsize(path) > most:
             return b""
         with open(path, "rb") as file:
-            content = file.read()
+            start = file.read(8000)
+            return b"" if b"\0" in start else start + file.read()  # as git recognizes binary files
     except OSError:
         return b""
-    return b"" if b"\0" in content[:8000] else content  # as git recognizes binary files
 
 
 def _git(directory: str, *arguments: str, timeout: float = 30.0) -> bytes | None:
