@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -104,13 +105,13 @@ def rules_of(
     if pairing not in ("common", "all"):
         raise InvalidValueError(f"pairing: {pairing!r} is unknown; choose 'common' or 'all'")
     share = table.attrs.get("test_share") if test_share is None else test_share
-    if share is not None and not 0 < share < 1:
-        raise InvalidValueError(f"test_share: {share} is not between 0 and 1; for 30 % of the data, give 0.3")
+    if share is not None and not (_is_number(share) and 0 < share < 1):
+        raise InvalidValueError(f"test_share: {share!r} is not between 0 and 1; for 30 % of the data, give 0.3")
     each = failures if isinstance(failures, Mapping) else dict.fromkeys(values, failures)
     for name, rule in each.items():
         if name not in values:
             raise InvalidValueError(f"failures: {name!r} is not summarized; choose from {', '.join(values)}")
-        if rule not in ("error", "drop", "worst") and (isinstance(rule, str) or math.isnan(rule)):
+        if rule not in ("error", "drop", "worst") and not _is_number(rule):
             raise InvalidValueError(
                 f"failures: {rule!r} is unknown; choose 'error', 'drop', 'worst' or a number, such as 0.0"
             )
@@ -218,14 +219,14 @@ def units_of(
     firsts = ~cells.duplicated()
     shown = table.loc[firsts, list(keys)].set_axis(cells[firsts], axis="index").sort_index()
     shown = shown.join(counts[["n", "missing", "failed", "open", "nan", "unpaired", "n_units"]])
-    return Units(shown, values, list(_notes(shown, fewer, keys, over, rule)))
+    return Units(shown, values, list(_notes(shown, fewer, keys, over, rule, worst)))
 
 
 def _refusal(
     value: str, counts: pd.DataFrame, cells: pd.Series[int], keys: Sequence[str], labels: Sequence[Sequence[object]]
 ) -> str:
     what = [f"{counts['failed'].sum()} failed"] if counts["failed"].any() else []
-    what += [f"{counts['nan'].sum()} are done, but without a number in it"] if counts["nan"].any() else []
+    what += [f"{counts['nan'].sum()} finished without a number"] if counts["nan"].any() else []
     lacking = (counts["failed"] | counts["nan"]).groupby(cells).agg(["sum", "size"])
     lacking = lacking[lacking["sum"] > 0]
     where = (
@@ -250,7 +251,12 @@ def _in_common(cells: pd.Series[int], alike: pd.Series[int], combination: pd.Ser
 
 
 def _notes(
-    cells: pd.DataFrame, fewer: pd.Series[int], keys: Sequence[str], over: Sequence[str], rule: str | float
+    cells: pd.DataFrame,
+    fewer: pd.Series[int],
+    keys: Sequence[str],
+    over: Sequence[str],
+    rule: str | float,
+    worst: float | None,
 ) -> Iterator[str]:
     rows = cells["n"] + cells["missing"] + cells["unpaired"]
 
@@ -262,14 +268,8 @@ def _notes(
 
     failed = cells["failed"] + cells["nan"]
     if failed.any():
-        fate = (
-            "left out"
-            if rule == "drop"
-            else "ranked worst"
-            if rule in (math.inf, -math.inf)
-            else f"counted as {rule:g}"
-        )
-        yield f"{_runs(failed.sum())} without a result (failed or NaN) {fate}: {listed_in(failed, rows)}"
+        counted = "left out" if rule == "drop" else "ranked worst" if rule == worst else f"counted as {rule:g}"
+        yield f"{_runs(failed.sum())} without a result (failed or NaN) {counted}: {listed_in(failed, rows)}"
     if cells["open"].any():
         yield f"{_runs(cells['open'].sum())} still open: {listed_in(cells['open'], rows)}"
     if fewer.any():
@@ -279,6 +279,10 @@ def _notes(
             f"{_runs(cells['unpaired'].sum())} left out because other cells lack a result for the same "
             f"{', '.join(over)}: {listed_in(cells['unpaired'], rows)}"
         )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not math.isnan(value)
 
 
 def _runs(number: Any) -> str:

@@ -284,9 +284,7 @@ def test_points_of_fewer_runs_are_reported():
     message = r"points are means of fewer runs than the line has: kernel=linear \(at least 1 of 2\); kernel=rbf \(at"
     with pytest.warns(UserWarning, match=message):
         plot_curves(logs.drop(index=6), table, "loss", index="epoch", hue="kernel")
-    message = (
-        r"^loss \(logged\): of 4 runs, 4 are done, but without a number in it: kernel=linear \(2 of 2\); kernel=rbf"
-    )
+    message = r"^loss \(logged\): of 4 runs, 4 finished without a number: kernel=linear \(2 of 2\); kernel=rbf"
     with pytest.raises(InvalidValueError, match=message):
         plot_curves(logs[:0], table, "loss", index="epoch", hue="kernel")
     with pytest.warns(UserWarning, match="4 runs without a result"):

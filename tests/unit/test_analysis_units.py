@@ -55,7 +55,7 @@ def test_failures_are_an_error_until_something_is_chosen(analyze):
         "plot_result": lambda **how: plot_result(table, "accuracy", "dataset", "method", **how),
         "plot_heatmap": lambda **how: plot_heatmap(table, "accuracy", "method", "dataset", **how),
     }[analyze]
-    message = "accuracy: of 80 runs, 2 failed and 1 are done, but without a number in it: "
+    message = "accuracy: of 80 runs, 2 failed and 1 finished without a number: "
     with pytest.raises(InvalidValueError, match=message) as caught:
         call()
     assert "(2 of 5)" in str(caught.value) and "failures='drop'" in str(caught.value)
@@ -68,9 +68,7 @@ def test_failures_are_an_error_until_something_is_chosen(analyze):
 def test_a_result_that_is_no_number_is_a_failure():
     table = random_study()
     table.loc[7, "accuracy"] = np.nan
-    with pytest.raises(
-        InvalidValueError, match="of 80 runs, 1 are done, but without a number in it: dataset=a, method=new"
-    ):
+    with pytest.raises(InvalidValueError, match="of 80 runs, 1 finished without a number: dataset=a, method=new"):
         summarize(table, "accuracy", "dataset", "method")
 
 
@@ -135,6 +133,7 @@ def test_one_failed_run_is_enough_for_the_worst_rank():
     table = fail(random_study(), "method == 'new' and dataset == 'a' and seed == 3")
     comparison = compare(table, "accuracy", "method", "dataset", failures="worst")
     assert comparison.scores.loc["a", "new"].item() == -math.inf
+    assert summarize(table, "accuracy", "dataset", "method", failures=np.float32("inf"))["mean"][0] == math.inf
     counted = compare(table, "accuracy", "method", "dataset", failures=0.0)
     expected = table.query("method == 'new' and dataset == 'a' and seed != 3")["accuracy"].sum() / 5
     assert counted.scores.loc["a", "new"].item() == pytest.approx(expected)
@@ -146,6 +145,8 @@ def test_one_failed_run_is_enough_for_the_worst_rank():
         ({"failures": "worst"}, r"'worst' is a rank, of which there is no mean; .* failures={'accuracy': 0.0}"),
         ({"failures": "ignore"}, "failures: 'ignore' is unknown; choose 'error', 'drop', 'worst' or a number"),
         ({"failures": math.nan}, "failures: nan is unknown"),
+        ({"failures": None}, "failures: None is unknown"),
+        ({"test_share": "0.3"}, "test_share: '0.3' is not between 0 and 1"),
         ({"failures": {"acuracy": 0}}, "failures: 'acuracy' is not summarized; choose from accuracy"),
         ({"values": ["accuracy", "ID"], "failures": 0.0}, "failures: 0.0 is for one value; give a number for each"),
         ({"pairing": "some"}, "pairing: 'some' is unknown; choose 'common' or 'all'"),
