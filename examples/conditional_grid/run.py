@@ -51,7 +51,7 @@ def main() -> None:
 
     # There is no test part, so the score that chooses is also the one that is shown. The note says so.
     best = experimenter.select(by=["dataset", "algorithm"], on="score", report="score", optimistic=True)
-    summary = summarize(best, "score", rows="algorithm", columns=["dataset", "metric"], over=None, stat="mean")
+    summary = summarize(best, "score", rows="algorithm", columns=["dataset", "metric"], stat="mean")
     print("\nScore of the best setting; the best algorithm on each data set is in bold")
     print(to_markdown(summary, best="max", best_per="column"))
 
