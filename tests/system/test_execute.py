@@ -337,7 +337,7 @@ def test_each_version_of_the_code_is_known(
     assert {second, *others} == {second} != {third}
     for analyze in (
         lambda: study_.summarize("accuracy", "dataset"),
-        lambda: study_.compare("accuracy", "dataset", "seed"),
+        lambda: study_.compare("accuracy", "seed", "dataset"),
         lambda: study_.plot_result("accuracy", "dataset"),
         lambda: study_.plot_heatmap("accuracy", "dataset", "seed", over=None),
         lambda: study_.plot_curves("epochs", "loss", "epoch", over=["dataset", "seed"]),
