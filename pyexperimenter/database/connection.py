@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 from pyexperimenter.config.model import DatabaseConfig
 from pyexperimenter.database.backends.base import Backend, translated
 from pyexperimenter.database.backends.choice import backend_of
+from pyexperimenter.database.outages import back, outage
 from pyexperimenter.exceptions import (
     DatabaseError,
     InvalidValueError,
@@ -276,10 +277,14 @@ def retried(method: _Method) -> _Method:
         wait = 0.005
         while True:
             try:
-                return method(self, *args, **kwargs)
+                result = method(self, *args, **kwargs)
             except DatabaseError as error:
                 if not database._may_retry(error) or time.monotonic() - start > database.patience:
                     raise
+                outage(str(database), start, database.patience, error)
+            else:
+                back(str(database))
+                return result
             time.sleep(wait * random.random())
             wait = min(2 * wait, _LONGEST_WAIT)
 

@@ -175,7 +175,9 @@ class Heartbeat:
                 following = self.reap() if rounds % 2 == 0 or self._silent else None
                 rounds += 1
                 wait = min(self._execution.heartbeat, max(following or math.inf, _MIN_RETRY))
-                self._complaints.clear()
+                if self._complaints:
+                    self._logger.warning("heartbeats succeed again")
+                    self._complaints.clear()
             except Exception as error:
                 self._complain(error)
                 wait = min(self._execution.heartbeat, max(2 * wait * random.random(), _MIN_RETRY), _MAX_RETRY)

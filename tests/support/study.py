@@ -43,7 +43,7 @@ def study(target: Target, **changes: Any) -> dict[str, Any]:
 
 
 def experimenter(target: Target, config: Mapping[str, Any] | None = None, **options: Any) -> PyExperimenter:
-    return PyExperimenter(config or study(target), **credentials(target), log_level="ERROR", **options)
+    return PyExperimenter(config or study(target), **credentials(target), **{"log_level": "ERROR", **options})
 
 
 def store(target: Target, filled: bool = True, **changes: Any) -> ExperimentStore:

@@ -23,6 +23,7 @@ from pyexperimenter import PyExperimenter
 from pyexperimenter.database.ssh import shared_tunnel
 from pyexperimenter.exceptions import SshTunnelError
 from tests.support.apart import command
+from tests.support.server import Server
 from tests.support.sshd import SshServer, is_free, private_home, running
 from tests.support.study import experimenter, isolations, outcomes, study, wait_until
 from tests.support.target import Target
@@ -39,8 +40,12 @@ def sshd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshServer]
 @pytest.fixture
 def far(sshd: SshServer, mariadb_target: Target, tmp_path: Path) -> Target:
     """The database, reached only through SSH."""
-    server = mariadb_target.server
-    assert server is not None
+    assert mariadb_target.server is not None
+    return behind(sshd, mariadb_target.server, mariadb_target.database, tmp_path)
+
+
+def behind(sshd: SshServer, server: Server, database: str, tmp_path: Path) -> Target:
+    """Return a database that is reached only through SSH."""
     ssh = {
         "server": "127.0.0.1",
         "address": "127.0.0.1",
@@ -54,14 +59,15 @@ def far(sshd: SshServer, mariadb_target: Target, tmp_path: Path) -> Target:
     file.touch(0o600)
     user = {"user": server.user, "password": server.password}
     file.write_text(yaml.safe_dump({"CREDENTIALS": {"Database": user, "Connection": connection}}))
-    return Target("mariadb", "mysql", mariadb_target.database, server, file)
+    return Target(server.provider, server.provider, database, server, file)
 
 
 def far_study(far: Target, rows: int, tmp_path: Path, isolation: str = "process", **options: Any) -> PyExperimenter:
     seeds = {"seed": {"type": "INT", "values": {"start": 0, "stop": rows}}}
+    logging = {name: options.pop(name) for name in ("log_level", "logger_name") if name in options}
     execution = {"isolation": isolation, "max_outage": "60s", "journal": str(tmp_path), **options}
     config = study(far, keyfields=seeds, Execution=execution, Custom={"signs": str(tmp_path)})
-    opened = experimenter(far, config, use_ssh_tunnel=True)
+    opened = experimenter(far, config, use_ssh_tunnel=True, **logging)
     opened.fill_table_from_config()
     return opened
 
@@ -196,6 +202,52 @@ def test_workers_wait_for_it_when_it_breaks(sshd: SshServer, far: Target, tmp_pa
     assert outcomes(far) == {"done": 6}
     assert shared_tunnel.tunnel_address(ssh, "", 0)[1] == port
     assert sshd.logins == 2
+    opened.close_ssh()
+
+
+@pytest.mark.parametrize("private_server", ["mariadb", "postgresql"])
+@pytest.mark.parametrize("away", ["database", "ssh", "both"])
+def test_an_outage_is_logged_once_at_its_beginning_and_at_its_end(
+    sshd: SshServer,
+    private_server: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    away: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = request.getfixturevalue(f"private_{private_server}")
+    server.create_database("far")
+    far = behind(sshd, server, "far", tmp_path)
+    opened = far_study(far, 6, tmp_path, log_level="INFO", logger_name="named by the user")
+    executed: list[int] = []
+    execution = threading.Thread(target=lambda: executed.append(opened.execute(wait_for_sign, n_jobs=2)))
+    execution.start()
+    wait_until(lambda: began(tmp_path) == 2)
+    logins = sshd.logins
+    if away != "ssh":
+        server.kill()
+    if away != "database":
+        sshd.stop()
+    (tmp_path / "go").touch()
+    wait_until(lambda: "waiting" in caplog.text)
+    if away != "database":
+        sshd.start()
+    if away != "ssh":
+        server.start()
+    execution.join(60)
+    assert executed == [6]
+    assert outcomes(far) == {"done": 6}
+    began_, ended = (record.getMessage() for record in caplog.records if hasattr(record, "outage"))
+    assert {record.levelname for record in caplog.records} == {"INFO", "WARNING"}
+    study_ = f"{server.provider} far on not.reached.directly:"
+    assert began_.startswith(f"waiting up to 1m for {study_}")
+    if away == "database":
+        assert f"the SSH server 127.0.0.1:{sshd.port} cannot connect to 127.0.0.1:{server.port}: connect" in began_
+    else:
+        assert f"through 127.0.0.1:{sshd.port}: ssh: connect to host 127.0.0.1 port {sshd.port}: Connection" in began_
+    assert ended.startswith(study_)
+    assert "works again, after" in ended
+    assert sshd.logins == logins + (away != "database")
     opened.close_ssh()
 
 

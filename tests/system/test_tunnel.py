@@ -27,7 +27,7 @@ from pyexperimenter.config.model import Secret, SshConfig
 from pyexperimenter.database.ssh import shared_tunnel
 from pyexperimenter.database.ssh import tunnel as tunnel_
 from pyexperimenter.database.ssh.shared_tunnel import close_tunnel, tunnel_address
-from pyexperimenter.exceptions import DatabaseError, SshTunnelError
+from pyexperimenter.exceptions import ServerUnreachableError, SshTunnelError
 from pyexperimenter.machine.locks import lock_file
 from tests.support.mysql import MySQLServer
 from tests.support.server import Server
@@ -321,7 +321,6 @@ def test_key_of_a_known_server(
     ssh = sshd.config(remote_port=database(mariadb_target).port)
     tunnel = Tunnel(ssh)
     check_query(tunnel, mariadb_target)
-    shared_tunnel.log_refusal(ssh)  # there was none
     tunnel.close()
     assert caplog.messages == []
 
@@ -416,22 +415,20 @@ def test_unreachable_server(sshd: SshServer) -> None:
 
 
 @pytest.mark.parametrize("target", ["mariadb", "postgresql"], indirect=True)
-def test_database_that_the_ssh_server_cannot_reach_is_logged_once(
-    sshd: SshServer, target: Target, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+def test_database_that_the_ssh_server_cannot_reach(
+    sshd: SshServer, target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shared_tunnel, "_LARGEST_LOG", 100)
     with socket.socket() as reserved:  # bound, but not listening
         reserved.bind(("127.0.0.1", 0))
         port = reserved.getsockname()[1]
         study_ = behind_ssh(target, tmp_path, sshd, remote_port=port)
-        study_._store.database.patience = 0
-        for _ in range(3):
-            with pytest.raises(DatabaseError, match="connecting to"):
-                study_.counts()
-    (logged,) = [record.getMessage() for record in caplog.records if str(port) in record.getMessage()]
-    assert f"127.0.0.1 cannot connect to 127.0.0.1:{port}: connect failed: Connection refused" in logged
+        reason = f"the SSH server 127.0.0.1:{sshd.port} cannot connect to 127.0.0.1:{port}: connect failed: Connection"
+        for use in (study_.counts, study_.counts, study_.fill_table_from_config):
+            with pytest.raises(ServerUnreachableError, match=f"{reason}.* {target.database} on not.reached.directly:"):
+                use()
     (log,) = Path(os.environ["XDG_RUNTIME_DIR"]).glob("*.log")
-    assert log.stat().st_size <= 100
+    assert log.stat().st_size <= 200
     study_.close_ssh()
 
 

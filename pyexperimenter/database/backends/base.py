@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import subprocess
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -105,7 +105,7 @@ def translated_errors(backend: Backend, doing: str) -> Iterator[None]:
         raise translated(error, backend, doing) from error.with_traceback(None)
 
 
-class Server(ABC):
+class Server(Backend):
     """A database on a server: what is the same for all servers, such as address, SSH and password."""
 
     dialect: Dialect
@@ -122,18 +122,30 @@ class Server(ABC):
 
     def connect(self, create: bool) -> Any:
         """Open a connection to the server; `create` has no effect here."""
-        try:
-            return self._connect(self.config.database)
-        except (ServerUnreachableError, TransientDatabaseError):
-            if self._ssh is not None:
-                from pyexperimenter.database.ssh.shared_tunnel import log_refusal
-
-                log_refusal(self._ssh)
-            raise
+        return self._connect(self.config.database)
 
     @abstractmethod
     def _connect(self, database: str | None) -> Any:
         """Open a connection of the driver to a database, or to the server without one."""
+
+    @contextmanager
+    def _connecting(self) -> Iterator[None]:
+        """Raise our errors where the driver's are raised, or what the SSH server says about the database."""
+        doing = f"connecting to {self}"
+        if self._ssh is None:
+            with translated_errors(self, doing):
+                yield
+            return
+        from pyexperimenter.database.ssh.shared_tunnel import refusal, ssh_log
+
+        before = ssh_log(self._ssh)
+        try:
+            with translated_errors(self, doing):
+                yield
+        except (ServerUnreachableError, TransientDatabaseError) as error:
+            if (reason := refusal(self._ssh, before)) is None:
+                raise
+            raise ServerUnreachableError(f"{reason} (while {doing})") from error.__cause__
 
     def with_many_parameters(self, cursor: Any, sql: str, parameters: Mapping[str, Any]) -> tuple[Any, str, list[Any]]:
         """Return cursor, statement and values as they are."""

@@ -271,7 +271,7 @@ class MySqlServer(Server):
         options: dict[str, Any] = dict(zip(("host", "port"), self._address(), strict=True))
         if credentials.unix_socket:
             options = {"unix_socket": credentials.unix_socket}
-        with translated_errors(self, f"connecting to {self}"):
+        with self._connecting():
             connect: Any = _PlainConnection if self.plain else _Connection
             connection = connect(
                 **options,

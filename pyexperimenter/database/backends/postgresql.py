@@ -316,7 +316,7 @@ class PostgreSqlServer(Server):
             address |= {"host": self._certified_name, "hostaddr": socket.gethostbyname(host)}
         if credentials.unix_socket:
             address = {"port": credentials.port} | _socket(credentials.unix_socket)
-        with translated_errors(self, f"connecting to {self}"):
+        with self._connecting():
             connection = _Connection.connect(
                 **address,
                 **self._encryption,

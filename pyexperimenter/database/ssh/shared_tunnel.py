@@ -16,6 +16,7 @@ import atexit
 import hashlib
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -28,7 +29,7 @@ from functools import cache
 from pathlib import Path
 
 from pyexperimenter.config.model import SshConfig
-from pyexperimenter.database.ssh.tunnel import last_refusal, literal, open_tunnel
+from pyexperimenter.database.ssh.tunnel import literal, open_tunnel
 from pyexperimenter.exceptions import SshTunnelError
 from pyexperimenter.machine.locks import FileLock, lock_file, runtime_directory
 
@@ -40,14 +41,13 @@ _GREETING = 1.0  # seconds without one after which ssh may be suspended
 _ROUND = 2.0  # seconds between two looks at the tunnels in use
 _LONGEST_DIRECTORY = 66  # bytes: we add 20 and ssh 17, and macOS allows 103 in the path of a socket
 _PAUSE = 1.0  # seconds between a failure and the next login, however many processes wait for one
-_LARGEST_LOG = 100_000  # bytes: ssh adds a line for each connection that is refused
+_LARGEST_LOG = 10_000  # bytes: ssh adds a line for each connection that is refused
 _MOST_SUSPENDED = 10  # processes during their logins
 _TRIES = 3  # to find a local port that stays free during the login
 
 _held: dict[SshConfig, tuple[int, int]] = {}  # route: our connection to the control socket, and the local port
 _watcher: threading.Thread | None = None  # while a tunnel is in use
 _lock = threading.Lock()
-_logged: set[str] = set()
 
 
 def tunnel_address(ssh: SshConfig, host: str, port: int) -> tuple[str, int]:
@@ -90,18 +90,25 @@ def close_tunnel(ssh: SshConfig) -> None:
         os.close(descriptor)
 
 
-def log_refusal(ssh: SshConfig) -> None:
-    """Log why the SSH server could not connect to the database, if it could not; each reason once."""
+def ssh_log(ssh: SshConfig) -> str:
+    """Return what ssh has logged so far."""
     log = _log(_stem(ssh))
-    if (reason := last_refusal(log)) is None:
-        return
-    message = f"{ssh.address} cannot connect to {ssh.remote_address}:{ssh.remote_port}: {reason}"
-    if message not in _logged:
-        _logged.add(message)
-        _LOGGER.error("%s; check remote_address and remote_port", message)
     with suppress(FileNotFoundError):
-        if log.stat().st_size > _LARGEST_LOG:
+        text = log.read_text(errors="replace")
+        if len(text) > _LARGEST_LOG:
             os.truncate(log, 0)
+        return text
+    return ""
+
+
+def refusal(ssh: SshConfig, before: str) -> str | None:
+    """Return why the SSH server could not connect to the database; None if ssh has not logged that since `before`."""
+    reasons = re.findall(r"open failed: (.*)", ssh_log(ssh).removeprefix(before))
+    if not reasons:
+        return None
+    database = f"{ssh.remote_address}:{ssh.remote_port}"
+    remedy = "check remote_address and remote_port, and that the database server is running"
+    return f"the SSH server {ssh.address}:{ssh.port} cannot connect to {database}: {reasons[-1].strip()}; {remedy}"
 
 
 def _lock_login(stem: Path) -> FileLock | None:

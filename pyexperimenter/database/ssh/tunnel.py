@@ -78,12 +78,6 @@ def open_tunnel(ssh: SshConfig, port: int, control: Path, log: Path) -> None:
     raise SshTunnelError(f"{cause}; {remedy.format(key=key, **match.groupdict())}")
 
 
-def last_refusal(log: Path) -> str | None:
-    """Return why the SSH server last refused to forward a connection, from ssh's log; None if it never did."""
-    refusals = [message for message in _messages(log) if "open failed" in message]
-    return refusals[-1].partition("open failed: ")[2] if refusals else None
-
-
 def _messages(log: Path) -> list[str]:
     with suppress(FileNotFoundError):
         lines = [line.strip("@ ") for line in log.read_text(errors="replace").splitlines()]

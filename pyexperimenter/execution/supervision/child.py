@@ -185,10 +185,11 @@ class _ForwardHandler(QueueHandler):
 
 
 def _forward_logs(settings: LogSettings, watch: SupervisorWatch) -> None:
-    logger = logging.getLogger(settings.name)
-    logger.setLevel(settings.level)
-    logger.propagate = False
-    logger.handlers = [_ForwardHandler(watch)]
+    for name in (LogSettings.name, settings.name):  # the first is that of connections, whatever the user chose
+        logger = logging.getLogger(name)
+        logger.setLevel(settings.level)
+        logger.propagate = False
+        logger.handlers = [_ForwardHandler(watch)]
     library, shown = str(Path(pyexperimenter.__file__).parent), warnings.showwarning
 
     def show(message: Any, category: Any, filename: str, *rest: Any, **more: Any) -> None:

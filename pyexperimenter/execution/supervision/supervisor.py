@@ -8,6 +8,7 @@ from dataclasses import replace
 from enum import Enum, auto
 from typing import Any
 
+from pyexperimenter.database.outages import is_news
 from pyexperimenter.database.records import Attempt, Usage
 from pyexperimenter.durations import duration_text
 from pyexperimenter.exceptions import ClaimLostError, DatabaseError, InvalidValueError, WorkerProcessError
@@ -180,7 +181,8 @@ class Supervisor:
             case NothingOpen():
                 process.send(Answer(self._heartbeat.look(self._task.selection, self._task.wait)))
             case record:
-                self._logger.handle(record)
+                if is_news(record):
+                    self._logger.handle(record)
 
     def _measure(self, process: ChildProcess) -> None:
         """Add the time since the last look to that of the execution, unless it, or this process, was suspended."""
