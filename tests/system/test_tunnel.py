@@ -27,7 +27,7 @@ from pyexperimenter.config.model import Secret, SshConfig
 from pyexperimenter.database.ssh import shared_tunnel
 from pyexperimenter.database.ssh import tunnel as tunnel_
 from pyexperimenter.database.ssh.shared_tunnel import close_tunnel, tunnel_address
-from pyexperimenter.exceptions import ServerUnreachableError, SshTunnelError
+from pyexperimenter.exceptions import DatabaseError, ServerUnreachableError, SshTunnelError
 from pyexperimenter.machine.locks import lock_file
 from tests.support.mysql import MySQLServer
 from tests.support.server import Server
@@ -429,6 +429,15 @@ def test_database_that_the_ssh_server_cannot_reach(
                 use()
     (log,) = Path(os.environ["XDG_RUNTIME_DIR"]).glob("*.log")
     assert log.stat().st_size <= 200
+    study_.close_ssh()
+
+
+@pytest.mark.parametrize("target", ["mariadb", "postgresql"], indirect=True)
+def test_errors_name_the_server_and_not_the_local_end(sshd: SshServer, target: Target, tmp_path: Path) -> None:
+    study_ = behind_ssh(replace(target, database="missing"), tmp_path, sshd)
+    with pytest.raises(DatabaseError, match=r"missing on not\.reached\.directly:\d+\)$") as caught:
+        study_.counts()
+    assert "port" not in str(caught.value)
     study_.close_ssh()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import socket
 import ssl
@@ -254,6 +255,10 @@ POSTGRESQL = Dialect(
 )
 
 
+# What libpq says before the message of the server. Behind SSH, this is not the address of the server.
+_LOCAL_END = re.compile(r'connection to server at "[^"]*"(?: \([^)]*\))?, port \d+ failed: ')
+
+
 class _Connection(psycopg.Connection[Any]):
     """A connection that breaks if the server does not answer for `silence` seconds; psycopg would wait for ever."""
 
@@ -295,7 +300,7 @@ class PostgreSqlServer(Server):
     def message_of(self, error: Exception) -> str:
         """Return the message of an error of the driver, without the lines that point into the statement."""
         if not isinstance(error, psycopg.Error) or not error.diag.message_primary:
-            return str(error)
+            return str(error) if self._ssh is None else _LOCAL_END.sub("", str(error))
         if error.sqlstate == _IN_USE:  # the details of others may quote values
             return f"{error.diag.message_primary}: {error.diag.message_detail}"
         return error.diag.message_primary
