@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
+from pyexperimenter.exceptions import InvalidValueError
 from pyexperimenter.experiment_status import ExperimentStatus
 
 OUTCOMES = ("done", "error", "paused", "retried", "released", "lost", "reset", "superseded")
@@ -148,6 +149,13 @@ class Ending:
     usage: Usage = NOT_MEASURED
     output: str | None = None
     retries: int = 0
+
+
+class Written(NamedTuple):
+    """What became of a note: what the table refused of it, and how many attempts are left if its error is retried."""
+
+    problem: InvalidValueError | None = None
+    attempts_left: int = 0
 
 
 def _now() -> str:

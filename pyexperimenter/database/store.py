@@ -13,7 +13,7 @@ from pyexperimenter.config.model import ExperimentConfig
 from pyexperimenter.database.backends.dialect import NO_ID
 from pyexperimenter.database.claims import ClaimStore
 from pyexperimenter.database.connection import Cursor, retried
-from pyexperimenter.database.records import NOT_MEASURED, Attempt, Ending, FillCount, LogRows, Note, Usage
+from pyexperimenter.database.records import NOT_MEASURED, Attempt, Ending, FillCount, LogRows, Note, Usage, Written
 from pyexperimenter.database.schema import CODECARBON_COLUMNS, SCHEMA_VERSION
 from pyexperimenter.database.selection import Condition, Latest, States, Where
 from pyexperimenter.database.statements import RETRIED
@@ -196,7 +196,7 @@ class ExperimentStore(ClaimStore):
         encoded = self._encode_results(results)
         problem = encoded.problem
         if encoded.values:
-            problem = self.put(attempt, Note(results=encoded.values)) or problem
+            problem = self.put(attempt, Note(results=encoded.values)).problem or problem
         if problem is not None:
             raise problem
 
@@ -228,11 +228,16 @@ class ExperimentStore(ClaimStore):
         results: Mapping[str, Any] | None = None,
         output: str | None = None,
         retries: int = 0,
-    ) -> None:
+    ) -> int:
         """End an attempt and write outcome and last results to its row, in one transaction.
 
         It may be repeated, for example after a commit whose answer was lost. An error opens the row again until
         `retries` executions in a row have failed.
+
+        Returns
+        -------
+        int
+            How many attempts are left if the row was opened again, as far as is known; otherwise 0.
 
         Raises
         ------
@@ -246,13 +251,13 @@ class ExperimentStore(ClaimStore):
             self.write_results(attempt, results or {})
         ending = Ending(outcome.value, error, usage, output, retries)
         try:
-            self.put(attempt, Note(results=encoded.values, ending=ending))
+            return self.put(attempt, Note(results=encoded.values, ending=ending)).attempts_left
         except InvalidValueError:
             self.write_results(attempt, results or {})  # writes what fits, and raises for what does not
             raise  # the text of the error did not fit
 
     @_keeping
-    def put(self, attempt: Attempt, note: Note) -> InvalidValueError | None:
+    def put(self, attempt: Attempt, note: Note) -> Written:
         """Write a note. If the table refuses a result, write the others and return what is wrong with it.
 
         Raises
@@ -266,17 +271,16 @@ class ExperimentStore(ClaimStore):
             self._sent.discard(note.token)
 
     @retried
-    def _put(self, attempt: Attempt, note: Note) -> InvalidValueError | None:
+    def _put(self, attempt: Attempt, note: Note) -> Written:
         with self.database.transaction() as cursor:
             if note.ending is not None:
-                self._end(cursor, attempt, note.ending, note.results)
-                return None
+                return Written(attempts_left=self._end(cursor, attempt, note.ending, note.results))
             self._fence(cursor, attempt)
             # Only what was sent before may have arrived. This is asked under the lock, as it may arrive until then.
             if note.token not in self._sent or note.token not in self._appended(cursor, attempt, [note]):
                 self._sent.add(note.token)
                 self._append(cursor, attempt, note, self._now(cursor) if note.logs else "")
-            return self._update_row(cursor, attempt, note.results) if note.results else None
+            return Written(self._update_row(cursor, attempt, note.results) if note.results else None)
 
     @_keeping
     @retried
@@ -375,11 +379,15 @@ class ExperimentStore(ClaimStore):
             own = named | dict(note.emissions)
             self._insert_side(cursor, self.schema.codecarbon, list(own), [tuple(own.values())])
 
-    def _end(self, cursor: Cursor, attempt: Attempt, ending: Ending, values: Mapping[str, Any]) -> None:
-        """End row and attempt. Neither statement needs the fence, as each checks what it changes."""
-        outcome, experiment_id = ending.outcome, attempt.experiment_id
-        if ending.retries and outcome == "error" and self._setbacks(cursor, experiment_id, RETRIED) < ending.retries:
-            outcome = RETRIED
+    def _end(self, cursor: Cursor, attempt: Attempt, ending: Ending, values: Mapping[str, Any]) -> int:
+        """End row and attempt; return how many attempts are left if the row was opened again.
+
+        Neither statement needs the fence, as each checks what it changes.
+        """
+        outcome, left = ending.outcome, 0
+        if ending.retries and outcome == "error":
+            left = max(0, ending.retries - self._setbacks(cursor, attempt.experiment_id, RETRIED))
+            outcome = RETRIED if left else outcome
         concludes = outcome != RETRIED
         if outcome == RETRIED:
             held = self._open_again(cursor, attempt)
@@ -388,6 +396,7 @@ class ExperimentStore(ClaimStore):
         closing = outcome, ending.error, ending.usage, ending.output, concludes
         if not (held and self._close(cursor, attempt, *closing)):
             self._raise_unless_repeated(cursor, attempt, held, ending.outcome, RETRIED)
+        return left
 
     @retried
     def _keep_late(self, attempt: Attempt, notes: Sequence[Note]) -> None:

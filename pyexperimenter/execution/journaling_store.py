@@ -15,12 +15,11 @@ from pathlib import Path
 
 from pyexperimenter.config import ExperimentConfig
 from pyexperimenter.database.connection import Database
-from pyexperimenter.database.records import Attempt, Note
+from pyexperimenter.database.records import Attempt, Note, Written
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import (
     ClaimLostError,
     DatabaseError,
-    InvalidValueError,
     JournalError,
     ResultsInJournalError,
 )
@@ -107,7 +106,7 @@ class JournalingStore(ExperimentStore):
             self._path = self._path.with_name(f"{self._path.name.removesuffix(SUFFIX)}.{self._pid}{SUFFIX}")
             self.close()
 
-    def put(self, attempt: Attempt, note: Note) -> InvalidValueError | None:
+    def put(self, attempt: Attempt, note: Note) -> Written:
         """Write a note to the database, or to the journal while the database is away."""
         self._begin_after_fork()
         # A function that writes often should not spend most of its time waiting.
@@ -125,7 +124,7 @@ class JournalingStore(ExperimentStore):
                     del self._writing[note.token]
         self._journal_note(attempt, note)
         self._patience.shorten()
-        return None
+        return Written()
 
     def raise_if_journaled(self) -> None:
         """Try to write the journal to the database, and raise if that fails.

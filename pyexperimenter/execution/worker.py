@@ -181,7 +181,6 @@ class Worker:
                 raise
             outcome, error = ExperimentStatus.ERROR, user_traceback(raised)
             retries = self._execution.retries if self._should_retry(raised) else 0
-            self._logger.error("experiment %s failed:\n%s", experiment.id, error)
         if os.getpid() != self.info.pid:
             os._exit(1)  # the function forked; this child process must not go on as a worker
         self._end_what_runs(left_running, experiment)
@@ -232,8 +231,9 @@ class Worker:
         used, output = usage.usage(), self._watch.returned()
         if emissions:
             self._write_emissions(experiment, emissions)
+        left = 0
         try:
-            self.store.finish(experiment.attempt, outcome, error, used, results, output, retries)
+            left = self.store.finish(experiment.attempt, outcome, error, used, results, output, retries)
         except Exception as problem:
             # The function returned an invalid result, the table's encoding lacks characters of the traceback, or the
             # database refuses the results for a reason of its own.
@@ -243,10 +243,19 @@ class Worker:
                 raise
             error = error or "".join(traceback.format_exception_only(problem))
             error = error.encode("ascii", "backslashreplace").decode()
-            self._logger.error("experiment %s failed:\n%s", experiment.id, error)
-            self.store.finish(experiment.attempt, ExperimentStatus.ERROR, error, used, output=output, retries=retries)
-            return True
+            outcome = ExperimentStatus.ERROR
+            left = self.store.finish(experiment.attempt, outcome, error, used, output=output, retries=retries)
+        finally:
+            if error is not None:
+                self._log_failure(experiment, error, left)
         return outcome is ExperimentStatus.ERROR
+
+    def _log_failure(self, experiment: Experiment, error: str, attempts_left: int) -> None:
+        if attempts_left:
+            left = f"{attempts_left} {'attempt is' if attempts_left == 1 else 'attempts are'} left"
+            self._logger.warning("experiment %s failed, and is open again; %s:\n%s", experiment.id, left, error)
+        else:
+            self._logger.error("experiment %s failed:\n%s", experiment.id, error)
 
     @contextmanager
     def _log_lost_claim(self, experiment: Experiment) -> Iterator[None]:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from pyexperimenter import ResultProcessor
-from tests.support.study import isolations, outcomes, statuses
-from tests.support.supervision import count_execution, filled
+from tests.support.study import experimenter, isolations, outcomes, statuses
+from tests.support.supervision import configured, count_execution, filled
 from tests.support.target import A_FILE_AND_A_SERVER, Target
 
 DATABASES = A_FILE_AND_A_SERVER
@@ -51,6 +51,30 @@ def test_a_row_is_executed_again_until_it_succeeds(target: Target, tmp_path: Pat
     sql = "SELECT error, accuracy, model FROM study WHERE seed = 1"
     assert target.query(sql) == [(None, 3.0, None)], "nothing is left of the executions that failed"
     assert (tmp_path / "executions of 1").read_text() == "xxx"
+
+
+@isolations
+def test_only_an_error_that_stays_is_logged_as_one(
+    target: Target, tmp_path: Path, isolation: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = configured(target, tmp_path, execution={"retries": 2, "isolation": isolation}, failures=100)
+    study_ = experimenter(target, config, log_level="WARNING")
+    study_.fill_table_from_config()
+    assert study_.execute(one_needs_luck) == 8
+    logged = [(record.levelname, *record.getMessage().splitlines()) for record in caplog.records]
+    assert [(level, first, last) for level, first, *_, last in logged] == [
+        (
+            "WARNING",
+            "experiment 2 failed, and is open again; 2 attempts are left:",
+            "test_retries.Hiccup: execution 1 failed",
+        ),
+        (
+            "WARNING",
+            "experiment 2 failed, and is open again; 1 attempt is left:",
+            "test_retries.Hiccup: execution 2 failed",
+        ),
+        ("ERROR", "experiment 2 failed:", "test_retries.Hiccup: execution 3 failed"),
+    ]
 
 
 @isolations
