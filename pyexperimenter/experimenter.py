@@ -29,7 +29,7 @@ from pyexperimenter.execution.budget import allowance
 from pyexperimenter.execution.function import pickled
 from pyexperimenter.execution.journaling_store import journals_of, replay_journals
 from pyexperimenter.execution.pool import number_of_workers, run_pool, split_limit
-from pyexperimenter.execution.provenance import worker_info
+from pyexperimenter.execution.provenance import caller, worker_info
 from pyexperimenter.execution.task import ExperimentFunction, WorkerTask
 from pyexperimenter.execution.worker import run_one
 from pyexperimenter.experiment_status import ExperimentStatus
@@ -626,7 +626,7 @@ class PyExperimenter(Study):
                 return 0
             wanted = list(_FINISHED)
         self._prepare_execution()
-        rows = self._store.reset(wanted, where, ids, dry_run, error, latest=latest)
+        rows = self._store.reset(wanted, where, ids, dry_run, error, cause=f"reset by {caller()}", latest=latest)
         self.logger.info("%s %s", "would reset" if dry_run else "reset", _counted(rows, "experiment"))
         return rows
 
@@ -651,7 +651,8 @@ class PyExperimenter(Study):
             Number of experiments that were (or would be) released.
         """
         self._prepare_execution()
-        return self._store.reset([ExperimentStatus.RUNNING.value], where, ids, dry_run, outcome="released")
+        cause = f"released by {caller()}"
+        return self._store.reset([ExperimentStatus.RUNNING.value], where, ids, dry_run, None, "released", cause)
 
     # Ending
 

@@ -23,6 +23,7 @@ from pyexperimenter.cli.study_options import (
     where_option,
 )
 from pyexperimenter.jsonable import records
+from pyexperimenter.study.errors import summary_of
 
 _DAY = 86400.0  # seconds
 _FIRST = 50  # rows that list shows on a terminal by default
@@ -141,7 +142,14 @@ def show(study: StudyOptions, experiment_id: int, as_json: bool) -> None:
     if details.attempts:
         heading("Attempts")
         print_rows(
-            [[attempt[name] for name in _ATTEMPT_COLUMNS] for attempt in details.attempts], list(_ATTEMPT_COLUMNS)
+            [
+                [
+                    *(attempt[name] for name in _ATTEMPT_COLUMNS),
+                    summary_of(attempt["error"]) if attempt["error"] else "",
+                ]
+                for attempt in details.attempts
+            ],
+            [*_ATTEMPT_COLUMNS, "cause"],
         )
     if row["error"]:
         heading("Error")

@@ -87,7 +87,7 @@ class ClaimStore(ExperimentReader):
     def claim(self, worker: WorkerInfo, selection: Selection = Selection()) -> Experiment | None:  # noqa: B008 - frozen
         """Claim an open experiment for this worker; None if there is none left."""
         if self._in_doubt:
-            self.release_worker(worker.identity)  # a worker that claims holds nothing else
+            self.release_worker(worker.identity, "the answer to its claim was lost")  # it holds nothing else
             self._in_doubt = False
         wait = 0.01
         while True:
@@ -171,7 +171,8 @@ class ClaimStore(ExperimentReader):
     ) -> Attempt:
         [(number, run, still_open)] = cursor.all(self._sql.claim.last_attempt, experiment_id=experiment_id)
         if still_open and row_status == "running":
-            self._close_attempts(cursor, [experiment_id], "superseded")
+            cause = f"its status was set by SQL, or it was attached; claimed by {worker.identity} on {worker.machine}"
+            self._close_attempts(cursor, [experiment_id], "superseded", cause)
         token = uuid.uuid4().hex
         attempt = cursor.insert(
             self._sql.claim.open_attempt,
@@ -320,8 +321,14 @@ class ClaimStore(ExperimentReader):
             self._close(cursor, attempt, "attached")
 
     @retried
-    def release(self, attempt: Attempt, usage: Usage = NOT_MEASURED, output: str | None = None) -> None:
-        """Open the attempt's row again, as if it had never been claimed. The attempt is kept.
+    def release(
+        self,
+        attempt: Attempt,
+        usage: Usage = NOT_MEASURED,
+        output: str | None = None,
+        cause: str | None = None,
+    ) -> None:
+        """Open the attempt's row again, as if it had never been claimed. The attempt is kept, with the cause.
 
         Raises
         ------
@@ -330,15 +337,15 @@ class ClaimStore(ExperimentReader):
         """
         with self.database.transaction() as cursor:
             held = self._open_again(cursor, attempt)
-            if not (held and self._close(cursor, attempt, "released", None, usage, output)):
+            if not (held and self._close(cursor, attempt, "released", cause, usage, output)):
                 self._raise_unless_repeated(cursor, attempt, held, "released")
 
-    def release_worker(self, identity: str) -> list[int]:
+    def release_worker(self, identity: str, cause: str | None = None) -> list[int]:
         """Release what the worker, or all workers of the session, of this identity hold; return the IDs."""
         released = []
         for attempt in self.held_by(identity):
             with suppress(ClaimLostError):
-                self.release(attempt)
+                self.release(attempt, cause=cause)
                 released.append(attempt.experiment_id)
         return released
 
@@ -485,10 +492,10 @@ class ClaimStore(ExperimentReader):
         )
 
     def _close_attempts(
-        self, cursor: Cursor, experiments: Sequence[int], outcome: str, concludes: bool = False
+        self, cursor: Cursor, experiments: Sequence[int], outcome: str, cause: str | None, concludes: bool = False
     ) -> None:
         """End the open attempts of locked rows."""
-        parameters = {"experiments": list(experiments), "outcome": outcome, "concludes": concludes}
+        parameters = {"experiments": list(experiments), "outcome": outcome, "cause": cause, "concludes": concludes}
         cursor.run(self._sql.claim.close_attempts, **parameters)
 
     def _raise_unless_repeated(self, cursor: Cursor, attempt: Attempt, changed: int, *outcomes: str) -> None:

@@ -97,7 +97,7 @@ class ClaimStatements(_Group):
     """)
     # An attempt that is still open when its row is claimed or reset has lost the row, which is locked.
     close_attempts = _Statement("""
-        UPDATE {attempts} SET ended = {now_exact}, outcome = :outcome, concludes = :concludes
+        UPDATE {attempts} SET ended = {now_exact}, outcome = :outcome, concludes = :concludes, error = :cause
         WHERE ended IS NULL AND experiment_id IN (:experiments)
     """)
     open_attempt = _Statement("""

@@ -473,9 +473,10 @@ class ExperimentStore(ClaimStore):
         dry_run: bool,
         error: str | None = None,
         outcome: str = "reset",
+        cause: str | None = None,
         latest: Latest = Latest(),  # noqa: B008 - frozen
     ) -> int:
-        """Open experiments again, with the same IDs, in one transaction. Their open attempts get the outcome.
+        """Open experiments again, with the same IDs, in one transaction. Their open attempts get outcome and cause.
 
         Returns
         -------
@@ -490,7 +491,7 @@ class ExperimentStore(ClaimStore):
             experiments = [experiment_id for (experiment_id,) in locked]
             for first in range(0, len(experiments), _NAMED):
                 named = experiments[first : first + _NAMED]
-                self._close_attempts(cursor, named, outcome, concludes=outcome == "reset")
+                self._close_attempts(cursor, named, outcome, cause, concludes=outcome == "reset")
                 cursor.run(self._sql.write.reset_rows, experiments=named)
             return len(experiments)
 

@@ -52,7 +52,7 @@ def run_pool(
                 return _run_by_joblib(run, tasks, "threads" if supervised else None)
             except BaseException:
                 stop.request(urgent=True)
-                store.release_worker(task.identity)
+                store.release_worker(task.identity, stop.cause)
                 raise
     except KeyboardInterrupt:
         if not stop.is_notice:

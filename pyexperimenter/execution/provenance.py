@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import inspect
 import os
@@ -43,6 +44,15 @@ class CodeState(NamedTuple):
     commit: str | None = None
     dirty: bool | None = None
     diff_hash: str | None = None
+
+
+def caller() -> str:
+    """Return who calls, in words: the user, the machine and the process."""
+    try:
+        user = getpass.getuser()
+    except (ImportError, KeyError, OSError):  # in a container
+        user = f"user {os.getuid()}"
+    return f"{user} on {platform.node()} (process {os.getpid()})"
 
 
 def worker_info(name: str, identity: str, function: Callable[..., Any] | None = None) -> WorkerInfo:

@@ -50,6 +50,11 @@ class Stop:
         """Whether the signal is a notice, which does not end the process by itself."""
         return self.signal in _NOTICES
 
+    @property
+    def cause(self) -> str:
+        """What is recorded of executions that are released because of it."""
+        return f"its worker was stopped{f' by {signal.Signals(self.signal).name}' if self.signal else ''}"
+
     def wait(self, seconds: float) -> bool:
         """Wait at most so many seconds for a request; return whether there was one."""
         # No Event: setting it in a signal handler could deadlock on a lock that the interrupted code holds.

@@ -79,8 +79,8 @@ def run_one(task: WorkerTask, claim: Callable[[Worker], Experiment]) -> int:
             worker.store.raise_if_journaled()
         except ResultsInJournalError:
             raise
-        except BaseException:
-            worker.release_all()
+        except BaseException as error:
+            worker.release_all(worker.cause_of(error))
             raise
         finally:
             worker.store.close()
@@ -121,7 +121,7 @@ class Worker:
         except ResultsInJournalError as error:
             return WorkerReport(executed, error)  # it still holds the experiments in its journal
         except BaseException as error:
-            self.release_all()
+            self.release_all(self.cause_of(error))
             return WorkerReport(executed, error)
         finally:
             self.store.close()
@@ -176,7 +176,9 @@ class Worker:
         except BaseException as raised:
             if isinstance(raised, KeyboardInterrupt) and self._watch.stop.interrupted:
                 with self._log_lost_claim(experiment):
-                    self.store.release(experiment.attempt, usage.usage(), self._watch.returned())
+                    self.store.release(
+                        experiment.attempt, usage.usage(), self._watch.returned(), self._watch.stop.cause
+                    )
                 self._watch.ended(failed=False)
                 raise
             outcome, error = ExperimentStatus.ERROR, user_traceback(raised)
@@ -207,13 +209,18 @@ class Worker:
             names = ", ".join(threads + processes)
             self._logger.warning("experiment %s left running: %s; %s", experiment.id, names, remedy)
 
-    def release_all(self) -> None:
+    def cause_of(self, error: BaseException) -> str:
+        """Return why this worker releases its experiments when this exception stops it."""
+        stop = self._watch.stop
+        return stop.cause if stop.requested else f"{stop.cause} by {type(error).__name__}: {error}".rstrip(": ")
+
+    def release_all(self, cause: str) -> None:
         """Release all experiments that this worker still holds."""
         self.store.give_up_soon()
         try:
             # With entries left in the journal, the database cannot be reached, and they belong to held experiments.
-            for experiment_id in self.store.release_worker(self.info.identity) if self.store.caught_up() else []:
-                self._logger.warning("experiment %s was released: its worker was stopped", experiment_id)
+            for experiment_id in self.store.release_worker(self.info.identity, cause) if self.store.caught_up() else []:
+                self._logger.warning("experiment %s was released: %s", experiment_id, cause)
         except Exception as error:
             self._logger.error("could not release the experiments of worker %s: %s", self.info.identity, error)
 

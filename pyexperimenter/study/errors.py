@@ -67,7 +67,7 @@ def error_groups(reader: ExperimentReader) -> list[ErrorGroup]:
         everywhere = keyfields if everywhere is None else everywhere
         everywhere = {name: value for name, value in everywhere.items() if keyfields[name] == value}
         text = "" if error is None else str(error)
-        summary = _summary(text)
+        summary = summary_of(text)
         groups.setdefault(normalized(text), _Group(text, summary, keyfields)).add(experiment_id, keyfields, summary)
     found = sorted(groups.values(), key=lambda group: group.count, reverse=True)
     constant = {name for name in everywhere or () if not reader.has_other(name, found[0].ids[0])}
@@ -128,7 +128,7 @@ def _without_details(line: str) -> str:
     return _NUMBER.sub("…", line)
 
 
-def _summary(error: str) -> str:
+def summary_of(error: str) -> str:
     """Return the most informative line: in a traceback, the exception after the last place."""
     lines = [line for line in _relevant_lines(error) if line.strip()]
     places = [index for index, line in enumerate(lines) if _is_place(line)]

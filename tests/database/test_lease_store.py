@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
+import platform
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,7 +19,7 @@ from pyexperimenter import ExperimentStatus
 from pyexperimenter.database.records import Attempt, Silent, Unheld, Usage, WorkerInfo
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import ClaimLostError
-from tests.support.study import store, wait_until, worker
+from tests.support.study import experimenter, store, wait_until, worker
 from tests.support.target import Target
 
 LONG, SHORT = {"lease": 600, "heartbeat": 60}, {"lease": 0.05, "heartbeat": 0.01}
@@ -463,3 +467,33 @@ def test_the_lease_of_the_configuration_is_the_one_that_runs_out(target: Target)
     ((begun, until),) = target.query("SELECT started, lease_until FROM study__attempts")
     assert (moment(until) - moment(begun)).total_seconds() == pytest.approx(0.05, abs=0.002)
     assert [silent.attempt for silent in wait_until(opened.silent)] == [attempt]
+
+
+def test_what_ended_without_its_worker_has_a_cause(target: Target) -> None:
+    study_ = experimenter(target)
+    study_.fill_table_from_config()
+    opened = store(target, filled=False)
+    for _ in range(6):
+        claim(opened)
+    study_.release_experiments(ids=[1])
+    study_.reset_experiments("running", ids=[2])
+    target.query("UPDATE study SET status = 'created' WHERE ID = 3")
+    claim(opened, where={"ID": 3})
+    target.query("UPDATE study SET status = 'done' WHERE ID = 4")
+    let_lease_run_out(target, Attempt(4, 4))
+    (silent,) = opened.silent()
+    assert not opened.reap(silent, max_lost=3)
+    opened.release(opened.held_by(worker().identity)[0], cause="its worker was stopped")
+    me = rf"{getpass.getuser()} on {re.escape(platform.node())} \(process {os.getpid()}\)"
+    expected = {
+        1: ("released", f"released by {me}"),
+        2: ("reset", f"reset by {me}"),
+        3: ("superseded", "its status was set by SQL, or it was attached; claimed by tester-identity on here"),
+        4: ("superseded", "the status of its experiment was set to done by SQL"),
+        5: ("released", "its worker was stopped"),
+    }
+    for number, outcome, error in target.query(
+        "SELECT ID, outcome, error FROM study__attempts WHERE outcome IS NOT NULL ORDER BY ID"
+    ):
+        assert (outcome, bool(re.fullmatch(expected[number][1], error))) == (expected[number][0], True), error
+    assert outcomes(target, 6) == [None]

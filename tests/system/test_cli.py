@@ -250,7 +250,7 @@ def test_list(executed: Path) -> None:
 def test_show(executed: Path) -> None:
     shown = call("show", "5").stdout
     assert re.search(r"^Experiment 5  error$", shown, re.M)
-    for words in ("dataset wine", "seed 1", "accuracy", "1 error"):
+    for words in ("dataset wine", "seed 1", "accuracy", "1 error .* ValueError: no wine with seed 1"):
         assert re.search(rf"^ *{words.replace(' ', ' +')}", shown, re.M), words
     assert "Traceback (most recent call last)" in shown
     assert shown.rstrip().endswith("Last output\ntraining wine")

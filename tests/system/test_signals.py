@@ -157,6 +157,8 @@ def nothing_runs(directory: Path) -> bool:
 def assert_all_is_released(target: Target, study_: PyExperimenter, directory: Path, count: int) -> None:
     assert study_.counts() == NONE_LEFT
     assert outcomes(target) == {"released": count}
+    for (cause,) in target.query("SELECT error FROM study__attempts"):
+        assert cause.startswith(("its worker was stopped", "its supervisor died"))
     emptied = "accuracy, model, start_date, name, machine, end_date, error"
     assert target.query(f"SELECT DISTINCT {emptied} FROM study") == [(None,) * 7]
     wait_until(lambda: nothing_runs(directory))
@@ -369,7 +371,8 @@ def test_an_interrupt_between_claim_and_call_gives_the_row_back(
     with pytest.raises(KeyboardInterrupt):
         study_.execute(pass_by)
     assert_all_is_released(target, study_, tmp_path, 1)
-    assert [record.getMessage() for record in caplog.records] == ["experiment 1 was released: its worker was stopped"]
+    cause = "its worker was stopped by KeyboardInterrupt"
+    assert [record.getMessage() for record in caplog.records] == ["experiment 1 was released: " + cause]
 
 
 @workers

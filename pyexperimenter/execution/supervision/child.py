@@ -150,7 +150,7 @@ class SupervisorWatch:
         timer = threading.Timer(_RELEASE_TIMEOUT, os.killpg, [os.getpgrp(), signal.SIGKILL])
         timer.daemon = True
         timer.start()
-        Worker(task, self).release_all()
+        Worker(task, self).release_all("its supervisor died")
         os.killpg(os.getpgrp(), signal.SIGKILL)
 
 

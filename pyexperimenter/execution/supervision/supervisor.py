@@ -230,8 +230,8 @@ class Supervisor:
             usage, output = Usage(wall, None, process.max_rss_bytes), process.tail.text()
             try:
                 if reason is _KillReason.STOPPED:
-                    self._store.release(attempt, usage, output)
-                    self._logger.warning("experiment %d was released: its worker was stopped", attempt.experiment_id)
+                    self._store.release(attempt, usage, output, self._stop.cause)
+                    self._logger.warning("experiment %d was released: %s", attempt.experiment_id, self._stop.cause)
                     continue
                 self._executed += 1
                 self._store.finish(attempt, ExperimentStatus.ERROR, _with_output(cause, process), usage, output=output)
