@@ -444,6 +444,35 @@ class PyExperimenter(Study):
         self.logger.info("submitted %s to %s: %s", _counted(workers, "worker"), cluster, jobs)
         return submission
 
+    def cancel_jobs(self, job_ids: Sequence[str] = (), dry_run: bool = False) -> list[str]:
+        """Cancel SLURM jobs, wherever they were submitted. Their workers release what they execute.
+
+        Parameters
+        ----------
+        job_ids : sequence of str, optional
+            Jobs (``"12"``), or tasks of arrays (``"12_5"``). By default, the jobs that are executing experiments of
+            this study, with the other tasks of their arrays, also those that are pending.
+        dry_run : bool
+            Only return the jobs.
+
+        Returns
+        -------
+        list of str
+            The jobs that were (or would be) cancelled.
+
+        Raises
+        ------
+        SubmissionError
+            If an ID is not valid or unknown, or SLURM is missing or refuses.
+        """
+        from pyexperimenter.machine.slurm import cancel, whole_jobs
+
+        chosen = list(job_ids) or whole_jobs(worker.job_id or "" for worker in self.status().workers)
+        if chosen and not dry_run:
+            cancel(chosen)
+            self.logger.info("cancelled %s", ", ".join(chosen))
+        return chosen
+
     def sbatch_script(
         self, workers: int = 1, profile: str | None = None, folder: str | Path = "cluster_jobs", **options: Any
     ) -> str:

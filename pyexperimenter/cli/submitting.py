@@ -17,6 +17,7 @@ from pyexperimenter.cli.study_options import (
     load_function_of,
     study_options,
     where_option,
+    yes_option,
 )
 
 
@@ -97,4 +98,24 @@ def submit(
         echo(", ".join(f"{name} {state}" for name, state in ended.items()), err=True)
 
 
-COMMANDS = (submit,)
+@click.command()
+@click.argument("jobs", nargs=-1, metavar="[JOB]...")
+@yes_option
+@study_options
+def cancel(study: StudyOptions, jobs: tuple[str, ...], yes: bool) -> None:
+    """Cancel SLURM jobs.
+
+    Running experiments are released. Without JOB, this cancels the jobs that are executing experiments of the study,
+    with all tasks of their arrays.
+    """
+    experimenter = study.open()
+    chosen = experimenter.cancel_jobs(jobs, dry_run=True)
+    if not chosen:
+        echo("No jobs are executing experiments", err=True)
+        return
+    if not (jobs or yes):
+        click.confirm(f"Cancel {', '.join(chosen)}?", abort=True, err=True)
+    echo(f"Cancelled {', '.join(experimenter.cancel_jobs(chosen))}")
+
+
+COMMANDS = (submit, cancel)

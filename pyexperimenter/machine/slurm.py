@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from pyexperimenter.exceptions import SubmissionError
@@ -13,6 +13,7 @@ from pyexperimenter.exceptions import SubmissionError
 _PATIENCE = 3.0  # seconds that a worker waits for an answer
 _TIMEOUT = 60.0  # seconds to wait when submitting jobs or looking at them
 _RUN = re.compile(r"([0-9]+(?:_[0-9]+)?)(?: restart ([0-9]+))?")
+_JOB = re.compile(r"[0-9]+(?:_(?:[0-9]+|\[[-0-9,]+\]))?")
 _TIME = re.compile(r"(?:([0-9]+)-)?([0-9]+(?::[0-9]+){0,2})")
 
 
@@ -106,6 +107,36 @@ def queued_states(job_ids: Iterable[str]) -> dict[str, str]:
     command = ("squeue", "--noheader", "--array", "--states=all", "--format=%i %T", f"--jobs={','.join(arrays)}")
     # It fails for a job that ended long ago.
     return dict(line.split(maxsplit=1) for line in _run(_TIMEOUT, *command).stdout.splitlines() if line.strip())
+
+
+def whole_jobs(run_ids: Iterable[str]) -> list[str]:
+    """Return the jobs of runs, an array as one.
+
+    Examples
+    --------
+    >>> whole_jobs(["12_5", "12_3 restart 1", "9"])
+    ['9', '12']
+    """
+    return sorted({found[1] for run in run_ids if (found := re.match(r"([0-9]+)", run))}, key=int)
+
+
+def cancel(job_ids: Sequence[str]) -> None:
+    """Cancel jobs, arrays or tasks of arrays. Those that have ended are left alone.
+
+    Raises
+    ------
+    SubmissionError
+        If an ID is not valid or unknown, or SLURM is missing or refuses.
+    """
+    for job in job_ids:
+        if not _JOB.fullmatch(job):
+            raise SubmissionError(f"{job!r} is not a valid job ID; give it as in 12, 12_5 or 12_[0-4]")
+    known = whole_jobs(queued_states(job_ids))  # scancel ignores others
+    if unknown := [job for job in job_ids if job.partition("_")[0] not in known]:
+        raise SubmissionError(f"SLURM's queue has no job {', '.join(unknown)}: it ended long ago, or the ID is wrong")
+    errors = _run(_TIMEOUT, "scancel", *job_ids).stderr.splitlines()  # its exit code is often 0
+    if refused := [line for line in errors if line and "already completing or completed" not in line]:
+        raise SubmissionError(f"cannot cancel: {'; '.join(refused)}")
 
 
 # The accounting

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from click.testing import CliRunner
 
 from pyexperimenter import PyExperimenter
+from pyexperimenter.cli import main
 from tests.support.slurm import SlurmCluster
 from tests.support.study import experimenter, study, wait_until
 from tests.support.target import Target
@@ -34,10 +37,14 @@ def workplace(slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     return tmp_path
 
 
-def fleet(target: Target, here: Path, held: list[int]) -> PyExperimenter:
+def fleet_config(target: Target, here: Path, held: list[int]) -> dict[str, Any]:
     config = study(target, Execution=EXECUTION, Custom={"held": held, "here": str(here)})
     config["PY_EXPERIMENTER"]["Cluster"] = {"default": {"time": "10m", "mem": "400M"}}
-    made = experimenter(target, config)
+    return config
+
+
+def fleet(target: Target, here: Path, held: list[int]) -> PyExperimenter:
+    made = experimenter(target, fleet_config(target, here, held))
     made.fill_table_from_config()
     return made
 
@@ -62,6 +69,42 @@ def test_a_cancelled_job_gives_its_experiment_back(workplace: Path, mariadb_targ
     assert jobs.wait(120) == {jobs.job_ids[0]: "CANCELLED"}
     wait_until(lambda: study_.counts()["running"] == 0)
     assert list(study_.get_attempts()["outcome"]) == ["released"]
+
+
+def test_the_command_cancels_all_jobs_of_a_study_or_those_that_are_named(
+    workplace: Path, slurm: SlurmCluster, mariadb_target: Target
+) -> None:
+    study_ = fleet(mariadb_target, workplace, held=[0])
+    (workplace / "config.yml").write_text(yaml.safe_dump(fleet_config(mariadb_target, workplace, held=[0])))
+
+    def cancel(*options: str, code: int = 0, answer: str = "") -> str:
+        credentials = str(mariadb_target.credentials_file)
+        arguments = ["-c", str(workplace / "config.yml"), "cancel", "--credentials", credentials, *options]
+        done = CliRunner().invoke(main, arguments, input=answer)
+        assert done.exit_code == code, done.output
+        return done.output
+
+    assert cancel() == "No jobs are executing experiments\n"
+    jobs = study_.submit(work, workers=3, folder=workplace / "jobs", array_parallelism=2, where={"seed": 0})
+    array = jobs.job_ids[0].partition("_")[0]
+    wait_until(lambda: study_.counts()["running"] == 2)
+    assert (
+        cancel("12; reboot", code=1)
+        == "Error: '12; reboot' is not a valid job ID; give it as in 12, 12_5 or 12_[0-4]\n"
+    )
+    assert "SLURM's queue has no job 999999: it ended long ago" in cancel(array, "999999", code=1)
+    assert set(jobs.states().values()) == {"RUNNING", "PENDING"}
+    assert "Cancel" in cancel(code=1, answer="n\n")
+    assert cancel(f"{array}_0") == f"Cancelled {array}_0\n"
+    wait_until(lambda: jobs.states()[f"{array}_0"] == "CANCELLED")
+    assert set(jobs.states().values()) == {"CANCELLED", "RUNNING"}
+    assert cancel("--yes") == f"Cancelled {array}\n"
+    assert set(jobs.wait(120).values()) == {"CANCELLED"}
+    assert cancel(array) == f"Cancelled {array}\n"  # it has ended
+    wait_until(lambda: study_.counts()["running"] == 0)
+    attempts = study_.get_attempts()
+    assert set(attempts["outcome"]) == {"released"}
+    assert set(attempts["error"]) == {"its worker was stopped by SIGTERM"}
 
 
 def test_before_its_time_is_over_a_job_gives_its_experiment_back(
