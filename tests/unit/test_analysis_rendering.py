@@ -301,12 +301,15 @@ def test_auto_shows_two_significant_digits_of_the_spread():
         ("wine", "rbf"): (1234.5, 120, 5, 0),
         ("yeast", "linear"): (0.5, 0, 5, 0),
         ("yeast", "rbf"): (0.5, 1e-17, 5, 0),
+        ("zoo", "linear"): (0.98765, 3.2e-5, 5, 0),
+        ("zoo", "rbf"): (0.9912, 0.12, 5, 0),
     }
     table = summary(cells, columns=["kernel"])
     assert cells_of(to_markdown(table, digits="auto", best="max")) == [
         ["iris", "**0.987650 ± 0.000032**", "**0.988 ± 0.012**"],
         ["wine", "12.50 ± 0.10", "**1234 ± 120**"],
         ["yeast", "**0.500 ± 0.000**", "**0.500 ± 0.000**"],
+        ["zoo", "**0.987650 ± 0.000032**", "**0.99 ± 0.12**"],
     ]
     assert cells_of(to_markdown(table, digits={"accuracy": "auto"}, stat="mean"))[0] == ["iris", "0.987650", "0.988"]
     assert cells_of(to_markdown(several_values(), digits={"accuracy": "auto"}))[0][1].count("0") > 0
