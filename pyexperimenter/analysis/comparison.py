@@ -284,7 +284,8 @@ class Comparison:
             return [f"They were compared by {wilcoxon}: W = {self.statistic:.4g}, p = {self.p_value:.3g}"]
         each = "the Nemenyi test" if self.pairwise_test == _NEMENYI else f"{wilcoxon}{adjusted}"
         friedman = f"chi² = {self.statistic:.4g}, p = {self.p_value:.3g}"
-        return [f"All levels were compared by the Friedman test (by permutation: {friedman}), pairs by {each}"]
+        how = "by permutation" if len(self.scores) <= EXACT else "by the chi² distribution"
+        return [f"All levels were compared by the Friedman test ({how}: {friedman}), pairs by {each}"]
 
     def _found(self, alpha: float) -> list[str]:
         """Name the pairs that differ significantly, the better level first, and count the others."""
@@ -336,7 +337,8 @@ class Comparison:
             return [f"Corrected resampled t test{of_pairs}: {t}"]
         if self.test != "Friedman":
             return [f"Wilcoxon signed-rank test: W = {self.statistic:.4g}, p = {self.p_value:.3g}", *self._limits()]
-        sentences = [f"Friedman test: chi² = {self.statistic:.4g}, permutation p = {self.p_value:.3g}"]
+        how = "permutation p" if n <= EXACT else "p"
+        sentences = [f"Friedman test: chi² = {self.statistic:.4g}, {how} = {self.p_value:.3g}"]
         if k >= _LEVELS and n >= _BLOCKS:
             p = chi_squared_p(self.statistic, k)
             sentences.append(f"with the chi² distribution: chi²({k - 1}) = {self.statistic:.4g}, p = {p:.3g}")
@@ -473,10 +475,11 @@ def compare(
     Notes
     -----
     The Wilcoxon test ranks zero differences and splits their ranks between both signs (Demšar, 2006, page 7), so that
-    equal results are evidence for equality. Its p-value is exact for up to 1,000 blocks, even with ties. With fewer
+    equal results are evidence for equality. Its p-value is exact for up to 400 blocks, even with ties. With fewer
     than six blocks, it cannot be below 0.05. The p-value of the Friedman test is based on all permutations within the
-    blocks, or on 100,000 of them, always the same, if there are too many. The p-values of the chi-squared and F
-    distributions are printed as well for four or more levels and eight or more blocks; with fewer, they are inaccurate.
+    blocks, or on up to 100,000 of them, always the same, if there are too many; for more than 400 blocks, it is that of
+    the chi-squared distribution. The p-values of the chi-squared and F distributions are printed as well for four or
+    more levels and eight or more blocks; with fewer, they are inaccurate.
     Scores are ties if their relative difference is below 1e-9. The module `rank_tests` has the references for all
     methods.
 

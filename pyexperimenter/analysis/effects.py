@@ -30,7 +30,7 @@ def shift(first: Scores, second: Scores, alpha: float = 0.05) -> tuple[float, fl
 
     The estimate is the median of the Walsh averages, the averages of two differences or of one with itself (Hodges and
     Lehmann, 1963). The interval contains all shifts that the test does not reject, so its ends are Walsh averages
-    (Hollander and Wolfe, 1973). It is exact for up to 1,000 pairs without ties; with ties, it covers the shift at least
+    (Hollander and Wolfe, 1973). It is exact for up to 400 pairs without ties; with ties, it covers the shift at least
     as often (Noether, 1967).
 
     Parameters

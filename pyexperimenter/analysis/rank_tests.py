@@ -33,7 +33,7 @@ from pyexperimenter.exceptions import InvalidValueError
 Scores = Sequence[float] | Array
 
 _TOLERANCE = 1e-9  # relative to the scores; smaller differences are rounding errors
-EXACT = 1000  # the most differences for which the Wilcoxon test is exact; more would take seconds
+EXACT = 400  # the most blocks for which p-values are not asymptotic; more would take seconds for each test
 
 
 def _stats() -> Any:
@@ -107,7 +107,7 @@ def wilcoxon(first: Scores, second: Scores) -> tuple[float, float]:
     """Compare paired scores with the two-sided Wilcoxon signed-rank test (Wilcoxon, 1945).
 
     Zero differences are ranked, and their ranks are split evenly between both signs (Demšar, 2006, page 7). The p-value
-    is exact for up to 1,000 pairs, even with ties; for more, it is a normal approximation.
+    is exact for up to 400 pairs, even with ties; for more, it is a normal approximation.
 
     Parameters
     ----------
@@ -225,7 +225,8 @@ def friedman(ranks: pd.DataFrame) -> tuple[float, float]:
     -------
     (float, float)
         Friedman's chi-squared statistic, corrected for ties, and its permutation p-value: exact if there are few enough
-        blocks or levels to enumerate all permutations, otherwise from 100,000 of them.
+        blocks or levels to enumerate all permutations, otherwise from 10,000 to 100,000 of them. For more than 400
+        blocks, it is that of the chi-squared distribution.
 
     Examples
     --------
@@ -236,6 +237,8 @@ def friedman(ranks: pd.DataFrame) -> tuple[float, float]:
     if ranks.nunique(axis="columns").eq(1).all():
         return 0.0, 1.0  # SciPy would divide by zero
     result = _stats().friedmanchisquare(*ranks.to_numpy().T)
+    if len(ranks) > EXACT:
+        return float(result.statistic), max(sys.float_info.min, float(result.pvalue))
     return float(result.statistic), friedman_p(ranks.to_numpy(dtype=float))
 
 

@@ -344,6 +344,19 @@ def test_with_ties_the_interval_excludes_no_shift_that_the_test_does_not_reject(
             assert low - 1e-9 <= average <= high + 1e-9
 
 
+def test_many_blocks_take_seconds():
+    scores = distinct(0, 1500, 6)
+    comparison = compare(experiments(scores), "auc", by="method", blocks="dataset")
+    expected = scipy.stats.friedmanchisquare(*scores.T)
+    assert (comparison.statistic, comparison.p_value) == pytest.approx((expected.statistic, expected.pvalue))
+    assert f"Friedman test: chi² = {expected.statistic:.4g}, p = {expected.pvalue:.3g}" in str(comparison)
+    assert "(by the chi² distribution: chi²" in comparison.describe()
+    assert "(by a normal approximation; zero" in comparison.describe()
+    scores[:, 0] += 9
+    assert compare(experiments(scores), "auc", by="method", blocks="dataset").p_value > 0, "never 0"
+    assert friedman_p(np.tile(np.arange(1.0, 6), (300, 1))) == 1 / 66_667, "fewer permutations of many ranks"
+
+
 def test_the_interval_of_many_blocks_is_that_of_the_normal_approximation():
     differences = np.random.default_rng(0).normal(0.1, 1, 1001)
     averages = walsh_averages(differences)
