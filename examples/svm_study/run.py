@@ -81,7 +81,9 @@ def main() -> None:
     print(to_markdown(summary, best="max"))
 
     print("\nDo the kernels differ over data sets?\n")
-    print(compare(best, "accuracy", by="kernel", blocks="dataset", attempts=attempts))
+    comparison = compare(best, "accuracy", by="kernel", blocks="dataset", attempts=attempts)
+    print(comparison)
+    print(f"\nThe same for a paper\n\n{comparison.describe()}")
 
     print("\nThe classes with the worst recall")
     classes = experimenter.get_logtable("classes").merge(best, left_on="experiment_id", right_on="ID")
