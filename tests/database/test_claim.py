@@ -14,7 +14,12 @@ from pyexperimenter.database.connection import Cursor
 from pyexperimenter.database.records import Experiment, Usage
 from pyexperimenter.database.statements import Statements
 from pyexperimenter.database.store import ExperimentStore
-from pyexperimenter.exceptions import ClaimLostError, ExperimentExistsError, InvalidColumnError
+from pyexperimenter.exceptions import (
+    ClaimLostError,
+    ExperimentExistsError,
+    InvalidColumnError,
+    NoPausedExperimentsException,
+)
 from tests.support.outages import seeds
 from tests.support.study import experimenter, store, wait_until, worker
 from tests.support.target import Target
@@ -243,6 +248,13 @@ def test_a_resumed_row_keeps_its_results_but_not_its_end(target: Target) -> None
     opened.resume(1, replace(worker("other"), machine="there"))
     assert target.query(state) == [("running", 0.5, False, True, None)]
     assert target.query("SELECT name, machine FROM study WHERE ID = 1") == [("other", "there")]
+
+
+def test_only_a_paused_experiment_is_resumed(target: Target) -> None:
+    opened = store(target)
+    for experiment_id, why in ((1, "its status is created"), (99, "the table has no such ID")):
+        with pytest.raises(NoPausedExperimentsException, match=f"with ID {experiment_id}: {why}"):
+            opened.resume(experiment_id, worker())
 
 
 def test_an_end_may_be_repeated_although_the_row_is_running_again(target: Target) -> None:

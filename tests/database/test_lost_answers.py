@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -13,7 +13,7 @@ import pytest
 
 from pyexperimenter import ExperimentStatus
 from pyexperimenter.config import load_config
-from pyexperimenter.database.records import NOT_MEASURED
+from pyexperimenter.database.records import NOT_MEASURED, Attempt, Unheld
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.execution.journaling_store import JournalingStore, replay_journals
 from tests.support.proxies import Proxy, through_port
@@ -47,6 +47,29 @@ def test_a_claim_is_made_once(mariadb_target: Target, proxy: Proxy, through_prox
     assert experiment is not None
     assert mariadb_target.query("SELECT ID FROM study WHERE status = 'running'") == [(experiment.id,)]
     assert mariadb_target.query("SELECT outcome FROM study__attempts ORDER BY ID") == [("released",), (None,)]
+
+
+ASKED: dict[str, Callable[[ExperimentStore, Attempt], object]] = {
+    "what a worker holds": lambda opened, _: opened.held_by(worker().identity),
+    "whose attempt it is": lambda opened, attempt: opened.worker_of(attempt),
+    "its keyfields": lambda opened, attempt: opened.keyfields_of(attempt.experiment_id),
+    "who is silent": lambda opened, _: opened.silent(),
+    "what is unheld": lambda opened, _: opened.unheld(),
+    "to open what is unheld": lambda opened, attempt: opened.open_unheld(Unheld(attempt.experiment_id, 1)),
+    "what is unfinished": lambda opened, _: opened.unfinished(opened.selection()),
+    "to attach": lambda opened, attempt: opened.attach(attempt.experiment_id, worker()),
+    "to beat": lambda opened, attempt: opened.beat([attempt]),
+}
+
+
+@pytest.mark.parametrize("ask", ASKED.values(), ids=ASKED)
+def test_what_is_asked_when_the_connection_was_cut_is_asked_again(
+    proxy: Proxy, through_proxy: ExperimentStore, ask: Callable[[ExperimentStore, Attempt], object]
+) -> None:
+    experiment = through_proxy.claim(worker())
+    assert experiment is not None
+    proxy.cut()
+    ask(through_proxy, experiment.attempt)
 
 
 def test_a_claim_in_doubt_costs_no_other_worker_its_experiment(

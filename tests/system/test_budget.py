@@ -11,7 +11,7 @@ import pytest
 
 from pyexperimenter import PyExperimenter, ResultProcessor
 from pyexperimenter.exceptions import InvalidValueError
-from pyexperimenter.execution.budget import Allowance, Budget
+from pyexperimenter.execution.budget import Allowance, Budget, allowance
 from tests.support.study import credentials, isolations, store, study, wait_until
 from tests.support.target import A_FILE_AND_A_SERVER, Target
 
@@ -136,6 +136,12 @@ def test_only_experiments_that_were_done_say_how_long_one_takes(target: Target) 
     target.query("UPDATE study__attempts SET outcome = 'done', wall_seconds = 7200")
     assert study_.execute(pass_by, stop_after="1h") == 0
     assert done(target) == 7
+
+
+def test_an_allowance_is_a_duration_and_a_time() -> None:
+    found = allowance(60, {})
+    assert found is not None
+    assert (found.seconds, found.until - time.time()) == pytest.approx((60, 60), abs=5)
 
 
 def test_with_neither_of_them_any_time_left_is_enough(sqlite_target: Target) -> None:

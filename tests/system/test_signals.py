@@ -21,6 +21,7 @@ import pytest
 from pyexperimenter import ExperimentStatus, PyExperimenter, ResultProcessor
 from pyexperimenter.database.records import Attempt
 from pyexperimenter.exceptions import MissingDatabaseError, TooManyErrorsError
+from pyexperimenter.execution.stopping import InterruptingStop, stop_on
 from pyexperimenter.execution.watch import OwnWatch
 from tests.support.apart import command
 from tests.support.study import credentials, experimenter, isolations, outcomes, store, study, wait_until, worker
@@ -402,3 +403,34 @@ def test_execution_in_a_thread_other_than_main_is_stopped_too(target: Target, tm
         wait_until(lambda: nothing_runs(tmp_path))
     assert study_.counts() == {**NONE_LEFT, "created": 4, "paused": 2}
     assert outcomes(target) == {"paused": 2}
+
+
+def test_a_block_that_a_signal_interrupts_ends_by_that_signal() -> None:
+    with pytest.raises(SystemExit) as caught, stop_on(["SIGTERM"], InterruptingStop(LONG)):
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+FORKING = """
+import os, signal
+
+def blocked():
+    return signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+during = []
+os.register_at_fork(before=lambda: during.append(blocked()))  # called after those that are registered later
+from pyexperimenter.execution.stopping import Stop, stop_on
+
+with stop_on(["SIGTERM"], Stop()):
+    if not (child := os.fork()):
+        os._exit(blocked())
+    assert during == [True]
+    assert not blocked()
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_signals_are_blocked_during_a_fork_only() -> None:
+    subprocess.run([sys.executable, "-c", FORKING], check=True)

@@ -264,6 +264,12 @@ def test_nothing_of_the_file_is_in_any_error(credentials, text):
     assert error.__cause__ is error.__context__ is None
 
 
+@pytest.mark.parametrize("port", ["1", "65535"])
+def test_the_least_and_the_largest_port(credentials, monkeypatch, port):
+    monkeypatch.setenv("PYEXPERIMENTER_DB_PORT", port)
+    assert credentials(with_password("x")).port == int(port)
+
+
 def test_a_bad_port_in_the_environment(credentials, monkeypatch):
     monkeypatch.setenv("PYEXPERIMENTER_DB_PORT", "geheim")
     message = str(error_of(credentials, with_password("x")))

@@ -99,6 +99,10 @@ def test_ini_and_yaml_are_equal(load, name):
     assert (from_ini.source, from_ini.text) == (name, INI)
 
 
+def test_emissions_are_measured_if_there_is_a_section_though_it_is_empty(load):
+    assert load(f"{HEAD}keyfields = a:int\na = 1\n[codecarbon]\n").codecarbon == {}
+
+
 DOUBLING = "\n".join(f"b{n} = %(b{n - 1})s%(b{n - 1})s" for n in range(1, 60))
 HEAD = "[PY_EXPERIMENTER]\nprovider = sqlite\ndatabase = d\ntable = t\n"
 

@@ -65,3 +65,10 @@ def test_it_is_plain_data_and_every_key_is_described():
     for name, section in {"ConfigFile": schema, **schema["$defs"]}.items():
         assert section["description"], name
         assert section["additionalProperties"] is False, name
+
+
+def test_deprecated_keys_are_marked():
+    properties = [key for section in json_schema()["$defs"].values() for key in section.get("properties", {}).values()]
+    deprecated = [key for key in properties if key.get("description", "").startswith("Deprecated")]
+    assert deprecated
+    assert all(key["deprecated"] for key in deprecated)

@@ -1,10 +1,13 @@
 """Values of keyfields: lists, ranges and samples become the declared type, lazily."""
 
+from dataclasses import asdict
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pyexperimenter.config import load_config
+from pyexperimenter.config.model import ExecutionConfig
 from pyexperimenter.durations import seconds
 from pyexperimenter.exceptions import InvalidConfigError, InvalidRangeError
 
@@ -182,3 +185,22 @@ def test_invalid_durations(text):
 def test_error_class_of_a_range_is_its_own():
     with pytest.raises(InvalidRangeError):
         values_of("DOUBLE", {"start": 0, "stop": 1, "num": 1})
+
+
+def test_defaults_and_least_values_may_be_written():
+    table = {"name": "t", "keyfields": {"a": {"type": "INT", "values": 1}}}
+    database = {"provider": "sqlite", "database": "d", "table": table}
+
+    def load(**sections):
+        return load_config({"PY_EXPERIMENTER": {"Database": database, **sections}})
+
+    def execution(**options):
+        return load(Execution=options).execution
+
+    defaults = asdict(ExecutionConfig())
+    written = {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()}
+    assert execution(**written) == ExecutionConfig()
+    assert execution(experiments_per_process=1, max_lost=1) == ExecutionConfig(experiments_per_process=1, max_lost=1)
+    assert load(n_jobs=-1).n_jobs == -1
+    for share in (0.25, "0.25"):
+        assert load(Analysis={"unit": "a", "resampling": {"test": share}}).analysis.test_share == 0.25

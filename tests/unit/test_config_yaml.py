@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pyexperimenter.config import ExecutionConfig, load_config
+from pyexperimenter.exceptions import InvalidConfigError
 from pyexperimenter.fieldtypes import FieldType
 
 # The example of the documentation, `zip` filled in.
@@ -257,6 +258,12 @@ def test_long_ranges_cost_nothing(load):
     grid = load(text).table.grid
     assert len(grid) == 10**14
     assert next(iter(grid)) == {"a": 0, "b": "0"}  # listing them all would take days
+
+
+def test_aliases_within_aliases_do_not_take_all_memory(load):
+    levels = "".join(f"    a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 18))
+    with pytest.raises(InvalidConfigError, match="the aliases repeat more than 100000 values"):
+        load(f"{SMALL}  Custom:\n    a0: &a0 [x]\n{levels}")
 
 
 def test_importing_is_light():
