@@ -27,6 +27,9 @@ class _Commands(click.Group):
         while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
             pass  # it was closed; without this, the next file to be opened would be taken for a stream
         os.close(descriptor)
+        for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+            if getattr(sys, name) is None:
+                setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - open until the end
         for stream in (sys.stdin, sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="replace")  # a terminal may lack characters of the study, or send others

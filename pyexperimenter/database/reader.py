@@ -8,7 +8,7 @@ from typing import Any
 
 from pyexperimenter.config.model import ExperimentConfig
 from pyexperimenter.database.connection import Database, retried
-from pyexperimenter.database.schema import Schema
+from pyexperimenter.database.schema import COLUMNS_OF_EVERY_STUDY, Schema
 from pyexperimenter.database.selection import Condition, Latest, OrderBy, Selector, States, Where
 from pyexperimenter.database.statements import Statements
 from pyexperimenter.database.values import decode
@@ -16,6 +16,7 @@ from pyexperimenter.exceptions import (
     DatabaseQueryError,
     InvalidLogtableError,
     MissingTableError,
+    TableHasWrongStructureError,
     TransientDatabaseError,
 )
 from pyexperimenter.experiment_status import ExperimentStatus
@@ -111,6 +112,8 @@ class ExperimentReader:
         ------
         InvalidColumnError
             If the table does not have one of the columns.
+        TableHasWrongStructureError
+            If it is not the table of a study.
         InvalidValueError
             If a state is not a valid status, `latest` is not valid, or the limit is not a whole number.
         """
@@ -122,7 +125,13 @@ class ExperimentReader:
             order=f"{order}, " if order else "",
             limit="" if limit is None else f" LIMIT {whole_number('limit', limit, least=0)}",
         )
-        return self.query(statement, **condition.parameters)
+        found, rows = self.query(statement, **condition.parameters)
+        missing = [] if columns is not None else sorted(COLUMNS_OF_EVERY_STUDY - {*found})
+        if missing:
+            raise TableHasWrongStructureError(
+                f"the table {self.schema.table} is not that of a study: it has no column {missing[0]}; check its name"
+            )
+        return found, rows
 
     def attempt_rows(self, experiment_id: int | None = None, columns: Sequence[str] | None = None) -> Rows:
         """Return columns and rows of the attempts; a table of py-experimenter may have none yet.

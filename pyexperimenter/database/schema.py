@@ -31,6 +31,7 @@ _BEFORE_RESULTS = {
     "machine": _VARCHAR,
 }
 _AFTER_RESULTS = {"end_date": _DATETIME, "error": _LONGTEXT}
+COLUMNS_OF_EVERY_STUDY = frozenset({"ID", *_BEFORE_RESULTS, *_AFTER_RESULTS})
 # As py-experimenter declares them. The names are reserved, so no user's field has them.
 _WHOLE_SECONDS = {"creation_date", "start_date", "end_date", "timestamp", "codecarbon_timestamp"}
 

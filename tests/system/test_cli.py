@@ -599,6 +599,13 @@ def test_a_table_that_lacks_a_new_resultfield_can_be_read(directory: Path) -> No
         assert "new" not in done.stdout
 
 
+@pytest.mark.parametrize("command", [["show", "1"], ["list"]], ids=" ".join)
+def test_a_table_that_is_not_of_a_study_is_named(directory: Path, command: list[str]) -> None:
+    call("fill")
+    done = call(*command, "--table", "study__attempts", code=1)
+    assert "the table study__attempts is not that of a study: it has no column creation_date" in done.stderr
+
+
 def test_watch_follows_a_study_until_it_is_finished(directory: Path) -> None:
     call("fill")
     running = subprocess.Popen(
