@@ -66,11 +66,17 @@ class Cursor:
     def _translated_errors(self, sql: str) -> Iterator[None]:
         try:
             yield
+            self._refuse_outdated()
         except self._backend.errors as error:
+            self._refuse_outdated()
             raise translated(error, self._backend, f"running: {sql}", self._cursor.connection) from error
         except UnicodeEncodeError as error:  # arguments of a command line that are not UTF-8 have lone surrogates
             text = error.object.encode("utf-8", "backslashreplace").decode()
             raise InvalidValueError(f"{text:.200} is not text that a database can read: {error.reason}") from None
+
+    def _refuse_outdated(self) -> None:
+        if self._backend.is_outdated(self._cursor.connection):
+            raise TransientDatabaseError(f"{self._backend} was written while it was read; repeat the query")
 
     def _refuse_too_large(self, values: Sequence[Any]) -> None:
         """Refuse values because of which the server would close the connection, as if it had failed."""

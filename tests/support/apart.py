@@ -11,6 +11,21 @@ import cloudpickle
 _LOAD = "import base64, pickle, sys; pickle.loads(base64.b64decode(sys.argv[1]))()"
 
 
+COMMANDS = """
+import json, sys, time, warnings
+from click.testing import CliRunner
+from pyexperimenter.cli import main
+
+done = {}
+for command in json.loads(sys.argv[1]):
+    start = time.monotonic()
+    result = CliRunner().invoke(main, command)
+    done[" ".join(command)] = [result.exit_code, result.output, time.monotonic() - start]
+print(json.dumps(done))
+"""
+"""Runs commands of the command line in one process; prints the exit code, output and seconds of each."""
+
+
 def command(call: Callable[[], object]) -> list[str]:
     """Return a command that makes a call in another process, as a script would.
 

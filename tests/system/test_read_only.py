@@ -16,22 +16,10 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.apart import COMMANDS
 from tests.support.study import experimenter, study, wait_until
 from tests.support.target import Target
 
-# Runs commands of the command line, and prints the exit code and output of each.
-COMMANDS = """
-import json, sys, time, warnings
-from click.testing import CliRunner
-from pyexperimenter.cli import main
-
-done = {}
-for command in json.loads(sys.argv[1]):
-    start = time.monotonic()
-    result = CliRunner().invoke(main, command)
-    done[" ".join(command)] = [result.exit_code, result.output, time.monotonic() - start]
-print(json.dumps(done))
-"""
 # Reads, and holds what it reads until its stdin is closed.
 READER = """
 import sys

@@ -51,6 +51,9 @@ class Backend(Protocol):
     def is_closed(self, connection: Any) -> bool:
         """Return whether a connection of the driver has been closed, by us or because it was lost."""
 
+    def is_outdated(self, connection: Any) -> bool:
+        """Return whether what was read without locks on a connection of the driver may be wrong."""
+
     def with_many_parameters(self, cursor: Any, sql: str, parameters: Mapping[str, Any]) -> tuple[Any, str, list[Any]]:
         """Return cursor, statement and values for a statement with more parameters than the dialect allows."""
 
@@ -123,6 +126,10 @@ class Server(Backend):
     def connect(self, create: bool) -> Any:
         """Open a connection to the server; `create` has no effect here."""
         return self._connect(self.config.database)
+
+    def is_outdated(self, connection: Any) -> bool:
+        """Return False: servers have locks."""
+        return False
 
     @abstractmethod
     def _connect(self, database: str | None) -> Any:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import pwd
+import shlex
 import sqlite3
+import stat
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
@@ -160,6 +163,12 @@ SQLITE = Dialect(
 )
 
 
+class _Archive(sqlite3.Connection):
+    """Reads a file without locks, as it was when it was opened."""
+
+    opened: tuple[tuple[int, ...] | None, ...] = ()
+
+
 class SqliteFile:
     """A SQLite database: one file, created by the first write."""
 
@@ -175,12 +184,19 @@ class SqliteFile:
         return f"sqlite {self.path}"
 
     def message_of(self, error: Exception) -> str:
-        """Return the message of an error of the driver."""
-        return str(error)
+        """Return the message of an error of the driver; if it is about a missing right, with the files and owners."""
+        text = str(error)
+        if "readonly" in text or "unable to open" in text:
+            text = "; ".join([text, *self._unwritable()])
+        return text
 
     def is_closed(self, connection: sqlite3.Connection) -> bool:
         """Return False: the connection to a file is not lost."""
         return False
+
+    def is_outdated(self, connection: sqlite3.Connection) -> bool:
+        """Return whether a file that is read without locks was written, so that what was read may be wrong."""
+        return isinstance(connection, _Archive) and connection.opened != self._version()
 
     def with_many_parameters(
         self, cursor: sqlite3.Cursor, sql: str, parameters: Mapping[str, Any]
@@ -203,11 +219,20 @@ class SqliteFile:
                 f"there is no database file {self.path}; fill the table first, or check the path"
             )
         with translated_errors(self, f"opening {self.path}"):
-            uri = self._uri_of_archive()
+            if create:
+                self._make_file()
+            version, uri = self._version(), self._uri_of_archive()
             # Only one thread uses it, but the garbage collector may close it in another.
             connection = sqlite3.connect(
-                uri or self.path, timeout=_LOCK_TIMEOUT, isolation_level=None, check_same_thread=False, uri=bool(uri)
+                uri or self.path,
+                timeout=_LOCK_TIMEOUT,
+                isolation_level=None,
+                check_same_thread=False,
+                factory=_Archive if uri else sqlite3.Connection,
+                uri=bool(uri),
             )
+            if isinstance(connection, _Archive):
+                connection.opened = version
         try:
             with translated_errors(self, f"opening {self.path}"):
                 if uri:
@@ -221,13 +246,38 @@ class SqliteFile:
             raise
         return connection
 
-    def _uri_of_archive(self) -> str | None:
-        """Return how to open a file with a write-ahead log where SQLite cannot create the files that it needs for that.
+    def _make_file(self) -> None:
+        """Create the file with the rights of the umask: SQLite takes away those of the group."""
+        with suppress(OSError):  # opening it will say why
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666))
 
-        None if it can, or if they are there, as they are while another user writes.
+    @property
+    def _log_files(self) -> tuple[Path, Path]:
+        """The write-ahead log and its index, which SQLite creates with the rights of the database's file."""
+        return Path(f"{self.path}-wal"), Path(f"{self.path}-shm")
+
+    def _version(self) -> tuple[tuple[int, ...] | None, ...]:
+        """Return what changes when the database is written."""
+        return tuple(map(_version_of, (self.path, self._log_files[0])))
+
+    def _unwritable(self) -> Iterator[str]:
+        """Say which files and directories the user cannot write, and whose they are."""
+        for path in (self.path.parent, self.path, *self._log_files):
+            if os.path.exists(path) and not os.access(path, os.W_OK):
+                found = path.stat()
+                remedy = f", who can run: chmod g+w {shlex.quote(str(path))}" if path in self._log_files else ""
+                yield f"{path} ({stat.filemode(found.st_mode)}) belongs to {_user(found.st_uid)}{remedy}"
+
+    def _uri_of_archive(self) -> str | None:
+        """Return how to open a file with a write-ahead log if its user can write only it or its directory, or neither.
+
+        SQLite would create the log and its index. Where the directory is not writable, it cannot. Where the file is not
+        writable, they would belong to the reader, who could not remove them, and would stop those who write. None if
+        they are there, as they are while another user writes.
         """
-        wal, index = (Path(f"{self.path}{suffix}") for suffix in ("-wal", "-shm"))
-        if os.access(self.path.parent, os.W_OK) or not self._has_log() or (wal.exists() and index.exists()):
+        wal, index = self._log_files
+        writable = os.access(self.path.parent, os.W_OK) and os.access(self.path, os.W_OK)
+        if writable or not self._has_log() or (wal.exists() and index.exists()):
             return None
         # A log that was left behind has rows that the file lacks, and `immutable` ignores it.
         options = "mode=ro&vfs=unix-none" if wal.exists() else "immutable=1"
@@ -267,6 +317,21 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except PermissionError:
         return True  # as far as is known; opening it will say why it cannot be read
+
+
+def _version_of(path: Path) -> tuple[int, ...] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
 
 
 def network_file_system(path: Path, mounts: Path = _MOUNTS) -> str | None:
