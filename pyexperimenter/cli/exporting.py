@@ -52,7 +52,7 @@ def export(
 
     The extension of FILE selects the format: .csv, .json, .parquet or .xlsx. A FILE of - is stdout.
     """
-    experimenter = study.open()
+    experimenter = study.open_for_reading()
     check_filled(experimenter)
     target: Any = sys.stdout if file == "-" else file
     rows = experimenter.export(target, what, joined, where, kind or ("csv" if file == "-" else None), escape_formulas)
@@ -151,7 +151,7 @@ def table(
 
     Each cell aggregates RESULTFIELD for one combination of rows and columns. Incomplete cells are marked.
     """
-    experimenter = study.open()
+    experimenter = study.open_for_reading()
     check_filled(experimenter)
     how: dict[str, Any] = {"failures": _settings(failures, _count), "pairing": pairing, "unit": unit}
     how |= {"test_share": test_share, "better": _settings(better, str)}

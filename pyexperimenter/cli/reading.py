@@ -42,7 +42,7 @@ def status(study: StudyOptions, watch: bool, every: float, as_json: bool) -> Non
 
     Shows the number of experiments by status, how many finish in an hour, the time to go, and the workers.
     """
-    experimenter = study.open()
+    experimenter = study.open_for_reading()
     while True:
         now = experimenter.status()
         if watch and sys.stdout.isatty():
@@ -91,7 +91,7 @@ def list_experiments(
     **latest: str | None,
 ) -> None:
     """List experiments."""
-    experimenter = study.open()
+    experimenter = study.open_for_reading()
     shown = _FIRST if limit is None and not as_json and sys.stdout.isatty() else limit
     table = experimenter.get_table(where, columns, order_by, shown, states or None, **latest)
     if as_json:
@@ -128,7 +128,7 @@ def show(study: StudyOptions, experiment_id: int, as_json: bool) -> None:
 
     Shows its inputs, results, attempts, error and last output.
     """
-    experimenter = study.open()
+    experimenter = study.open_for_reading()
     details = experimenter.get_experiment(experiment_id)
     if as_json:
         print_json(asdict(details))
@@ -169,7 +169,7 @@ def errors(study: StudyOptions, verbose: bool, as_json: bool) -> None:
 
     Shows the size of each group, some of its IDs, and the keyfield values that all its experiments share.
     """
-    experimenter = study.open()
+    experimenter = study.open_for_reading()
     groups = experimenter.error_groups()
     if as_json:
         print_json([asdict(group) for group in groups])
@@ -199,7 +199,7 @@ def logs(study: StudyOptions, experiment_id: int, logtable: str | None, all_atte
 
     Shows its rows in LOGTABLE, or in all logtables.
     """
-    experimenter = study.open()
+    experimenter = study.open_for_reading()
     experimenter.get_experiment(experiment_id)  # raises if there is none
     names = [logtable] if logtable else list(experimenter.config.logtables)
     condition = f"experiment_id = {experiment_id}"

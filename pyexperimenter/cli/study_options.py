@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Command = Callable[..., Any]
 
+PATIENCE = 60.0
+"""Seconds for which commands that read wait for a database that is away."""
+
 STATES = [status.value for status in ExperimentStatus if status is not ExperimentStatus.ALL]
 
 
@@ -46,6 +49,12 @@ class StudyOptions:
         return PyExperimenter(
             config or self.config, self.credentials, table_name=self.table, log_level=log_level, **more
         )
+
+    def open_for_reading(self) -> PyExperimenter:
+        """Return the experimenter of the study, which waits for a database that is away, and says so."""
+        experimenter = self.open()
+        experimenter._store.database.wait_out(PATIENCE, silence=PATIENCE, for_user=True)
+        return experimenter
 
 
 def study_options(command: Command) -> Command:

@@ -22,11 +22,13 @@ from pyexperimenter.exceptions import (
     DatabaseError,
     InvalidValueError,
     PyExperimenterError,
+    SshTunnelError,
     TransientDatabaseError,
 )
 
 _LONGEST_WAIT = 4.0  # seconds between two tries
 _LONGEST_SILENCE = 60.0  # seconds; more than a server waits for a lock by default
+_MUTE = 1.0  # seconds without an answer after which a user wants to know why
 _LARGE = 100_000  # characters or bytes of a statement that may be too large for a server
 _IDLE_SECONDS = 0.5  # after which a released connection is closed
 
@@ -154,10 +156,13 @@ class Database:
     ----------
     patience : float
         Seconds for which statements are retried.
+    for_user : bool
+        Whether a user is waiting for answers, instead of a worker.
     """
 
     patience = 60.0
     _waits_for_server = False
+    for_user = False
 
     def __init__(self, config: DatabaseConfig) -> None:
         self._backend = backend_of(config)
@@ -207,7 +212,7 @@ class Database:
         with self._cursor(create=False) as cursor:
             yield cursor
 
-    def wait_out(self, outage: float, silence: float | None = None) -> None:
+    def wait_out(self, outage: float, silence: float | None = None, for_user: bool = False) -> None:
         """Wait for a database that is away, even if it has never answered. Workers do.
 
         Parameters
@@ -217,8 +222,11 @@ class Database:
         silence : float, optional
             Seconds after which a server that does not answer a statement counts as away; by default a minute, or half
             of `outage` if that is less.
+        for_user : bool
+            Whether a user is waiting for the answer, who soon wants to know that the database is away.
         """
         self.patience = outage
+        self.for_user = for_user
         self._waits_for_server = True
         self._backend.silence = min(silence or outage / 2, _LONGEST_SILENCE)
 
@@ -228,7 +236,25 @@ class Database:
 
     def _may_retry(self, error: DatabaseError) -> bool:
         """Return whether a second try may succeed after this error."""
-        return error.recovery == "retry" or (error.recovery == "wait" and self._waits_for_server)
+        if error.recovery == "wait":
+            # Logins that fail again and again may lock the user out, so a user who reads sees the error at once.
+            return self._waits_for_server and not (self.for_user and isinstance(error, SshTunnelError))
+        return error.recovery == "retry"
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Log that the database is away if a user is waiting and the block takes long."""
+        if not self.for_user:
+            yield
+            return
+        silent = TransientDatabaseError(f"no answer for {_MUTE:g} s")
+        timer = threading.Timer(_MUTE, outage, [str(self), time.monotonic(), self.patience, silent, True])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def close(self) -> None:
         """Close this thread's connection, if there is one. The next statement opens another."""
@@ -251,7 +277,7 @@ class Database:
 
     @contextmanager
     def _cursor(self, create: bool) -> Iterator[Cursor]:
-        with self._local.connection(lambda: self._backend.connect(create)) as connection:
+        with self._timed(), self._local.connection(lambda: self._backend.connect(create)) as connection:
             try:
                 yield Cursor(connection.cursor(), self._backend)
             except PyExperimenterError as error:
@@ -287,7 +313,8 @@ def retried(method: _Method) -> _Method:
             except DatabaseError as error:
                 if not database._may_retry(error) or time.monotonic() - start > database.patience:
                     raise
-                outage(str(database), start, database.patience, error)
+                at_once = database.for_user and error.recovery == "wait"
+                outage(str(database), start, database.patience, error, at_once)
             else:
                 back(str(database))
                 return result

@@ -16,7 +16,7 @@ _ended: dict[str, float] = {}  # when its last outage ended
 _lock = threading.Lock()
 
 
-def outage(database: str, began: float, patience: float, error: Exception) -> None:
+def outage(database: str, began: float, patience: float, error: Exception, at_once: bool = False) -> None:
     """Log that a database is away, if it is for some time; nothing if that was logged already.
 
     Parameters
@@ -29,8 +29,10 @@ def outage(database: str, began: float, patience: float, error: Exception) -> No
         Seconds for which it is tried again.
     error : Exception
         Why the last try failed.
+    at_once : bool
+        Log it even if it has only begun.
     """
-    if time.monotonic() - began >= _SHORT:
+    if at_once or time.monotonic() - began >= _SHORT:
         until = duration_text(patience)
         _log(database, True, began, "waiting up to %s for %s: %s", until, database, error)
 
