@@ -44,8 +44,8 @@ test-oldest: packages ## Run all tests on Python 3.10 with the oldest dependenci
 	.venv-oldest/bin/python -m uv pip install --quiet --compile-bytecode --resolution lowest-direct --editable '.[test]'
 	.venv-oldest/bin/python $(PYTEST) $(ARGS)
 
-stress: $(VENV)/.dev packages ## Run the stress test longer: SECONDS=600 on each database, SEED=1 to repeat, ARGS='-k sqlite'
-	$(BIN)/python -m pytest tests/system/test_stress.py --capture=no --timeout=0 \
+stress: $(VENV)/.dev packages ## Run stress test and fuzzers longer: SECONDS=600 for each, SEED=1 to repeat, ARGS='-k sqlite'
+	$(BIN)/python -m pytest tests/system/test_stress.py tests/system/test_fuzz_*.py --capture=no --timeout=0 \
 	    --stress-seconds=$(SECONDS) $(if $(SEED),--stress-seed=$(SEED)) $(ARGS)
 
 mutants: $(VENV)/.dev ## Change the core modules in small ways and see whether the tests notice: hours; ARGS='budget stopping'

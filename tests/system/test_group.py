@@ -1,4 +1,4 @@
-"""Several users share a directory with a study on SQLite: readers leave nothing there that stops those who write."""
+"""Several users share a directory with a study on SQLite: readers leave nothing there that stops writers."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ READING = [
     ["show", "6"],
     ["errors"],
     ["logs", "1"],
-    ["table", "accuracy", "--rows", "dataset"],
+    ["table", "accuracy", "--rows", "dataset", "--failures", "drop"],
     ["export", "results.csv"],
     ["export", "attempts.json", "--what", "attempts"],
 ]

@@ -272,7 +272,7 @@ class SqliteFile:
         """Return how to open a file with a write-ahead log if its user can write only it or its directory, or neither.
 
         SQLite would create the log and its index. Where the directory is not writable, it cannot. Where the file is not
-        writable, they would belong to the reader, who could not remove them, and would stop those who write. None if
+        writable, they would belong to the reader, who could not remove them, and would stop all writers. None if
         they are there, as they are while another user writes.
         """
         wal, index = self._log_files
