@@ -78,6 +78,8 @@ def read(text: str, as_text: bool = False) -> tuple[Any, Lines]:
         raise FileProblem(
             f"YAML cannot contain the character {_character(error)}; is this a text file?", line
         ) from None
+    except (ValueError, RecursionError) as error:  # of the parser in Python, which has no libyaml
+        raise FileProblem(f"not valid YAML: {error}", 1) from None
 
 
 class _Reader:

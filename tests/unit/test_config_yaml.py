@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
-from pyexperimenter.config import ExecutionConfig, load_config
+from pyexperimenter.config import ExecutionConfig, load_config, yaml_file
 from pyexperimenter.exceptions import InvalidConfigError
 from pyexperimenter.fieldtypes import FieldType
 
@@ -269,3 +270,12 @@ def test_aliases_within_aliases_do_not_take_all_memory(load):
 def test_importing_is_light():
     code = "import sys, pyexperimenter.config; print({'pydantic', 'yaml'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    "text", ['"\\U1e300010000": 1', f"a: {'[' * 2000}"], ids=["a character that is none", "lists in lists"]
+)
+def test_without_libyaml_odd_texts_are_errors_of_ours(load, monkeypatch, text):
+    monkeypatch.setattr(yaml_file, "_ConfigLoader", yaml.SafeLoader)
+    with pytest.raises(InvalidConfigError, match="not valid YAML"):
+        load(text)
