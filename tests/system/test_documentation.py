@@ -94,7 +94,7 @@ class Block:
 
 def needs_more(words: list[str]) -> bool:
     """Return whether a command needs a person or SLURM."""
-    return bool({"--watch", "--pdb"} & set(words)) or ("submit" in words and "--dry-run" not in words)
+    return bool({"--watch", "--pdb", "cancel"} & set(words)) or ("submit" in words and "--dry-run" not in words)
 
 
 def blocks_of(page: str) -> list[Block]:
