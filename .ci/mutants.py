@@ -70,7 +70,9 @@ TESTS = {
     "execution/journal_file": "test_journal test_sync test_locks_and_full_disks",
     "execution/heartbeat": "test_heartbeats test_leases test_heartbeat_cost test_wait",
     "execution/worker": "test_execute test_failures test_retries test_budget test_emissions test_signals",
-    "execution/supervision/supervisor": "test_supervision test_output test_signals test_retries test_budget",
+    "execution/supervision/supervisor": (
+        "test_supervision test_output test_signals test_retries test_budget test_scripts"
+    ),
     "execution/supervision/child": "test_supervision test_output test_signals test_functions test_outages",
     "execution/stopping": "test_signals test_functions test_wait",
     "execution/budget": "test_budget test_slurm_answers",
@@ -83,7 +85,7 @@ TESTS = {
     "config/credentials": "test_config_credentials",
     "config/document": "test_config_yaml test_config_ini test_config_errors",
     "config/domains": "test_config_values test_grid test_config_errors",
-    "config/ini_file": "test_config_ini",
+    "config/ini_file": "test_config_ini test_config_credentials",
     "config/interpolation": "test_config_interpolation",
     "config/load": "test_config_yaml test_config_ini test_config_errors",
     "config/names": "test_config_errors test_config_yaml",
