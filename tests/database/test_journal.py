@@ -449,6 +449,25 @@ def test_without_need_there_is_no_journal(target: Target, journals: Path) -> Non
     assert not journals.exists()
 
 
+def test_what_was_noted_in_a_hurry_and_written_from_there_is_not_written_again(
+    target: Target, journals: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(target)
+    put = JournalingStore._put
+    journaling = JournalingStore(load_config(study(target), credentials_path=target.credentials_file), journals, "one")
+    experiment = journaling.claim(replace(worker(), identity="one"))
+    assert experiment is not None
+
+    def overtaken(self: JournalingStore, attempt: Attempt, note: Note) -> object:
+        journaling.hurry()
+        assert journaling.caught_up()
+        return put(self, attempt, note)
+
+    monkeypatch.setattr(JournalingStore, "_put", overtaken)
+    journaling.write_logs(experiment.attempt, LOGS)
+    assert logs_of(target) == [(1, 1, 1, 0.5), (1, 1, 2, 0.25)]
+
+
 @pytest.mark.parametrize("adopting", [True, False])
 def test_a_journal_that_a_sync_is_at_hinders_no_worker(sqlite_target: Target, journals: Path, adopting: bool) -> None:
     """For example the journal of its dead process, when the next process has something to write."""

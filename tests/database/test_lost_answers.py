@@ -13,8 +13,9 @@ import pytest
 
 from pyexperimenter import ExperimentStatus
 from pyexperimenter.config import load_config
-from pyexperimenter.database.records import NOT_MEASURED, Attempt, Unheld
+from pyexperimenter.database.records import NOT_MEASURED, Attempt, Note, Unheld
 from pyexperimenter.database.store import ExperimentStore
+from pyexperimenter.exceptions import DatabaseError
 from pyexperimenter.execution.journaling_store import JournalingStore, replay_journals
 from tests.support.proxies import Proxy, through_port
 from tests.support.study import store, study, wait_until, worker
@@ -383,3 +384,26 @@ def test_a_journal_is_written_to_the_database_once(
     assert mariadb_target.query("SELECT status, accuracy FROM study WHERE ID = 1") == [("done", 0.5)]
     assert mariadb_target.query("SELECT outcome, late_results FROM study__attempts") == [("done", None)]
     assert list((tmp_path / "journal").iterdir()) == []
+
+
+def test_a_journal_stays_as_it_is_if_the_database_goes_away_while_it_is_written(
+    mariadb_target: Target, proxy: Proxy, journaling: JournalingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = journaling.claim(worker())
+    assert experiment is not None
+    proxy.refuse()
+    journaling.write_logs(experiment.attempt, LOGS)
+    journaling.close()
+    proxy.heal()
+    syncing = store(through_port(mariadb_target, proxy.port), filled=False)
+    syncing.database.patience = 0.1
+    before = {file: file.read_bytes() for file in (tmp_path / "journal").iterdir()}
+
+    def replay(attempt: Attempt, *notes: Note) -> dict[str, Exception]:
+        proxy.refuse()
+        return ExperimentStore.replay(syncing, attempt, *notes)
+
+    monkeypatch.setattr(syncing, "replay", replay)
+    with pytest.raises(DatabaseError):
+        replay_journals(syncing, tmp_path / "journal", LOGGER)
+    assert {file: file.read_bytes() for file in (tmp_path / "journal").iterdir()} == before
