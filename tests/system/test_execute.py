@@ -315,6 +315,7 @@ def test_each_version_of_the_code_is_known(
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     monkeypatch.setattr(sys, "dont_write_bytecode", True)  # by whose age a change within a second is not seen
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # nor in the processes of workers
     monkeypatch.syspath_prepend(str(tmp_path))
     study_ = experimenter(target, study(target, Execution={"isolation": isolation}))
     study_.fill_table_from_config()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyexperimenter.study.errors import _summary, normalized
+from pyexperimenter.study.errors import normalized, summary_of
 
 
 def trace(function: Callable[[], Any]) -> str:
@@ -69,7 +69,7 @@ def test_errors_of_two_kinds(one: str, other: str) -> None:
 @given(st.text())
 def test_any_text_is_normalized_and_summed_up_in_one_line(text: str) -> None:
     normalized(text)
-    assert len(_summary(text).splitlines()) == 1
+    assert len(summary_of(text).splitlines()) == 1
 
 
 @given(st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False)), st.integers(0, 2**64))
@@ -109,11 +109,11 @@ def test_the_summary_is_the_exception() -> None:
         except ValueError as error:
             raise RuntimeError("no fit") from error
 
-    assert _summary(trace(two_lines)) == "ValueError: expected: 3"
-    assert _summary(trace(with_note)) == "KeyError: 'iris'"
-    assert _summary(trace(chained)) == "RuntimeError: no fit"
-    assert _summary("killed by SIGSEGV\nLast output:\nTraceback") == "killed by SIGSEGV"
-    assert _summary("  \n") == _summary("") == "no error text"
+    assert summary_of(trace(two_lines)) == "ValueError: expected: 3"
+    assert summary_of(trace(with_note)) == "KeyError: 'iris'"
+    assert summary_of(trace(chained)) == "RuntimeError: no fit"
+    assert summary_of("killed by SIGSEGV\nLast output:\nTraceback") == "killed by SIGSEGV"
+    assert summary_of("  \n") == summary_of("") == "no error text"
 
 
 GROUP = """\
@@ -130,6 +130,6 @@ GROUP = """\
 
 
 def test_groups_of_exceptions() -> None:
-    assert _summary(GROUP) == "ExceptionGroup: several (2 sub-exceptions)"
+    assert summary_of(GROUP) == "ExceptionGroup: several (2 sub-exceptions)"
     assert normalized(GROUP) == normalized(GROUP.replace("seed 1", "seed 17").replace("/home/me", "/tmp"))
     assert normalized(GROUP) != normalized(GROUP.replace("seed", "rate"))
