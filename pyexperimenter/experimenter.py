@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pyexperimenter import __version__
 from pyexperimenter.config import load_config
 from pyexperimenter.config.model import pickles_have_secrets
+from pyexperimenter.database.outages import is_away
 from pyexperimenter.database.records import Attempt, FillCount
 from pyexperimenter.database.selection import Latest, OrderBy, Where, statuses
 from pyexperimenter.durations import seconds
@@ -733,6 +734,8 @@ class PyExperimenter(Study):
         for report in reports:
             if report.stopped_by is not None:
                 raise report.stopped_by
+        if is_away(str(self._store.database)):
+            self._store.counts()  # logs that it is back: perhaps only processes that have ended had seen that
         executed = sum(report.executed for report in reports)
         self.logger.info("%s executed", _counted(executed, "experiment"))
         return executed

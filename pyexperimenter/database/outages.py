@@ -46,6 +46,11 @@ def back(database: str) -> None:
             _log(database, False, began, "%s works again, after %s", database, duration_text(time.monotonic() - began))
 
 
+def is_away(database: str) -> bool:
+    """Return whether a database was away, and nothing in this process has seen it back yet."""
+    return database in _since
+
+
 def is_news(record: logging.LogRecord) -> bool:
     """Return whether a record of another process says what has not been logged here, and remember that it was."""
     return _changes(*record.outage) if hasattr(record, "outage") else True

@@ -23,6 +23,7 @@ _SOURCES = [
     *("*.f90", "*.go", "*.java", "*.jl", "*.m", "*.r", "*.R", "*.rs", "*.sh"),
 ]
 _MOST_BYTES = 16 * 2**20  # of the changed files together, so that large data does not delay a worker
+_HASH = 40  # digits of a commit's hash, or more
 _UNTRACKED_TIMEOUT = 5.0  # seconds to look for untracked files, in a directory of millions of them
 # Set while git runs a hook. They name a repository that need not be that of the function.
 _REPOSITORY_VARIABLES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
@@ -128,10 +129,10 @@ def code_state(directory: str) -> CodeState:
     for each directory.
     """
     head = _git(directory, "rev-parse", "HEAD", "--show-cdup")
-    if head is None:
+    commit, *up = (head or b"").split(b"\n")
+    if len(commit) < _HASH:  # git failed: the exit code is not known if SIGCHLD is ignored
         return CodeState()
-    commit, up = head.split(b"\n")[:2]
-    top = os.path.join(directory, os.fsdecode(up))
+    top = os.path.join(directory, os.fsdecode(up[0]))
     status = _git(top, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=no")
     if status is None:  # there is no working tree
         return CodeState(commit.decode())

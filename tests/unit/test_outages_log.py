@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import Any
 
+import pytest
+
+import pyexperimenter.experimenter
 from pyexperimenter.database.outages import is_news
+from pyexperimenter.execution.task import WorkerReport
+from tests.support.study import experimenter
+from tests.support.target import Target
 
 
 def record(database: str, away: bool, began: float) -> logging.LogRecord:
@@ -24,3 +31,22 @@ def test_each_outage_begins_and_ends_once_whichever_process_reports_it() -> None
     assert is_news(record("one", True, time.monotonic()))  # the next outage
     assert is_news(record("one", False, time.monotonic()))
     assert is_news(record("another", False, began))
+
+
+def test_a_run_says_at_its_end_that_the_database_is_back(
+    sqlite_target: Target, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process of a worker does not know that another one has reported the outage."""
+    study_ = experimenter(sqlite_target)
+    study_.fill_table_from_config()
+    run = pyexperimenter.experimenter.run_pool
+
+    def run_with_an_outage(*arguments: Any) -> list[WorkerReport]:
+        reports = run(*arguments)
+        is_news(record(str(study_._store.database), True, time.monotonic()))
+        return reports
+
+    monkeypatch.setattr(pyexperimenter.experimenter, "run_pool", run_with_an_outage)
+    with caplog.at_level("WARNING", "py-experimenter"):
+        assert study_.execute(lambda keyfields, results, custom: None) == 6
+    assert "works again" in caplog.text
