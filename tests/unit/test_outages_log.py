@@ -37,7 +37,7 @@ def test_a_run_says_at_its_end_that_the_database_is_back(
     sqlite_target: Target, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A process of a worker does not know that another one has reported the outage."""
-    study_ = experimenter(sqlite_target)
+    study_ = experimenter(sqlite_target, logger_name="another")
     study_.fill_table_from_config()
     run = pyexperimenter.experimenter.run_pool
 
@@ -47,6 +47,7 @@ def test_a_run_says_at_its_end_that_the_database_is_back(
         return reports
 
     monkeypatch.setattr(pyexperimenter.experimenter, "run_pool", run_with_an_outage)
+    monkeypatch.setattr(logging.getLogger("py-experimenter"), "handlers", [caplog.handler])
     with caplog.at_level("WARNING", "py-experimenter"):
         assert study_.execute(lambda keyfields, results, custom: None) == 6
     assert "works again" in caplog.text
