@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -11,7 +10,6 @@ import psycopg
 import pytest
 
 from pyexperimenter import ExperimentStatus
-from pyexperimenter.database.claims import Claim
 from pyexperimenter.database.connection import Cursor
 from pyexperimenter.database.records import Experiment, Usage
 from pyexperimenter.database.statements import Statements
@@ -46,35 +44,24 @@ def test_claims_go_by_id_and_end_with_none(target: Target) -> None:
 @pytest.fixture
 def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the database is sent."""
-    translated, sent = Cursor._translated, []
+    run, sent = Cursor.run, []
 
-    def noted(cursor: Cursor, sql: str, parameters: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    def noted(cursor: Cursor, sql: str, /, **parameters: object) -> int:
         sent.append(sql)
-        return translated(cursor, sql, parameters)
+        return run(cursor, sql, **parameters)
 
-    monkeypatch.setattr(Cursor, "_translated", noted)
+    monkeypatch.setattr(Cursor, "run", noted)
     return sent
 
 
-def test_a_claim_takes_six_statements_an_end_four_and_both_together_eight(
-    target: Target, statements: list[str]
-) -> None:
+def test_a_claim_takes_six_statements_and_an_end_four(target: Target, statements: list[str]) -> None:
     opened = store(target)
-
-    def taken() -> int:
-        number = len(statements)
-        statements.clear()
-        return number
-
-    taken()
     for _ in range(2):
+        statements.clear()
         experiment = claim(opened)
-        assert taken() == 6
-        ended = opened.finish(experiment.attempt, ExperimentStatus.DONE, claim=Claim(worker()))
-        assert taken() == 8
-        assert ended.claimed is not None
-        opened.finish(ended.claimed.attempt, ExperimentStatus.DONE, results={"accuracy": 0.5})
-        assert taken() == 4
+        assert len(statements) == 6
+        opened.finish(experiment.attempt, ExperimentStatus.DONE, results={"accuracy": 0.5})
+        assert len(statements) == 6 + 4
 
 
 def test_rows_between_many_that_have_ended_are_found_by_few_statements(target: Target, statements: list[str]) -> None:

@@ -136,8 +136,7 @@ SQLITE = Dialect(
     exclusive=(None, None),
     savepoint=None,
     returning_id="",
-    inserted_id=attrgetter("inserted"),
-    sends_together=False,
+    inserted_id=attrgetter("lastrowid"),
     folded=frozenset(),
     largest_packet=None,
     most_parameters=999,  # the limit of old versions; later ones have others
@@ -201,7 +200,7 @@ class SqliteFile:
 
     def with_many_parameters(
         self, cursor: sqlite3.Cursor, sql: str, parameters: Mapping[str, Any]
-    ) -> tuple[str, list[Any]]:
+    ) -> tuple[sqlite3.Cursor, str, list[Any]]:
         """Put long lists into temporary tables, which are in no file of the database and end with the connection."""
         replaced = dict(parameters)
         for name, values in parameters.items():
@@ -211,7 +210,7 @@ class SqliteFile:
                 cursor.execute(f"DELETE FROM temp.{table}")
                 cursor.executemany(f"INSERT INTO temp.{table} VALUES (?)", ([value] for value in values))
                 replaced[name] = Subquery(f"SELECT value FROM temp.{table}")
-        return SQLITE.statement(sql, replaced)
+        return cursor, *SQLITE.statement(sql, replaced)
 
     def connect(self, create: bool) -> sqlite3.Connection:
         """Open the file; `create` makes it if it is missing."""
