@@ -35,7 +35,7 @@ def main() -> None:
     experimenter = PyExperimenter(here / "config.yml", here / "database_credentials.yml")
     experimenter.create_table(create_database=True)  # needs the right to create databases if it is missing
     experimenter.fill_table_from_config()
-    experimenter.execute(percolate)
+    experimenter.execute(percolate, wait=True)  # for what others are executing, too
 
     print(experimenter.counts())
     summary = experimenter.summarize("percolates", rows="size", columns="occupied", stat="mean")

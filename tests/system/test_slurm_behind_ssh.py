@@ -82,14 +82,14 @@ def test_nothing_is_lost_doubled_or_failed_on_a_bad_day(
         sshd.stop()
         sshd.start()
         wait_for(32)
-        ssh = background_ssh("-fNM")
+        ssh = background_ssh(f"-p {sshd.port}")
         opener = ssh.environ()["SLURM_ARRAY_TASK_ID"]
         slurm.run("scontrol", "suspend", f"{job}_{opener}")
         ssh.suspend()  # as it is where control groups hold all processes of a job
         wait_for(44)
         slurm.run("scontrol", "resume", f"{job}_{opener}")
         wait_for(52)
-        stays = background_ssh("-fNM").environ()["SLURM_ARRAY_TASK_ID"]
+        stays = background_ssh(f"-p {sshd.port}").environ()["SLURM_ARRAY_TASK_ID"]
         cancelled = next(task for task in "0123" if task not in (opener, stays))
         slurm.run("scancel", f"{job}_{cancelled}")
         states = Counter(slurm.wait_for_end(job, 120))
