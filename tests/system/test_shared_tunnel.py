@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -214,7 +215,10 @@ def test_an_outage_is_logged_once_at_its_beginning_and_at_its_end(
     tmp_path: Path,
     away: str,
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    caplog.set_level("WARNING", "py-experimenter")  # other studies of this process may have set it up
+    monkeypatch.setattr(logging.getLogger("py-experimenter"), "propagate", True)
     server = request.getfixturevalue(f"private_{private_server}")
     server.create_database("far")
     far = behind(sshd, server, "far", tmp_path)
