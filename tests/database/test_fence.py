@@ -376,6 +376,7 @@ def test_resets_by_results_under_load_leave_no_row_without_its_worker(target: Ta
     with ThreadPoolExecutor(workers) as pool:
         working = [pool.submit(work, number) for number in range(workers)]
         try:
+            wait_until(lambda: statuses(target).get("done"))  # so that there is something to reset
             assert reset(experimenter(target, study(target, keyfields=seeds(rows)))) > 0
         finally:
             over.set()

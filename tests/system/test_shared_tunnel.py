@@ -217,7 +217,7 @@ def test_an_outage_is_logged_once_at_its_beginning_and_at_its_end(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    caplog.set_level("WARNING", "py-experimenter")  # other studies of this process may have set it up
+    caplog.set_level("INFO", "py-experimenter")  # other studies of this process may have set it up
     monkeypatch.setattr(logging.getLogger("py-experimenter"), "propagate", True)
     server = request.getfixturevalue(f"private_{private_server}")
     server.create_database("far")
