@@ -303,10 +303,10 @@ def test_reset_asks_with_the_count(executed: Path) -> None:
 def test_list_and_reset_by_the_last_execution(executed: Path) -> None:
     experimenter = PyExperimenter(log_level="ERROR")
     experimenter.execute_custom_query("UPDATE study__attempts SET git_commit = 'abc1', job_id = '12_' || experiment_id")
-    experimenter.execute_custom_query("UPDATE study__attempts SET git_commit = 'abd1' WHERE experiment_id > 3")
+    experimenter.execute_custom_query("UPDATE study__attempts SET git_commit = 'abe1' WHERE experiment_id > 3")
     assert [row["ID"] for row in data("list", "--outcome", "error")] == [5]
     assert [row["ID"] for row in data("list", "--commit", "ab", "--job", "12", "-w", "seed > 0")] == [2, 3, 5]
-    assert call("reset", "--commit", "abd", "-y").stdout == "Reset 2 experiments\n"
+    assert call("reset", "--commit", "abe", "-y").stdout == "Reset 2 experiments\n"
     assert call("reset", "--job", "12_3", "-y").stdout == "Reset 1 experiment\n"
     assert call("reset", "done", "--outcome", "error", "-y").stderr == "No matching experiments\n"
     assert data("status")["counts"] == {"created": 4, "running": 0, "done": 2, "error": 0, "paused": 0}
