@@ -1,8 +1,7 @@
 """Compare one worker that executes an empty function with a bare driver loop: claim, one result, finish.
 
-The bare loop commits the same minimum of durable transactions: one that claims a row, one that writes the result if
-the function calls `process_results`, and one that finishes. A function that returns its result needs no transaction
-for it.
+The bare loop is as durable, and writes an attempt for each experiment, too. It commits once for each experiment, since
+it ends one and claims the next in one transaction, and once more for a result if the function calls `process_results`.
 
 Run:  python benchmarks/claim.py [--rows 2000] [--mysql mysql://user:password@host:port] [--postgresql URL]
 """
@@ -30,35 +29,48 @@ def returned(keyfields: dict[str, Any], results: Any, custom: dict[str, Any]) ->
     return {"accuracy": 0.5}
 
 
+COLUMNS = {
+    "bare": "seed INT, status VARCHAR(20), accuracy DOUBLE PRECISION",
+    "attempts": "experiment_id BIGINT, number INT, worker VARCHAR(255), outcome VARCHAR(20)",
+}
+
+
 def bare_loop(run: Callable[..., Any], begin: str, mark: str, lock: str, separate_result: bool) -> int:
     """Execute all open rows with as few statements as correctness allows."""
-    done = 0
+    done, held = 0, None
     while True:
         run(begin)
+        if held is not None:
+            result = "" if separate_result else ", accuracy = 0.5"
+            run(f"UPDATE bare SET status = 'done'{result} WHERE ID = {mark} AND status = 'running'", held)
+            run(f"UPDATE attempts SET outcome = 'done' WHERE experiment_id = {mark} AND outcome IS NULL", held)
+            done += 1
         row = run(f"SELECT ID, seed FROM bare WHERE status = 'created' ORDER BY ID LIMIT 1{lock}").fetchone()
-        if row is None:
-            run("COMMIT")
-            return done
-        run(f"UPDATE bare SET status = 'running' WHERE ID = {mark} AND status = 'created'", (row[0],))
+        if row is not None:
+            held = row[:1]
+            run(f"UPDATE bare SET status = 'running' WHERE ID = {mark} AND status = 'created'", held)
+            run(f"INSERT INTO attempts (experiment_id, number, worker) VALUES ({mark}, 1, 'bare')", held)
         run("COMMIT")
+        if row is None:
+            return done
         if separate_result:
-            run(f"UPDATE bare SET accuracy = {mark} WHERE ID = {mark}", (0.5, row[0]))
-            run(f"UPDATE bare SET status = 'done' WHERE ID = {mark} AND status = 'running'", (row[0],))
-        else:
-            values = (0.5, row[0])
-            run(f"UPDATE bare SET status = 'done', accuracy = {mark} WHERE ID = {mark} AND status = 'running'", values)
-        done += 1
+            run(f"UPDATE bare SET accuracy = 0.5 WHERE ID = {mark}", held)
+
+
+def bare_tables(cursor: Any, rows: int, mark: str, id_column: str) -> None:
+    for name, columns in COLUMNS.items():
+        cursor.execute(f"DROP TABLE IF EXISTS {name}")
+        cursor.execute(f"CREATE TABLE {name} (ID {id_column}, {columns})")
+    cursor.execute("CREATE INDEX bare_status ON bare (status, ID)")
+    cursor.execute("CREATE INDEX attempts_experiment ON attempts (experiment_id)")
+    cursor.executemany(f"INSERT INTO bare (seed, status) VALUES ({mark}, 'created')", [(seed,) for seed in range(rows)])
 
 
 def bare_sqlite(path: Path, rows: int, separate_result: bool) -> float:
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    connection.execute(
-        "CREATE TABLE bare (ID INTEGER PRIMARY KEY AUTOINCREMENT, seed INT, status TEXT, accuracy DOUBLE)"
-    )
-    connection.execute("CREATE INDEX bare_status ON bare (status, ID)")
-    connection.executemany("INSERT INTO bare (seed, status) VALUES (?, 'created')", [(seed,) for seed in range(rows)])
+    bare_tables(connection.cursor(), rows, "?", "INTEGER PRIMARY KEY AUTOINCREMENT")
     start = time.perf_counter()
     assert bare_loop(connection.execute, "BEGIN IMMEDIATE", "?", "", separate_result) == rows
     return rows / (time.perf_counter() - start)
@@ -66,13 +78,7 @@ def bare_sqlite(path: Path, rows: int, separate_result: bool) -> float:
 
 def bare_server(connection: Any, rows: int, separate_result: bool, id_column: str) -> float:
     cursor = connection.cursor()
-    cursor.execute("DROP TABLE IF EXISTS bare")
-    cursor.execute(
-        f"CREATE TABLE bare (ID BIGINT PRIMARY KEY {id_column}, seed INT, status VARCHAR(20), "
-        "accuracy DOUBLE PRECISION)"
-    )
-    cursor.execute("CREATE INDEX bare_status ON bare (status, ID)")
-    cursor.executemany("INSERT INTO bare (seed, status) VALUES (%s, 'created')", [(seed,) for seed in range(rows)])
+    bare_tables(cursor, rows, "%s", f"BIGINT PRIMARY KEY {id_column}")
 
     def run(sql: str, parameters: Any = None) -> Any:
         cursor.execute(sql, parameters)
