@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyexperimenter.config.model import ExperimentConfig
-from pyexperimenter.database.connection import Cursor, retried
+from pyexperimenter.database.connection import Cursor, Result, Statement, retried
 from pyexperimenter.database.reader import ExperimentReader
 from pyexperimenter.database.records import (
     NOT_MEASURED,
@@ -42,8 +42,15 @@ _LONGEST_WAIT = 1.0  # seconds, for rows that others have locked
 _MOST_COMPARED = 500  # keyfields in one condition; SQLite takes fewer than 1000
 
 
-class _RaceLost(PyExperimenterError):
+class RaceLost(PyExperimenterError):
     """Another worker took the row between two statements."""
+
+
+class Claim(NamedTuple):
+    """What a worker may claim, and for whom."""
+
+    worker: WorkerInfo
+    selection: Selection = Selection()
 
 
 class ClaimStore(ExperimentReader):
@@ -99,7 +106,7 @@ class ClaimStore(ExperimentReader):
                         if experiment is not None:
                             return experiment
                         continue
-            except _RaceLost:
+            except RaceLost:
                 continue
             except TransientDatabaseError:
                 self._in_doubt = True  # if only the answer to the commit was lost, a row was taken
@@ -110,11 +117,18 @@ class ClaimStore(ExperimentReader):
             time.sleep(wait * random.uniform(0.5, 1))
             wait = min(2 * wait, _LONGEST_WAIT)
 
+    def _search(self, selection: Selection) -> Statement | None:
+        """Return the query that finds and locks an open row; None if it takes more than one."""
+        if selection.order or selection.random:
+            return None
+        condition = selection.condition
+        return self._sql.claim.first_open.format(condition=condition.sql), condition.parameters
+
     def _first_open(self, cursor: Cursor, selection: Selection) -> tuple[Any, ...] | None:
         """Return ID and keyfields of an open row, locked if the database has row locks."""
-        if not (selection.order or selection.random):
-            statement = self._sql.claim.first_open.format(condition=selection.condition.sql)
-            return cursor.one(statement, **selection.condition.parameters)
+        search = self._search(selection)
+        if search is not None:
+            return cursor.run_together(search)[0].first
         for candidate in self._candidates(cursor, selection):
             row = cursor.one(self._sql.claim.lock_row, experiment_id=candidate, status="created")
             if row is not None:
@@ -151,47 +165,27 @@ class ClaimStore(ExperimentReader):
             cursor.run(self._sql.claim.mark_unreadable, error=str(error), experiment_id=experiment_id)
             return None
         resumed = status is ExperimentStatus.PAUSED
-        statement = self._sql.claim.resume if resumed else self._sql.claim.take
-        taken = cursor.run(
-            statement, name=worker.name, machine=worker.machine, experiment_id=experiment_id, status=status.value
-        )
-        if taken != 1:
-            raise _RaceLost(f"experiment {experiment_id} was taken by another worker")
-        attempt = self._open_attempt(cursor, experiment_id, worker, resumed, self._lease)
-        return Experiment(experiment_id, keyfields, attempt)
+        take = self._sql.claim.resume if resumed else self._sql.claim.take
+        new = {**vars(worker), "experiment_id": experiment_id, "status": status.value}
+        insert, attempt = self._new_attempt(experiment_id, worker, resumed, self._lease)
+        cause = f"its status was set by SQL, or it was attached; claimed by {worker.identity} on {worker.machine}"
+        closing = self._closing([experiment_id], "superseded", cause)
+        taken, _, inserted = cursor.run_together((take, new), closing, insert)
+        if taken.changed != 1:
+            raise RaceLost(f"experiment {experiment_id} was taken by another worker")
+        return Experiment(experiment_id, keyfields, replace(attempt, id=self._inserted(inserted)))
 
-    def _open_attempt(
-        self,
-        cursor: Cursor,
-        experiment_id: int,
-        worker: WorkerInfo,
-        continues: bool,
-        lease: float | None,
-        row_status: str = "running",
-    ) -> Attempt:
-        [(number, run, still_open)] = cursor.all(self._sql.claim.last_attempt, experiment_id=experiment_id)
-        if still_open and row_status == "running":
-            cause = f"its status was set by SQL, or it was attached; claimed by {worker.identity} on {worker.machine}"
-            self._close_attempts(cursor, [experiment_id], "superseded", cause)
-        token = uuid.uuid4().hex
-        attempt = cursor.insert(
-            self._sql.claim.open_attempt,
-            experiment_id=experiment_id,
-            number=number + 1,
-            run=run if continues else number + 1,
-            worker=worker.identity,
-            machine=worker.machine,
-            pid=worker.pid,
-            job_id=worker.job_id,
-            git_commit=worker.git_commit,
-            git_dirty=worker.git_dirty,
-            git_diff_hash=worker.git_diff_hash,
-            python=worker.python,
-            library=worker.library,
-            lease=lease,
-            token=token,
-        )
-        return Attempt(attempt, experiment_id, row_status, token)
+    def _new_attempt(
+        self, experiment_id: int, worker: WorkerInfo, continues: bool, lease: float | None, row_status: str = "running"
+    ) -> tuple[Statement, Attempt]:
+        """Return the statement that opens an attempt, and the attempt without its ID."""
+        sql, token = self._sql.claim, uuid.uuid4().hex
+        insert = sql.open_attempt.format(run=sql.same_run if continues else sql.next_number)
+        values = {**vars(worker), "experiment_id": experiment_id, "lease": lease, "token": token}
+        return (f"{insert}{self.database.dialect.returning_id}", values), Attempt(0, experiment_id, row_status, token)
+
+    def _inserted(self, result: Result) -> int:
+        return int(self.database.dialect.inserted_id(result))
 
     def _decode_keyfields(self, row: tuple[Any, ...]) -> dict[str, Any]:
         named = zip(self.schema.keyfields.items(), row[1:], strict=True)
@@ -209,7 +203,7 @@ class ClaimStore(ExperimentReader):
         with self.database.transaction() as cursor:
             row = cursor.one(self._sql.claim.await_row, experiment_id=experiment_id, status="paused")
             experiment = row and self._take(cursor, row, ExperimentStatus.PAUSED, worker)
-            experiment = experiment or self._taken_already(cursor, experiment_id, worker)
+            experiment = experiment or self._taken_already(cursor, worker, experiment_id)
             if not experiment:
                 status = cursor.one(self._sql.read.status_of, experiment_id=experiment_id)
                 raise NoPausedExperimentsException(
@@ -232,7 +226,7 @@ class ClaimStore(ExperimentReader):
             experiment_id = self._find(cursor, row)
             open_row = cursor.one(self._sql.claim.await_row, experiment_id=experiment_id, status="created")
             experiment = open_row and self._take(cursor, open_row, ExperimentStatus.CREATED, worker)
-            experiment = experiment or self._taken_already(cursor, experiment_id, worker)
+            experiment = experiment or self._taken_already(cursor, worker, experiment_id)
             if not experiment:
                 (status,) = cursor.one(self._sql.read.status_of, experiment_id=experiment_id) or (None,)
                 raise ExperimentExistsError(
@@ -241,11 +235,11 @@ class ClaimStore(ExperimentReader):
                 )
             return experiment
 
-    def _taken_already(self, cursor: Cursor, experiment_id: int, worker: WorkerInfo) -> Experiment | None:
-        """Return the experiment if this worker has just claimed it, and the answer was lost."""
+    def _taken_already(self, cursor: Cursor, worker: WorkerInfo, experiment_id: int | None = None) -> Experiment | None:
+        """Return what this worker has just claimed, perhaps a certain experiment, if the answer was lost."""
         for held in self._held_by(cursor, worker.identity):
-            if held.experiment_id == experiment_id and (row := self._row(cursor, experiment_id)):
-                return Experiment(experiment_id, self._decode_keyfields(row), held)
+            if experiment_id in (None, held.experiment_id) and (row := self._row(cursor, held.experiment_id)):
+                return Experiment(held.experiment_id, self._decode_keyfields(row), held)
         return None
 
     def _held_by(self, cursor: Cursor, identity: str) -> list[Attempt]:
@@ -311,14 +305,15 @@ class ClaimStore(ExperimentReader):
                 attempt = Attempt(current[0], experiment_id, status[0], current[1])
                 return attempt, self._worker_of(cursor, attempt) == worker.identity  # ours if only the answer was lost
             # No heartbeat renews it, so it has no lease.
-            attempt = self._open_attempt(cursor, experiment_id, worker, True, lease=None, row_status=status[0])
-            return attempt, True
+            insert, attempt = self._new_attempt(experiment_id, worker, True, lease=None, row_status=status[0])
+            (inserted,) = cursor.run_together(insert)
+            return replace(attempt, id=self._inserted(inserted)), True
 
     @retried
     def detach(self, attempt: Attempt) -> None:
         """Close an attempt opened by `attach`, if it is still open; the row stays as it is."""
         with self.database.transaction() as cursor:
-            self._close(cursor, attempt, "attached")
+            cursor.run_together(self._finishing(attempt, "attached"))
 
     @retried
     def release(
@@ -336,9 +331,10 @@ class ClaimStore(ExperimentReader):
             If the attempt no longer holds its row.
         """
         with self.database.transaction() as cursor:
-            held = self._open_again(cursor, attempt)
-            if not (held and self._close(cursor, attempt, "released", cause, usage, output)):
-                self._raise_unless_repeated(cursor, attempt, held, "released")
+            ended = cursor.run_together(
+                self._giving_back(attempt), self._finishing(attempt, "released", cause, usage, output)
+            )
+            self._was_repeated(cursor, attempt, ended, "released")
 
     def release_worker(self, identity: str, cause: str | None = None) -> list[int]:
         """Release what the worker, or all workers of the session, of this identity hold; return the IDs."""
@@ -439,69 +435,73 @@ class ClaimStore(ExperimentReader):
                 return False
             if status != "running":
                 ended = f"the status of its experiment was set to {status} by SQL"
-                self._close(cursor, attempt, "superseded", ended, concludes=status != "created")
+                cursor.run_together(self._finishing(attempt, "superseded", ended, concludes=status != "created"))
                 return False
             losses = self._setbacks(cursor, attempt.experiment_id, "lost") + 1
             last_heartbeat = f"the last heartbeat of its worker was at {heartbeat} UTC{known}"
-            if losses < max_lost:
-                self._open_again(cursor, attempt)
-            else:
-                error = f"lost {losses} times: its workers died or could not reach the database; see its attempts"
-                self._finish_row(cursor, attempt, "error", error + known)
-            self._close(cursor, attempt, "lost", last_heartbeat, concludes=losses >= max_lost)
+            error = f"lost {losses} times: its workers died or could not reach the database; see its attempts{known}"
+            too_many = losses >= max_lost
+            cursor.run_together(
+                self._finishing_row(attempt, "error", error) if too_many else self._giving_back(attempt),
+                self._finishing(attempt, "lost", last_heartbeat, concludes=too_many),
+            )
         return True
 
     # Helpers
 
-    def _open_again(self, cursor: Cursor, attempt: Attempt) -> int:
-        return cursor.run(self._sql.write.give_back_row, **attempt.named)
+    def _giving_back(self, attempt: Attempt) -> Statement:
+        return self._sql.write.give_back_row, attempt.named
 
-    def _finish_row(
+    def _finishing_row(
         self,
-        cursor: Cursor,
         attempt: Attempt,
         status: str,
         error: str | None,
         assignments: str = "",
         values: Mapping[str, Any] | None = None,
-    ) -> int:
+    ) -> Statement:
         statement = self._sql.write.finish_row.format(assignments=assignments and f"{assignments}, ")
-        return cursor.run(statement, **attempt.named, status=status, error=error, **(values or {}))
+        return statement, {**attempt.named, "status": status, "error": error, **(values or {})}
 
-    def _close(
+    def _finishing(
         self,
-        cursor: Cursor,
         attempt: Attempt,
         outcome: str,
         error: str | None = None,
         usage: Usage = NOT_MEASURED,
         output: str | None = None,
         concludes: bool = False,
-    ) -> int:
-        """End an attempt; 0 if it had ended before. If it concludes, the counts of retries and losses start again."""
-        return cursor.run(
-            self._sql.write.finish_attempt,
-            **attempt.named,
-            outcome=outcome,
-            concludes=concludes,
-            error=error,
-            wall_seconds=usage.wall_seconds,
-            cpu_seconds=usage.cpu_seconds,
-            max_rss_bytes=usage.max_rss_bytes,
-            output=output,
-        )
+    ) -> Statement:
+        """End an attempt. If it concludes, the counts of retries and losses start again."""
+        own = {"outcome": outcome, "concludes": concludes, "error": error, "output": output}
+        return self._sql.write.finish_attempt, {**attempt.named, **own, **vars(usage)}
 
     def _close_attempts(
         self, cursor: Cursor, experiments: Sequence[int], outcome: str, cause: str | None, concludes: bool = False
     ) -> None:
         """End the open attempts of locked rows."""
-        parameters = {"experiments": list(experiments), "outcome": outcome, "cause": cause, "concludes": concludes}
-        cursor.run(self._sql.claim.close_attempts, **parameters)
+        cursor.run_together(self._closing(experiments, outcome, cause, concludes))
 
-    def _raise_unless_repeated(self, cursor: Cursor, attempt: Attempt, changed: int, *outcomes: str) -> None:
-        """Raise because the attempt has lost its row, unless it had one of these outcomes: the answer was lost."""
-        if changed or cursor.one(self._sql.write.outcome, **attempt.named) not in [(outcome,) for outcome in outcomes]:
+    def _closing(
+        self, experiments: Sequence[int], outcome: str, cause: str | None, concludes: bool = False
+    ) -> Statement:
+        parameters = {"experiments": list(experiments), "outcome": outcome, "cause": cause, "concludes": concludes}
+        return self._sql.claim.close_attempts, parameters
+
+    def _was_repeated(self, cursor: Cursor, attempt: Attempt, ended: Sequence[Result], *outcomes: str) -> bool:
+        """Return False if row and attempt were ended, and True if they were before, and only the answer was lost.
+
+        Raises
+        ------
+        ClaimLostError
+            If only one could be ended, or the attempt had another outcome: it has lost its row.
+        """
+        changed = [result.changed for result in ended]
+        if all(changed):
+            return False
+        if any(changed) or cursor.one(self._sql.write.outcome, **attempt.named) not in [(one,) for one in outcomes]:
             raise self._lost(attempt)
+        return True
 
     def _setbacks(self, cursor: Cursor, experiment_id: int, outcome: str) -> int:
         """Count the attempts with this outcome since the experiment last finished or was reset."""

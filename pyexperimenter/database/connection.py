@@ -9,10 +9,10 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import wraps
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from pyexperimenter.config.model import DatabaseConfig
 from pyexperimenter.database.backends.base import Backend, translated
@@ -33,31 +33,108 @@ _LARGE = 100_000  # characters or bytes of a statement that may be too large for
 _IDLE_SECONDS = 0.5  # after which a released connection is closed
 
 
+Statement = tuple[str, Mapping[str, Any]]
+"""A statement, and its parameters by name."""
+
+
+class Result(NamedTuple):
+    """What a statement did: the number of rows it changed or found, the rows it found, and the ID it inserted."""
+
+    changed: int
+    rows: list[tuple[Any, ...]]
+    columns: list[str]
+    inserted: Any
+
+    @property
+    def first(self) -> tuple[Any, ...] | None:
+        """The first row found, if any."""
+        return self.rows[0] if self.rows else None
+
+
 class Cursor:
-    """A database cursor that takes named parameters on every database, and raises our errors."""
+    """A database cursor that takes named parameters on every database, and raises our errors.
+
+    Servers get statements together, separated by semicolons, where nothing has to be known in between. So a transaction
+    takes few round trips.
+    """
 
     def __init__(self, cursor: Any, backend: Backend) -> None:
-        self._cursor = self._own = cursor
+        self._cursor = cursor
         self._backend = backend
         self._dialect = backend.dialect
+        self._deferred: list[str] = []
+        self._is_open = False
+        self._last = Result(0, [], [], None)
+
+    def begin(self) -> None:
+        """Begin a transaction, together with the next statement."""
+        self._deferred.append(self._dialect.begin)
+
+    def commit(self) -> None:
+        """Commit, unless nothing was done."""
+        self._deferred.clear()
+        if self._is_open:
+            self.run("COMMIT")
+
+    def roll_back(self) -> None:
+        """Roll back, unless nothing was done."""
+        self._deferred.clear()
+        if self._is_open:
+            self.run("ROLLBACK")
 
     def run(self, sql: str, /, **parameters: Any) -> int:
         """Run one statement and return the number of rows it changed. Lists may have any length."""
+        return self.run_together((sql, parameters))[0].changed
+
+    def run_together(self, *statements: Statement) -> list[Result]:
+        """Run statements one after the other, sent at once if possible; none after one that fails."""
+        sent: list[Statement] = [*((sql, {}) for sql in self._deferred), *statements]
+        translated = [
+            self._translated(*statement) for statement in sent
+        ]  # may refuse a value, and then nothing is sent
+        before, results = len(self._deferred), list[Result]()
+        self._is_open |= before > 0
+        self._deferred.clear()
+        if self._dialect.sends_together:
+            text, values = (
+                "; ".join(text for text, _ in translated),
+                [value for _, some in translated for value in some],
+            )
+            with self._translated_errors("; ".join(sql for sql, _ in sent[before:])):
+                self._cursor.execute(text, values)
+                results.append(self._result())
+                while self._cursor.nextset():
+                    results.append(self._result())
+        else:
+            for (sql, _), (text, values) in zip(sent, translated, strict=True):
+                with self._translated_errors(sql):
+                    self._cursor.execute(text, values)
+                    results.append(self._result())
+        self._last = results[-1]
+        return results[before:]
+
+    def _translated(self, sql: str, parameters: Mapping[str, Any]) -> tuple[str, list[Any]]:
         text, values = self._dialect.statement(sql, parameters)
-        self._cursor = self._own
         with self._translated_errors(sql):
             self._refuse_too_large(values)
             most = self._dialect.most_parameters
             if most is not None and len(values) > most:
-                self._cursor, text, values = self._backend.with_many_parameters(self._cursor, sql, parameters)
-            self._cursor.execute(text, values)
-        return int(self._cursor.rowcount)
+                text, values = self._backend.with_many_parameters(self._cursor, sql, parameters)
+        return text, values
+
+    def _result(self) -> Result:
+        cursor = self._cursor
+        columns = [column[0] for column in cursor.description or ()]
+        rows = list(cursor.fetchall()) if columns else []
+        return Result(int(cursor.rowcount), rows, columns, getattr(cursor, "lastrowid", None))
 
     def run_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> int:
         """Run one statement for each of several values of ``:row`` and return the number of rows changed in all."""
         if not rows:
             return 0
         text, _ = self._dialect.statement(sql, {"row": list(rows[0])})
+        if self._deferred:
+            self.run_together()
         with self._translated_errors(sql):
             for row in rows:
                 self._refuse_too_large(row)
@@ -95,16 +172,11 @@ class Cursor:
 
     def one(self, sql: str, /, **parameters: Any) -> tuple[Any, ...] | None:
         """Run a query and return its first row, or None."""
-        self.run(sql, **parameters)
-        with self._translated_errors(sql):
-            row: tuple[Any, ...] | None = self._cursor.fetchone()
-        return row
+        return self.run_together((sql, parameters))[0].first
 
     def all(self, sql: str, /, **parameters: Any) -> list[tuple[Any, ...]]:
         """Run a query and return all its rows."""
-        self.run(sql, **parameters)
-        with self._translated_errors(sql):
-            return list(self._cursor.fetchall()) if self._cursor.description else []
+        return self.run_together((sql, parameters))[0].rows
 
     @property
     def is_lost(self) -> bool:
@@ -114,12 +186,7 @@ class Cursor:
     @property
     def columns(self) -> list[str]:
         """Names of the columns of the last query; empty if the last statement was not a query."""
-        return [column[0] for column in self._cursor.description or ()]
-
-    def insert(self, sql: str, /, **parameters: Any) -> int:
-        """Run an INSERT of one row and return its ID."""
-        self.run(f"{sql}{self._dialect.returning_id}", **parameters)
-        return int(self._dialect.inserted_id(self._cursor))
+        return self._last.columns
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -128,11 +195,14 @@ class Cursor:
             yield
             return
         save, go_back = self._dialect.savepoint
-        self.run(save)
+        self._deferred.append(save)
         try:
             yield
         except InvalidValueError:
-            self.run(go_back)
+            if save in self._deferred:  # nothing was done
+                self._deferred.remove(save)
+            else:
+                self.run(go_back)
             raise
 
 
@@ -194,13 +264,13 @@ class Database:
             If the database cannot be reached, or a statement fails.
         """
         with self._cursor(create) as cursor:
-            cursor.run(self.dialect.begin)
+            cursor.begin()
             try:
                 yield cursor
-                cursor.run("COMMIT")
+                cursor.commit()
             except BaseException:
                 with suppress(DatabaseError):
-                    cursor.run("ROLLBACK")
+                    cursor.roll_back()
                 raise
 
     @contextmanager

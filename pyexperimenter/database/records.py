@@ -152,10 +152,15 @@ class Ending:
 
 
 class Written(NamedTuple):
-    """What became of a note: what the table refused of it, and how many attempts are left if its error is retried."""
+    """What became of a note.
+
+    That is what the table refused of it, how many attempts are left if its error is retried, and what was claimed
+    together with an end.
+    """
 
     problem: InvalidValueError | None = None
     attempts_left: int = 0
+    claimed: Experiment | None = None
 
 
 def _now() -> str:

@@ -90,22 +90,21 @@ class ClaimStatements(_Group):
         UPDATE {table} SET status = 'error', error = :error, end_date = {now}
         WHERE ID = :experiment_id AND status = 'created'
     """)
-    # The row is locked, so no other process adds an attempt.
-    last_attempt = _Statement("""
-        SELECT COALESCE(MAX(number), 0), COALESCE(MAX(run), 1), COUNT(*) - COUNT(ended)
-        FROM {attempts} WHERE experiment_id = :experiment_id
-    """)
     # An attempt that is still open when its row is claimed or reset has lost the row, which is locked.
     close_attempts = _Statement("""
         UPDATE {attempts} SET ended = {now_exact}, outcome = :outcome, concludes = :concludes, error = :cause
         WHERE ended IS NULL AND experiment_id IN (:experiments)
     """)
+    # The row is locked, so no other process adds an attempt with the same number.
     open_attempt = _Statement("""
         INSERT INTO {attempts} (experiment_id, number, run, worker, machine, pid, job_id, git_commit, git_dirty,
             git_diff_hash, python, library_version, token, lease_until, started, heartbeat)
-        VALUES (:experiment_id, :number, :run, :worker, :machine, :pid, :job_id, :git_commit, :git_dirty,
-            :git_diff_hash, :python, :library, :token, {later}, {now_exact}, {now_exact})
+        SELECT :experiment_id, {next_number}, {run}, :identity, :machine, :pid, :job_id, :git_commit, :git_dirty,
+            :git_diff_hash, :python, :library, :token, {later}, {now_exact}, {now_exact}
+        FROM {attempts} WHERE experiment_id = :experiment_id
     """)
+    next_number = _Statement("{next_number}")
+    same_run = _Statement("COALESCE(MAX(run), 1)")
     current_attempt = _Statement("""
         SELECT ID, {token} FROM {attempts} WHERE experiment_id = :experiment_id AND ended IS NULL
         ORDER BY ID DESC LIMIT 1
@@ -291,6 +290,7 @@ class Statements:
             emptied=" = NULL, ".join(map(quote, emptied)),
             left=" = NULL, ".join(quote(name) for name in emptied if name not in ("start_date", "name", "machine")),
             token="COALESCE(token, '')",  # attempts of older versions have none
+            next_number="COALESCE(MAX(number), 0) + 1",
             this="ID = :attempt AND COALESCE(token, '') = :token",
             # The row first, whose lock every transaction takes first.
             row_and_attempt=(

@@ -11,8 +11,8 @@ from typing import Any, TypeVar, cast
 
 from pyexperimenter.config.model import ExperimentConfig
 from pyexperimenter.database.backends.dialect import NO_ID
-from pyexperimenter.database.claims import ClaimStore
-from pyexperimenter.database.connection import Cursor, retried
+from pyexperimenter.database.claims import Claim, ClaimStore
+from pyexperimenter.database.connection import Cursor, Result, Statement, retried
 from pyexperimenter.database.records import NOT_MEASURED, Attempt, Ending, FillCount, LogRows, Note, Usage, Written
 from pyexperimenter.database.schema import CODECARBON_COLUMNS, SCHEMA_VERSION
 from pyexperimenter.database.selection import Condition, Latest, States, Where
@@ -21,6 +21,7 @@ from pyexperimenter.database.tables import Tables
 from pyexperimenter.database.values import Encoded, Encoder, decode, encode_all
 from pyexperimenter.exceptions import (
     ClaimLostError,
+    DatabaseError,
     DatabaseFullError,
     DatabaseLimitError,
     EmptyFillDatabaseCallError,
@@ -31,6 +32,7 @@ from pyexperimenter.exceptions import (
     InvalidRowError,
     InvalidValueError,
     PyExperimenterError,
+    TransientDatabaseError,
 )
 from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.fieldtypes import FieldType
@@ -39,6 +41,10 @@ from pyexperimenter.jsonable import to_json
 _LARGEST_IDS = [(2**bits - 1,) for bits in (31, 32, 63, 64)]  # of the integer types
 _CHUNK = 10_000  # rows of one transaction of a fill
 _NAMED = 500  # rows named in one statement
+
+
+class _NotClaimed(PyExperimenterError):
+    """An end was not written together with a claim."""
 
 
 class _NothingAdded(PyExperimenterError):
@@ -52,9 +58,9 @@ def _keeping(write: _Write) -> _Write:
     """Keep with the attempt what it cannot write to its row, because it has lost it."""
 
     @wraps(write)
-    def keeping(self: ExperimentStore, attempt: Attempt, *notes: Note) -> Any:
+    def keeping(self: ExperimentStore, attempt: Attempt, *notes: Note, **more: Any) -> Any:
         try:
-            return write(self, attempt, *notes)
+            return write(self, attempt, *notes, **more)
         except ClaimLostError:
             self._keep_late(attempt, notes)
             raise
@@ -228,16 +234,18 @@ class ExperimentStore(ClaimStore):
         results: Mapping[str, Any] | None = None,
         output: str | None = None,
         retries: int = 0,
-    ) -> int:
-        """End an attempt and write outcome and last results to its row, in one transaction.
+        claim: Claim | None = None,
+    ) -> Written:
+        """End an attempt, write outcome and last results to its row, and claim the next, in one transaction.
 
         It may be repeated, for example after a commit whose answer was lost. An error opens the row again until
         `retries` executions in a row have failed.
 
         Returns
         -------
-        int
-            How many attempts are left if the row was opened again, as far as is known; otherwise 0.
+        Written
+            How many attempts are left if the row was opened again, as far as is known; and what was claimed, where None
+            does not mean that nothing is open.
 
         Raises
         ------
@@ -251,14 +259,23 @@ class ExperimentStore(ClaimStore):
             self.write_results(attempt, results or {})
         ending = Ending(outcome.value, error, usage, output, retries)
         try:
-            return self.put(attempt, Note(results=encoded.values, ending=ending)).attempts_left
+            return self.put(attempt, Note(results=encoded.values, ending=ending), claim=claim)
         except InvalidValueError:
             self.write_results(attempt, results or {})  # writes what fits, and raises for what does not
             raise  # the text of the error did not fit
 
     @_keeping
-    def put(self, attempt: Attempt, note: Note) -> Written:
-        """Write a note. If the table refuses a result, write the others and return what is wrong with it.
+    def put(self, attempt: Attempt, note: Note, *, claim: Claim | None = None) -> Written:
+        """Write a note. If the table refuses a result, write the others.
+
+        Parameters
+        ----------
+        attempt : Attempt
+            Who writes.
+        note : Note
+            What it writes.
+        claim : Claim, optional
+            What to claim in the same transaction, if the note ends the attempt.
 
         Raises
         ------
@@ -266,15 +283,42 @@ class ExperimentStore(ClaimStore):
             If the attempt no longer holds its row.
         """
         try:
+            if claim is not None:
+                with suppress(_NotClaimed):
+                    return self._end_and_claim(attempt, note, claim)
             return self._put(attempt, note)
         finally:
             self._sent.discard(note.token)
 
     @retried
+    def _end_and_claim(self, attempt: Attempt, note: Note, claim: Claim) -> Written:
+        """End an attempt and claim the next row; raise `_NotClaimed` if nothing was done, as the claim may be why."""
+        search = self._search(claim.selection)
+        assert note.ending is not None
+        try:
+            with self.database.transaction() as cursor:
+                left, found = self._end(cursor, attempt, note.ending, note.results, *([search] if search else []))
+                if found is None:  # the answer was lost, and with it what was claimed
+                    return Written(attempts_left=left, claimed=self._taken_already(cursor, claim.worker))
+                row = found[0].first if search else self._first_open(cursor, claim.selection)
+                claimed = self._take(cursor, row, ExperimentStatus.CREATED, claim.worker) if row else None
+        except TransientDatabaseError:
+            self._in_doubt = True
+            raise
+        except ClaimLostError:
+            raise
+        except PyExperimenterError as error:
+            if isinstance(error, DatabaseError) and error.recovery != "none":
+                raise
+            raise _NotClaimed from error
+        self._in_doubt = False
+        return Written(attempts_left=left, claimed=claimed)
+
+    @retried
     def _put(self, attempt: Attempt, note: Note) -> Written:
         with self.database.transaction() as cursor:
             if note.ending is not None:
-                return Written(attempts_left=self._end(cursor, attempt, note.ending, note.results))
+                return Written(attempts_left=self._end(cursor, attempt, note.ending, note.results)[0])
             self._fence(cursor, attempt)
             # Only what was sent before may have arrived. This is asked under the lock, as it may arrive until then.
             if note.token not in self._sent or note.token not in self._appended(cursor, attempt, [note]):
@@ -379,10 +423,17 @@ class ExperimentStore(ClaimStore):
             own = named | dict(note.emissions)
             self._insert_side(cursor, self.schema.codecarbon, list(own), [tuple(own.values())])
 
-    def _end(self, cursor: Cursor, attempt: Attempt, ending: Ending, values: Mapping[str, Any]) -> int:
-        """End row and attempt; return how many attempts are left if the row was opened again.
+    def _end(
+        self, cursor: Cursor, attempt: Attempt, ending: Ending, values: Mapping[str, Any], *more: Statement
+    ) -> tuple[int, list[Result] | None]:
+        """End row and attempt, and run more statements. Neither needs the fence, as each checks what it changes.
 
-        Neither statement needs the fence, as each checks what it changes.
+        Returns
+        -------
+        attempts_left : int
+            How many attempts are left if the row was opened again.
+        results : list of Result or None
+            Those of the other statements; None if the attempt had ended before.
         """
         outcome, left = ending.outcome, 0
         if ending.retries and outcome == "error":
@@ -390,13 +441,13 @@ class ExperimentStore(ClaimStore):
             outcome = RETRIED if left else outcome
         concludes = outcome != RETRIED
         if outcome == RETRIED:
-            held = self._open_again(cursor, attempt)
+            row = self._giving_back(attempt)
         else:
-            held = self._finish_row(cursor, attempt, outcome, ending.error, *self._assignments(cursor, values))
-        closing = outcome, ending.error, ending.usage, ending.output, concludes
-        if not (held and self._close(cursor, attempt, *closing)):
-            self._raise_unless_repeated(cursor, attempt, held, ending.outcome, RETRIED)
-        return left
+            row = self._finishing_row(attempt, outcome, ending.error, *self._assignments(cursor, values))
+        finishing = self._finishing(attempt, outcome, ending.error, ending.usage, ending.output, concludes)
+        results = cursor.run_together(row, finishing, *more)
+        repeated = self._was_repeated(cursor, attempt, results[:2], ending.outcome, RETRIED)
+        return left, None if repeated else results[2:]
 
     @retried
     def _keep_late(self, attempt: Attempt, notes: Sequence[Note]) -> None:

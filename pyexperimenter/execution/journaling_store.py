@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pyexperimenter.config import ExperimentConfig
+from pyexperimenter.database.claims import Claim
 from pyexperimenter.database.connection import Database
 from pyexperimenter.database.records import Attempt, Note, Written
 from pyexperimenter.database.store import ExperimentStore
@@ -106,7 +107,7 @@ class JournalingStore(ExperimentStore):
             self._path = self._path.with_name(f"{self._path.name.removesuffix(SUFFIX)}.{self._pid}{SUFFIX}")
             self.close()
 
-    def put(self, attempt: Attempt, note: Note) -> Written:
+    def put(self, attempt: Attempt, note: Note, *, claim: Claim | None = None) -> Written:
         """Write a note to the database, or to the journal while the database is away."""
         self._begin_after_fork()
         # A function that writes often should not spend most of its time waiting.
@@ -114,7 +115,7 @@ class JournalingStore(ExperimentStore):
             with self._lock:
                 self._writing[note.token] = attempt, note
             try:
-                return super().put(attempt, note)
+                return super().put(attempt, note, claim=claim)
             except DatabaseError as error:
                 if error.recovery == "none":
                     raise

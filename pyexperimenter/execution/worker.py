@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from pyexperimenter.database.records import Experiment, WorkerInfo
+from pyexperimenter.database.claims import Claim
+from pyexperimenter.database.records import Experiment, WorkerInfo, Written
 from pyexperimenter.exceptions import (
     ClaimLostError,
     DatabaseError,
@@ -108,24 +109,25 @@ class Worker:
         self._errors = task.errors
         self._logger = task.logging.logger()
         self._left_threads = False  # whether the last experiment left threads running
+        self._executed = 0
+        self._claims_ahead = False  # whether the next experiment is claimed when one ends
+        self._claimed: Experiment | None = None  # in that way
 
     def run_all(self) -> WorkerReport:
         """Execute until nothing is open, the limit is reached, or something stops the worker or uses up its process."""
-        executed = 0
+        self._claims_ahead = True
         try:
-            while (self._task.limit is None or executed < self._task.limit) and self.run_next():
-                executed += 1
-                if self._is_used_up(executed):
-                    break
+            while not self._is_finished() and self.run_next():
+                pass
             self.store.raise_if_journaled()
         except ResultsInJournalError as error:
-            return WorkerReport(executed, error)  # it still holds the experiments in its journal
+            return WorkerReport(self._executed, error)  # it still holds the experiments in its journal
         except BaseException as error:
             self.release_all(self.cause_of(error))
-            return WorkerReport(executed, error)
+            return WorkerReport(self._executed, error)
         finally:
             self.store.close()
-        return WorkerReport(executed, used_up=self._is_used_up(executed))
+        return WorkerReport(self._executed, used_up=self._is_used_up())
 
     def run_next(self) -> bool:
         """Claim and execute one experiment; return False if none is open or the worker should stop.
@@ -145,7 +147,7 @@ class Worker:
         may_be_open = True
         while not self._watch.stop.requested and not self._is_time_up():
             if may_be_open:
-                experiment = self.store.claim(self.info, self._task.selection)
+                experiment, self._claimed = self._claimed or self.store.claim(*self._next), None
                 if experiment is not None:
                     self.run(experiment)
                     return True
@@ -154,6 +156,8 @@ class Worker:
                 break
             may_be_open = seconds == 0
             self._watch.stop.wait(min(seconds, self._budget.seconds_left()))
+        if self._claimed is not None:
+            self.release_all(self._watch.stop.cause)  # it has not begun
         return False
 
     def run(self, experiment: Experiment) -> None:
@@ -191,13 +195,29 @@ class Worker:
             measured = None if emissions is None else emissions.measured
             failed = self._finish(experiment, outcome, error, usage, results, retries, measured)
         self._errors = self._errors + 1 if failed else 0
+        self._executed += 1
         self._watch.ended(failed)
 
-    def _is_used_up(self, executed: int) -> bool:
-        """Return whether a fresh process should go on in place of this one."""
+    @property
+    def _next(self) -> Claim:
+        return Claim(self.info, self._task.selection)
+
+    def _claim_after(self, outcome: ExperimentStatus) -> Claim | None:
+        """Return what to claim when an experiment ends; None if this worker may not go on then."""
+        most = self._execution.stop_after_errors
+        too_many = outcome is ExperimentStatus.ERROR and most and self._errors + 1 >= most
+        stops = too_many or self._watch.stop.requested or self._budget.refusal() is not None
+        return self._next if self._claims_ahead and not stops and not self._is_finished(1) else None
+
+    def _is_used_up(self, more: int = 0) -> bool:
+        """Return whether a fresh process should go on in place of this one, perhaps after more experiments."""
         return self._watch.in_own_process and (
-            self._left_threads or executed == self._execution.experiments_per_process
+            self._left_threads or self._executed + more == self._execution.experiments_per_process
         )
+
+    def _is_finished(self, more: int = 0) -> bool:
+        """Return whether this process should execute nothing more, perhaps after more experiments."""
+        return self._executed + more == self._task.limit or self._is_used_up(more)
 
     def _end_what_runs(self, left: LeftRunning, experiment: Experiment) -> None:
         """End what an experiment has left running: processes now, and threads with this process; or warn of it."""
@@ -238,9 +258,10 @@ class Worker:
         used, output = usage.usage(), self._watch.returned()
         if emissions:
             self._write_emissions(experiment, emissions)
-        left = 0
+        written = Written()
         try:
-            left = self.store.finish(experiment.attempt, outcome, error, used, results, output, retries)
+            claim = self._claim_after(outcome)
+            written = self.store.finish(experiment.attempt, outcome, error, used, results, output, retries, claim)
         except Exception as problem:
             # The function returned an invalid result, the table's encoding lacks characters of the traceback, or the
             # database refuses the results for a reason of its own.
@@ -251,10 +272,14 @@ class Worker:
             error = error or "".join(traceback.format_exception_only(problem))
             error = error.encode("ascii", "backslashreplace").decode()
             outcome = ExperimentStatus.ERROR
-            left = self.store.finish(experiment.attempt, outcome, error, used, output=output, retries=retries)
+            claim = self._claim_after(outcome)
+            written = self.store.finish(
+                experiment.attempt, outcome, error, used, output=output, retries=retries, claim=claim
+            )
         finally:
+            self._claimed = written.claimed
             if error is not None:
-                self._log_failure(experiment, error, left)
+                self._log_failure(experiment, error, written.attempts_left)
         return outcome is ExperimentStatus.ERROR
 
     def _log_failure(self, experiment: Experiment, error: str, attempts_left: int) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,7 @@ import psycopg
 import pytest
 
 from pyexperimenter import ExperimentStatus
+from pyexperimenter.database.claims import Claim
 from pyexperimenter.database.connection import Cursor
 from pyexperimenter.database.records import Experiment, Usage
 from pyexperimenter.database.statements import Statements
@@ -44,24 +46,35 @@ def test_claims_go_by_id_and_end_with_none(target: Target) -> None:
 @pytest.fixture
 def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the database is sent."""
-    run, sent = Cursor.run, []
+    translated, sent = Cursor._translated, []
 
-    def noted(cursor: Cursor, sql: str, /, **parameters: object) -> int:
+    def noted(cursor: Cursor, sql: str, parameters: Mapping[str, Any]) -> tuple[str, list[Any]]:
         sent.append(sql)
-        return run(cursor, sql, **parameters)
+        return translated(cursor, sql, parameters)
 
-    monkeypatch.setattr(Cursor, "run", noted)
+    monkeypatch.setattr(Cursor, "_translated", noted)
     return sent
 
 
-def test_a_claim_takes_six_statements_and_an_end_four(target: Target, statements: list[str]) -> None:
+def test_a_claim_takes_six_statements_an_end_four_and_both_together_eight(
+    target: Target, statements: list[str]
+) -> None:
     opened = store(target)
-    for _ in range(2):
+
+    def taken() -> int:
+        number = len(statements)
         statements.clear()
+        return number
+
+    taken()
+    for _ in range(2):
         experiment = claim(opened)
-        assert len(statements) == 6
-        opened.finish(experiment.attempt, ExperimentStatus.DONE, results={"accuracy": 0.5})
-        assert len(statements) == 6 + 4
+        assert taken() == 6
+        ended = opened.finish(experiment.attempt, ExperimentStatus.DONE, claim=Claim(worker()))
+        assert taken() == 8
+        assert ended.claimed is not None
+        opened.finish(ended.claimed.attempt, ExperimentStatus.DONE, results={"accuracy": 0.5})
+        assert taken() == 4
 
 
 def test_rows_between_many_that_have_ended_are_found_by_few_statements(target: Target, statements: list[str]) -> None:

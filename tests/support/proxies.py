@@ -66,6 +66,7 @@ class Proxy:
         self._links: set[_Link] = set()
         self.swallowed, self.holding = threading.Event(), threading.Event()
         self.cuts = 0  # made at random or on a statement
+        self.requests = 0  # sent to the server, each of which waits for its answer
         self._forward_all()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
@@ -149,6 +150,7 @@ class Proxy:
                     self.holding.set()
                     await asyncio.sleep(0.01)
                 asks = writer is link.to_server
+                self.requests += asks
                 if asks and self._to_swallow is not None and self._to_swallow in data:
                     self._to_swallow, link.swallows = None, True
                 elif link.swallows:

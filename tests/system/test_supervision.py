@@ -110,6 +110,22 @@ def test_a_death_is_noticed_where_the_system_does_not_report_it(
     assert row(sqlite_target, "t.error", 1) == ("its process ended with exit code 3, as by os._exit(3)",)
 
 
+def dies_between(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> dict[str, Any]:
+    if keyfields["seed"] == 1:
+        from pyexperimenter.execution.supervision.child import SupervisorWatch
+
+        SupervisorWatch.ended = lambda self, failed: os._exit(3)  # type: ignore[method-assign]
+    return {"accuracy": 0.5}
+
+
+def test_a_death_between_two_experiments_fails_neither(target: Target, tmp_path: Path) -> None:
+    """The second was claimed together with the end of the first, but has not begun."""
+    filled(target, tmp_path).execute(dies_between)
+    assert statuses(target) == {"done": 6}
+    assert outcomes(target) == {"done": 6, "released": 1}
+    assert row(target, "COUNT(*), COUNT(a.ended)", 2) == (2, 2)
+
+
 class Bomb:
     """A result that is computed lazily, as on a GPU, and then fails."""
 

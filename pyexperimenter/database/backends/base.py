@@ -54,8 +54,8 @@ class Backend(Protocol):
     def is_outdated(self, connection: Any) -> bool:
         """Return whether what was read without locks on a connection of the driver may be wrong."""
 
-    def with_many_parameters(self, cursor: Any, sql: str, parameters: Mapping[str, Any]) -> tuple[Any, str, list[Any]]:
-        """Return cursor, statement and values for a statement with more parameters than the dialect allows."""
+    def with_many_parameters(self, cursor: Any, sql: str, parameters: Mapping[str, Any]) -> tuple[str, list[Any]]:
+        """Return statement and values for a statement with more parameters than the dialect allows."""
 
     def connect(self, create: bool) -> Any:
         """Open a connection of the driver in autocommit mode; `create` makes a missing SQLite file."""
@@ -154,9 +154,9 @@ class Server(Backend):
                 raise
             raise ServerUnreachableError(f"{reason} (while {doing})") from error.__cause__
 
-    def with_many_parameters(self, cursor: Any, sql: str, parameters: Mapping[str, Any]) -> tuple[Any, str, list[Any]]:
-        """Return cursor, statement and values as they are."""
-        return cursor, *self.dialect.statement(sql, parameters)
+    def with_many_parameters(self, cursor: Any, sql: str, parameters: Mapping[str, Any]) -> tuple[str, list[Any]]:
+        """Return statement and values as they are."""
+        return self.dialect.statement(sql, parameters)
 
     def close_tunnel(self) -> None:
         """Stop using the SSH tunnel, if there is one."""

@@ -112,7 +112,9 @@ class Dialect:
     savepoint : tuple of str or None
         Statements that set a savepoint and roll back to it, if an error makes the whole transaction fail.
     returning_id, inserted_id : str, Callable
-        Suffix of an INSERT that makes it return the new ID, if it needs one; the driver's cursor -> that ID.
+        Suffix of an INSERT that makes it return the new ID, if it needs one; its `Result` -> that ID.
+    sends_together : bool
+        Whether the driver takes several statements at once.
     folded : frozenset of str
         Our own names that would mean another column without quotes.
     largest_packet : str or None
@@ -176,6 +178,7 @@ class Dialect:
     savepoint: tuple[str, str] | None
     returning_id: str
     inserted_id: Callable[[Any], Any]
+    sends_together: bool
     folded: frozenset[str]
     largest_packet: str | None
     most_parameters: int | None

@@ -9,6 +9,7 @@ from typing import Any
 
 import pymysql
 from pymysql.connections import Connection
+from pymysql.constants import CLIENT
 from pymysql.converters import escape_item
 
 from pyexperimenter.config.model import TlsConfig
@@ -143,7 +144,8 @@ MYSQL = Dialect(
     exclusive=("SELECT GET_LOCK(SHA2(:name, 256), 60)", "SELECT RELEASE_LOCK(SHA2(:name, 256))"),
     savepoint=None,
     returning_id="",
-    inserted_id=attrgetter("lastrowid"),
+    inserted_id=attrgetter("inserted"),
+    sends_together=True,
     folded=frozenset(),
     largest_packet="SELECT @@max_allowed_packet",
     most_parameters=None,  # the driver puts them in
@@ -282,6 +284,7 @@ class MySqlServer(Server):
                 database=database,
                 charset="utf8mb4",
                 autocommit=True,
+                client_flag=CLIENT.MULTI_STATEMENTS,
                 connect_timeout=CONNECT_TIMEOUT,
                 read_timeout=self.silence,
                 write_timeout=self.silence,

@@ -168,10 +168,11 @@ POSTGRESQL = Dialect(
     exclusive=("SELECT 1 FROM pg_advisory_xact_lock(hashtextextended(:name, 0))", None),
     savepoint=("SAVEPOINT before", "ROLLBACK TO SAVEPOINT before"),
     returning_id=' RETURNING "ID"',
-    inserted_id=lambda cursor: cursor.fetchone()[0],
+    inserted_id=lambda result: result.rows[0][0],
+    sends_together=True,
     folded=frozenset({"ID"}),
     largest_packet=None,
-    most_parameters=65_535,
+    most_parameters=None,  # the driver puts them in
     longest_name=63,
     longest_row=None,
     most_columns=None,
@@ -309,10 +310,6 @@ class PostgreSqlServer(Server):
         """Return whether a connection of the driver has been closed."""
         return bool(connection.closed)
 
-    def with_many_parameters(self, cursor: Any, sql: str, parameters: Mapping[str, Any]) -> tuple[Any, str, list[Any]]:
-        """Let the driver put the values into the statement."""
-        return psycopg.ClientCursor(cursor.connection), *POSTGRESQL.statement(sql, parameters)
-
     def _connect(self, database: str | None) -> Any:
         credentials = self.config.credentials
         host, port = self._address()
@@ -332,7 +329,7 @@ class PostgreSqlServer(Server):
                 connect_timeout=CONNECT_TIMEOUT,
                 tcp_user_timeout=int((self.silence or 0) * 1000),
                 autocommit=True,
-                prepare_threshold=None,  # a connection pooler need not support prepared statements
+                cursor_factory=psycopg.ClientCursor,  # puts the values in: several statements take no parameters
             )
             connection.silence = self.silence
             connection.adapters.register_loader("json", TextLoader)

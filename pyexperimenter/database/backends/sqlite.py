@@ -136,7 +136,8 @@ SQLITE = Dialect(
     exclusive=(None, None),
     savepoint=None,
     returning_id="",
-    inserted_id=attrgetter("lastrowid"),
+    inserted_id=attrgetter("inserted"),
+    sends_together=False,
     folded=frozenset(),
     largest_packet=None,
     most_parameters=999,  # the limit of old versions; later ones have others
@@ -200,7 +201,7 @@ class SqliteFile:
 
     def with_many_parameters(
         self, cursor: sqlite3.Cursor, sql: str, parameters: Mapping[str, Any]
-    ) -> tuple[sqlite3.Cursor, str, list[Any]]:
+    ) -> tuple[str, list[Any]]:
         """Put long lists into temporary tables, which are in no file of the database and end with the connection."""
         replaced = dict(parameters)
         for name, values in parameters.items():
@@ -210,7 +211,7 @@ class SqliteFile:
                 cursor.execute(f"DELETE FROM temp.{table}")
                 cursor.executemany(f"INSERT INTO temp.{table} VALUES (?)", ([value] for value in values))
                 replaced[name] = Subquery(f"SELECT value FROM temp.{table}")
-        return cursor, *SQLITE.statement(sql, replaced)
+        return SQLITE.statement(sql, replaced)
 
     def connect(self, create: bool) -> sqlite3.Connection:
         """Open the file; `create` makes it if it is missing."""

@@ -9,7 +9,7 @@ from enum import Enum, auto
 from typing import Any
 
 from pyexperimenter.database.outages import is_news
-from pyexperimenter.database.records import Attempt, Usage
+from pyexperimenter.database.records import NOT_MEASURED, Attempt, Usage
 from pyexperimenter.durations import duration_text
 from pyexperimenter.exceptions import ClaimLostError, DatabaseError, InvalidValueError, WorkerProcessError
 from pyexperimenter.execution.heartbeat import Heartbeat, Lease, shared_heartbeat
@@ -226,12 +226,17 @@ class Supervisor:
         if reason is _KillReason.LOST and self._lease is not None:
             held.append(self._lease.attempt)  # so that its output is recorded
         for attempt in held:
-            wall = time.monotonic() - self._began if self._lease is not None else None
-            usage, output = Usage(wall, None, process.max_rss_bytes), process.tail.text()
+            # A claim that was not announced is that of an experiment that has not begun.
+            began = self._lease is not None and attempt == self._lease.attempt
+            usage, output = NOT_MEASURED, None
+            if began:
+                usage = Usage(time.monotonic() - self._began, None, process.max_rss_bytes)
+                output = process.tail.text()
             try:
-                if reason is _KillReason.STOPPED:
-                    self._store.release(attempt, usage, output, self._stop.cause)
-                    self._logger.warning("experiment %d was released: %s", attempt.experiment_id, self._stop.cause)
+                if reason is _KillReason.STOPPED or not began:
+                    why = self._stop.cause if reason is _KillReason.STOPPED else f"it had not begun: {cause}"
+                    self._store.release(attempt, usage, output, why)
+                    self._logger.warning("experiment %d was released: %s", attempt.experiment_id, why)
                     continue
                 self._executed += 1
                 self._store.finish(attempt, ExperimentStatus.ERROR, _with_output(cause, process), usage, output=output)
