@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -93,6 +94,30 @@ def test_each_attempt_has_its_own_output_whatever_wrote_it(
         )
         for seed in range(6)
     ]
+
+
+def print_at_once(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> None:
+    print(f"seed {keyfields['seed']}")
+    note(custom, f"printed {keyfields['seed']}")
+
+
+def test_what_the_next_experiment_prints_at_once_is_not_lost(
+    sqlite_target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = os.read
+
+    def read_late(descriptor: int, length: int) -> bytes:
+        """Give a worker the time to begin the next experiment before its output is read."""
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            printed, deadline = len(list(tmp_path.glob("printed *"))), time.monotonic() + 0.3
+            while len(list(tmp_path.glob("printed *"))) == printed and time.monotonic() < deadline:
+                time.sleep(0.01)
+        return read(descriptor, length)
+
+    study_ = filled(sqlite_target, tmp_path, rows=4)
+    monkeypatch.setattr(os, "read", read_late)
+    assert study_.execute(print_at_once) == 4
+    assert outputs(sqlite_target) == [f"seed {seed}\n" for seed in range(4)]
 
 
 def warn(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> None:

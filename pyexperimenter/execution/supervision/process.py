@@ -75,6 +75,7 @@ class ChildProcess:
         self.tail = Tail()
         self.echo = Echo()
         self.max_rss_bytes: int | None = None
+        self._unassigned = b""  # output that was read before the messages that say which experiment printed it
         self._echoes = task.config.execution.echo
         self.is_disconnected = False
         self._reader = MessageReader()
@@ -116,8 +117,11 @@ class ChildProcess:
         connection = None if self.is_disconnected else self._connection
         sources = [source for source in (connection, self._output, self._sentinel) if source is not None]
         ready = wait(sources, seconds)
-        # Messages come before output, as they say which experiment the output belongs to.
-        if connection in ready:
+        # Output is read before the messages that were sent earlier and say which experiment printed it.
+        if self._output in ready:
+            with suppress(BlockingIOError):
+                self._unassigned += os.read(self._output, _CHUNK)
+        if connection is not None:
             try:
                 while self._connection.poll():
                     data = os.read(self._connection.fileno(), _CHUNK)
@@ -126,16 +130,22 @@ class ChildProcess:
                     yield from self._reader.read(data)
             except (EOFError, OSError, ValueError):
                 self.is_disconnected = True  # left open: when it is closed, the process releases its experiment
-        if self._output in ready:
-            self.read_output()
+        self._assign_output()
 
     def read_output(self) -> None:
         """Read all output so far."""
         with suppress(BlockingIOError):
             while data := os.read(self._output, _CHUNK):
-                self.tail.add(data)
-                if self._echoes:
-                    self.echo.show(data)
+                self._unassigned += data
+                self._assign_output()
+        self._assign_output()
+
+    def _assign_output(self) -> None:
+        """Add what was read to the output of the current experiment."""
+        data, self._unassigned = self._unassigned, b""
+        self.tail.add(data)
+        if self._echoes:
+            self.echo.show(data)
 
     def clear_output(self) -> None:
         """Forget the output so far: what follows belongs to another experiment."""
