@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -297,6 +298,21 @@ def test_nothing_is_left_of_an_interrupted_call(sshd: SshServer, far: Target, tm
     assert outcomes(far) == {"released": 2}, errors
     assert not any(child.is_running() for child in children)
     wait_until(lambda: not sshd.connections)
+
+
+def test_an_ssh_that_ends_right_after_its_login_is_replaced(
+    sshd: SshServer, far: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "first" / "ssh"
+    program.parent.mkdir()
+    ends = f'{shutil.which("ssh")} -S "$3" -O exit -q none'  # -S is our second argument
+    program.write_text(f'#!/bin/sh\n{shutil.which("ssh")} "$@" && mkdir {tmp_path}/ended 2>/dev/null && {ends}\ntrue\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    opened = far_study(far, 2, tmp_path)
+    assert (tmp_path / "ended").is_dir()
+    assert opened.execute(lambda *_: None, n_jobs=1) == 2
+    opened.close_ssh()
 
 
 def test_a_directory_whose_path_is_too_long_for_a_socket(

@@ -209,13 +209,13 @@ def _open(ssh: SshConfig, stem: Path) -> int:
         local_port = _free_port(ssh.local_address, ssh.local_port or last_port)
         try:
             open_tunnel(ssh, local_port, Path(f"{stem}-{local_port}"), _log(stem))
-            break
+            # One that ends late can remove the control socket of another that took over its port.
+            if (joined := _join(route, stem)) is not None:
+                return joined
         except SshTunnelError as error:
             if "Address already in use" not in str(error) or not left:
                 raise
-    if _join(route, stem) is None:
-        raise SshTunnelError("ssh ended right after the login; try again")
-    return local_port
+    raise SshTunnelError("ssh ended right after the login; try again")
 
 
 def _sockets(stem: Path) -> list[tuple[Path, int]]:
