@@ -26,7 +26,7 @@ def select(
     table: pd.DataFrame,
     by: str | Sequence[str],
     on: str,
-    report: str,
+    report: str | Sequence[str],
     better: str = "max",
     *,
     failures: str = "error",
@@ -47,8 +47,8 @@ def select(
         together has seen the test data of each.
     on : str
         Resultfield to choose by, such as the accuracy in a cross-validation on the training data.
-    report : str
-        Resultfield that you are going to report, such as the accuracy on the test data.
+    report : str or sequence of str
+        Resultfields that you are going to report, such as the accuracy on the test data.
     better : {"max", "min"}
         Whether the largest or the smallest value of `on` is the best.
     failures : {"error", "worst", "drop"}
@@ -56,7 +56,7 @@ def select(
         has a value, so that the failure counts as a result of the method; or never choose them, so that combinations
         without any value are left out.
     optimistic : bool
-        Allow `on` and `report` to be the same. The best of many values is better than what the setting would reach on
+        Allow `on` to be in `report`. The best of many values is better than what the setting would reach on
         new data.
 
     Returns
@@ -74,7 +74,7 @@ def select(
     InvalidColumnError
         If a column does not exist or is not a keyfield, or if the seed or a unit would be chosen like a setting.
     InvalidValueError
-        If `on` and `report` are the same and `optimistic` is not set, if experiments failed and `failures` does not say
+        If `on` is in `report` and `optimistic` is not set, if experiments failed and `failures` does not say
         what to do, if an option is unknown, if `on` is not numeric, or if the table is empty.
 
     Warns
@@ -102,9 +102,9 @@ def select(
         raise InvalidValueError(f"better: {better!r} is unknown; choose 'max' or 'min'")
     if failures not in ("error", "worst", "drop"):
         raise InvalidValueError(f"failures: {failures!r} is unknown; choose 'error', 'worst' or 'drop'")
-    if on == report and not optimistic:
+    if on in listed(report) and not optimistic:
         raise InvalidValueError(
-            f"on and report are both {on!r}, but the best of many values is too good to report; choose on another "
+            f"on: {on!r} is also what you report, but the best of many values is too good to report; choose on another "
             "one, such as a score on validation data, or pass optimistic=True"
         )
     keyfields = keyfields_of(table)
@@ -112,7 +112,7 @@ def select(
         if name not in keyfields:
             raise InvalidColumnError(f"by: {name!r} is not a keyfield; choose from {', '.join(keyfields)}")
     others = [name for name in keyfields if name not in by]
-    rows = checked(table, list(dict.fromkeys([on, report])), by, others, "name it in by")
+    rows = checked(table, list(dict.fromkeys([on, *listed(report)])), by, others, "name it in by")
     groups, labels = levels(rows, by)
     settings = [name for name in others if rows[name].groupby(groups).nunique(dropna=False).max() > 1]
     if not settings:
@@ -157,8 +157,8 @@ def select(
             f"In {ties} of {len(labels)} choices, several settings were equal; the first in the order of "
             f"{', '.join(settings)} was taken"
         )
-    if on == report:
-        notes.append(f"{report} is what the settings were chosen by, and so it is optimistic")
+    if on in listed(report):
+        notes.append(f"{on} is what the settings were chosen by, and so it is optimistic")
     lacking = [
         f"{number} of {len(rows)} experiments {what}: {_where(which, groups, by, labels)}"
         for which, what in ((failed, f"failed or have no {on}"), (is_open, "are still open"))

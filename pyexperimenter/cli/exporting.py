@@ -119,6 +119,22 @@ def export(
 @click.option(
     "--best-per", type=click.Choice(["row", "column"]), help="Compare the cells of each row or of each column."
 )
+@click.option(
+    "--select-on", metavar="RESULTFIELD", help="Take only the best settings, chosen by this instead of RESULTFIELD."
+)
+@click.option(
+    "--select-by", type=NameList(), metavar="COLUMNS", help="Choose a setting for each combination of these keyfields."
+)
+@click.option(
+    "--select-better", type=click.Choice(["max", "min"]), default="max", show_default=True, help="What the best is."
+)
+@click.option(
+    "--select-failures",
+    type=click.Choice(["error", "worst", "drop"]),
+    default="error",
+    show_default=True,
+    help="How failed runs are chosen: not at all, with an error; only if no other is left; or never.",
+)
 @click.option("--caption", metavar="TEXT", help="Caption of the LaTeX table.")
 @click.option("--label", metavar="TEXT", help="Label of the LaTeX table.")
 @where_option
@@ -141,6 +157,10 @@ def table(
     best: tuple[str, ...],
     better: tuple[str, ...],
     best_per: str | None,
+    select_on: str | None,
+    select_by: list[str] | None,
+    select_better: str,
+    select_failures: str,
     caption: str | None,
     label: str | None,
     where: str | None,
@@ -155,6 +175,10 @@ def table(
     check_filled(experimenter)
     how: dict[str, Any] = {"failures": _settings(failures, _count), "pairing": pairing, "unit": unit}
     how |= {"test_share": test_share, "better": _settings(better, str)}
+    if (select_on is None) is not (select_by is None):
+        raise click.UsageError("--select-on and --select-by need each other")
+    if select_on is not None:
+        how["select"] = {"by": select_by, "on": select_on, "better": select_better, "failures": select_failures}
     summary = experimenter.summarize(list(values), rows, columns, over or "seed", stat, where, **how)
     if as_json:
         print_json(records(summary))

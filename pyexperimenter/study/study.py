@@ -267,7 +267,7 @@ class Study:
         self,
         by: str | Sequence[str],
         on: str,
-        report: str,
+        report: str | Sequence[str],
         better: str = "max",
         where: Where = None,
         failures: str = "error",
@@ -289,17 +289,20 @@ class Study:
         over: str | Sequence[str] | None = "seed",
         stat: str = "mean±std",
         where: Where = None,
+        select: Mapping[str, Any] | None = None,
         **how: Any,
     ) -> pd.DataFrame:
         """Summarize results cell by cell, with warnings about cells that are incomplete or mix versions of the code.
 
         Parameters, result and errors are those of `pyexperimenter.analysis.summarize`, and `where` is that of
-        `get_table`. In `how`, this and the methods below take `unit`, `failures`, `pairing` and `test_share`, and the
-        other options of the functions of their names.
+        `get_table`. With `select`, only the best settings count: options of the method of that name, such as
+        ``{"by": ["dataset", "model", "seed"], "on": "cv_accuracy"}``. In `how`, this and the methods below take `unit`,
+        `failures`, `pairing` and `test_share`, and the other options of the functions of their names.
         """
         from pyexperimenter.analysis import summarize
 
-        return summarize(self.get_table(where), values, rows, columns, over, stat, self._versions(), **how)
+        table = self._selected(where, select, values)
+        return summarize(table, values, rows, columns, over, stat, self._versions(), **how)
 
     def compare(
         self,
@@ -310,12 +313,16 @@ class Study:
         over: str | Sequence[str] | None = "seed",
         where: Where = None,
         test: str = "wilcoxon",
+        select: Mapping[str, Any] | None = None,
         **how: Any,
     ) -> Comparison:
-        """Test whether the levels of a keyfield differ, as `pyexperimenter.analysis.compare` does."""
+        """Test whether the levels of a keyfield differ, as `pyexperimenter.analysis.compare` does.
+
+        For `select`, see `summarize`.
+        """
         from pyexperimenter.analysis import compare
 
-        table = self.get_table(where)
+        table = self._selected(where, select, value)
         return compare(table, value, by, blocks, better, over, test, self._versions(), **how)
 
     def plot_result(
@@ -372,6 +379,9 @@ class Study:
         from pyexperimenter.analysis import plot_progress
 
         return plot_progress(self.get_table(where), ax)
+
+    def _selected(self, where: Where, choice: Mapping[str, Any] | None, report: str | Sequence[str]) -> pd.DataFrame:
+        return self.get_table(where) if choice is None else self.select(report=report, where=where, **choice)
 
     def _versions(self) -> pd.DataFrame:
         """Return which code each execution ran, without the long texts that attempts may have."""

@@ -421,6 +421,30 @@ def test_table(executed: Path) -> None:
     assert "--format latex" in call("table", "accuracy", "--rows", "dataset", "--caption", "x", *drop, code=2).stderr
 
 
+def test_a_table_of_the_best_settings(directory: Path) -> None:
+    keyfields = {"dataset": "VARCHAR(20)", "C": "INT", "seed": "INT"}
+    write_config(
+        directory, Target("sqlite", "sqlite", "study"), keyfields=keyfields, resultfields={"cv": "INT", "y": "INT"}
+    )
+    study_ = PyExperimenter(log_level="ERROR")
+    study_.fill_table_with_rows({"dataset": d, "C": c, "seed": s} for d in "ab" for c in (1, 2) for s in (0, 1))
+    study_.execute(
+        lambda fields, *_: {"cv": fields["C"] * (-1) ** fields["seed"], "y": 10 * fields["C"] * (fields["seed"] + 1)}
+    )
+    for better, expected in (("max", [20, 20]), ("min", [25, 25])):
+        options = ["--select-on", "cv", "--select-by", "dataset,seed", "--select-better", better]
+        summary = data("table", "y", "--rows", "dataset", *options)
+        assert [row["mean"] for row in summary] == expected
+        by_hand = study_.summarize("y", "dataset", select={"by": ["dataset", "seed"], "on": "cv", "better": better})
+        assert by_hand["mean"].tolist() == expected
+    shown = call("table", "y", "--rows", "dataset", *options).stdout
+    assert "For each dataset, seed, the setting (C) with the lowest cv, of 2" in shown
+    choice = {"by": ["dataset", "seed"], "on": "cv"}
+    compared = study_.compare("y", "dataset", "seed", over=None, select=choice, unit="seed")
+    assert compared.notes[0] == "For each dataset, seed, the setting (C) with the highest cv, of 2"
+    assert "need each other" in call("table", "y", "--rows", "dataset", "--select-on", "cv", code=2).stderr
+
+
 # Mistakes
 
 
