@@ -68,6 +68,17 @@ _DECLARATION = re.compile(r"\s*(\w+)(?:\s+PRECISION)?\s*(?:\(\s*(\d+)\s*(?:,\s*(
 _DEFAULT_VARCHAR_LENGTH = 255
 
 TYPE_NAMES = tuple(_TYPES)
+BOOLEAN_WORDS = {
+    "true": True,
+    "false": False,
+    "yes": True,
+    "no": False,
+    "on": True,
+    "off": False,
+    "1": True,
+    "0": False,
+}
+"""Texts in lower case that mean true or false in an INI file, and in tables filled from one by py-experimenter."""
 
 
 @dataclass(frozen=True)

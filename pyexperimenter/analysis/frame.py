@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from pyexperimenter.database.values import decode
@@ -49,8 +50,12 @@ def _series(name: str, values: Sequence[Any], field: FieldType | None) -> pd.Ser
     if name in ("ID", "experiment_id"):
         return pd.Series(values, dtype="int64")
     make: Callable[[Sequence[Any]], pd.Series[Any]] | None = _MAKERS.get(field.kind)
+    with suppress(ValueError, TypeError, OverflowError):
+        if make:
+            return make(values)
     try:
-        return make(values) if make else _objects([decode(name, field, value) for value in values])
+        plain = [decode(name, field, value) for value in values]
+        return make(plain) if make else _objects(plain)
     except (ValueError, TypeError, OverflowError, UndecodableValueError):
         return _objects(values)  # edited by hand to something else: shown as it is
 

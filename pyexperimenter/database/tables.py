@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from pyexperimenter.database.connection import Cursor, Database, retried
 from pyexperimenter.database.schema import LOG_COLUMNS, Schema
-from pyexperimenter.database.values import Encoder
+from pyexperimenter.database.values import Encoder, decode
 from pyexperimenter.exceptions import (
     CreatingTableError,
     DatabaseError,
@@ -18,9 +18,12 @@ from pyexperimenter.exceptions import (
     DatabaseQueryError,
     DuplicateExperimentsError,
     InvalidColumnError,
+    InvalidValueError,
     TableHasWrongStructureError,
+    UndecodableValueError,
 )
 from pyexperimenter.fieldtypes import FieldType, Kind
+from pyexperimenter.jsonable import is_missing
 
 
 class _Column(NamedTuple):
@@ -409,6 +412,7 @@ class Tables:
                 if main:
                     self._refuse_differences(self._tables(cursor), self._identity(cursor))
                     self._warn_of_rounding(main)
+                    self._rewrite_keyfields(cursor, identity)
                 else:
                     self._create_table(cursor, self._schema.table, self._schema.create_main(), made)
                 if not self._has_status_index(cursor):
@@ -456,6 +460,28 @@ class Tables:
             size, most = cursor.one(self._dialect.complete_row, table=table) or (0, 0)
             if size > most:
                 raise DatabaseLimitError(f"a complete row has at least {size} bytes, and the most is {most}")
+
+    def _rewrite_keyfields(self, cursor: Cursor, identity: bool) -> None:
+        """Write the keyfields of py-experimenter's rows as a fill does, where columns hold values of any type.
+
+        Otherwise, a fill would insert a second row beside one whose boolean is the text ``True``.
+        """
+        adopted = self._identity(cursor).name or (not identity and self._columns(cursor, self._schema.attempts))
+        if self._dialect.lengths_matter or adopted:
+            return
+        table = self._schema.q(self._schema.table)
+        for name, field in self._schema.keyfields.items():
+            column, encode = self._schema.q(name), Encoder(name, field, self._dialect.keeps_infinity)
+            for (value,) in cursor.all(f"SELECT DISTINCT {column} FROM {table} WHERE {column} IS NOT NULL"):
+                try:
+                    plain = decode(name, field, value)
+                except UndecodableValueError as error:
+                    raise TableHasWrongStructureError(f"{self._schema.table}: {error}") from error
+                with suppress(InvalidValueError):  # it can be read, so it is left as it is
+                    wanted = None if is_missing(plain) else encode(plain)
+                    if (type(wanted), wanted) != (type(value), value):
+                        update = f"UPDATE {table} SET {column} = :wanted WHERE {column} = :value"
+                        cursor.run(update, wanted=wanted, value=value)
 
     def _has_status_index(self, cursor: Cursor) -> bool:
         found = cursor.all(self._dialect.list_indexes, table=self._schema.table)

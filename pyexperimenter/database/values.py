@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 from decimal import Decimal
 from typing import Any
 
 from pyexperimenter.exceptions import InvalidValueError, PyExperimenterError, UndecodableValueError
-from pyexperimenter.fieldtypes import FieldType, Kind
+from pyexperimenter.fieldtypes import BOOLEAN_WORDS, FieldType, Kind
 from pyexperimenter.jsonable import to_json
 
 
@@ -116,12 +118,42 @@ def decode(name: str, field: FieldType, value: Any) -> Any:
     try:
         return _DECODERS[field.kind](value)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        with suppress(ValueError):
+            return _of_py_experimenter(field.kind, value)
         raise UndecodableValueError(
             f"column {name} holds {value!r:.60}, which is not {field.kind.value} ({field}); correct it by SQL"
         ) from error
 
 
+def _of_py_experimenter(kind: Kind, value: Any) -> Any:
+    """Return what a value of py-experimenter in SQLite means, where columns hold anything.
+
+    It wrote what Python's `str` makes of booleans and None (1.2, 1.3), and the memory of numpy's numbers (1.4).
+    """
+    if value == "None":
+        return None
+    if kind not in (Kind.BOOLEAN, Kind.INTEGER, Kind.REAL) or not isinstance(value, (str, bytes)):
+        raise ValueError(value)
+    number = _number_of_numpy(value, kind) if isinstance(value, bytes) else BOOLEAN_WORDS.get(value.lower())
+    if number is None:
+        raise ValueError(value)
+    return _DECODERS[kind](number)
+
+
+def _number_of_numpy(memory: bytes, kind: Kind) -> int | float | None:
+    if kind is Kind.REAL and len(memory) == 4:
+        import ctypes
+
+        (exact,) = struct.unpack("<f", memory)
+        shorter = (float(f"{exact:.{digits}g}") for digits in range(1, 9))
+        return next((number for number in shorter if ctypes.c_float(number).value == exact), exact)
+    # A float64 is a float of Python, which is stored as a number.
+    return int.from_bytes(memory, "little", signed=True) if len(memory) in (1, 2, 4, 8) else None
+
+
 def _plain_integer(value: Any) -> int:
+    if isinstance(value, bytes):
+        raise ValueError(value)  # int(b"1") is 1
     if isinstance(value, (float, Decimal)) and value != int(value):
         raise ValueError(value)
     return int(value)
@@ -133,8 +165,17 @@ def _plain_boolean(value: Any) -> bool:
     return bool(value)
 
 
+def _plain_real(value: Any) -> float:
+    if isinstance(value, bytes):
+        raise ValueError(value)
+    return float(value)
+
+
 def _plain_text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+    text = value.decode() if isinstance(value, bytes) else str(value)
+    if "\0" in text:
+        raise ValueError(value)  # the memory of an array, which py-experimenter 1.4 put into texts
+    return text
 
 
 def _plain_datetime(value: Any) -> datetime:
@@ -156,7 +197,7 @@ def _plain_bytes(value: Any) -> bytes:
 
 _DECODERS: dict[Kind, Callable[[Any], Any]] = {
     Kind.INTEGER: _plain_integer,
-    Kind.REAL: float,
+    Kind.REAL: _plain_real,
     Kind.BOOLEAN: _plain_boolean,
     Kind.TEXT: _plain_text,
     Kind.JSON: json.loads,

@@ -202,7 +202,7 @@ def test_what_has_a_meaning_is_decoded(type_, value, expected):
         ("INT", math.inf, "inf, which is not an integer (INT)"),
         ("DOUBLE", "high", "'high', which is not a number (DOUBLE)"),
         ("BOOL", 2, "2, which is not true or false (BOOL)"),
-        ("BOOL", "true", "'true', which is not true or false (BOOL)"),
+        ("BOOL", "maybe", "'maybe', which is not true or false (BOOL)"),
         ("VARCHAR(5)", b"\xff", r"b'\xff', which is not a string (VARCHAR(5))"),
         ("JSON", "{'a': 1}", """"{'a': 1}", which is not a JSON value (JSON)"""),
         ("JSON", 5, "5, which is not a JSON value (JSON)"),
