@@ -56,8 +56,13 @@ def build_config(
     InvalidConfigError
         If something in it is wrong. The message starts with file, line and key path.
     """
+    for problem in document.ignored:
+        _warn_of(problem, document)
     with _located(document):
         experiment = _validated(document)
+        if "database" in experiment.database.table.model_fields_set:
+            text = "ignored: the key 'database' around the table names the database"
+            _warn_of(UnknownKeyError(text, (*_TABLE, "database")), document)
         logtables = _logtables(experiment)
         table = _table(experiment.database.table, overrides.table_name)
         execution = _execution(experiment.execution)
@@ -76,6 +81,11 @@ def build_config(
         codecarbon=experiment.codecarbon,
         analysis=analysis,
     )
+
+
+def _warn_of(problem: InvalidConfigError, document: Document) -> None:
+    # Level 5 is the caller of PyExperimenter(...).
+    warnings.warn(str(document.locate(problem)), stacklevel=5)
 
 
 @contextmanager
@@ -102,17 +112,30 @@ def _table(table: schema.Table, name: str | None) -> TableConfig:
         names.check_name(table.name, (*_TABLE, "name"))
     else:
         names.check_name(name, ("table_name",))
-    resultfields = dict(table.resultfields)
+    resultfields, result_timestamps = dict(table.resultfields), _result_timestamps(table)
     with within(*_TABLE):
-        names.check_table_columns(table.keyfields, resultfields, table.result_timestamps)
+        names.check_table_columns(table.keyfields, resultfields, result_timestamps)
         return TableConfig(
             name=table.name if name is None else name,
             keyfields={keyfield: table.keyfield(keyfield).type for keyfield in table.keyfields},
             resultfields=resultfields,
-            result_timestamps=table.result_timestamps,
+            result_timestamps=result_timestamps,
             grid=grid_of(table),
             requires=requirements_of(table),
         )
+
+
+def _result_timestamps(table: schema.Table) -> bool:
+    if table.resultfields_timestamps is None:
+        return table.result_timestamps
+    if "result_timestamps" in table.model_fields_set:
+        path = (*_TABLE, "resultfields.timestamps")
+        raise DuplicateKeyError("this is the name of result_timestamps in INI files; delete one of the two", path)
+    # Level 5 is the caller of PyExperimenter(...).
+    warnings.warn(
+        "resultfields.timestamps is deprecated; write result_timestamps instead", DeprecationWarning, stacklevel=5
+    )
+    return table.resultfields_timestamps
 
 
 def _logtables(experiment: schema.Experiment) -> dict[str, dict[str, FieldType]]:

@@ -32,12 +32,15 @@ class Document:
         Nested dicts, lists and scalars.
     lines : Lines
         The line of each key; empty for a dict.
+    ignored : sequence of InvalidConfigError
+        What nothing uses.
     """
 
     source: str
     text: str
     data: Any
     lines: Lines = field(default_factory=Lines)
+    ignored: Sequence[InvalidConfigError] = ()
 
     def locate(self, error: InvalidConfigError) -> InvalidConfigError:
         """Return the same error with file, line and key path in front of its message."""
@@ -114,11 +117,9 @@ def parsed(content: bytes, path: Path, credentials: bool = False) -> Document:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise FileProblem("this is not UTF-8 text; save the file as UTF-8", line) from None
-    if _is_ini(text, path):
-        data, lines = (ini_file.read_credentials if credentials else ini_file.read)(text)
-    else:
-        data, lines = yaml_file.read(text, as_text=credentials)
-    return Document(str(path), text, data, lines)
+    if not _is_ini(text, path):
+        return Document(str(path), text, *yaml_file.read(text, as_text=credentials))
+    return Document(str(path), text, *(ini_file.read_credentials(text) if credentials else ini_file.read(text)))
 
 
 def _is_ini(text: str, path: Path) -> bool:

@@ -16,12 +16,13 @@ from pyexperimenter.config.messages import KeyPath, nearest
 from pyexperimenter.config.source import FileProblem, Lines
 from pyexperimenter.exceptions import (
     DuplicateKeyError,
+    InvalidConfigError,
     InvalidRangeError,
     MissingKeyError,
     MissingLogTableError,
     UnknownKeyError,
 )
-from pyexperimenter.fieldtypes import FieldType, Kind
+from pyexperimenter.fieldtypes import BOOLEAN_WORDS, FieldType, Kind
 from pyexperimenter.grid import stepped
 
 _SECTION = re.compile(r"\[([^\]]+)\]")
@@ -82,13 +83,22 @@ class _Section:
     options: _Options
 
 
-def read(text: str) -> tuple[dict[str, Any], Lines]:
+def read(text: str) -> tuple[dict[str, Any], Lines, list[InvalidConfigError]]:
     """Parse a configuration.
+
+    Returns
+    -------
+    data : dict
+        The same as in YAML.
+    lines : Lines
+        The line of each key.
+    ignored : list of InvalidConfigError
+        What nothing uses, as py-experimenter ignored it, too.
 
     Raises
     ------
     FileProblem
-        If it is not INI, or if an option is unknown, appears twice or needs another one that is missing.
+        If it is not INI, or if an option appears twice or needs another one that is missing.
     """
     result = _Result()
     sections = _sections(text)
@@ -116,8 +126,8 @@ def read(text: str) -> tuple[dict[str, Any], Lines]:
                 result.set(_ANALYSIS[key], _split(option.value) if key == "unit" else option.value, option.line)
         else:
             hint = nearest(section.name, (_ROOT, "CUSTOM", "analysis", "codecarbon"))
-            raise FileProblem(f"unknown section [{section.name}]{hint}", section.line, kind=UnknownKeyError)
-    return result.data, result.lines
+            result.ignore((section.name,), f"unknown section{hint}", section.line)
+    return result.data, result.lines, result.ignored
 
 
 def read_credentials(text: str) -> tuple[dict[str, Any], Lines]:
@@ -149,6 +159,12 @@ class _Result:
     def __init__(self) -> None:
         self.data: dict[str, Any] = {}
         self.lines = Lines()
+        self.ignored: list[InvalidConfigError] = []
+
+    def ignore(self, path: KeyPath, why: str, line: int) -> None:
+        """Note that nothing uses what is here."""
+        self.ignored.append(UnknownKeyError(f"ignored: {why}", path))
+        self.lines[path] = line
 
     def section(self, path: KeyPath, line: int) -> None:
         """Add a section, unless it exists."""
@@ -188,13 +204,8 @@ def _read_experiment(section: _Options, result: _Result) -> None:
     for key, option in section.items():
         if key not in read:
             known = [*_OPTIONS, *_LISTS, *read]
-            raise FileProblem(
-                f"{option.name!r} is neither an option nor a keyfield nor the columns of a logtable"
-                f"{nearest(option.name, known)}",
-                option.line,
-                kind=UnknownKeyError,
-                path=(_ROOT, option.name),
-            )
+            why = f"it is neither an option nor a keyfield nor the columns of a logtable{nearest(option.name, known)}"
+            result.ignore((_ROOT, option.name), why, option.line)
 
 
 def _read_keyfields(section: _Options, result: _Result) -> Iterator[str]:
@@ -264,10 +275,16 @@ def _field_type(declaration: str) -> FieldType | None:
 def _values(declaration: str, option: _Option, path: KeyPath) -> Any:
     """Parse ``1, 2, 5:9`` into a list, and a single range into a range. Only numbers have ranges."""
     items = [item.strip() for item in option.value.split(",")]
-    if items[-1] == "":
+    if len(items) > 1 and items[-1] == "":
         items.pop()
     field = _field_type(declaration)
-    if field is None or field.kind not in (Kind.INTEGER, Kind.REAL):
+    if field is None or field.kind is Kind.TEXT:
+        return items
+    if len(items) == 1 and items[0] in ("", "None"):
+        return [None]  # a placeholder, where only rows set the field
+    if field.kind is Kind.BOOLEAN:
+        return [BOOLEAN_WORDS.get(item.lower(), item) for item in items]
+    if field.kind not in (Kind.INTEGER, Kind.REAL):
         return items
     ranges = [_RANGE.fullmatch(item) for item in items]
     if len(items) == 1 and ranges[0] is not None:

@@ -303,6 +303,15 @@ class Table(Section):
     result_timestamps: bool = Field(
         False, description="For each resultfield, add a column with the time when it was written."
     )
+    resultfields_timestamps: bool | None = Field(
+        None,
+        alias="resultfields.timestamps",
+        description="Deprecated name of result_timestamps.",
+        json_schema_extra={"deprecated": True},
+    )
+    database: Any = Field(
+        None, description="Ignored. The database is named outside of the table.", json_schema_extra={"deprecated": True}
+    )
 
     def keyfield(self, name: str) -> Keyfield:
         """Return a keyfield, even if the file gives only its type."""

@@ -154,15 +154,12 @@ def test_old_name_of_n_jobs(load):
             6,
             ["keyfields.a.values[1]", "'x' is not an integer"],
         ),
-        ("keyfields = a:int\na =", "EmptyDomainError", 6, ["at least one"]),
         ("keyfields =", "MissingKeyError", 5, ["keyfields", "at least one"]),
         ("keyfields = a:innt", "InvalidTypeError", 5, ["'innt'", "'INT'"]),
         ("keyfields = a, a", "DuplicateKeyError", 5, ["twice"]),
         ("keyfields = a, A", "DuplicateNameError", 5, ["keyfields.a"]),
         ("keyfields = status", "ReservedNameError", 5, ["'status'"]),
         ("keyfields = a\nresultfields = b:DUBLE", "InvalidTypeError", 6, ["'DOUBLE'"]),
-        ("keyfeilds = a", "UnknownKeyError", 5, ["'keyfeilds'", "did you mean 'keyfields'"]),
-        ("keyfields = a\nb = 1", "UnknownKeyError", 6, ["'b' is neither an option nor a keyfield"]),
         ("keyfields = a\na = 1\na = 2", "DuplicateKeyError", 7, ["line 6"]),
         ("keyfields = a\nn_jobs = 1\ncpu.max = 2", "DuplicateKeyError", 7, ["n_jobs"]),
         ("keyfields = a\nn_jobs = x", "InvalidTypeError", 6, ["n_jobs", "'x' is not an integer"]),
@@ -177,7 +174,6 @@ def test_old_name_of_n_jobs(load):
         ("keyfields = a:int\na = 5, 1:9999999999", "InvalidRangeError", 6, ["more than 1000000 values"]),
         (f"keyfields = a:int\na = 5, 1:{'9' * 5000}", "InvalidRangeError", 6, ["digits"]),
         ("keyfields = a\nnonsense", "InvalidConfigError", 6, ["option = value"]),
-        ("keyfields = a\n[CUSTM]\nb = 1", "UnknownKeyError", 6, ["[CUSTM]", "'CUSTOM'"]),
         ("keyfields = a\n[CUSTOM]\n[custom]", "DuplicateKeyError", 7, ["[custom]", "merge"]),
     ],
 )
@@ -205,3 +201,40 @@ def test_no_configuration_at_all(load, text, kind, start):
         load(text)
     assert type(caught.value) is getattr(exceptions, kind)
     assert str(caught.value).startswith(start)
+
+
+@pytest.mark.parametrize("declared", ["bool", "BOOLEAN"])
+@pytest.mark.parametrize("values", ["1, 0", "Yes, no", "on, OFF", "True,false"])
+def test_booleans_are_what_the_words_of_ini_files_say(load, declared, values):
+    config = load(f"{HEAD}keyfields = a:{declared}, b\na = {values}\nb = no\n")
+    assert list(config.table.grid) == [{"a": True, "b": "no"}, {"a": False, "b": "no"}]
+
+
+@pytest.mark.parametrize("declared", ["bool", "int", "float", "DATE", "JSON"])
+@pytest.mark.parametrize("placeholder", ["None", ""])
+def test_a_placeholder_is_null_where_it_is_no_text(load, declared, placeholder):
+    config = load(f"{HEAD}keyfields = a:{declared}, b\na = {placeholder}\nb = {placeholder}\n")
+    assert list(config.table.grid) == [{"a": None, "b": placeholder}]
+
+
+@pytest.mark.parametrize(
+    ("lines", "warning"),
+    [
+        ("keyfields = a\nb = 1", "config.cfg:6: PY_EXPERIMENTER.b: ignored: it is neither an option nor a keyfield"),
+        ("keyfields = a\nresultfeilds = b", "PY_EXPERIMENTER.resultfeilds: ignored: .*; did you mean 'resultfields'"),
+        ("keyfields = a\n[CUSTM]\nb = 1", r"config.cfg:6: CUSTM: ignored: unknown section; did you mean 'CUSTOM'"),
+    ],
+)
+def test_what_nothing_uses_is_ignored_with_a_warning(load, lines, warning):
+    with pytest.warns(UserWarning, match=warning) as warned:
+        config = load(f"{HEAD}{lines}\n")
+    assert len(warned) == 1
+    assert list(config.table.keyfields) == ["a"]
+
+
+def test_a_misspelled_option_that_is_needed_is_named_by_the_warning_before_the_error(load):
+    with (
+        pytest.warns(UserWarning, match="config.cfg:5: .*did you mean 'keyfields'"),
+        pytest.raises(exceptions.MissingKeyError, match="'keyfields' is missing"),
+    ):
+        load(f"{HEAD}keyfeilds = a\n")

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pyexperimenter.config import ExecutionConfig, load_config, yaml_file
-from pyexperimenter.exceptions import InvalidConfigError
+from pyexperimenter.exceptions import DuplicateKeyError, InvalidConfigError
 from pyexperimenter.fieldtypes import FieldType
 
 # The example of the documentation, `zip` filled in.
@@ -162,6 +162,25 @@ PY_EXPERIMENTER:
       name: t
       keyfields: {seed: {type: INT, values: [1]}}
 """
+
+
+@pytest.mark.parametrize("value", ["true", "false"])
+def test_the_name_of_result_timestamps_in_ini_files(load, value):
+    with pytest.warns(DeprecationWarning, match="resultfields.timestamps is deprecated; write result_timestamps"):
+        config = load(f"{SMALL}      resultfields.timestamps: {value}\n")
+    assert config.table.result_timestamps is (value == "true")
+    both = f"{SMALL}      result_timestamps: true\n      resultfields.timestamps: {value}\n"
+    with pytest.raises(DuplicateKeyError, match=r"config.yml:9: .*timestamps.*delete one of the two"):
+        load(both)
+
+
+def test_a_database_named_in_the_table_is_ignored_with_a_warning(load):
+    with pytest.warns(
+        UserWarning, match=r"config.yml:8: PY_EXPERIMENTER.Database.table.database: ignored: .*"
+    ) as warned:
+        config = load(f"{SMALL}      database: elsewhere\n")
+    assert len(warned) == 1
+    assert config.database.database == str(Path("study.db").absolute())
 
 
 def test_defaults(load):
