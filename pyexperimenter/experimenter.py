@@ -35,6 +35,7 @@ from pyexperimenter.execution.task import ExperimentFunction, WorkerTask
 from pyexperimenter.execution.worker import run_one
 from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.grid import Combinations
+from pyexperimenter.jsonable import unwrap
 from pyexperimenter.logger import LogSettings
 from pyexperimenter.machine.gpus import allocate_gpus
 from pyexperimenter.paths import absolute_path
@@ -253,7 +254,7 @@ class PyExperimenter(Study):
         EmptyFillDatabaseCallError
             If there are no rows.
         """
-        mappings = rows if not hasattr(rows, "to_dict") else rows.to_dict("records")
+        mappings = _rows_of(rows) if hasattr(rows, "to_dict") else rows
         encoded = [self._store.encode_row(row, f"row {number}") for number, row in enumerate(mappings)]
         return self._fill(encoded, len(encoded))
 
@@ -791,6 +792,11 @@ class PyExperimenter(Study):
 
 def _absolute(path: str | Path | Mapping[str, Any]) -> str | Mapping[str, Any]:
     return path if isinstance(path, Mapping) else str(absolute_path(path))
+
+
+def _rows_of(frame: Any) -> Iterable[dict[str, Any]]:
+    columns = [unwrap(column) for _, column in frame.items()]  # to_dict() would change the digits of a float32
+    return (dict(zip(frame.columns, values, strict=True)) for values in zip(*columns, strict=True))
 
 
 def _counted(number: int, noun: str) -> str:

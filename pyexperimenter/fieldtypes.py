@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from decimal import Decimal
@@ -16,7 +17,7 @@ from enum import Enum
 from typing import Any
 
 from pyexperimenter.exceptions import InvalidValueError
-from pyexperimenter.jsonable import shown, to_json, unwrap
+from pyexperimenter.jsonable import ADDRESS, shown, to_json, unwrap
 
 
 class Kind(Enum):
@@ -221,7 +222,7 @@ def _only_item(value: Any) -> Any:
         return value
     if hasattr(value, "reshape"):
         return value.reshape(())
-    return value.item() if hasattr(value, "item") else value  # a pandas Series
+    return unwrap(value)[0] if hasattr(value, "tolist") else value  # a pandas Series
 
 
 def _is_nan(value: Any) -> bool:
@@ -287,13 +288,33 @@ def _boolean(field: FieldType, value: Any) -> bool:
 
 
 def _text(field: FieldType, value: Any) -> str:
-    if isinstance(value, (dict, list, tuple, set, frozenset)):
+    if isinstance(value, (Mapping, list, tuple, set, frozenset)):
         value = to_json(value)
     elif isinstance(value, (bytes, bytearray, memoryview)):
         raise _refuse(value, field.kind, "; decode it, or declare a BLOB")
     elif not isinstance(value, str):
-        value = str(value)
+        value = _text_of_object(field, value)
     return _fitting(field, value)
+
+
+def _text_of_object(field: FieldType, value: Any) -> str:
+    if hasattr(type(value), "__array__") or hasattr(type(value), "toarray"):
+        raise InvalidValueError(
+            f"a {type(value).__name__} is not {field.kind.value}, and its text may leave out parts of it; store its "
+            "values as a list or dict, a text such as its CSV, or the path of a file"
+        )
+    try:
+        text = str(value)
+    except Exception as error:  # its own __str__ may raise, and that of an integer refuses too many digits
+        raise _refuse(value, field.kind, f": {type(error).__name__}: {error}") from error
+    if ADDRESS.search(text):
+        raise _refuse(
+            value,
+            field.kind,
+            ": its text contains an address in memory, which differs in each process; store a name, a list or dict of "
+            "its values, or the path of a file",
+        )
+    return text
 
 
 def _fitting(field: FieldType, text: str) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import math
 import operator
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -23,10 +24,13 @@ if TYPE_CHECKING:
 _PLAIN = frozenset({bool, int, float, str, bytes, bytearray, memoryview, dict, list, datetime, date})
 _LONGEST_SHOWN = 60
 
+ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
+"""The part of an object's text that differs from process to process."""
+
 
 def unwrap(value: Any) -> Any:
     """Return the plain Python object in a scalar or array of numpy, torch or pandas; other values unchanged."""
-    if value is None or type(value) in _PLAIN:
+    if value is None or type(value) in _PLAIN or isinstance(value, type):
         return value
     if isinstance(value, Enum):
         return unwrap(value.value)
@@ -40,17 +44,34 @@ def unwrap(value: Any) -> Any:
             value = value.astype("datetime64[us]")  # nanoseconds would become an integer
         plain = value.item()
         if type(plain) is not type(value):
-            return unwrap(plain)
+            return unwrap(_as_shown(plain, value))
         return float(plain) if type(value).__name__ == "longdouble" else str(plain)  # its item is of its own type
     if hasattr(value, "tolist") and hasattr(value, "shape"):
-        return value.tolist()
+        return _as_shown(value.tolist(), value)
     return value
+
+
+def _as_shown(plain: Any, source: Any) -> Any:
+    """Return the numbers of a float32 scalar or array with the digits that it shows: 0.1, not 0.10000000149011612."""
+    dtype = getattr(source, "dtype", None)
+    name = str(getattr(dtype, "name", dtype)).rpartition(".")[2].lower()  # torch.float32, or Float32 of pandas
+    if name not in ("float16", "float32"):
+        return plain
+    import numpy as np
+
+    return _shortest(plain, getattr(np, name))
+
+
+def _shortest(numbers: Any, dtype: Callable[[float], object]) -> Any:
+    if isinstance(numbers, list):
+        return [_shortest(number, dtype) for number in numbers]
+    return float(str(dtype(numbers))) if isinstance(numbers, float) else numbers
 
 
 def shown(value: Any) -> str:
     """Return the representation of a value for a message, shortened if it is long."""
     try:
-        text = repr(value)
+        text = " ".join(repr(value).split())  # that of a DataFrame has several lines
     except Exception:  # the user's own __repr__ may raise, and deep nesting exhausts the stack
         text = f"<{type(value).__name__}>"
     return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 3] + "..."

@@ -13,6 +13,7 @@ from pyexperimenter.config import ini_file, yaml_file
 from pyexperimenter.config.messages import dotted
 from pyexperimenter.config.source import FileProblem, Lines
 from pyexperimenter.exceptions import ConfigError, InvalidConfigError, NoConfigFileError
+from pyexperimenter.jsonable import ADDRESS
 from pyexperimenter.paths import absolute_path
 
 _INI_SUFFIXES = (".cfg", ".ini", ".conf")
@@ -90,7 +91,8 @@ def document_of(source: str | PathLike[str] | Mapping[str, Any]) -> Document:
 
 def _as_json(source: Mapping[str, Any]) -> str:
     try:
-        return json.dumps(source, default=str)
+        # Without addresses, it is the same in each process.
+        return json.dumps(source, default=lambda value: ADDRESS.sub("", str(value)))
     except (TypeError, ValueError, RecursionError) as error:  # odd keys, huge integers, a dict in itself
         raise InvalidConfigError(f"<dict>: {error}") from None
 

@@ -229,7 +229,7 @@ def _plain_values(value: Any) -> Any:
     """Convert what a dict may contain but a file cannot: a range or a numpy array."""
     if isinstance(value, range):
         return {"start": value.start, "stop": value.stop, "step": value.step}
-    return value.tolist() if hasattr(value, "tolist") else value
+    return unwrap(value)
 
 
 Values = Annotated[

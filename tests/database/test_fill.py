@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from pyexperimenter.exceptions import EmptyFillDatabaseCallError, InvalidRowError, ParameterCombinationError
+from pyexperimenter.exceptions import (
+    EmptyFillDatabaseCallError,
+    InvalidConfigError,
+    InvalidRowError,
+    ParameterCombinationError,
+)
 from tests.support.study import experimenter, store, study
 from tests.support.target import Target
 
@@ -42,6 +48,35 @@ def test_fill_with_rows_leaves_keyfields_out_as_null(target: Target) -> None:
     study_ = experimenter(target)
     assert study_.fill_table_with_rows([{"dataset": "a"}, {"dataset": "a", "seed": None}, {"seed": 1}]) == (2, 1)
     assert rows_of(target) == [("a", None), (None, 1)]
+
+
+def test_a_float32_is_the_experiment_whose_digits_it_shows(target: Target) -> None:
+    keyfields = {"rate": {"type": "DOUBLE", "values": np.array([0.1, 0.3], dtype="float32")}, "seed": "INT"}
+    study_ = experimenter(target, study(target, keyfields=keyfields))
+    assert study_.fill_table_with_rows([{"rate": 0.1}, {"rate": 0.3}]) == (2, 0)
+    assert study_.fill_table_from_config() == (0, 2)
+    assert study_.fill_table_with_rows(pd.DataFrame({"rate": np.array([0.1, 0.3], dtype="float32")})) == (0, 2)
+    rates = [np.float32(0.1), np.float32(0.3)]
+    assert study_.fill_table_with_rows([{"rate": rate} for rate in rates]) == (0, 2)
+    assert study_.fill_table_from_combination(parameters={"rate": rates, "seed": [None]}) == (0, 2)
+    assert study_.get_table(where={"rate": np.float32(0.1)})["rate"].tolist() == [0.1]
+
+
+def test_an_address_is_never_part_of_an_experiment(sqlite_target: Target) -> None:
+    study_ = experimenter(sqlite_target)
+    with pytest.raises(InvalidRowError, match=r"row 0: dataset: <object object at 0x.*contains an address in memory"):
+        study_.fill_table_with_rows([{"dataset": object(), "seed": 0}])
+    keyfields = {"dataset": {"type": "TEXT", "values": ["iris", object()]}}
+    with pytest.raises(
+        InvalidConfigError, match=r"keyfields\.dataset\.values\[1\]: <object object.* an address in memory"
+    ):
+        experimenter(sqlite_target, study(sqlite_target, keyfields=keyfields))
+
+
+def test_objects_in_a_config_do_not_make_it_another(sqlite_target: Target) -> None:
+    for model in (object(), object()):
+        experimenter(sqlite_target, study(sqlite_target, Custom={"model": model})).fill_table_from_config()
+    assert sqlite_target.query("SELECT COUNT(*) FROM study__meta") == [(1,)]
 
 
 def test_fill_with_a_data_frame(target: Target) -> None:

@@ -78,6 +78,7 @@ def test_the_function_gets_keyfields_a_processor_and_custom_fields(filled: PyExp
         (5, "error", "the experiment function returned 5; it may return None, one of ExperimentStatus.DONE, "),
         ({"accuracy": 0.5, "acc": 1}, "error", "'acc' is not a resultfield; configured are accuracy, model"),
         ({"accuracy": 0.5, "model": b"x"}, "error", "model: b'x' is not a string; decode it, or declare a BLOB"),
+        ({"accuracy": 0.5, "model": pd.DataFrame({"a": [1]})}, "error", "model: a DataFrame is not a string, and its"),
     ],
 )
 def test_what_the_function_returns_decides_the_status(

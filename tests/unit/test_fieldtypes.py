@@ -4,6 +4,8 @@ import enum
 import fractions
 import math
 import sys
+import types
+from collections import deque
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,6 +34,20 @@ class Level(enum.IntEnum):
 class Pipeline:
     def __str__(self):
         return "Pipeline(scaler, svm)"
+
+
+class Broken:
+    def __str__(self):
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
+
+class Frame:
+    """A table of another library than pandas: it can become an array, and shows its first and last rows."""
+
+    def __array__(self, dtype=None, copy=None):
+        return np.arange(1000)
 
 
 class Tensor:
@@ -197,7 +214,13 @@ def test_the_text_nan_is_a_number_for_numeric_types(name):
         ("DOUBLE", "-0.0", 0.0),
         ("DOUBLE", math.inf, math.inf),
         ("DOUBLE", Decimal("-Infinity"), -math.inf),
-        ("DOUBLE", np.float32(0.5), 0.5),
+        ("DOUBLE", np.float32(0.1), 0.1),
+        ("DOUBLE", np.float16(0.1), 0.1),
+        ("DOUBLE", np.array([0.1], "float32"), 0.1),
+        ("DOUBLE", np.float32(-math.inf), -math.inf),
+        ("DOUBLE", Tensor(np.float32(0.1)), 0.1),
+        ("DOUBLE", pd.Series([0.1], dtype="float32"), 0.1),
+        ("DOUBLE", pd.Series([0.1], dtype="Float32"), 0.1),
         ("DOUBLE", np.longdouble(1.5), 1.5),
         ("DOUBLE", np.array(np.longdouble(1.5)), 1.5),
         ("DOUBLE", np.int64(2), 2.0),
@@ -241,9 +264,17 @@ def test_the_text_nan_is_a_number_for_numeric_types(name):
         ("TEXT", {3, 1}, "[1,3]"),
         ("TEXT", np.array([1, 2]), "[1,2]"),
         ("TEXT", np.array([1]), "[1]"),
+        ("TEXT", np.float32(0.1), "0.1"),
+        ("TEXT", np.arange(2000), f"[{','.join(map(str, range(2000)))}]"),
+        ("TEXT", pd.Series(range(2000)), f"[{','.join(map(str, range(2000)))}]"),
+        ("TEXT", types.MappingProxyType({"a": np.arange(2000)}), f'{{"a":[{",".join(map(str, range(2000)))}]}}'),
         ("TEXT", Pipeline(), "Pipeline(scaler, svm)"),
+        ("TEXT", Path("a/b"), "a/b"),
+        ("TEXT", range(3), "range(0, 3)"),
         ("TEXT", "'\"`%?\\ 🎉 ü\n", "'\"`%?\\ 🎉 ü\n"),
-        ("JSON", {"a": (1, np.float32(0.5), {2})}, {"a": [1, 0.5, [2]]}),
+        ("JSON", {"a": (1, np.float32(0.1), {2})}, {"a": [1, 0.1, [2]]}),
+        ("JSON", np.array([[0.1, 0.3]], "float32"), [[0.1, 0.3]]),
+        ("JSON", Tensor(np.array([0.1], "float32")), [0.1]),
         ("JSON", [1, True, None, "ü"], [1, True, None, "ü"]),
         ("JSON", "text", "text"),
         ("JSON", 5, 5),
@@ -546,6 +577,41 @@ def test_an_integer_column_holds_a_type_only_if_it_takes_its_limits(column, fiel
     other = FieldType.parse(field)
     ends = [0 if other.unsigned else -other.limit - 1, other.limit]
     assert FieldType.parse(column).holds(other) == all(map(takes, ends))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [object(), Pipeline().__str__, len.__call__, iter([]), (i for i in "a"), lambda: 1, deque([object()])],
+)
+def test_a_text_with_an_address_is_refused(value):
+    assert "its text contains an address in memory, which differs in each process; " in refusal("TEXT", value)
+
+
+@pytest.mark.parametrize("kind", [dict, np.float32, pd.Series, Tensor])
+def test_a_class_is_shown_by_its_name(kind):
+    assert coerce("TEXT", kind) == str(kind)
+
+
+@pytest.mark.parametrize("value", [pd.DataFrame({"a": range(1000)}), scipy.sparse.eye_array(1000), Frame()])
+def test_a_text_that_may_be_shortened_is_refused(value):
+    name = type(value).__name__
+    assert refusal("TEXT", value).startswith(f"a {name} is not a string, and its text may leave out parts of it; store")
+
+
+def test_a_text_that_cannot_be_made_is_refused():
+    assert refusal("TEXT", 10**5000).startswith("<int> is not a string: ValueError: Exceeds the limit")
+    assert refusal("TEXT", Broken()) == "<Broken> is not a string: RuntimeError: no text"
+
+
+def test_a_refusal_has_one_line():
+    assert refusal("DOUBLE", pd.DataFrame({"a": [1, 2]})) == "a 0 1 1 2 is not a number"
+
+
+@given(st.floats(width=32, allow_nan=False, allow_infinity=False))
+def test_a_float32_keeps_the_digits_that_it_shows(number):
+    short = np.float32(number)
+    assert coerce("DOUBLE", short) == float(str(short))
+    assert np.float32(coerce("DOUBLE", short)) == short
 
 
 def test_what_is_not_text_becomes_text():
