@@ -11,14 +11,15 @@ from dataclasses import replace
 from functools import partial
 from operator import index
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from pyexperimenter import __version__
-from pyexperimenter.config import load_config
-from pyexperimenter.config.model import pickles_have_secrets
+from pyexperimenter.config import load_config, load_database
+from pyexperimenter.config.model import KeptConfig, pickles_have_secrets
 from pyexperimenter.database.outages import is_away
 from pyexperimenter.database.records import Attempt, FillCount
 from pyexperimenter.database.selection import Latest, OrderBy, Where, statuses
+from pyexperimenter.database.studies import Studies
 from pyexperimenter.durations import seconds
 from pyexperimenter.exceptions import (
     EmptyFillDatabaseCallError,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 __all__ = ["ExperimentStatus", "PyExperimenter"]
 
 _R = TypeVar("_R")
+_Source: TypeAlias = str | Path | Mapping[str, Any] | KeptConfig
 
 _FINISHED = (ExperimentStatus.DONE, ExperimentStatus.ERROR, ExperimentStatus.PAUSED)
 
@@ -111,7 +113,7 @@ class PyExperimenter(Study):
 
     def __init__(
         self,
-        experiment_configuration_file_path: str | Path | Mapping[str, Any] = "config/experiment_configuration.yml",
+        experiment_configuration_file_path: _Source = "config/experiment_configuration.yml",
         database_credential_file_path: str | Path = "config/database_credentials.yml",
         use_ssh_tunnel: bool | None = None,
         table_name: str | None = None,
@@ -146,6 +148,47 @@ class PyExperimenter(Study):
         )
         wanted = config.codecarbon is not None if use_codecarbon is None else use_codecarbon
         super().__init__(config, (config.codecarbon or {}) if wanted else None)
+
+    @classmethod
+    def open(
+        cls,
+        database: str | Path,
+        table: str | None = None,
+        provider: str = "sqlite",
+        database_credential_file_path: str | Path = "config/database_credentials.yml",
+        use_ssh_tunnel: bool = False,
+        **options: Any,
+    ) -> PyExperimenter:
+        """Open a study by the configuration that its database keeps, without a configuration file.
+
+        Parameters
+        ----------
+        database : str or Path
+            Path of the SQLite file, or name of the database on the server.
+        table : str, optional
+            Table of the study, needed if the database has several studies.
+        provider : str
+            ``"sqlite"``, ``"mysql"`` (also for MariaDB) or ``"postgresql"``.
+        database_credential_file_path, use_ssh_tunnel, **options
+            As for `PyExperimenter`.
+
+        Raises
+        ------
+        MissingTableError
+            If the database has no such study, or several and `table` names none of them.
+        MissingDatabaseError
+            If there is no such database.
+        """
+        where = load_database(provider, database, database_credential_file_path, use_ssh_tunnel)
+        name, text = Studies(where).configuration(table)
+        return cls(
+            KeptConfig(text, f"{where.database} ({name})", provider),
+            database_credential_file_path,
+            use_ssh_tunnel,
+            table_name=name,
+            database_name=where.database,
+            **options,
+        )
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         # A pickle that may be stored has no passwords. Where it is loaded, they are found as they were here.
@@ -790,8 +833,8 @@ class PyExperimenter(Study):
         )
 
 
-def _absolute(path: str | Path | Mapping[str, Any]) -> str | Mapping[str, Any]:
-    return path if isinstance(path, Mapping) else str(absolute_path(path))
+def _absolute(path: _Source) -> _Source:
+    return path if isinstance(path, (Mapping, KeptConfig)) else str(absolute_path(path))
 
 
 def _rows_of(frame: Any) -> Iterable[dict[str, Any]]:

@@ -87,7 +87,7 @@ def debug_option(command: Any) -> Any:
     show_default=True,
     show_envvar=True,
     metavar="FILE",
-    help="Config of the study, YAML or INI.",
+    help="Config of the study, YAML or INI, or its SQLite file.",
 )
 @debug_option
 @click.pass_context

@@ -19,6 +19,7 @@ from pyexperimenter.cli.study_options import (
     check_filled,
     json_option,
     latest_options,
+    study_file,
     study_options,
     where_option,
 )
@@ -31,6 +32,7 @@ _ATTEMPT_COLUMNS = ("number", "outcome", "started", "wall_seconds", "max_rss_byt
 
 
 @click.command()
+@study_file
 @click.option("--watch", is_flag=True, help="Refresh until all experiments are finished, or until Ctrl-C.")
 @click.option(
     "--every", type=Duration(), default="2s", show_default=True, metavar="DURATION", help="Interval of --watch."
@@ -59,6 +61,7 @@ def status(study: StudyOptions, watch: bool, every: float, as_json: bool) -> Non
 
 
 @click.command("list")
+@study_file
 @where_option
 @click.option(
     "-s",
@@ -161,6 +164,7 @@ def show(study: StudyOptions, experiment_id: int, as_json: bool) -> None:
 
 
 @click.command()
+@study_file
 @click.option("-v", "--verbose", is_flag=True, help="Show a full traceback of each group.")
 @json_option
 @study_options

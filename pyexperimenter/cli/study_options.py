@@ -12,6 +12,7 @@ import click
 
 from pyexperimenter.cli.app import debug_option
 from pyexperimenter.database.records import OUTCOMES
+from pyexperimenter.database.studies import is_sqlite_file
 from pyexperimenter.durations import seconds
 from pyexperimenter.experiment_status import ExperimentStatus
 
@@ -33,7 +34,7 @@ class StudyOptions:
     Attributes
     ----------
     config, credentials : str
-        Paths of its files.
+        Paths of its files. The first may also be the SQLite file of the study.
     table : str or None
         Name of the table, to override the config's.
     """
@@ -46,9 +47,10 @@ class StudyOptions:
         """Return the experimenter of the study."""
         from pyexperimenter.experimenter import PyExperimenter
 
-        return PyExperimenter(
-            config or self.config, self.credentials, table_name=self.table, log_level=log_level, **more
-        )
+        source = config or self.config
+        if is_sqlite_file(source):
+            return PyExperimenter.open(source, self.table, log_level=log_level, **more)
+        return PyExperimenter(source, self.credentials, table_name=self.table, log_level=log_level, **more)
 
     def open_for_reading(self) -> PyExperimenter:
         """Return the experimenter of the study, which waits for a database that is away, and says so."""
@@ -64,7 +66,7 @@ def study_options(command: Command) -> Command:
         "-c",
         "--config",
         metavar="FILE",
-        help="Config of the study; can also be given before the command.",
+        help="Config of the study, or its SQLite file; can also be given before the command.",
     )
     @click.option(
         "--credentials",
@@ -76,11 +78,21 @@ def study_options(command: Command) -> Command:
     @click.option("--table", "table_name", metavar="NAME", help="Name of the table, instead of the config's.")
     @debug_option
     @functools.wraps(command)
-    def run(*context: Any, config: str, credentials: str, table_name: str | None, **arguments: Any) -> Any:
-        return command(*context, StudyOptions(config, credentials, table_name), **arguments)
+    def run(
+        *context: Any,
+        config: str,
+        credentials: str,
+        table_name: str | None,
+        study_file: str | None = None,
+        **arguments: Any,
+    ) -> Any:
+        return command(*context, StudyOptions(study_file or config, credentials, table_name), **arguments)
 
     return run  # type: ignore[no-any-return] # click's decorators
 
+
+study_file = click.argument("study_file", required=False, metavar="[STUDY]")
+"""Config or SQLite file of the study, for commands without other arguments."""
 
 ID = click.IntRange(1, 2**63 - 1)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -4,7 +4,7 @@
 ``${...}``, `schema` checks keys and types, and `build` checks names, domains and credentials and makes the `model`.
 """
 
-from pyexperimenter.config.load import json_schema, load_config
+from pyexperimenter.config.load import json_schema, load_config, load_database
 from pyexperimenter.config.model import (
     Credentials,
     DatabaseConfig,
@@ -27,4 +27,5 @@ __all__ = [
     "TlsConfig",
     "json_schema",
     "load_config",
+    "load_database",
 ]

@@ -27,6 +27,7 @@ from pyexperimenter.exceptions import (
     DuplicateKeyError,
     InvalidConfigError,
     InvalidTypeError,
+    InvalidValueError,
     MissingKeyError,
     UnknownKeyError,
 )
@@ -44,6 +45,7 @@ class Overrides:
     table_name: str | None = None
     database_name: str | None = None
     use_ssh_tunnel: bool | None = None
+    provider: str | None = None
 
 
 def build_config(
@@ -67,12 +69,14 @@ def build_config(
         table = _table(experiment.database.table, overrides.table_name)
         execution = _execution(experiment.execution)
         analysis = _analysis(experiment.analysis, table.keyfields)
-        use_ssh_tunnel = _use_ssh_tunnel(experiment.database, overrides.use_ssh_tunnel)
+        provider = overrides.provider or experiment.database.provider
+        use_ssh_tunnel = _use_ssh_tunnel(experiment.database, provider, overrides.use_ssh_tunnel)
+        name = overrides.database_name or experiment.database.database
     return ExperimentConfig(
         source=document.source,
         text=document.text,
         n_jobs=experiment.n_jobs,
-        database=_database(experiment.database, credentials_path, overrides.database_name, use_ssh_tunnel),
+        database=database_config(provider, name, credentials_path, use_ssh_tunnel),
         table=table,
         logtables=logtables,
         execution=execution,
@@ -180,30 +184,30 @@ def _analysis(section: schema.Analysis, keyfields: Iterable[str]) -> AnalysisCon
     return AnalysisConfig(section.unit, float(section.resampling.test))
 
 
-def _use_ssh_tunnel(section: schema.Database, override: bool | None) -> bool:
+def _use_ssh_tunnel(section: schema.Database, provider: str, override: bool | None) -> bool:
     if section.use_ssh is not None and section.use_ssh_tunnel is not None:
         path = (_ROOT, "Database", "use_ssh")
         raise DuplicateKeyError("use_ssh is the old name of use_ssh_tunnel; delete one of the two", path)
     if section.use_ssh is not None:
         # Level 5 is the caller of PyExperimenter(...).
         warnings.warn("use_ssh is deprecated; write use_ssh_tunnel instead", DeprecationWarning, stacklevel=5)
-    if section.provider == "sqlite":
+    if provider == "sqlite":
         return False
     return bool(section.use_ssh_tunnel or section.use_ssh) if override is None else override
 
 
-def _database(
-    section: schema.Database,
-    credentials_path: str | PathLike[str] | None,
-    name: str | None,
-    use_ssh_tunnel: bool,
+def database_config(
+    provider: str, name: str, credentials_path: str | PathLike[str] | None, use_ssh_tunnel: bool
 ) -> DatabaseConfig:
+    """Return where a database is, with the errors of `load_database`."""
     # SQLite needs no credentials, so a credential file is ignored, even if it is broken.
-    port = schema.PORTS.get(section.provider)
+    if provider == "sqlite":
+        return DatabaseConfig(provider, _sqlite_file(name))
+    port = schema.PORTS.get(provider)
     if port is None:
-        return DatabaseConfig(section.provider, _sqlite_file(name or section.database))
+        raise InvalidValueError(f"provider: {provider!r} is unknown; choose from sqlite, {', '.join(schema.PORTS)}")
     credentials = credentials_of(credentials_path, use_ssh_tunnel, port)
-    return DatabaseConfig(section.provider, name or section.database, credentials, use_ssh_tunnel)
+    return DatabaseConfig(provider, name, credentials, use_ssh_tunnel)
 
 
 def _sqlite_file(database: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pyexperimenter.config import ini_file, yaml_file
 from pyexperimenter.config.messages import dotted
+from pyexperimenter.config.model import KeptConfig
 from pyexperimenter.config.source import FileProblem, Lines
 from pyexperimenter.exceptions import ConfigError, InvalidConfigError, NoConfigFileError
 from pyexperimenter.jsonable import ADDRESS
@@ -56,8 +57,8 @@ class Document:
         return type(first)(f"{first}{more}", first.path)
 
 
-def document_of(source: str | PathLike[str] | Mapping[str, Any]) -> Document:
-    """Read a configuration from a file or a dict.
+def document_of(source: str | PathLike[str] | Mapping[str, Any] | KeptConfig) -> Document:
+    """Read a configuration from a file, a dict, or the database that keeps it.
 
     Raises
     ------
@@ -70,6 +71,8 @@ def document_of(source: str | PathLike[str] | Mapping[str, Any]) -> Document:
     """
     if isinstance(source, Mapping):
         return Document("<dict>", _as_json(source), source)
+    if isinstance(source, KeptConfig):
+        return _parsed(source.text.encode(), Path(source.source))
     absolute = absolute_path(source)
     path = Path(source)
     try:
@@ -81,6 +84,10 @@ def document_of(source: str | PathLike[str] | Mapping[str, Any]) -> Document:
         ) from None
     except OSError as error:
         raise ConfigError(f"{absolute}: the file cannot be read: {error.strerror}") from error
+    return _parsed(content, path)
+
+
+def _parsed(content: bytes, path: Path) -> Document:
     try:
         return parsed(content, path)
     except FileProblem as problem:

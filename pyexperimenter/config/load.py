@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
-from pyexperimenter.config.model import ExperimentConfig
+from pyexperimenter.config.model import DatabaseConfig, ExperimentConfig, KeptConfig
 
 
 def load_config(
-    source: str | PathLike[str] | Mapping[str, Any],
+    source: str | PathLike[str] | Mapping[str, Any] | KeptConfig,
     *,
     credentials_path: str | PathLike[str] | None = None,
     table_name: str | None = None,
@@ -21,8 +21,8 @@ def load_config(
 
     Parameters
     ----------
-    source : path or Mapping
-        A YAML or INI file, or the same content as nested dicts.
+    source : path, Mapping or KeptConfig
+        A YAML or INI file, or the same content as nested dicts, or as a database keeps it.
     credentials_path : path, optional
         File with the address, user and password of the server. The environment variables
         ``PYEXPERIMENTER_DB_USER``, ``..._PASSWORD``, ``..._HOST`` and ``..._PORT`` override it, and are enough
@@ -48,8 +48,38 @@ def load_config(
     from pyexperimenter.config.build import Overrides, build_config
     from pyexperimenter.config.document import document_of
 
-    overrides = Overrides(table_name, database_name, use_ssh_tunnel)
+    provider = source.provider if isinstance(source, KeptConfig) else None
+    overrides = Overrides(table_name, database_name, use_ssh_tunnel, provider)
     return build_config(document_of(source), credentials_path, overrides)
+
+
+def load_database(
+    provider: str,
+    name: str | PathLike[str],
+    credentials_path: str | PathLike[str] | None = None,
+    use_ssh_tunnel: bool = False,
+) -> DatabaseConfig:
+    """Return where a database is, without the configuration of a study.
+
+    Parameters
+    ----------
+    provider : str
+        ``"sqlite"``, ``"mysql"`` (also for MariaDB) or ``"postgresql"``.
+    name : str or path
+        Name of the database on the server, or path of the SQLite file.
+    credentials_path, use_ssh_tunnel
+        As in `load_config`.
+
+    Raises
+    ------
+    InvalidValueError
+        If the provider is unknown.
+    ConfigError
+        If there are no credentials that can be used.
+    """
+    from pyexperimenter.config.build import database_config
+
+    return database_config(provider, str(name), credentials_path, use_ssh_tunnel)
 
 
 def json_schema() -> dict[str, Any]:

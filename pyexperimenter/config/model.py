@@ -138,6 +138,15 @@ class DatabaseConfig:
 
 
 @dataclass(frozen=True)
+class KeptConfig:
+    """A configuration that a database keeps: its text, where it is kept, and the provider of that database."""
+
+    text: str
+    source: str
+    provider: str
+
+
+@dataclass(frozen=True)
 class Requirement:
     """Resources (name -> amount) needed by the experiments that meet the condition `when`."""
 

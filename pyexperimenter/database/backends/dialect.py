@@ -94,6 +94,8 @@ class Dialect:
     list_columns : str
         Query for the columns of ``:table``: name, declared type, whether an INSERT must give it a value, and the table
         that a foreign key of it refers to. A table of another schema is named with it, here and below.
+    list_with_column : str
+        Query for the names of the tables that have a ``:column``.
     list_indexes, list_references : str
         Queries for the names of the indexes of ``:table``, and of the tables whose foreign keys refer to it.
     list_identity : str
@@ -167,6 +169,7 @@ class Dialect:
     drop_identity: str
     add_after: str
     list_columns: str
+    list_with_column: str
     list_indexes: str
     list_references: str
     list_identity: str

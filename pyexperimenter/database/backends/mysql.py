@@ -119,6 +119,9 @@ MYSQL = Dialect(
         f"WHERE c.table_schema = DATABASE() AND c.table_name = :table AND c.column_name <> '{IDENTITY}' "
         "ORDER BY c.ordinal_position"
     ),
+    list_with_column=(
+        "SELECT table_name FROM information_schema.columns WHERE table_schema = DATABASE() AND column_name = :column"
+    ),
     list_indexes=(
         "SELECT DISTINCT index_name FROM information_schema.statistics "
         "WHERE table_schema = DATABASE() AND table_name = :table"

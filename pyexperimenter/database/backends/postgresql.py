@@ -145,6 +145,11 @@ POSTGRESQL = Dialect(
         "FROM pg_attribute, trim('\"' FROM format_type(atttypid, atttypmod)) type "  # quote_all_identifiers may be on
         "WHERE attrelid = to_regclass(quote_ident(:table)) AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
     ),
+    list_with_column=(
+        "SELECT c.relname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid "
+        "WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r' AND a.attname = :column "
+        "AND NOT a.attisdropped"
+    ),
     list_indexes=(
         "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
         "WHERE i.indrelid = to_regclass(quote_ident(:table))"

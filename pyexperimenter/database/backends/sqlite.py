@@ -117,6 +117,10 @@ SQLITE = Dialect(
         "FROM pragma_table_info(:table) t "
         'LEFT JOIN pragma_foreign_key_list(:table) f ON lower(f."from") = lower(t.name) GROUP BY t.cid ORDER BY t.cid'
     ),
+    list_with_column=(
+        "SELECT m.name FROM sqlite_master m JOIN pragma_table_info(m.name) c "
+        "WHERE m.type = 'table' AND c.name = :column"
+    ),
     list_indexes="SELECT name FROM pragma_index_list(:table)",
     list_references=(
         "SELECT DISTINCT m.name FROM sqlite_master m JOIN pragma_foreign_key_list(m.name) f "

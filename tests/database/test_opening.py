@@ -1,0 +1,87 @@
+"""Opening a study by the configuration that its database keeps, without a configuration file."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyexperimenter import PyExperimenter
+from pyexperimenter.exceptions import InvalidValueError, MissingDatabaseError, MissingTableError
+from tests.support.study import credentials, experimenter, statuses, study
+from tests.support.target import Target
+
+
+def opened(target: Target, table: str | None = None) -> PyExperimenter:
+    return PyExperimenter.open(target.database, table, target.provider, log_level="ERROR", **credentials(target))
+
+
+def executed(target: Target, name: str = "study") -> PyExperimenter:
+    study_ = experimenter(target, study(target, name=name))
+    study_.fill_table_from_config()
+    study_.execute(lambda *_: {"accuracy": 0.5}, max_experiments=4)
+    return study_
+
+
+def test_a_study_is_opened_and_executed_on(target: Target) -> None:
+    original = executed(target)
+    again = opened(target)
+    assert again.get_table().equals(original.get_table())
+    assert list(again.config.table.grid or ()) == list(original.config.table.grid or ())
+    assert again.fill_table_from_config() == (0, 6)
+    assert target.query("SELECT COUNT(*) FROM study__meta") == [(1,)]  # the same configuration
+    assert pickle.loads(pickle.dumps(again)).execute(lambda *_: {"accuracy": 1}) == 2
+    assert statuses(target) == {"done": 6}
+
+
+def test_the_last_configuration_counts(target: Target) -> None:
+    executed(target)
+    config = study(target, resultfields={"accuracy": "DOUBLE", "loss": "DOUBLE"})
+    experimenter(target, config).migrate()
+    experimenter(target, config).create_table()
+    assert list(opened(target).config.table.resultfields) == ["accuracy", "loss"]
+
+
+def test_one_of_several_studies_is_named(target: Target) -> None:
+    executed(target, "first")
+    executed(target, "second")
+    target.query("CREATE TABLE mine (schema_version INT)")
+    for table in (None, "third"):
+        with pytest.raises(MissingTableError, match=r"name the table of one of: first, second$"):
+            opened(target, table)
+    assert opened(target, "second").config.table.name == "second"
+    target.query("ALTER TABLE first RENAME TO kept")  # its side tables keep their names
+    assert opened(target, "kept").counts()["done"] == 4
+
+
+def test_what_is_not_there_is_said(target: Target, tmp_path: Path) -> None:
+    target.query("CREATE TABLE mine (schema_version INT)")
+    with pytest.raises(MissingTableError, match="has no study that keeps its configuration"):
+        opened(target)
+    with pytest.raises(MissingDatabaseError, match="nix"):
+        PyExperimenter.open(tmp_path / "nix.db")
+    with pytest.raises(InvalidValueError, match="provider: 'oracle' is unknown; choose from sqlite, mysql, postgresql"):
+        PyExperimenter.open("study", provider="oracle")
+
+
+def test_a_copied_file_is_opened_by_every_command(sqlite_target: Target, tmp_path: Path) -> None:
+    executed(sqlite_target)
+    copied = tmp_path / "elsewhere" / "archive.sqlite"
+    copied.parent.mkdir()
+    sqlite_target.query(f"VACUUM INTO '{copied}'")
+
+    def run(*arguments: Any) -> str:
+        command = [sys.executable, "-m", "pyexperimenter", *arguments]
+        done = subprocess.run(command, cwd=copied.parent, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "4 of 6" in run("status", "archive.sqlite")
+    assert run("list", "archive.sqlite", "-s", "created").count("created") == 2
+    assert run("list", "-c", "archive.sqlite", "-s", "done").count("done") == 4
+    assert run("-c", "archive.sqlite", "table", "accuracy", "--rows", "model", "-w", "status = 'done'", "--over", "dataset,seed")
+    assert run("export", "-", "-c", "archive.sqlite").count("\n") == 7
