@@ -39,7 +39,7 @@ from pyexperimenter.grid import Combinations
 from pyexperimenter.jsonable import unwrap
 from pyexperimenter.logger import LogSettings
 from pyexperimenter.machine.gpus import allocate_gpus
-from pyexperimenter.paths import absolute_path
+from pyexperimenter.paths import DEFAULT_CONFIG, DEFAULT_CREDENTIALS, absolute_path, found
 from pyexperimenter.result_processor import PrintingResultProcessor, ResultProcessor
 from pyexperimenter.study.progress import execution_bar, fill_bar
 from pyexperimenter.study.study import Study
@@ -65,10 +65,12 @@ class PyExperimenter(Study):
     Parameters
     ----------
     experiment_configuration_file_path : str, Path or dict
-        Path of a YAML or INI file, or the contents of such a YAML file as a dict.
-    database_credential_file_path : str or Path
-        Path of a YAML or INI file with the credentials for a database server. It is not needed for SQLite, or if the
-        environment has ``PYEXPERIMENTER_DB_USER``, ``_PASSWORD``, ``_HOST`` and ``_PORT``.
+        Path of a YAML or INI file, or the contents of such a YAML file as a dict. By default
+        ``config/experiment_configuration.yml``, or ``.cfg`` if there is only that.
+    database_credential_file_path : str, Path or None
+        Path of a YAML or INI file with the credentials for a database server; the default also has both endings. None
+        is needed for SQLite, or if the environment has ``PYEXPERIMENTER_DB_USER``, ``_PASSWORD``, ``_HOST`` and
+        ``_PORT``.
     use_ssh_tunnel : bool, optional
         Whether to reach the server through SSH; overrides the configuration.
     table_name, database_name : str, optional
@@ -113,8 +115,8 @@ class PyExperimenter(Study):
 
     def __init__(
         self,
-        experiment_configuration_file_path: _Source = "config/experiment_configuration.yml",
-        database_credential_file_path: str | Path = "config/database_credentials.yml",
+        experiment_configuration_file_path: _Source = DEFAULT_CONFIG,
+        database_credential_file_path: str | Path | None = DEFAULT_CREDENTIALS,
         use_ssh_tunnel: bool | None = None,
         table_name: str | None = None,
         database_name: str | None = None,
@@ -127,7 +129,9 @@ class PyExperimenter(Study):
         # What is needed to create the same experimenter in a job: paths, never secrets.
         self._made_of: dict[str, Any] = {
             "experiment_configuration_file_path": _absolute(experiment_configuration_file_path),
-            "database_credential_file_path": _absolute(database_credential_file_path),
+            "database_credential_file_path": (
+                None if database_credential_file_path is None else _absolute(database_credential_file_path)
+            ),
             "use_ssh_tunnel": use_ssh_tunnel,
             "table_name": table_name,
             "use_codecarbon": use_codecarbon,
@@ -834,7 +838,7 @@ class PyExperimenter(Study):
 
 
 def _absolute(path: _Source) -> _Source:
-    return path if isinstance(path, (Mapping, KeptConfig)) else str(absolute_path(path))
+    return path if isinstance(path, (Mapping, KeptConfig)) else str(absolute_path(found(path)))
 
 
 def _rows_of(frame: Any) -> Iterable[dict[str, Any]]:

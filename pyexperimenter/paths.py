@@ -8,6 +8,9 @@ from pathlib import Path
 
 from pyexperimenter.exceptions import InvalidValueError
 
+DEFAULT_CONFIG = "config/experiment_configuration.yml"
+DEFAULT_CREDENTIALS = "config/database_credentials.yml"
+
 
 def absolute_path(path: str | PathLike[str]) -> Path:
     r"""Return a path that other directories and processes can use; ``~`` is the home directory.
@@ -36,3 +39,21 @@ def absolute_path(path: str | PathLike[str]) -> Path:
         ) from None
     except (ValueError, TypeError, RuntimeError) as error:
         raise InvalidValueError(f"{path!r} is not a path: {error}") from None
+
+
+def candidates(path: str | PathLike[str]) -> list[Path]:
+    """Return a path, and after a default one that of the INI file that py-experimenter looked for.
+
+    Raises
+    ------
+    InvalidValueError
+        As raised by `absolute_path`.
+    """
+    absolute_path(path)
+    path = Path(path)
+    return [path, path.with_suffix(".cfg")] if path in (Path(DEFAULT_CONFIG), Path(DEFAULT_CREDENTIALS)) else [path]
+
+
+def found(path: str | PathLike[str]) -> Path:
+    """Return the first of the candidates that exists, or the first one if none does."""
+    return next((candidate for candidate in candidates(path) if os.path.exists(candidate)), Path(path))

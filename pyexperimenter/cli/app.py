@@ -13,6 +13,7 @@ import click
 from pyexperimenter import __version__
 from pyexperimenter.cli.printing import echo, printable
 from pyexperimenter.exceptions import NoConfigFileError, PyExperimenterError
+from pyexperimenter.paths import DEFAULT_CONFIG
 
 _DEBUG = "pyexperimenter.debug"  # key in the context's meta, which a group and its command share
 _STDERR = 2  # the highest descriptor of a standard stream
@@ -83,7 +84,7 @@ def debug_option(command: Any) -> Any:
     "-c",
     "--config",
     envvar="PYEXPERIMENTER_CONFIG",
-    default="config/experiment_configuration.yml",
+    default=DEFAULT_CONFIG,
     show_default=True,
     show_envvar=True,
     metavar="FILE",

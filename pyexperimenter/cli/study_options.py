@@ -15,6 +15,7 @@ from pyexperimenter.database.records import OUTCOMES
 from pyexperimenter.database.studies import is_sqlite_file
 from pyexperimenter.durations import seconds
 from pyexperimenter.experiment_status import ExperimentStatus
+from pyexperimenter.paths import DEFAULT_CREDENTIALS
 
 if TYPE_CHECKING:
     from pyexperimenter.experimenter import PyExperimenter
@@ -70,7 +71,7 @@ def study_options(command: Command) -> Command:
     )
     @click.option(
         "--credentials",
-        default="config/database_credentials.yml",
+        default=DEFAULT_CREDENTIALS,
         show_default=True,
         metavar="FILE",
         help="Credentials for the database server.",

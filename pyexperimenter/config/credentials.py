@@ -24,6 +24,7 @@ from pyexperimenter.config.model import Credentials, Secret, SshConfig, TlsConfi
 from pyexperimenter.config.schema import Section, Whole
 from pyexperimenter.config.source import FileProblem
 from pyexperimenter.exceptions import DuplicateKeyError, InvalidConfigError, InvalidCredentialsError, UnknownKeyError
+from pyexperimenter.paths import candidates, found
 
 _LOGGER = logging.getLogger("py-experimenter")
 _warned_of: set[str] = set()
@@ -114,10 +115,9 @@ def credentials_of(path: str | PathLike[str] | None, use_ssh_tunnel: bool, port:
     InvalidCredentialsError
         If both together do not say how to reach the database. The message contains no secret.
     """
-    file_exists = path is not None and Path(path).exists()
     credentials = Credentials(port=port)
-    if path is not None and file_exists:
-        credentials = _from_file(Path(path), use_ssh_tunnel, port)
+    if path is not None and found(path).exists():
+        credentials = _from_file(found(path), use_ssh_tunnel, port)
     credentials = _overridden(credentials, _from_environment())
     if credentials.user is None:
         raise InvalidCredentialsError(
@@ -139,8 +139,9 @@ def credentials_of(path: str | PathLike[str] | None, use_ssh_tunnel: bool, port:
 def _searched(path: str | PathLike[str] | None) -> str:
     if path is None:
         return "no credential file was given"
-    where = os.path.abspath(path)
-    return f"{where} names none" if os.path.exists(path) else f"the credential file {where} does not exist"
+    if found(path).exists():
+        return f"{os.path.abspath(found(path))} names none"
+    return f"the credential file {' or '.join(map(os.path.abspath, candidates(path)))} does not exist"
 
 
 # The file

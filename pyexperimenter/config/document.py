@@ -15,7 +15,7 @@ from pyexperimenter.config.model import KeptConfig
 from pyexperimenter.config.source import FileProblem, Lines
 from pyexperimenter.exceptions import ConfigError, InvalidConfigError, NoConfigFileError
 from pyexperimenter.jsonable import ADDRESS
-from pyexperimenter.paths import absolute_path
+from pyexperimenter.paths import absolute_path, candidates, found
 
 _INI_SUFFIXES = (".cfg", ".ini", ".conf")
 
@@ -73,17 +73,17 @@ def document_of(source: str | PathLike[str] | Mapping[str, Any] | KeptConfig) ->
         return Document("<dict>", _as_json(source), source)
     if isinstance(source, KeptConfig):
         return _parsed(source.text.encode(), Path(source.source))
-    absolute = absolute_path(source)
-    path = Path(source)
+    path = found(source)
     try:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        searched = " or ".join(str(absolute_path(candidate)) for candidate in candidates(source))
         raise NoConfigFileError(
-            f"{absolute}: there is no such configuration file; give the path of a YAML or INI file "
-            f"(relative paths start at the working directory)"
+            f"{searched}: there is no such configuration file; give the path of a YAML or INI file "
+            "(relative paths start at the working directory)"
         ) from None
     except OSError as error:
-        raise ConfigError(f"{absolute}: the file cannot be read: {error.strerror}") from error
+        raise ConfigError(f"{absolute_path(path)}: the file cannot be read: {error.strerror}") from error
     return _parsed(content, path)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import logging
+import pickle
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,11 @@ log_train_scores = f1:DOUBLE, accuracy:DOUBLE, kernel:str
 [CUSTOM]
 path = sample_data
 """
+
+
+def pickled(experimenter: PyExperimenter) -> PyExperimenter:
+    copy: PyExperimenter = pickle.loads(pickle.dumps(experimenter))
+    return copy
 
 
 @pytest.mark.parametrize(("text", "suffix"), [(YAML, "yml"), (INI, "cfg")], ids=["yaml", "ini"])
@@ -252,7 +259,43 @@ def test_the_log_file_is_opt_in(sqlite_target: Target, tmp_path: Path, monkeypat
         handler.close()
 
 
-def test_a_missing_config_names_the_path_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_config_names_the_paths_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(NoConfigFileError, match=str(tmp_path / "config" / "experiment_configuration.yml")):
+    both = [tmp_path / "config" / f"experiment_configuration.{suffix}" for suffix in ("yml", "cfg")]
+    with pytest.raises(NoConfigFileError, match=f"{both[0]} or {both[1]}: there is no such configuration file"):
         PyExperimenter()
+
+
+@pytest.mark.parametrize("made", [lambda experimenter: experimenter, pickled], ids=["new", "pickled"])
+def test_the_default_paths_of_ini_files(
+    target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Callable[[PyExperimenter], PyExperimenter]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config").mkdir()
+    text = INI.format(provider=target.provider, database=target.database)
+    (tmp_path / "config" / "experiment_configuration.cfg").write_text(text)
+    if target.server is not None:
+        credentials = tmp_path / "config" / "database_credentials.cfg"
+        with pytest.raises(InvalidConfigError, match=f"database_credentials.yml or {credentials} does not exist"):
+            PyExperimenter()
+        server = target.server
+        access = f"host = {server.host}\nport = {server.port}\nuser = {server.user}\npassword = {server.password}\n"
+        credentials.touch(mode=0o600)
+        credentials.write_text(f"[CREDENTIALS]\n{access}")
+    assert made(PyExperimenter(log_level="ERROR")).fill_table_from_config() == (20, 0)
+    (tmp_path / "config" / "experiment_configuration.yml").write_text("PY_EXPERIMENTER: {}")
+    with pytest.raises(InvalidConfigError, match=r"experiment_configuration\.yml"):
+        PyExperimenter()
+
+
+def test_no_credential_file_is_needed_for_sqlite_nor_given_an_environment(
+    target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "study.yml").write_text(YAML.format(provider=target.provider, database=target.database))
+    if target.server is not None:
+        with pytest.raises(InvalidConfigError, match="no credential file was given"):
+            PyExperimenter(tmp_path / "study.yml", None)
+        for name in ("user", "password", "host", "port"):
+            monkeypatch.setenv(f"PYEXPERIMENTER_DB_{name.upper()}", str(getattr(target.server, name)))
+    experimenter = PyExperimenter(tmp_path / "study.yml", database_credential_file_path=None, log_level="ERROR")
+    assert pickled(experimenter).fill_table_from_config() == (20, 0)
