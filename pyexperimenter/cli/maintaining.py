@@ -113,7 +113,12 @@ def migrate(study: StudyOptions, dry_run: bool, defaults: tuple[tuple[str, Any],
 
     Nothing is removed.
     """
-    done = study.open().migrate(dry_run, dict(defaults))
+    from pyexperimenter.config.domains import as_declared
+
+    experimenter = study.open()
+    types = experimenter.config.table.keyfields
+    values = {name: as_declared(types[name], value) if name in types else value for name, value in defaults}
+    done = experimenter.migrate(dry_run, values)
     for line in done:
         echo(f"{'would ' if dry_run else ''}{line}")
     if not done:

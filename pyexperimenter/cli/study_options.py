@@ -145,20 +145,21 @@ class Duration(click.ParamType):  # type: ignore[type-arg] # generic in newer cl
 
 
 class Assignment(click.ParamType):  # type: ignore[type-arg] # generic in newer click only
-    """A name and a value, which is read as YAML."""
+    """A name and a value, which is read as YAML; numbers and booleans are `Written`."""
 
     name = "assignment"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
         """Split a text into name and value."""
-        import yaml
+        from pyexperimenter.config.source import FileProblem
+        from pyexperimenter.config.yaml_file import read
 
         name, equals, text = str(value).partition("=")
         if not (name and equals):
             self.fail(f"{value!r} is not an assignment; write NAME=VALUE", param, ctx)
         try:
-            return name, yaml.safe_load(text)
-        except yaml.YAMLError:
+            return name, read(text)[0]
+        except FileProblem:
             return name, text
 
 

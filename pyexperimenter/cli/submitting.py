@@ -80,9 +80,11 @@ def submit(
 
     Each job executes open experiments until none is left or its time is over. Give the function as for run.
     """
+    from pyexperimenter.config.source import plain
+
     config, function_name = config_and_function(names)
     experimenter = study.open(config, logging.WARNING)
-    options = {name: value for name, value in options.items() if value is not None} | dict(more)
+    options = {name: value for name, value in options.items() if value is not None} | plain(dict(more))
     if dry_run:
         echo(experimenter.sbatch_script(workers, profile, folder, **options), nl=False)
         return

@@ -31,7 +31,7 @@ class Document:
     text : str
         The text of the file, or the dict as JSON.
     data : Any
-        Nested dicts, lists and scalars.
+        Nested dicts, lists and scalars; numbers and booleans of YAML are `Written`.
     lines : Lines
         The line of each key; empty for a dict.
     ignored : sequence of InvalidConfigError

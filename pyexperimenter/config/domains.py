@@ -9,6 +9,7 @@ from typing import Any
 from pyexperimenter.config.messages import nearest, within
 from pyexperimenter.config.model import Requirement
 from pyexperimenter.config.schema import Keyfield, Sampled, Spaced, Stepped, Table
+from pyexperimenter.config.source import Written, plain
 from pyexperimenter.exceptions import (
     EmptyDomainError,
     InvalidRangeError,
@@ -193,7 +194,22 @@ def _check_known(names: Iterable[str], types: Mapping[str, FieldType], *path: st
             raise UnknownKeyError(message, (*path, name) if path[0] != "zip" else path)
 
 
+def as_declared(field: FieldType, value: Any) -> Any:
+    """Return a scalar of YAML as its text, if the field is one, and otherwise as its value.
+
+    no, off and yes stay booleans: as texts, they would hardly be meant.
+
+    >>> as_declared(FieldType.parse("VARCHAR(9)"), Written(3.1, "3.10"))
+    '3.10'
+    """
+    if not isinstance(value, Written) or field.kind is not Kind.TEXT:
+        return plain(value)
+    is_word = isinstance(value.value, bool) and value.text.lower() not in ("true", "false")
+    return value.value if is_word else value.text
+
+
 def _coerce(field: FieldType, value: Any, *path: int) -> Any:
+    value = as_declared(field, value)
     if field.kind is Kind.TEXT and isinstance(value, bool):
         # YAML reads no, off and yes as booleans, which is hardly what is meant here.
         raise InvalidValuesInConfiguration(f"{value} is not a string; quote it", path)

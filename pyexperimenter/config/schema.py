@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, ClassVar, Literal, NoReturn
 
 from pydantic import (
     AfterValidator,
@@ -26,6 +26,7 @@ from pydantic_core import PydanticCustomError, core_schema
 
 from pyexperimenter.config.messages import nearest
 from pyexperimenter.config.model import ExecutionConfig
+from pyexperimenter.config.source import plain
 from pyexperimenter.durations import seconds
 from pyexperimenter.fieldtypes import TYPE_NAMES, FieldType
 from pyexperimenter.jsonable import shown, unwrap
@@ -35,6 +36,9 @@ class Section(BaseModel):
     """A section of the file. Its keys are case-insensitive; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    keeps_texts: ClassVar[frozenset[str]] = frozenset()
+    """The keys with values of keyfields, or with sections that have them. Their types decide what a number means."""
 
     @model_validator(mode="before")
     @classmethod
@@ -54,7 +58,7 @@ class Section(BaseModel):
                 _refuse("UnknownKeyError", f"unknown key{hint} (choose from {names})", key=key)
             if spelling in result:
                 _refuse("DuplicateKeyError", f"{spelling} appears twice in this section; delete one", key=key)
-            result[spelling] = value
+            result[spelling] = value if spelling in cls.keeps_texts else plain(value)
         return result
 
     @classmethod
@@ -246,6 +250,8 @@ Values = Annotated[
 class Keyfield(Section):
     """An input of the experiments: its type, its values, and the condition under which it is set."""
 
+    keeps_texts = frozenset({"values", "when"})
+
     type: ColumnType
     values: Values = Field(
         None, description="A list, a single value, a range or a sample. If omitted, only rows set this keyfield."
@@ -280,6 +286,8 @@ KeyfieldOrType = Annotated[
 class Requirement(Section):
     """Resources that experiments need."""
 
+    keeps_texts = frozenset({"when"})
+
     when: dict[str, Any] = Field(
         {}, description="Which experiments: keyfield -> value or list of values. If omitted, all."
     )
@@ -290,6 +298,8 @@ class Requirement(Section):
 
 class Table(Section):
     """The experiment table."""
+
+    keeps_texts = frozenset({"keyfields", "exclude", "include", "requires"})
 
     name: str = Field(description="Name of the table.")
     keyfields: dict[str, KeyfieldOrType] = Field(
@@ -332,6 +342,8 @@ LogTables = Annotated[
 
 class Database(Section):
     """The database and its tables."""
+
+    keeps_texts = frozenset({"table"})
 
     provider: Annotated[
         Literal["sqlite", "mysql", "postgresql"],
@@ -421,6 +433,8 @@ class Analysis(Section):
 class Experiment(Section):
     """The configuration of an experiment."""
 
+    keeps_texts = frozenset({"Database"})
+
     n_jobs: Annotated[Whole, AfterValidator(_parse_n_jobs)] = Field(
         1, description="Number of workers; -1: one per core."
     )
@@ -443,6 +457,8 @@ class Experiment(Section):
 
 class ConfigFile(Section):
     """The configuration of PyExperimenter."""
+
+    keeps_texts = frozenset({"PY_EXPERIMENTER"})
 
     experiment: Experiment = Field(alias="PY_EXPERIMENTER")
 

@@ -1,6 +1,9 @@
-"""Positions in a configuration file: the line of each key, and the line of a problem in the text."""
+"""What a configuration file says besides its data: the line of each key and problem, and the texts of numbers."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
 
 from pyexperimenter.config.messages import KeyPath
 from pyexperimenter.exceptions import InvalidConfigError
@@ -40,6 +43,30 @@ class Lines:
         """Return the line of `path`, or of the innermost section around it that has one."""
         folded = _folded(path)
         return next((self._lines[p] for end in range(len(folded), 0, -1) if (p := folded[:end]) in self._lines), None)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Written:
+    """A number or boolean as YAML reads it, and as it is written: 3.10 is the number 3.1 and the text '3.10'."""
+
+    value: bool | int | float
+    text: str
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+
+def plain(data: Any) -> Any:
+    """Return nested dicts and lists with the values of all numbers and booleans.
+
+    >>> plain({"versions": [Written(3.1, "3.10"), "3.10"]})
+    {'versions': [3.1, '3.10']}
+    """
+    if isinstance(data, Written):
+        return data.value
+    if isinstance(data, dict):
+        return {key: plain(item) for key, item in data.items()}
+    return [plain(item) for item in data] if isinstance(data, list) else data
 
 
 def _folded(path: KeyPath) -> KeyPath:

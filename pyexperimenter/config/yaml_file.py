@@ -1,4 +1,4 @@
-"""YAML, read into plain data with the line of each key. A key that appears twice in a section is an error."""
+"""YAML, read into nested dicts and lists with the line of each key. A key twice in a section is an error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pyexperimenter.config.messages import KeyPath
-from pyexperimenter.config.source import MOST_LEVELS, FileProblem, Lines
+from pyexperimenter.config.source import MOST_LEVELS, FileProblem, Lines, Written
 from pyexperimenter.exceptions import DuplicateKeyError
 from pyexperimenter.jsonable import shown
 
@@ -49,7 +49,7 @@ class _TextLoader(_FastestLoader):
 
 
 def read(text: str, as_text: bool = False) -> tuple[Any, Lines]:
-    """Parse YAML.
+    """Parse YAML. Numbers and booleans are `Written`.
 
     Parameters
     ----------
@@ -111,7 +111,8 @@ class _Reader:
                 return self._mapping(node, path)
             if isinstance(node, yaml.SequenceNode) and node.tag == _SEQUENCE:
                 return self._sequence(node, path)
-            return self._loader.construct_object(node, deep=True)
+            value = self._loader.construct_object(node, deep=True)
+            return Written(value, node.value) if isinstance(value, (int, float)) else value
         except (ValueError, AttributeError, KeyError, IndexError) as error:  # of an explicit tag on something else
             message = f"{node.value!r} is not a valid !!{node.tag.rpartition(':')[2]}: {error}"
             raise FileProblem(message, node.start_mark.line + 1, path=path) from None

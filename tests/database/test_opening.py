@@ -83,5 +83,16 @@ def test_a_copied_file_is_opened_by_every_command(sqlite_target: Target, tmp_pat
     assert "4 of 6" in run("status", "archive.sqlite")
     assert run("list", "archive.sqlite", "-s", "created").count("created") == 2
     assert run("list", "-c", "archive.sqlite", "-s", "done").count("done") == 4
-    assert run("-c", "archive.sqlite", "table", "accuracy", "--rows", "model", "-w", "status = 'done'", "--over", "dataset,seed")
+    assert run(
+        "-c",
+        "archive.sqlite",
+        "table",
+        "accuracy",
+        "--rows",
+        "model",
+        "-w",
+        "status = 'done'",
+        "--over",
+        "dataset,seed",
+    )
     assert run("export", "-", "-c", "archive.sqlite").count("\n") == 7

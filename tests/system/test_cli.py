@@ -346,16 +346,16 @@ def test_migrate_and_sync(executed: Path) -> None:
     write_config(
         executed,
         Target("sqlite", "sqlite", "study"),
-        keyfields=more | {"note": "VARCHAR(9)"},
+        keyfields=more | {"note": "VARCHAR(9)", "version": "VARCHAR(9)"},
         resultfields={"accuracy": "DOUBLE", "model": "LONGTEXT", "time": "DOUBLE"},
     )
-    defaults = ["--default", "depth=3", "--default", "note=[x"]  # the second is not YAML
+    defaults = ["--default", "depth=3", "--default", "note=[x", "--default", "version=3.10"]  # the second is not YAML
     would = call("migrate", "--dry-run", *defaults).stdout
     assert would.startswith("would ") and "depth" in would and "time" in would
     assert call("status", "--debug", "--table", "study").exit_code == 0
     done = call("migrate", *defaults).stdout
     assert done == would.replace("would ", "")
-    assert {(row["depth"], row["note"]) for row in data("list")} == {(3, "[x")}
+    assert {(row["depth"], row["note"], row["version"]) for row in data("list")} == {(3, "[x", "3.10")}
     assert call("migrate").stderr.startswith("Nothing to do")
     assert "is not an assignment" in call("migrate", "--default", "depth", code=2).stderr
     assert call("sync").stdout == "Updated 0 executions\n"

@@ -246,6 +246,69 @@ def test_anchors_and_merges(load):
     assert list(config.table.grid) == [{"a": 1, "b": 2}]
 
 
+ODD = ["3.9", "3.10", "007", "1:30", "0x1F", "1_000", "1e3", "0.00001", "+1", ".inf", "2026-01-31", "true", "False"]
+
+
+@pytest.mark.parametrize("type_", ["VARCHAR(20)", "STRING", "TEXT"])
+def test_a_text_is_kept_as_it_is_written(load, type_):
+    config = load(
+        SMALL.replace(
+            "{seed: {type: INT, values: [1]}}", f"{{a: {{type: {type_}, values: [{', '.join(ODD)}, null, 'no']}}}}"
+        )
+    )
+    assert [row["a"] for row in config.table.grid] == [*ODD, None, "no"]
+
+
+def test_a_text_is_kept_in_all_forms_of_domains_and_conditions(load):
+    config = load(
+        """\
+PY_EXPERIMENTER:
+  database:
+    provider: sqlite
+    database: d
+    Table:
+      name: t
+      keyfields:
+        version: {type: VARCHAR(9), values: [3.9, 3.10]}
+        single: {type: VARCHAR(9), values: 1.50, when: {version: 3.10}}
+        alias: {type: VARCHAR(9), values: &list [007]}
+        repeated: {type: TEXT, values: *list}
+        referred: {type: TEXT, values: "${PY_EXPERIMENTER.Custom.versions}"}
+        quoted: {type: TEXT, values: ['1_000']}
+        range: {type: VARCHAR(9), values: {start: 1_0, stop: 0xB}}
+        options: {type: TEXT, values: [{depth: 1.10}]}
+        json: {type: JSON, values: [{depth: 1.10}]}
+        octal: {type: INT, values: 010, when: {version: [3.10, 3.9]}}
+        real: {type: DOUBLE, values: [1_000.0]}
+        flag: {type: BOOL, values: [yes]}
+      exclude: [{version: [3.9]}]
+      include: [{version: 1:30, octal: 1e1, flag: off}]
+      requires: [{when: {version: 3.10}, resources: {gpus: 0x1}}]
+  Custom: {versions: [2.50], number: 2.50, flags: [on]}
+"""
+    )
+    row = {
+        "version": "3.10",
+        "single": "1.50",
+        "alias": "007",
+        "repeated": "007",
+        "referred": "2.50",
+        "quoted": "1_000",
+    }
+    row |= {"range": "10", "options": '{"depth":1.1}', "json": {"depth": 1.1}, "octal": 8, "real": 1000.0, "flag": True}
+    included = dict.fromkeys(row) | {"version": "1:30", "octal": 10, "flag": False}
+    assert list(config.table.grid) == [row, included]
+    assert config.table.requires[0].when == {"version": ["3.10"]}
+    assert repr(config.table.requires[0].resources) == "{'gpus': 1}"
+    assert repr(config.custom) == "{'versions': [2.5], 'number': 2.5, 'flags': [True]}"
+
+
+@pytest.mark.parametrize("word", ["no", "off", "yes", "On"])
+def test_a_boolean_that_looks_like_a_text_is_refused(load, word):
+    with pytest.raises(InvalidConfigError, match=r"values\[0\]: (True|False) is not a string; quote it"):
+        load(SMALL.replace("{seed: {type: INT, values: [1]}}", f"{{a: {{type: TEXT, values: [{word}]}}}}"))
+
+
 def test_byte_order_mark_and_other_alphabets(tmp_path):
     path = tmp_path / "größe.yml"
     path.write_text(SMALL.replace("seed", "größe"), encoding="utf-8-sig")
