@@ -97,7 +97,15 @@ def main(ctx: click.Context, config: str) -> None:
 
     Write a study (init), check it (validate), fill its table (fill), and execute it (run) with any number of workers.
     """
-    ctx.default_map = {name: {"config": config} for name in main.commands}
+    ctx.default_map = _with_config(main, config)
+
+
+def _with_config(group: click.Group, config: str) -> dict[str, Any]:
+    """Return the defaults of a group's commands, and of those in groups within it."""
+    return {
+        name: _with_config(command, config) if isinstance(command, click.Group) else {"config": config}
+        for name, command in group.commands.items()
+    }
 
 
 @click.command()

@@ -334,12 +334,16 @@ class Study:
         stat: str = "mean±std",
         ax: Axes | None = None,
         where: Where = None,
+        select: Mapping[str, Any] | None = None,
         **how: Any,
     ) -> Axes:
-        """Draw a resultfield over a keyfield, as `pyexperimenter.analysis.plot_result` does."""
+        """Draw a resultfield over a keyfield, as `pyexperimenter.analysis.plot_result` does.
+
+        For `select`, see `summarize`.
+        """
         from pyexperimenter.analysis import plot_result
 
-        return plot_result(self.get_table(where), value, x, hue, over, stat, ax, self._versions(), **how)
+        return plot_result(self._selected(where, select, value), value, x, hue, over, stat, ax, self._versions(), **how)
 
     def plot_heatmap(
         self,
@@ -350,12 +354,18 @@ class Study:
         digits: int | str = 3,
         ax: Axes | None = None,
         where: Where = None,
+        select: Mapping[str, Any] | None = None,
         **how: Any,
     ) -> Axes:
-        """Draw means over two keyfields, as `pyexperimenter.analysis.plot_heatmap` does."""
+        """Draw means over two keyfields, as `pyexperimenter.analysis.plot_heatmap` does.
+
+        For `select`, see `summarize`.
+        """
         from pyexperimenter.analysis import plot_heatmap
 
-        return plot_heatmap(self.get_table(where), value, x, y, over, digits, ax, self._versions(), **how)
+        return plot_heatmap(
+            self._selected(where, select, value), value, x, y, over, digits, ax, self._versions(), **how
+        )
 
     def plot_curves(
         self,

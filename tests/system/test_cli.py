@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import inspect
+import itertools
 import json
 import os
 import pty
@@ -18,14 +19,17 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import click
+import matplotlib as mpl
 import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner, Result
 
 from pyexperimenter import PyExperimenter
+from pyexperimenter.analysis import compare
 from pyexperimenter.cli import main
 from pyexperimenter.cli.printing import printable
 from tests.support.study import study as study_config
@@ -443,6 +447,75 @@ def test_a_table_of_the_best_settings(directory: Path) -> None:
     compared = study_.compare("y", "dataset", "seed", over=None, select=choice, unit="seed")
     assert compared.notes[0] == "For each dataset, seed, the setting (C) with the highest cv, of 2"
     assert "need each other" in call("table", "y", "--rows", "dataset", "--select-on", "cv", code=2).stderr
+
+
+@pytest.fixture
+def analyzed(directory: Path) -> Path:
+    """A study of three methods on six data sets with two seeds and two settings; b is the best of methods."""
+    keyfields = {"method": "VARCHAR(9)", "dataset": "INT", "C": "INT", "seed": "INT"}
+    write_config(
+        directory,
+        Target("sqlite", "sqlite", "study"),
+        keyfields=keyfields,
+        resultfields={"cv": "DOUBLE", "y": "DOUBLE"},
+    )
+    rows = itertools.product("abc", range(6), (1, 2), range(2))
+    study_ = PyExperimenter(log_level="ERROR")
+    study_.fill_table_with_rows(dict(zip(keyfields, row, strict=True)) for row in rows)
+
+    def run(fields: dict[str, Any], results: Any, custom: Any) -> dict[str, float]:
+        results.process_logs({"epochs": [{"epoch": epoch, "loss": 1 / (1 + epoch)} for epoch in range(3)]})
+        score = {"a": 0, "b": 10, "c": 5}[fields["method"]] + fields["dataset"] * fields["C"]
+        return {"cv": -fields["C"], "y": score}
+
+    study_.execute(run)
+    return directory
+
+
+SELECTED = ["--select-on", "cv", "--select-by", "method,dataset,seed"]
+
+
+def test_compare(analyzed: Path) -> None:
+    arguments = ["compare", "y", "--by", "method", "--blocks", "dataset", *SELECTED]
+    found = data(*arguments)
+    assert (found["test"], list(found["average_ranks"])) == ("Friedman", ["b", "c", "a"])
+    by_hand = PyExperimenter(log_level="ERROR").select(["method", "dataset", "seed"], "cv", "y")
+    assert found["p_value"] == pytest.approx(compare(by_hand, "y", "method", "dataset").p_value)
+    assert [pair["p_holm"] for pair in found["pairwise"]] == pytest.approx([3 / 32] * 3)
+    assert "the setting (C) with the highest cv" in found["notes"][0]
+    assert call(*arguments).stdout.startswith("y of 3 levels of method over 6 blocks (dataset), means over seed; ")
+    assert "Friedman" in call(*arguments, "--describe").stdout
+    assert data(*arguments, "--better", "min", "--test", "nemenyi")["pairwise_test"] == "Nemenyi"
+    assert "keyfield 'C' has several values" in call("compare", "y", "--by", "method", "--blocks", "dataset", code=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "labels"),
+    [
+        (["result", "y", "--x", "dataset", "--hue", "method", "--stat", "ci95", *SELECTED], {"dataset", "y"}),
+        (["heatmap", "y", "--x", "dataset", "--y", "method", *SELECTED], {"dataset", "method"}),
+        (
+            ["curves", "epochs", "loss", "--index", "epoch", "--hue", "method", "--over", "dataset,C,seed"],
+            {"epoch", "loss"},
+        ),
+        (["progress", "-w", "seed = 0"], {"time (UTC)", "experiments finished"}),
+        (["ranks", "y", "--by", "method", "--blocks", "dataset", *SELECTED], {"b (1.00)", "c (2.00)", "a (3.00)"}),
+    ],
+    ids=lambda argument: argument[0] if isinstance(argument, list) else "",
+)
+def test_plot(analyzed: Path, arguments: list[str], labels: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(mpl.rcParams, "svg.fonttype", "none")  # texts, instead of their outlines
+    call("plot", *arguments, "-o", "figure.svg", "--size", "5", "3")
+    figure = ElementTree.parse("figure.svg").getroot()
+    assert (figure.get("width"), figure.get("height")) == ("360pt", "216pt")
+    shown = {text.strip() for text in figure.itertext()}
+    assert labels <= shown, shown
+    call("plot", *arguments, "-o", "figure.png")
+    assert Path("figure.png").read_bytes().startswith(b"\x89PNG")
+    assert (
+        "figure.jpg does not end with .pdf, .png or .svg" in call("plot", *arguments, "-o", "figure.jpg", code=2).stderr
+    )
+    assert call("-c", "nix.yml", "plot", *arguments, "-o", "figure.pdf", code=1).stderr.startswith("Error: ")
 
 
 # Mistakes

@@ -1,0 +1,411 @@
+"""Commands that analyze results: tables, tests and figures for a paper."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pyexperimenter.cli.printing import echo, print_json
+from pyexperimenter.cli.study_options import (
+    Command,
+    NameList,
+    StudyOptions,
+    check_filled,
+    json_option,
+    study_options,
+    where_option,
+)
+from pyexperimenter.jsonable import records
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from pyexperimenter.experimenter import PyExperimenter
+
+_RENDERINGS = {"text": "to_text", "latex": "to_latex", "markdown": "to_markdown", "html": "to_html"}
+_PICTURES = (".pdf", ".png", ".svg")
+_SIZE = (6.0, 4.0)  # inches
+
+_over_option = click.option(
+    "--over", type=NameList(), metavar="COLUMNS", help="Keyfields to aggregate over; by default seed, if there is one."
+)
+_count_options = (
+    click.option(
+        "--unit", type=NameList(), metavar="COLUMNS", help="Keyfield of what is independent, or seed for each run."
+    ),
+    click.option(
+        "--failures",
+        multiple=True,
+        default=["error"],
+        metavar="[RESULTFIELD=]error|drop|NUMBER",
+        help="What failed runs count as: an error of this command, nothing, or this number.",
+    ),
+    click.option(
+        "--pairing",
+        type=click.Choice(["common", "all"]),
+        default="common",
+        show_default=True,
+        help="Average over what all cells of a row have in common, or over all that each has.",
+    ),
+    click.option(
+        "--test-share", type=float, metavar="SHARE", help="If seeds are random splits: the share of the test part."
+    ),
+)
+_select_options = (
+    click.option(
+        "--select-on", metavar="RESULTFIELD", help="Take only the best settings, chosen by this other resultfield."
+    ),
+    click.option(
+        "--select-by",
+        type=NameList(),
+        metavar="COLUMNS",
+        help="Choose a setting for each combination of these keyfields.",
+    ),
+    click.option(
+        "--select-better",
+        type=click.Choice(["max", "min"]),
+        default="max",
+        show_default=True,
+        help="What the best setting has: the largest or the smallest value.",
+    ),
+    click.option(
+        "--select-failures",
+        type=click.Choice(["error", "worst", "drop"]),
+        default="error",
+        show_default=True,
+        help="Whether a failed setting is an error, chosen only if no other is left, or never chosen.",
+    ),
+)
+
+
+def _decorated(command: Command, *options: Callable[[Command], Command]) -> Command:
+    return functools.reduce(lambda decorated, option: option(decorated), reversed(options), command)
+
+
+def _analysis_options(command: Command) -> Command:
+    """Add the options that say which runs count; they and `where` are passed to the command as `how`."""
+
+    @functools.wraps(command)
+    def run(
+        *context: Any,
+        over: list[str] | None,
+        where: str | None,
+        unit: list[str] | None,
+        failures: tuple[str, ...],
+        pairing: str,
+        test_share: float | None,
+        **arguments: Any,
+    ) -> Any:
+        how = {"over": over or "seed", "where": where, "unit": unit, "failures": _settings(failures, _count)}
+        return command(*context, how={**how, "pairing": pairing, "test_share": test_share}, **arguments)
+
+    return _decorated(run, _over_option, *_count_options, where_option)
+
+
+def _selecting(command: Command) -> Command:
+    """Add the options that choose the best settings, which are added to `how`."""
+
+    @functools.wraps(command)
+    def run(
+        *context: Any,
+        how: dict[str, Any],
+        select_on: str | None,
+        select_by: list[str] | None,
+        select_better: str,
+        select_failures: str,
+        **arguments: Any,
+    ) -> Any:
+        if (select_on is None) is not (select_by is None):
+            raise click.UsageError("--select-on and --select-by need each other")
+        if select_on is not None:
+            choice = {"by": select_by, "on": select_on, "better": select_better, "failures": select_failures}
+            how = {**how, "select": choice}
+        return command(*context, how=how, **arguments)
+
+    return _decorated(run, *_select_options)
+
+
+def _picture_options(command: Command) -> Command:
+    """Add the options of figures. The command draws on the axes that it is passed, which are then saved."""
+
+    @functools.wraps(command)
+    def run(study: StudyOptions, output: str, size: tuple[float, float], **arguments: Any) -> None:
+        if Path(output).suffix.lower() not in _PICTURES:
+            raise click.UsageError(
+                f"--output: {output} does not end with {', '.join(_PICTURES[:-1])} or {_PICTURES[-1]}"
+            )
+        experimenter = study.open_for_reading()
+        check_filled(experimenter)
+        from pyexperimenter.analysis.cells import optional_import
+
+        figure = optional_import("matplotlib.figure", "plots").Figure(figsize=size, layout="constrained")
+        command(experimenter, ax=figure.subplots(), **arguments)
+        figure.savefig(output)
+
+    return _decorated(
+        run,
+        click.option("-o", "--output", metavar="FILE", required=True, help="File to write, .png, .svg or .pdf."),
+        click.option(
+            "--size",
+            type=click.FloatRange(0.5, 100),
+            nargs=2,
+            default=_SIZE,
+            show_default=True,
+            metavar="WIDTH HEIGHT",
+            help="Size in inches.",
+        ),
+        study_options,
+    )
+
+
+_better_option = click.option(
+    "--better", type=click.Choice(["max", "min"]), default="max", show_default=True, help="What gets rank 1."
+)
+_test_option = click.option(
+    "--test",
+    type=click.Choice(["wilcoxon", "nemenyi"]),
+    default="wilcoxon",
+    show_default=True,
+    help="How the pairs of three or more levels are tested.",
+)
+
+
+def _stat_option(default: str) -> Callable[[Command], Command]:
+    return click.option(
+        "--stat", default=default, show_default=True, help="mean±std, median±iqr, ci95, mean or median."
+    )
+
+
+@click.command()
+@click.argument("values", nargs=-1, required=True, metavar="RESULTFIELD...")
+@click.option("--rows", type=NameList(), required=True, metavar="COLUMNS", help="Keyfields whose values form the rows.")
+@click.option("--columns", type=NameList(), metavar="COLUMNS", help="Keyfields whose values form the columns.")
+@_analysis_options
+@_selecting
+@click.option("--stat", default="mean±std", show_default=True, help="mean±std, median±iqr, ci95, mean or median.")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(list(_RENDERINGS)),
+    default="text",
+    show_default=True,
+    help="Format of the table.",
+)
+@click.option(
+    "--digits",
+    default="3",
+    show_default=True,
+    metavar="N|auto",
+    callback=lambda context, option, value: _digits(value),
+    help="Number of decimals; auto: two significant digits of each spread.",
+)
+@click.option(
+    "--best",
+    multiple=True,
+    metavar="[RESULTFIELD=]max|min|indistinguishable",
+    help="Mark the best cells, or those that tests do not distinguish from the best (see --better); with several "
+    "resultfields, once for each that has a best.",
+)
+@click.option(
+    "--better",
+    multiple=True,
+    metavar="[RESULTFIELD=]max|min",
+    help="Test which cells of a row differ from the best one.",
+)
+@click.option(
+    "--best-per", type=click.Choice(["row", "column"]), help="Compare the cells of each row or of each column."
+)
+@click.option("--caption", metavar="TEXT", help="Caption of the LaTeX table.")
+@click.option("--label", metavar="TEXT", help="Label of the LaTeX table.")
+@click.option("-o", "--output", metavar="FILE", help="Write the table to this file instead of printing it.")
+@json_option
+@study_options
+def table(
+    study: StudyOptions,
+    values: tuple[str, ...],
+    rows: list[str],
+    columns: list[str] | None,
+    stat: str,
+    kind: str,
+    digits: int | str,
+    best: tuple[str, ...],
+    better: tuple[str, ...],
+    best_per: str | None,
+    caption: str | None,
+    label: str | None,
+    output: str | None,
+    as_json: bool,
+    how: dict[str, Any],
+) -> None:
+    """Summarize results as a table for a paper.
+
+    Each cell aggregates RESULTFIELD for one combination of rows and columns. Incomplete cells are marked.
+    """
+    experimenter = study.open_for_reading()
+    check_filled(experimenter)
+    better_of = _settings(better, str)
+    summary = experimenter.summarize(list(values), rows, columns, stat=stat, better=better_of, **how)
+    if as_json:
+        print_json(records(summary))
+        return
+    from pyexperimenter import analysis
+
+    options: dict[str, Any] = {"digits": digits, "best": _settings(best, str), "best_per": best_per}
+    if kind == "latex":
+        options |= {"caption": caption, "label": label}
+    elif caption or label:
+        raise click.UsageError("--caption and --label are for --format latex")
+    text = getattr(analysis, _RENDERINGS[kind])(summary, **options)
+    if output is None:
+        echo(text)
+        return
+    with open(output, "w", encoding="utf-8") as file:
+        file.write(f"{text}\n")
+
+
+def _settings(settings: tuple[str, ...], read: Callable[[str], Any]) -> Any:
+    """Return the last of several settings, or a dict if they are for resultfields, or None if there is none."""
+    if not any("=" in setting for setting in settings):
+        return read(settings[-1]) if settings else None
+    named = (setting.rpartition("=")[::2] for setting in settings)
+    return {name: read(setting) for name, setting in named}
+
+
+def _digits(text: str) -> str | int:
+    """Return a number of decimals; the renderer refuses what is neither a number nor auto."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+def _count(text: str) -> str | float:
+    """Return what a failed run counts as."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+@click.command()
+@click.argument("value", metavar="RESULTFIELD")
+@click.option("--by", required=True, metavar="COLUMN", help="Keyfield whose levels are compared, such as the method.")
+@click.option(
+    "--blocks", type=NameList(), required=True, metavar="COLUMNS", help="Keyfields of the blocks, such as the data set."
+)
+@_analysis_options
+@_selecting
+@_better_option
+@_test_option
+@click.option("--describe", is_flag=True, help="Print it in sentences for a paper instead.")
+@json_option
+@study_options
+def compare(
+    study: StudyOptions,
+    value: str,
+    by: str,
+    blocks: list[str],
+    better: str,
+    test: str,
+    describe: bool,
+    as_json: bool,
+    how: dict[str, Any],
+) -> None:
+    """Test whether the levels of a keyfield differ.
+
+    Compares RESULTFIELD in each block, with paired tests over the blocks.
+    """
+    experimenter = study.open_for_reading()
+    check_filled(experimenter)
+    comparison = experimenter.compare(value, by, blocks, better, test=test, **how)
+    if as_json:
+        print_json(
+            {
+                "test": comparison.test,
+                "statistic": comparison.statistic,
+                "p_value": comparison.p_value,
+                "average_ranks": comparison.average_ranks.to_dict(),
+                "pairwise_test": comparison.pairwise_test,
+                "pairwise": records(comparison.pairwise),
+                "notes": comparison.notes,
+            }
+        )
+    else:
+        echo(comparison.describe() if describe else str(comparison))
+
+
+@click.group()
+def plot() -> None:
+    """Draw a figure of the results."""
+
+
+@plot.command()
+@click.argument("value", metavar="RESULTFIELD")
+@click.option("--x", required=True, metavar="COLUMN", help="Keyfield of the horizontal axis.")
+@click.option("--hue", type=NameList(), metavar="COLUMNS", help="Keyfields whose values get a line each.")
+@_stat_option("mean±std")
+@_analysis_options
+@_selecting
+@_picture_options
+def result(experimenter: PyExperimenter, ax: Axes, value: str, how: dict[str, Any], **roles: Any) -> None:
+    """Draw a resultfield over a keyfield."""
+    experimenter.plot_result(value, ax=ax, **roles, **how)
+
+
+@plot.command()
+@click.argument("value", metavar="RESULTFIELD")
+@click.option("--x", required=True, metavar="COLUMN", help="Keyfield of the horizontal axis.")
+@click.option("--y", required=True, metavar="COLUMN", help="Keyfield of the vertical axis.")
+@_stat_option("mean")
+@_analysis_options
+@_selecting
+@_picture_options
+def heatmap(experimenter: PyExperimenter, ax: Axes, value: str, how: dict[str, Any], **roles: Any) -> None:
+    """Draw a resultfield over two keyfields, as colors and numbers."""
+    experimenter.plot_heatmap(value, ax=ax, **roles, **how)
+
+
+@plot.command()
+@click.argument("logtable")
+@click.argument("value", metavar="COLUMN")
+@click.option("--index", required=True, metavar="COLUMN", help="Column of the logtable that counts, such as the epoch.")
+@click.option("--hue", type=NameList(), metavar="COLUMNS", help="Keyfields whose values get a line each.")
+@_stat_option("mean±ci95")
+@_analysis_options
+@_picture_options
+def curves(
+    experimenter: PyExperimenter, ax: Axes, logtable: str, value: str, how: dict[str, Any], **roles: Any
+) -> None:
+    """Draw what experiments logged."""
+    experimenter.plot_curves(logtable, value, ax=ax, **roles, **how)
+
+
+@plot.command()
+@where_option
+@_picture_options
+def progress(experimenter: PyExperimenter, ax: Axes, where: str | None) -> None:
+    """Draw the number of finished experiments over time."""
+    experimenter.plot_progress(ax, where)
+
+
+@plot.command()
+@click.argument("value", metavar="RESULTFIELD")
+@click.option("--by", required=True, metavar="COLUMN", help="Keyfield whose levels are compared, such as the method.")
+@click.option(
+    "--blocks", type=NameList(), required=True, metavar="COLUMNS", help="Keyfields of the blocks, such as the data set."
+)
+@_better_option
+@_test_option
+@_analysis_options
+@_selecting
+@_picture_options
+def ranks(experimenter: PyExperimenter, ax: Axes, how: dict[str, Any], **what: Any) -> None:
+    """Draw average ranks as a critical difference diagram."""
+    experimenter.compare(**what, **how).critical_difference_diagram(ax)
+
+
+COMMANDS = (table, compare, plot)
