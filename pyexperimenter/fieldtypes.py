@@ -41,6 +41,7 @@ _TYPES: dict[str, tuple[Kind, int | None]] = {
     "INT": (Kind.INTEGER, 2**31 - 1),
     "INTEGER": (Kind.INTEGER, 2**31 - 1),
     "BIGINT": (Kind.INTEGER, 2**63 - 1),
+    "LONG": (Kind.INTEGER, 2**63 - 1),
     "DOUBLE": (Kind.REAL, None),
     "FLOAT": (Kind.REAL, None),
     "REAL": (Kind.REAL, None),
@@ -65,7 +66,39 @@ _TYPES: dict[str, tuple[Kind, int | None]] = {
     "MEDIUMBLOB": (Kind.BINARY, 2**24 - 1),
     "LONGBLOB": (Kind.BINARY, 2**32 - 1),
 }
-_DECLARATION = re.compile(r"\s*(\w+)(?:\s+PRECISION)?\s*(?:\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\))?\s*(UNSIGNED)?\s*", re.I)
+# Ours -> its other names in the manuals of MySQL, MariaDB, PostgreSQL and SQLite, without spaces. If ours has a size,
+# that of the declaration does not count.
+_ALIASES = {
+    alias: name
+    for name, aliases in {
+        "TINYINT": "INT1",
+        "SMALLINT": "INT2 YEAR",
+        "MEDIUMINT": "INT3 MIDDLEINT",
+        "INT": "INT4",
+        "BIGINT": "INT8 BIGINTEGER",
+        "FLOAT": "FLOAT4",
+        "DOUBLE": "DOUBLEPRECISION FLOAT8",
+        "DECIMAL": "DEC FIXED NUMBER",
+        "BOOL": "BIT BIT(1)",
+        "VARCHAR": "CHARACTER CHARVARYING CHARACTERVARYING VARCHARACTER VARYINGCHARACTER VARCHAR2 BPCHAR "
+        "NCHAR NCHARVARCHAR NCHARVARYING NVARCHAR NVARCHAR2 NATIVECHARACTER NATIONALCHAR NATIONALCHARACTER "
+        "NATIONALVARCHAR NATIONALVARCHARACTER NATIONALCHARVARYING NATIONALCHARACTERVARYING",
+        "VARCHAR(255)": "ENUM TIME TIMETZ TIMEWITHTIMEZONE TIMEWITHOUTTIMEZONE INTERVAL",
+        "VARCHAR(64)": "INET INET4 INET6 CIDR MACADDR MACADDR8 UUID",
+        "TEXT": "SET",
+        "MEDIUMTEXT": "LONGVARCHAR LONGVARCHARACTER LONGCHARVARYING",
+        "LONGTEXT": "CLOB NCLOB XML",
+        "JSON": "JSONB JSONTEXT",
+        "TIMESTAMP": "TIMESTAMPTZ TIMESTAMPWITHTIMEZONE TIMESTAMPWITHOUTTIMEZONE",
+        "BLOB": "BINARY VARBINARY CHARBYTE RAW",
+        "MEDIUMBLOB": "LONGVARBINARY",
+        "LONGBLOB": "BYTEA",
+    }.items()
+    for alias in aliases.split()
+}
+_SIGN = "((?:UNSIGNED|SIGNED|ZEROFILL)*)"
+_DECLARATION = re.compile(rf"{_SIGN}(\w+?){_SIGN}((?:\(\d+(?:,\d+)?\))?)((?:VARYING|WITH(?:OUT)?TIMEZONE)?){_SIGN}")
+_VALUES = re.compile(r"^(ENUM|SET)\(['\"].*['\"]\)$")  # which a column of MySQL allows
 _DEFAULT_VARCHAR_LENGTH = 255
 
 TYPE_NAMES = tuple(_TYPES)
@@ -122,15 +155,20 @@ class FieldType:
         >>> FieldType.parse("DECIMAL").kind.name
         'REAL'
         """
-        match = _DECLARATION.fullmatch(declaration)
-        if match is None or match[1].upper() not in _TYPES:
+        text = _VALUES.sub(r"\1", "".join(declaration.upper().split()))
+        match = _DECLARATION.fullmatch(text)
+        before, name, after, size, end, last = match.groups() if match else [""] * 6
+        name = f"{name}{end}" if name != "BIT" else f"BIT{size}"  # a longer bit field is not true or false
+        name, _, own_size = _ALIASES.get(name, name).partition("(")
+        if name not in _TYPES:
             raise ValueError(f"{declaration!r} is not a valid type; choose from {', '.join(TYPE_NAMES)}")
-        name = match[1].upper()
         kind, _ = _TYPES[name]
-        if match[4] is not None and kind is not Kind.INTEGER:
-            raise ValueError(f"{declaration!r} is not a valid type; only integer types can be UNSIGNED")
-        length = int(match[2]) if match[2] else None
-        scale = int(match[3]) if match[3] else None
+        unsigned = any(word in before + after + last for word in ("UNSIGNED", "ZEROFILL"))
+        if unsigned and kind not in (Kind.INTEGER, Kind.REAL):
+            raise ValueError(f"{declaration!r} is not a valid type; only numbers can be UNSIGNED")
+        sizes = [int(number) for number in re.findall(r"\d+", own_size or size)]
+        length = sizes[0] if sizes else None
+        scale = sizes[1] if len(sizes) > 1 else None
         if name in ("VARCHAR", "CHAR", "STR", "STRING"):
             length = _DEFAULT_VARCHAR_LENGTH if length is None else length
             name = "VARCHAR"  # a CHAR would lose trailing spaces
@@ -138,7 +176,7 @@ class FieldType:
             name, scale = "DECIMAL", scale or 0
         else:
             length = scale = None  # a display width such as INT(11) limits nothing
-        return cls(name, kind, length, scale, match[4] is not None)
+        return cls(name, kind, length, scale, unsigned and kind is Kind.INTEGER)
 
     def __str__(self) -> str:
         size = (
@@ -186,6 +224,8 @@ class FieldType:
         >>> FieldType.parse("VARCHAR(20)").holds(FieldType.parse("VARCHAR(50)"))
         False
         """
+        if self.name == "MEDIUMTEXT" and other.name == "LONG":
+            return True  # which MySQL takes for its LONG VARCHAR
         if self.name == other.name and self.length == other.length and self.scale == other.scale:
             return self.unsigned == other.unsigned
         if self.kind is Kind.INTEGER and other.kind is Kind.BOOLEAN:

@@ -44,14 +44,14 @@ def dotted(path: KeyPath) -> str:
     return "".join(f"[{key}]" if type(key) is int else f".{key}" for key in path).removeprefix(".")
 
 
-def nearest(name: object, known: Iterable[str]) -> str:
-    """Return a hint with the known name that is closest to `name`, or an empty string.
+def nearest(name: object, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return a hint with the known name that is closest to `name`, or an empty string if none is similar enough.
 
     >>> nearest("keyfeilds", ["keyfields", "resultfields"])
     "; did you mean 'keyfields'?"
     """
     by_lower = {candidate.lower(): candidate for candidate in known}
-    matches = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
+    matches = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=cutoff)
     return f"; did you mean {by_lower[matches[0]]!r}?" if matches else ""
 
 

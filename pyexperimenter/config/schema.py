@@ -80,13 +80,23 @@ def _refuse(error: _Refusal, message: str, **context: Any) -> NoReturn:
 # Single values
 
 
+# Types of servers and of Python for which there is only JSON.
+_STRUCTURES = (
+    *("ARRAY", "DICT", "LIST", "OBJECT", "TUPLE", "VECTOR"),
+    *("BOX", "CIRCLE", "GEOMETRY", "GEOMETRYCOLLECTION", "LINE", "LINESTRING", "LSEG", "MULTILINESTRING", "MULTIPOINT"),
+    *("MULTIPOLYGON", "PATH", "POINT", "POLYGON"),
+)
+
+
 def _parse_type(declaration: Any) -> FieldType:
     if not isinstance(declaration, str):
         _refuse("InvalidTypeError", f"{shown(declaration)} is not a type; write one such as INT or VARCHAR(255)")
     try:
         return FieldType.parse(declaration)
     except ValueError:
-        hint = nearest(declaration.partition("(")[0].strip(), TYPE_NAMES)
+        name = declaration.upper().partition("(")[0].strip()
+        # A name that is only somewhat similar means something else: POINT is not an INT.
+        hint = "; write JSON" if name in _STRUCTURES else nearest(name, TYPE_NAMES, cutoff=0.8)
         _refuse("InvalidTypeError", f"{declaration!r} is not a valid type{hint} (choose from {', '.join(TYPE_NAMES)})")
 
 

@@ -629,7 +629,7 @@ def _columns_before(name: str, columns: _Columns) -> list[str]:
 def _parsed(declared: str) -> FieldType | None:
     """Parse the type of a column in the database; None if it is not one of ours."""
     try:
-        return FieldType.parse("JSON" if declared.upper() == "JSON TEXT" else declared)
+        return FieldType.parse(declared)
     except ValueError:
         return None
 

@@ -17,6 +17,7 @@ from pyexperimenter.jsonable import is_missing
 from tests.support.study import experimenter, study
 from tests.support.target import Target
 
+DATABASES = ["sqlite", "mariadb"]  # those that it knew
 COLUMNS = {
     "line": "INT",
     "flag": "BOOL",
@@ -144,3 +145,47 @@ def test_a_table_with_values_that_mean_nothing_is_refused_as_it_is(
         with pytest.raises(TableHasWrongStructureError, match=f"column {name} holds .*{problem}.*correct it by SQL"):
             call()
     assert (sqlite_target.query("SELECT * FROM study"), sqlite_target.query("SELECT name FROM sqlite_master")) == before
+
+
+# Declared type -> a value in SQL, and what it is in Python.
+PASSED_ON = {
+    "LONG": ("7", 7),
+    "DOUBLE PRECISION": ("0.5", 0.5),
+    "CHARACTER VARYING(20)": ("'x'", "x"),
+    "MEDIUMINT UNSIGNED": ("7", 7),
+    "INT8": ("7", 7),
+    "DEC(5,2)": ("1.25", 1.25),
+    "FLOAT UNSIGNED": ("0.5", 0.5),
+    "NVARCHAR(20)": ("'x'", "x"),
+    "BIT": ("1", True),
+    "ENUM('a','b')": ("'a'", "a"),
+    "LONG VARCHAR": ("'x'", "x"),
+    "YEAR": ("2026", 2026),
+    "VARBINARY(5)": ("'x'", b"x"),
+}
+
+
+def test_types_of_the_servers_that_it_passed_on(target: Target) -> None:
+    taken = {declared: pair for declared, pair in PASSED_ON.items() if target.server or not declared.startswith("ENUM")}
+    names = {declared: f"k{number}" for number, declared in enumerate(taken)}
+    keys = ", ".join(f"{name} {declared} DEFAULT NULL" for declared, name in names.items())
+    number = "INTEGER PRIMARY KEY AUTOINCREMENT" if target.server is None else "INTEGER PRIMARY KEY AUTO_INCREMENT"
+    target.query(
+        f"CREATE TABLE study (ID {number}, {keys}, creation_date DATETIME DEFAULT NULL, status VARCHAR(255) DEFAULT "
+        "NULL, start_date DATETIME DEFAULT NULL, name LONGTEXT DEFAULT NULL, machine VARCHAR(255) DEFAULT NULL, "
+        "end_date DATETIME DEFAULT NULL, error LONGTEXT DEFAULT NULL)"
+    )
+    values = ", ".join(literal for literal, _ in taken.values())
+    target.query(f"INSERT INTO study ({', '.join(names.values())}, status) VALUES ({values}, 'created')")
+    keyfields = {name: {"type": declared} for declared, name in names.items()}
+    study_ = experimenter(target, study(target, keyfields=keyfields, resultfields={}, logtables={}))
+    meant = {names[declared]: value for declared, (_, value) in taken.items()}
+    seen = []
+    assert study_.fill_table_with_rows([meant]) == (0, 1)
+    assert study_.execute(lambda keyfields, *_: seen.append(keyfields)) == 1
+    assert seen == [meant]
+    target.query("DROP TABLE study__attempts")
+    study_.delete_table()
+    assert study_.fill_table_with_rows([meant]) == (1, 0)  # into a new table
+    assert study_.execute(lambda keyfields, *_: seen.append(keyfields)) == 1
+    assert seen == [meant, meant]

@@ -87,6 +87,8 @@ CASES = {
     "text for a boolean": ("timestamps: true", "timestamps: maybe", "InvalidTypeError", 15, f"{TABLE}.result_timestamps", ["'maybe'", "true or false"]),
     "value for a section": ("{}", "5", "InvalidTypeError", 18, EXECUTION, ["5 is not a section"]),
     "unknown type": ("VARCHAR(50)", "VARCAR(50)", "InvalidTypeError", 10, f"{KERNEL}.type", ["'VARCAR(50)'", "did you mean 'VARCHAR'"]),
+    "type of a server without an equal": ("VARCHAR(50)", "POINT", "InvalidTypeError", 10, f"{KERNEL}.type", ["'POINT' is not a valid type; write JSON (choose"]),
+    "type that is only somewhat similar": ("VARCHAR(50)", "BIT(8)", "InvalidTypeError", 10, f"{KERNEL}.type", ["'BIT(8)' is not a valid type (choose"]),
     "unknown type of a result": ("acc: DOUBLE", "acc: DUBLE", "InvalidTypeError", 14, f"{TABLE}.resultfields.acc", ["'DUBLE'", "'DOUBLE'"]),
     "number for a type": ("INT", "5", "InvalidTypeError", 9, f"{SEED}.type", ["5 is not a type", "VARCHAR(255)"]),
     "list for a keyfield": ("{type: INT, values: [1, 2]}", "[1, 2]", "InvalidTypeError", 9, SEED, ["[1, 2] is not a keyfield", "type"]),

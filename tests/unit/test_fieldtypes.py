@@ -3,6 +3,7 @@
 import enum
 import fractions
 import math
+import re
 import sys
 import types
 from collections import deque
@@ -130,7 +131,8 @@ def test_every_known_type_is_read_as_it_is_written(name):
 
 
 @pytest.mark.parametrize(
-    "declaration", ["", "VARCHA", "VARCHAR(x)", "INT)", "ENUM('a','b')", "INT NOT NULL", "INT(1,2,3)"]
+    "declaration",
+    ["", "VARCHA", "VARCHAR(x)", "INT)", "INT('a')", "BIT(8)", "INT VARYING", "INT NOT NULL", "INT(1,2,3)"],
 )
 def test_an_unknown_type_is_refused_with_the_known_ones(declaration):
     with pytest.raises(ValueError) as caught:
@@ -140,11 +142,63 @@ def test_an_unknown_type_is_refused_with_the_known_ones(declaration):
     assert message.endswith(", LONGBLOB")
 
 
-@pytest.mark.parametrize("declaration", ["TEXT UNSIGNED", "FLOAT UNSIGNED", "decimal(5,2) unsigned", "BOOL UNSIGNED"])
-def test_only_integers_can_be_unsigned(declaration):
-    # A FLOAT UNSIGNED would keep 7 digits on MySQL, and refuse there what SQLite takes.
-    with pytest.raises(ValueError, match="only integer types can be UNSIGNED"):
+@pytest.mark.parametrize("declaration", ["TEXT UNSIGNED", "UNSIGNED BOOL"])
+def test_only_numbers_can_be_unsigned(declaration):
+    with pytest.raises(ValueError, match="only numbers can be UNSIGNED"):
         FieldType.parse(declaration)
+
+
+@pytest.mark.parametrize("declaration", ["FLOAT UNSIGNED", "decimal(5,2) unsigned zerofill"])
+def test_only_integers_are_unsigned(declaration):
+    # A FLOAT UNSIGNED would keep 7 digits on MySQL, and refuse there what SQLite takes.
+    assert FieldType.parse(declaration) == FieldType.parse(declaration.lower().partition(" unsigned")[0])
+
+
+# Names in the manuals of MySQL 9 and MariaDB 11 ("Data Types"), PostgreSQL 17 (table 8.1) and SQLite 3 ("Datatypes",
+# 3.1.1), and what INI files make of them, where py-experimenter removed the spaces.
+OTHER_NAMES = {
+    "TINYINT": "INT1, TINYINT SIGNED",
+    "SMALLINT": "INT2, YEAR, YEAR(4)",
+    "MEDIUMINT": "INT3, MIDDLEINT",
+    "MEDIUMINT UNSIGNED": "MEDIUMINTUNSIGNED, MEDIUMINT(8) ZEROFILL",
+    "INT": "INT4, INT(11)",
+    "BIGINT": "INT8, bigint signed",
+    "BIGINT UNSIGNED": "UNSIGNED BIG INT, BIGINT UNSIGNED ZEROFILL",
+    "LONG": "long",
+    "LONG UNSIGNED": "LONG UNSIGNED",
+    "FLOAT": "FLOAT4, FLOAT(7,4), FLOAT(53)",
+    "DOUBLE": "DOUBLE PRECISION, double precision(10,2), DOUBLEPRECISION, FLOAT8, DOUBLE(10,2)",
+    "DECIMAL": "DEC, FIXED, NUMBER",
+    "DECIMAL(10,2)": "DEC(10,2), NUMERIC( 10,2 ), FIXED(10,2), NUMBER(10,2)",
+    "BOOL": "BIT, BIT(1)",
+    "VARCHAR(20)": "CHARACTER VARYING(20), character  varying (20), CHARACTERVARYING(20), CHARACTER(20), NCHAR(20), "
+    "CHAR VARYING(20), NATIONAL VARCHAR(20), NATIONAL CHARACTER VARYING(20), NVARCHAR(20), VARYING CHARACTER(20), "
+    "NATIVE CHARACTER(20), VARCHAR2(20)",
+    "VARCHAR(255)": "ENUM('a','b (c)'), TIME(6), TIME WITHOUT TIME ZONE, TIME(3) WITH TIME ZONE, TIMETZ, INTERVAL",
+    "VARCHAR(64)": "UUID, INET6, INET, CIDR, MACADDR",
+    "TEXT": "SET('a','b'), TEXT(100)",
+    "MEDIUMTEXT": "LONG VARCHAR",
+    "LONGTEXT": "CLOB, XML",
+    "JSON": "JSONB, JSON TEXT",
+    "TIMESTAMP": "TIMESTAMP(3), TIMESTAMPTZ, TIMESTAMP WITH TIME ZONE, TIMESTAMP(6) WITHOUT TIME ZONE",
+    "BLOB": "BINARY(16), VARBINARY(16), BLOB(100), CHAR BYTE",
+    "MEDIUMBLOB": "LONG VARBINARY",
+    "LONGBLOB": "BYTEA",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"), [(name, ours) for ours, names in OTHER_NAMES.items() for name in re.split(r", (?=\w)", names)]
+)
+def test_names_of_the_servers_are_known(name, ours):
+    assert str(FieldType.parse(name)) == str(FieldType.parse(name.lower())) == ours
+
+
+def test_a_long_is_an_integer_also_in_the_text_that_mysql_makes_of_it():
+    long = FieldType.parse("LONG")
+    assert long.coerce("7") == 7
+    assert FieldType.parse("mediumtext").holds(long)
+    assert not FieldType.parse("longtext").holds(long)
 
 
 # None and NaN

@@ -90,6 +90,8 @@ MYSQL = Dialect(
     id_column="BIGINT PRIMARY KEY AUTO_INCREMENT",
     # A bare DECIMAL would round to whole numbers, FLOAT keeps 7 digits, TIMESTAMP depends on the time zone.
     column_types={
+        "LONG": "BIGINT",
+        "LONG UNSIGNED": "BIGINT UNSIGNED",
         "FLOAT": "DOUBLE",
         "REAL": "DOUBLE",
         "NUMERIC": "DOUBLE",
