@@ -70,7 +70,7 @@ def build_config(
         execution = _execution(experiment.execution)
         analysis = _analysis(experiment.analysis, table.keyfields)
         provider = overrides.provider or experiment.database.provider
-        use_ssh_tunnel = _use_ssh_tunnel(experiment.database, provider, overrides.use_ssh_tunnel)
+        use_ssh_tunnel = _use_ssh_tunnel(experiment.database, overrides.use_ssh_tunnel)
         name = overrides.database_name or experiment.database.database
     return ExperimentConfig(
         source=document.source,
@@ -184,15 +184,13 @@ def _analysis(section: schema.Analysis, keyfields: Iterable[str]) -> AnalysisCon
     return AnalysisConfig(section.unit, float(section.resampling.test))
 
 
-def _use_ssh_tunnel(section: schema.Database, provider: str, override: bool | None) -> bool:
+def _use_ssh_tunnel(section: schema.Database, override: bool | None) -> bool:
     if section.use_ssh is not None and section.use_ssh_tunnel is not None:
         path = (_ROOT, "Database", "use_ssh")
         raise DuplicateKeyError("use_ssh is the old name of use_ssh_tunnel; delete one of the two", path)
     if section.use_ssh is not None:
         # Level 5 is the caller of PyExperimenter(...).
         warnings.warn("use_ssh is deprecated; write use_ssh_tunnel instead", DeprecationWarning, stacklevel=5)
-    if provider == "sqlite":
-        return False
     return bool(section.use_ssh_tunnel or section.use_ssh) if override is None else override
 
 

@@ -110,7 +110,6 @@ def read(text: str) -> tuple[dict[str, Any], Lines, list[InvalidConfigError]]:
             result.section((_ROOT,), section.line)
             _read_experiment(section.options, result)
         elif kind == "custom":
-            result.section((_ROOT, "Custom"), section.line)
             for option in section.options.values():
                 result.set((_ROOT, "Custom", option.name), option.value, option.line)
         elif kind == "codecarbon":
@@ -225,7 +224,6 @@ def _read_logtables(section: _Options, result: _Result) -> Iterator[str]:
     """Set the logtables; yield the names of the options that hold their columns."""
     option = section["logtables"]
     path = (*_DATABASE, "logtables")
-    result.section(path, option.line)
     for entry in _split(option.value):
         name, colon, columns = (part.strip() for part in entry.partition(":"))
         if columns.lower() in section:
