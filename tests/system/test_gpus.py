@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 from pyexperimenter import PyExperimenter
 from pyexperimenter.exceptions import ExecutionError
 from pyexperimenter.machine.gpus import VARIABLE, allocate_gpus, gpu_environment
+from pyexperimenter.machine.locks import lock_file
 from tests.support.apart import command
 from tests.support.study import experimenter, study, wait_until
 from tests.support.target import Target
@@ -189,6 +190,15 @@ def test_who_asks_in_vain_does_not_make_others_fail(monkeypatch: pytest.MonkeyPa
             thread.result()
 
 
+def test_who_asks_waits_until_another_has_asked(machine: Path) -> None:
+    assert taken() == ["0"]
+    with ThreadPoolExecutor(1) as threads:
+        with lock_file(machine / f"pyexperimenter-{os.getuid()}" / "pyexperimenter-gpus"):
+            asking = threads.submit(taken)
+            assert not wait([asking], 0.2).done
+        assert asking.result() == ["0"]
+
+
 def test_given_gpus_are_allocated_again_by_the_worker(machine: Path) -> None:
     with allocate_gpus(os.environ, 2, 1) as (gpus,):
         inside = gpu_environment(gpus, "the worker")
@@ -228,6 +238,11 @@ def test_without_nvidia_smi_the_gpus_of_slurm_jobs_are_their_own(
         assert taken(4, SLURM_JOB_ID="8") == ["0,1,2,GPU-8f"]
         with pytest.raises(ExecutionError, match="0 of them free"):  # another task of it
             taken(SLURM_JOB_ID="7")
+
+
+def test_an_nvidia_smi_that_fails_knows_no_gpus(machine: Path) -> None:
+    (machine / "nvidia-smi").write_text("#!/bin/sh\necho no driver\nexit 9\n")
+    assert taken(4) == ["0,1,2,GPU-8f"]
 
 
 @pytest.mark.parametrize("name", ["MIG-GPU-8932f937-d72c/1/0", "MIG-55c5b8a1-7c1f"])

@@ -108,6 +108,11 @@ def test_files_of_py_experimenter(credentials):
     )
 
 
+def test_a_file_may_leave_everything_to_the_environment(credentials, monkeypatch):
+    monkeypatch.setenv("PYEXPERIMENTER_DB_USER", "me")
+    assert credentials("[CREDENTIALS]\n", "credentials.cfg") == credentials("CREDENTIALS: {}") == Credentials(user="me")
+
+
 def test_ssh_by_its_other_names_and_defaults(credentials):
     text = "CREDENTIALS: {Database: {user: me}, Connection: {Ssh: {address: gate, passphrase: geheim, keyfile: id}}}"
     assert credentials(text, tunnel=True).ssh == SshConfig(

@@ -60,6 +60,13 @@ def changed(old, new):
     return CONFIG.replace(old, new, 1)
 
 
+def nested(levels):
+    value = 0
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 # (old, new) of CONFIG, class, line, key path, and what else the message names.
 CASES = {
     # keys
@@ -153,16 +160,20 @@ CASES = {
     "exceptions that are no list": ("{}", "{retry_on: 5}", "InvalidTypeError", 18, f"{EXECUTION}.retry_on", ["5", "list"]),
     "no loss at all": ("{}", "{max_lost: 0}", "InvalidTypeError", 18, f"{EXECUTION}.max_lost", ["0", "1"]),
     "lease shorter than heartbeat": ("{}", "{lease: 30s}", "InvalidTypeError", 18, f"{EXECUTION}.lease", ["30 s", "60 s"]),
+    "lease as long as heartbeat": ("{}", "{lease: 60s}", "InvalidTypeError", 18, f"{EXECUTION}.lease", ["60 s", "60 s"]),
     # analysis
     "unknown unit": ("Execution: {}", "Analysis: {unit: sed}", "UnknownKeyError", 18, f"{ANALYSIS}.unit", ["'sed' is not a keyfield; did you mean 'seed'"]),
     "unit that is no keyfield": ("Execution: {}", "Analysis: {unit: [seed, acc]}", "UnknownKeyError", 18, f"{ANALYSIS}.unit", ["'acc'", "choose from seed, kernel"]),
     "splits of nothing": ("Execution: {}", "Analysis: {resampling: {test: 0.3}}", "MissingKeyError", 18, f"{ANALYSIS}.resampling", ["unit: dataset"]),
     "splits without a share": ("Execution: {}", "Analysis: {unit: kernel, resampling: {}}", "MissingKeyError", 18, f"{ANALYSIS}.resampling", ["'test'"]),
     "share in percent": ("Execution: {}", "Analysis: {unit: kernel, resampling: {test: 30}}", "InvalidTypeError", 18, f"{ANALYSIS}.resampling.test", ["30 is not a share", "write 0.3"]),
+    "share of nothing": ("Execution: {}", "Analysis: {unit: kernel, resampling: {test: 0}}", "InvalidTypeError", 18, f"{ANALYSIS}.resampling.test", ["0 is not a share"]),
+    "share that leaves nothing": ("Execution: {}", "Analysis: {unit: kernel, resampling: {test: 1}}", "InvalidTypeError", 18, f"{ANALYSIS}.resampling.test", ["1 is not a share"]),
     # interpolation
     "unset variable": ("study", "${PYEXPERIMENTER_UNSET}", "InvalidConfigError", 5, f"{DATABASE}.database", ["PYEXPERIMENTER_UNSET", "${oc.env:PYEXPERIMENTER_UNSET,default}"]),
     # not YAML
     "number that is none": ("[1, 2]", "[!!int x]", "InvalidConfigError", 9, f"{SEED}.values[0]", ["'x'"]),
+    "key twice after a merge": ("{type: INT, values: [1, 2]}", "{<<: {type: INT}, values: 1, values: 2}", "DuplicateKeyError", 9, f"{SEED}.values", ["first on line 9"]),
     "alias of itself": ("[1, 2]", "&a [*a]", "InvalidConfigError", 9, f"{SEED}.values[0]", ["itself"]),
 }  # fmt: skip
 
@@ -174,6 +185,7 @@ def test_place_value_and_remedy(error_of, case):
     assert type(error) is getattr(exceptions, kind)
     assert str(error).startswith(f"config.yml:{line}: {path}: ")
     assert [fragment for fragment in fragments if fragment not in str(error)] == []
+    assert "(and 0 more)" not in str(error)
     assert isinstance(error, exceptions.InvalidConfigError)
     assert error.path[0] == "PY_EXPERIMENTER"
 
@@ -201,6 +213,12 @@ def test_an_overriding_table_name_is_checked(error_of):
 def test_errors_in_a_dict_name_the_key_path(tmp_path):
     with pytest.raises(exceptions.InvalidTypeError, match=r"^<dict>: PY_EXPERIMENTER\.n_jobs: 'x' is not an integer"):
         load_config({"PY_EXPERIMENTER": {"n_jobs": "x", "Database": {}}})
+
+
+@pytest.mark.parametrize("value", [{(1, 2): 3}, 10**5000, nested(5000)], ids=["key", "huge", "nested"])
+def test_a_dict_that_is_no_json_is_an_error(value):
+    with pytest.raises(exceptions.InvalidConfigError, match=r"^<dict>: "):
+        load_config({"PY_EXPERIMENTER": {"Custom": {"value": value}}})
 
 
 def test_a_problem_that_only_pydantic_has_a_name_for():
@@ -245,6 +263,10 @@ def test_unreadable_file():
             "indentation",
         ),
         (CONFIG.replace("[1, 2]", "[1, 2"), "InvalidConfigError", "config.yml:9:", "brackets"),
+        (CONFIG.replace("{}", "{"), "InvalidConfigError", "config.yml:19:1: ", "brackets"),
+        (CONFIG.replace("[1, 2]", "[" * 200 + "]" * 200), "InvalidConfigError", "config.yml:9: ", "than 100 levels"),
+        (CONFIG.replace("[1, 2]", "!!seq x"), "InvalidConfigError", "config.yml:9:35: ", "expected a sequence"),
+        (CONFIG.replace("[1, 2]", "!!map x"), "InvalidConfigError", "config.yml:9:35: ", "expected a mapping"),
         (
             CONFIG.replace("[1, 2]", "[${N}]"),
             "InvalidConfigError",
@@ -258,13 +280,17 @@ def test_unreadable_file():
         ("hello", "InvalidTypeError", "config.yml: 'hello'", "section"),
         ("- a\n", "InvalidTypeError", "config.yml: ['a']", "section"),
         ("PY_EXPERIMENTER:\n", "MissingKeyError", "config.yml:1: PY_EXPERIMENTER", "'Database'"),
-        (b"a: b\n\xff\xfe\x00", "InvalidConfigError", "config.yml:2: ", "UTF-8"),
-        (b"a: b\nc: \x00", "InvalidConfigError", "config.yml:2: ", "text file"),
+        (b"\na: b\n\xff\xfe\x00", "InvalidConfigError", "config.yml:3: ", "UTF-8"),
+        (b"\na: b\nc: \x00", "InvalidConfigError", "config.yml:3: ", "#x0000; is this a text file"),
     ],
     ids=[
         "tab",
         "indentation",
         "bracket",
+        "bracket at the end",
+        "levels",
+        "sequence that is none",
+        "mapping that is none",
         "brace",
         "tag",
         "key",

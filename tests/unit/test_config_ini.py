@@ -43,7 +43,7 @@ Resampling.test = 0.3
 
 [codecarbon]
 offline_mode = False
-measure_power_secs = 25
+measure_power_secs = 2.5
 tracking_mode = process
 api_key = None
 """
@@ -71,7 +71,7 @@ py_experimenter:
       Count: {Count: INT}
   Custom: {path: sample_data, Rate: 5%}
   Analysis: {unit: [dataset, kernel], resampling: {test: 0.3}}
-  CodeCarbon: {offline_mode: false, measure_power_secs: 25, tracking_mode: process, api_key: null}
+  CodeCarbon: {offline_mode: false, measure_power_secs: 2.5, tracking_mode: process, api_key: null}
 """
 
 
@@ -174,6 +174,8 @@ def test_old_name_of_n_jobs(load):
         ("keyfields = a:int\na = 5, 1:9999999999", "InvalidRangeError", 6, ["more than 1000000 values"]),
         (f"keyfields = a:int\na = 5, 1:{'9' * 5000}", "InvalidRangeError", 6, ["digits"]),
         ("keyfields = a\nnonsense", "InvalidConfigError", 6, ["option = value"]),
+        ("keyfields = a\n[analysis]\nunits = a", "UnknownKeyError", 7, ["did you mean 'unit'"]),
+        ("keyfields = a\n[analysis]\nresampling.test = 0.3", "MissingKeyError", 6, ["unit: dataset"]),
         ("keyfields = a\n[CUSTOM]\n[custom]", "DuplicateKeyError", 7, ["[custom]", "merge"]),
     ],
 )
@@ -222,7 +224,6 @@ def test_a_placeholder_is_null_where_it_is_no_text(load, declared, placeholder):
     [
         ("keyfields = a\nb = 1", "config.cfg:6: PY_EXPERIMENTER.b: ignored: it is neither an option nor a keyfield"),
         ("keyfields = a\nresultfeilds = b", "PY_EXPERIMENTER.resultfeilds: ignored: .*; did you mean 'resultfields'"),
-        ("keyfields = a\n[CUSTM]\nb = 1", r"config.cfg:6: CUSTM: ignored: unknown section; did you mean 'CUSTOM'"),
     ],
 )
 def test_what_nothing_uses_is_ignored_with_a_warning(load, lines, warning):

@@ -31,6 +31,7 @@ def resolved(text, **keys):
         ("${oc.env:NOPE,'a, b'}", "a, b"),
         ("${oc.env:NOPE,'}", "'"),
         ("${oc.env:NOPE,}", ""),
+        ("${oc.env:NOPE,''}", ""),
         ("${oc.env:NOPE,null}", None),
         ("${oc.env:NOPE,${HOME}/data}", "/home/me/data"),
         ("${oc.env:HOME,default}", "/home/me"),
@@ -46,11 +47,11 @@ def resolved(text, **keys):
         ("${section.list[1]}", 2),
         ("${section.list.0}", 1),
         ("${Section.Inner.path}", "/home/me/x"),
-        ("${section.inner}", {"path": "/home/me/x", "up": 5}),
+        ("${section.inner}", {"path": "/home/me/x", "up": 5, "near": 2}),
     ],
 )
 def test_interpolated_strings(text, expected):
-    section = {"list": [1, 2], "inner": {"path": "${HOME}/x", "up": "${...number}"}}
+    section = {"list": [1, 2], "inner": {"path": "${HOME}/x", "up": "${...number}", "near": "${..list[1]}"}}
     assert resolved(text, number=5, section=section) == expected
 
 
@@ -62,6 +63,8 @@ def test_interpolated_strings(text, expected):
         ("${secton.key}", "there is no 'secton' in the file; did you mean 'section'?"),
         ("${section.kye}", "there is no 'kye' in section; did you mean 'key'?"),
         ("${section.key.more}", "there is no 'more' in section.key"),
+        ("${section.key.0}", "there is no '0' in section.key"),
+        ("${section.list[2]}", "there is no '2' in section.list"),
         ("${open", "no closing"),
         ("${}", "cannot be resolved"),
         ("${oc.select:a}", "cannot be resolved"),
@@ -73,8 +76,22 @@ def test_interpolated_strings(text, expected):
 )
 def test_what_cannot_be_resolved(text, fragment):
     with pytest.raises(InvalidConfigError) as caught:
-        resolved(text, section={"key": 1}, a="${b}", b="${text}")
+        resolved(text, section={"key": 1, "list": [1, 2]}, a="${b}", b="${text}")
     assert fragment in str(caught.value)
+
+
+def test_references_that_double_at_each_level_are_refused():
+    with pytest.raises(InvalidConfigError, match="takes more than 20000 steps"):
+        resolved("x", k0="x", **{f"k{level}": f"${{k{level - 1}}}${{k{level - 1}}}" for level in range(1, 20)})
+
+
+def test_sections_nested_too_deeply_are_refused():
+    section = {}
+    for _ in range(200):
+        section = {"a": section}
+    with pytest.raises(InvalidConfigError, match="nested more than 100 levels") as caught:
+        interpolate(section, ENVIRONMENT)
+    assert caught.value.path == ("a",) * 4
 
 
 def test_lists_and_other_values_are_unchanged():

@@ -31,6 +31,7 @@ def values_of(type_, values):
         ("INT", {"start": 0, "stop": 4, "step": 2, "inclusive": True}, [0, 2, 4]),
         ("INT", {"start": "0", "stop": "2.0", "step": 1.0}, [0, 1]),
         ("INT", {"start": 0, "stop": 10, "num": 3}, [0, 5, 10]),
+        ("INT", {"start": 1, "stop": 11, "num": 3}, [1, 6, 11]),
         ("INT", {"start": 5, "stop": 5, "num": 1}, [5]),
         ("INT", {"start": 1, "stop": 1000, "num": 4, "scale": "log"}, [1, 10, 100, 1000]),
         ("INT", {"start": 1, "stop": 1024, "num": 11, "scale": "log"}, [2**n for n in range(11)]),
@@ -81,6 +82,7 @@ def test_samples_are_repeatable_and_have_the_declared_type(type_, sample, kind):
         ("DECIMAL(5,2)", {"start": 0, "stop": 1, "step": 0.001}),
         ("INT", {"start": 1, "stop": 1000, "num": 5, "scale": "log"}),
         ("INT", {"start": 1, "stop": 10**9, "num": 10**6, "scale": "log"}),
+        ("BIGINT", {"start": 2**60, "stop": 2**62, "num": 100, "scale": "log"}),
         ("DATETIME", {"start": 0, "stop": 3}),
         ("VARCHAR(1)", {"start": 0, "stop": 11}),
         ("INT", {"start": 0, "stop": 3, "num": 0}),
@@ -189,6 +191,7 @@ def test_error_class_of_a_range_is_its_own():
 
 def test_defaults_and_least_values_may_be_written():
     table = {"name": "t", "keyfields": {"a": {"type": "INT", "values": 1}}}
+    table |= {"zip": [["a"]], "requires": [{"resources": {"gpus": 0}}]}
     database = {"provider": "sqlite", "database": "d", "table": table}
 
     def load(**sections):
@@ -202,5 +205,6 @@ def test_defaults_and_least_values_may_be_written():
     assert execution(**written) == ExecutionConfig()
     assert execution(experiments_per_process=1, max_lost=1) == ExecutionConfig(experiments_per_process=1, max_lost=1)
     assert load(n_jobs=-1).n_jobs == -1
+    assert execution(stop_after_errors=0).stop_after_errors == 0
     for share in (0.25, "0.25"):
         assert load(Analysis={"unit": "a", "resampling": {"test": share}}).analysis.test_share == 0.25

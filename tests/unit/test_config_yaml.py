@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pyexperimenter import PyExperimenter
 from pyexperimenter.config import ExecutionConfig, load_config, yaml_file
 from pyexperimenter.exceptions import DuplicateKeyError, InvalidConfigError
 from pyexperimenter.fieldtypes import FieldType
@@ -225,6 +226,7 @@ def test_arguments_override_the_file(load, monkeypatch):
     assert config.database.database == str(Path("elsewhere.db").absolute())
     assert config.database.use_ssh_tunnel is False  # SQLite has no server to tunnel to
     assert load(SMALL.replace("name: t", "name: 1t"), table_name="t").table.name == "t"
+    assert load(SMALL.replace("sqlite", "mysql"), database_name="elsewhere").database.database == "elsewhere"
 
 
 @pytest.mark.parametrize("override, used", [(None, True), (False, False)])
@@ -237,6 +239,13 @@ def test_tunnel_by_either_name(load, tmp_path, override, used):
     assert load(text, **given).database.use_ssh_tunnel is used
     with pytest.warns(DeprecationWarning, match="write use_ssh_tunnel instead"):
         assert load(text.replace("use_ssh_tunnel", "use_ssh"), **given).database.use_ssh_tunnel is used
+
+
+def test_a_deprecated_key_is_warned_of_where_the_file_is_read(tmp_path):
+    (tmp_path / "config.yml").write_text(SMALL.replace("sqlite", "sqlite\n    use_ssh: false"), encoding="utf-8")
+    with pytest.warns(DeprecationWarning) as caught:
+        PyExperimenter(tmp_path / "config.yml")
+    assert caught[0].filename == __file__
 
 
 def test_anchors_and_merges(load):
@@ -343,9 +352,13 @@ def test_long_ranges_cost_nothing(load):
     assert next(iter(grid)) == {"a": 0, "b": "0"}  # listing them all would take days
 
 
+def test_a_set(load):
+    assert load(f"{SMALL}  Custom: {{chosen: !!set {{a, b}}}}\n").custom == {"chosen": {"a", "b"}}
+
+
 def test_aliases_within_aliases_do_not_take_all_memory(load):
     levels = "".join(f"    a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 18))
-    with pytest.raises(InvalidConfigError, match="the aliases repeat more than 100000 values"):
+    with pytest.raises(InvalidConfigError, match=r":9: .*the aliases repeat more than 100000 values"):
         load(f"{SMALL}  Custom:\n    a0: &a0 [x]\n{levels}")
 
 
@@ -359,5 +372,5 @@ def test_importing_is_light():
 )
 def test_without_libyaml_odd_texts_are_errors_of_ours(load, monkeypatch, text):
     monkeypatch.setattr(yaml_file, "_ConfigLoader", yaml.SafeLoader)
-    with pytest.raises(InvalidConfigError, match="not valid YAML"):
+    with pytest.raises(InvalidConfigError, match=r"config.yml:1: not valid YAML"):
         load(text)
