@@ -48,7 +48,7 @@ class _TextLoader(_FastestLoader):
     yaml_implicit_resolvers = _resolvers_without(only=(_NULL, _MERGE))
 
 
-def read(text: str, as_text: bool) -> tuple[Any, Lines]:
+def read(text: str, as_text: bool = False) -> tuple[Any, Lines]:
     """Parse YAML. Numbers and booleans are `Written`.
 
     Parameters
