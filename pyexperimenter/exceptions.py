@@ -297,7 +297,7 @@ class ExecutionError(PyExperimenterError):
 
 
 class ExperimentFunctionError(ExecutionError):
-    """The named experiment function cannot be imported."""
+    """The experiment function cannot be imported, or not be called with what an experiment passes."""
 
 
 class FunctionNotPicklableError(ExecutionError):

@@ -28,7 +28,7 @@ from pyexperimenter.exceptions import (
     ParameterCombinationError,
 )
 from pyexperimenter.execution.budget import allowance
-from pyexperimenter.execution.function import pickled
+from pyexperimenter.execution.function import check_function, pickled
 from pyexperimenter.execution.journaling_store import journals_of, replay_journals
 from pyexperimenter.execution.pool import number_of_workers, run_pool, split_limit
 from pyexperimenter.execution.provenance import caller, worker_info
@@ -389,6 +389,9 @@ class PyExperimenter(Study):
         InvalidColumnError, InvalidValueError, DatabaseQueryError
             If `where` or `order_by` names a column that the table does not have, or is not valid SQL. Nothing was
             started.
+        ExperimentFunctionError
+            If the function cannot be called with what an experiment passes, or is asynchronous or a generator.
+            Nothing was claimed.
         FunctionNotPicklableError
             If the function cannot be sent to another process.
         InvalidValueError
@@ -551,7 +554,10 @@ class PyExperimenter(Study):
             If a keyfield is unknown or a value does not fit.
         ExperimentExistsError
             If the experiment exists and is not open.
+        ExperimentFunctionError
+            If the function cannot be called with what an experiment passes.
         """
+        check_function(experiment_function)
         row = self._store.encode_row(keyfield_values, "keyfield_values")
         self.create_table()
         task = self._task(experiment_function)
@@ -564,7 +570,10 @@ class PyExperimenter(Study):
         ------
         NoPausedExperimentsException
             If no experiment with this ID is paused.
+        ExperimentFunctionError
+            If the function cannot be called with what an experiment passes.
         """
+        check_function(experiment_function)
         self._prepare_execution()
         task = self._task(experiment_function)
         run_one(task, lambda worker: worker.store.resume(index(experiment_id), worker.info))
@@ -589,6 +598,7 @@ class PyExperimenter(Study):
         InvalidExperimentError
             If there is no such experiment.
         """
+        check_function(experiment_function, ["result_processor"])
         self._prepare_execution()
         worker = worker_info(self.name, uuid.uuid4().hex, experiment_function)
         attempt, opened = self._store.attach(index(experiment_id), worker)
@@ -622,6 +632,7 @@ class PyExperimenter(Study):
         InvalidExperimentError
             If there is no such experiment.
         """
+        check_function(experiment_function)
         attempt = Attempt(0, index(experiment_id))
         keyfields = self._store.keyfields_of(attempt.experiment_id)
         processor = PrintingResultProcessor(self._store, attempt, self._log_settings)
@@ -763,6 +774,7 @@ class PyExperimenter(Study):
         signals: Sequence[str] = (),
     ) -> int:
         """Do what `execute` does. A cluster job adds `signals` to those on which its workers stop."""
+        check_function(function)
         supervised = self._is_supervised()
         if supervised:
             pickled(function)  # raises here what every child would

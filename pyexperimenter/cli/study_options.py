@@ -6,6 +6,7 @@ import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -190,7 +191,15 @@ def config_and_function(names: tuple[str, ...]) -> tuple[str | None, str | None]
     if len(names) == 2:
         return names
     (name,) = names or (None,)
-    return (None, name) if name is None or ":" in name else (name, None)
+    return (None, name) if name is None or _is_function(name) else (name, None)
+
+
+def _is_function(name: str) -> bool:
+    """Return whether a name is meant as a function, even if it lacks the colon."""
+    if ":" in name or name.endswith(".py"):
+        return True
+    module = name.rpartition(".")[0].replace(".", "/")
+    return Path(f"{module}.py").is_file() and not Path(name).exists()
 
 
 def load_function_of(experimenter: PyExperimenter, name: str | None) -> Callable[..., Any]:

@@ -19,7 +19,7 @@ from pyexperimenter.config import ExperimentConfig
 from pyexperimenter.config.model import DatabaseConfig
 from pyexperimenter.database.backends.sqlite import network_file_system
 from pyexperimenter.exceptions import SubmissionError
-from pyexperimenter.execution.function import check_function_elsewhere, pickled
+from pyexperimenter.execution.function import check_function, check_function_elsewhere, pickled
 from pyexperimenter.execution.pool import number_of_workers
 from pyexperimenter.machine.gpus import VARIABLE, allocate_gpus, gpu_environment
 from pyexperimenter.machine.slurm import node_names
@@ -91,6 +91,7 @@ def checked_job(
     ExecutionError
         If fewer GPUs of this machine are free than local jobs need.
     """
+    check_function(function)
     payload = pickled(function)
     check_function_elsewhere(payload, sys.path)
     gpus, environment = 0, {}

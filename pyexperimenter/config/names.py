@@ -1,4 +1,4 @@
-"""Rules for the names of tables and columns."""
+"""Rules for the names of tables, columns and functions."""
 
 from __future__ import annotations
 
@@ -79,3 +79,36 @@ def _check_columns(columns: Iterable[tuple[str, KeyPath]], reserved: frozenset[s
                 f"{name!r} is already used by {dotted(first)} (case is ignored); rename one",
                 path,
             )
+
+
+def module_and_function(name: str) -> tuple[str, str]:
+    """Split the name of a function, ``module:function`` or ``file.py:function``.
+
+    Raises
+    ------
+    ValueError
+        If it is none; the message says how to write it.
+
+    Examples
+    --------
+    >>> module_and_function("experiment.evaluate")
+    Traceback (most recent call last):
+    ...
+    ValueError: 'experiment.evaluate' does not name a function; write experiment:evaluate
+    """
+    module, _, function = name.rpartition(":")  # a path may have a colon, too
+    if not module or module.endswith(":") or not function:
+        raise ValueError(f"{name!r} does not name a function; write {_with_one_colon(name)}")
+    return module, function
+
+
+def _with_one_colon(name: str) -> str:
+    name = name.replace("::", ":").strip(":")
+    if ":" in name:
+        return name
+    if name.endswith(".py"):
+        return f"{name}:function"
+    module, dot, function = name.rpartition(".")
+    if not dot:
+        return "module:function or file.py:function"
+    return f"{module}.py:{function}" if "/" in module and not module.endswith(".py") else f"{module}:{function}"

@@ -26,6 +26,7 @@ from pydantic_core import PydanticCustomError, core_schema
 
 from pyexperimenter.config.messages import nearest
 from pyexperimenter.config.model import ExecutionConfig
+from pyexperimenter.config.names import module_and_function
 from pyexperimenter.config.source import plain
 from pyexperimenter.durations import seconds
 from pyexperimenter.fieldtypes import TYPE_NAMES, FieldType
@@ -127,6 +128,14 @@ def _no_boolean(value: Any) -> Any:
 def _parse_n_jobs(value: int) -> int:
     if value < -1 or value == 0:
         _refuse("InvalidTypeError", f"{value} is not a valid number of workers; give 1 or more, or -1 for one per core")
+    return value
+
+
+def _check_function(value: str) -> str:
+    try:
+        module_and_function(value)
+    except ValueError as error:
+        _refuse("InvalidTypeError", str(error))
     return value
 
 
@@ -416,10 +425,10 @@ class Execution(Section):
     gpus: Whole = Field(
         _DEFAULT.gpus, ge=0, description="Number of GPUs per worker; CUDA_VISIBLE_DEVICES contains their IDs."
     )
-    function: str | None = Field(
+    function: Annotated[str, AfterValidator(_check_function)] | None = Field(
         _DEFAULT.function,
-        pattern=r"^[^:]+:[^:]+$",
         description="The experiment function for the command line, as module:function or file.py:function.",
+        json_schema_extra={"pattern": r"^.+:[^:]+$"},
     )
 
 

@@ -1,8 +1,9 @@
-"""The user's function: loading it by its name, checking that other processes can load it, and its tracebacks."""
+"""The user's function: loading it by its name, checking that it can be called and loaded elsewhere, its tracebacks."""
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 
 from pyexperimenter.exceptions import ExperimentFunctionError, FunctionNotPicklableError
 from pyexperimenter.execution.pickling import dumps, unpicklable_part
+from pyexperimenter.jsonable import shown
 from pyexperimenter.paths import absolute_path
 
 _LONGEST_TRACEBACK = 1_000_000  # characters
@@ -32,10 +34,19 @@ def load_function(name: str) -> Callable[..., Any]:
     ExperimentFunctionError
         If the module or the function does not exist, or the module cannot be imported; the message says why.
     """
-    module_name, colon, function_name = name.partition(":")
-    if not (module_name and colon and function_name):
-        raise ExperimentFunctionError(f"{name!r} does not name a function; write module:function or file.py:function")
-    module = _from_file(Path(module_name)) if module_name.endswith(".py") else _import(module_name, os.getcwd())
+    from pyexperimenter.config.names import module_and_function
+
+    try:
+        module_name, function_name = module_and_function(name)
+    except ValueError as error:
+        raise ExperimentFunctionError(str(error)) from None
+    if "/" in module_name and not module_name.endswith(".py"):
+        raise ExperimentFunctionError(f"{module_name} is not a module; write {module_name}.py:{function_name}")
+    module = (
+        _from_file(Path(module_name), function_name)
+        if module_name.endswith(".py")
+        else _import(module_name, os.getcwd())
+    )
     function: Any = module
     for part in function_name.split("."):
         if not hasattr(function, part):
@@ -46,6 +57,48 @@ def load_function(name: str) -> Callable[..., Any]:
             f"{function_name} in {_place(module)} is of type {type(function).__name__}, not a function"
         )
     return function  # type: ignore[no-any-return]
+
+
+def check_function(
+    function: Any, parameters: Sequence[str] = ("keyfields", "result_processor", "custom_fields")
+) -> None:
+    """Check that a function can be called with so many arguments, and that calling it executes it.
+
+    Raises
+    ------
+    ExperimentFunctionError
+        If not; the message says how to write it.
+    """
+    name = getattr(function, "__name__", type(function).__name__)
+    form = f"def {name if name.isidentifier() else 'function'}({', '.join(parameters)})"
+    if not callable(function):
+        remedy = "import it, and pass it without quotes" if isinstance(function, str) else "pass it without calling it"
+        raise ExperimentFunctionError(f"{shown(function)} is not a function; {remedy}")
+    for called in (function, type(function).__call__):  # an object may be a function, too
+        if inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called):
+            raise ExperimentFunctionError(
+                f"{name} is an async function, whose call executes nothing; write {form}, with asyncio.run(...) in it"
+            )
+        if inspect.isgeneratorfunction(called):
+            raise ExperimentFunctionError(
+                f"{name} contains yield, so that its call executes nothing; write {form}, and return a mapping of "
+                "results or pass them to result_processor.process_results"
+            )
+    if hasattr(type(function), "cache_info"):
+        raise ExperimentFunctionError(
+            f"{name} has a cache of functools, which needs arguments that are hashable; remove the decorator"
+        )
+    try:
+        # What it wraps, if it is a decorator's, may take other arguments.
+        signature = inspect.signature(function, follow_wrapped=False)
+    except (ValueError, TypeError):
+        return  # some built-in functions have none
+    try:
+        signature.bind(*parameters)
+    except TypeError as error:
+        raise ExperimentFunctionError(
+            f"{name} cannot be called with {', '.join(parameters)}: {error}; write {form}"
+        ) from None
 
 
 def pickled(function: Callable[..., Any]) -> bytes:
@@ -96,17 +149,41 @@ def user_traceback(error: BaseException) -> str:
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 
-def _from_file(path: Path) -> ModuleType:
+def _from_file(path: Path, function_name: str) -> ModuleType:
     path = absolute_path(path)
     if not path.is_file():
         raise ExperimentFunctionError(f"the file {path} does not exist")
-    module = _import(path.stem, str(path.parent))
+    if "." in path.stem:
+        new = path.stem.replace(".", "_")
+        raise ExperimentFunctionError(
+            f"{path} cannot be imported, because a dot in the name of a module means a package; rename it to {new}.py"
+        )
+    try:
+        module = _import(path.stem, str(path.parent))
+    except ExperimentFunctionError as error:
+        if "attempted relative import" not in str(error):
+            raise
+        root, name = _package(path)
+        raise ExperimentFunctionError(
+            f"{error}; in the directory {root}, write {name}:{function_name}"
+        ) from error.__cause__
     found = getattr(module, "__file__", None)
     if found is None or not os.path.samefile(found, path):
         raise ExperimentFunctionError(
             f"{path} cannot be imported, as {found or 'a part of Python'} has the same module name; rename it"
         )
     return module
+
+
+def _package(path: Path) -> tuple[Path, str]:
+    """Return the directory from which a file is imported as a part of its package, and the module's name there."""
+    root = path.parent
+    while (root / "__init__.py").is_file():
+        root = root.parent
+    if root == path.parent:  # a package without such files
+        here = Path.cwd()
+        root = here if here in root.parents else root.parent
+    return root, ".".join(path.relative_to(root).with_suffix("").parts)
 
 
 def _import(name: str, directory: str) -> ModuleType:

@@ -547,6 +547,12 @@ WRONG = [
     (["run", "functions:trian"], 1, r"functions.py has no 'trian'; did you mean 'train'\?"),
     (["run", "functions:nothing"], 1, r"nothing in .*/functions.py is of type int, not a function"),
     (["run", "functions:"], 1, r"'functions:' does not name a function; write module:function or file.py:function"),
+    (["run", "functions.train"], 1, r"'functions.train' does not name a function; write functions:train$"),
+    (["run", "functions.py"], 1, r"'functions.py' does not name a function; write functions.py:function$"),
+    (["run", "functions.py::train"], 1, r"write functions.py:train$"),
+    (["run", "config/experiment_configuration.yml", "functions.py.train"], 1, r"write functions.py:train$"),
+    (["run", "config/experiment_configuration.yml", "src/functions.train"], 1, r"write src/functions.py:train$"),
+    (["debug", "1", "src/functions:train"], 1, r"src/functions is not a module; write src/functions.py:train$"),
     (["nix"], 2, r"No such command 'nix'"),
     (["show", "one"], 2, r"'one' is not a valid integer"),
     (["reset", "failed"], 2, r"'failed' is not one of "),
@@ -630,6 +636,27 @@ def test_why_a_module_cannot_be_imported(executed: Path, code: str, message: str
     result = subprocess.run([*PROGRAM, "run", "broken:f"], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr.count("\n")) == (1, 1)
     assert re.match(rf"Error: broken cannot be imported: {message}", result.stderr), result.stderr
+
+
+def test_a_part_of_a_package_is_refused_with_its_name(executed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("old/pack", "new/inner"):
+        (executed / package).mkdir(parents=True)
+        (executed / package / "helper.py").touch()
+        (executed / package / "relative.py").write_text(
+            "from .helper import __name__ as name\ndef f(*_): print(name)\n"
+        )
+    (executed / "old/pack/__init__.py").touch()
+    error = call("debug", "1", "new/inner/relative.py:f", code=1).stderr
+    assert error.endswith(f"relative.py, line 1); in the directory {executed}, write new.inner.relative:f\n")
+    error = call("debug", "1", "old/pack/relative.py:f", code=1).stderr
+    assert error.endswith(f"; in the directory {executed / 'old'}, write pack.relative:f\n")
+    assert call("debug", "1", "new.inner.relative:f").stdout.startswith("new.inner.helper\n")
+
+
+def test_a_file_with_dots_in_its_name_is_refused(executed: Path) -> None:
+    (executed / "train.v2.py").write_text("def f(*_): ...")
+    error = call("run", "train.v2.py:f", code=1).stderr
+    assert error.endswith("a dot in the name of a module means a package; rename it to train_v2.py\n")
 
 
 def test_a_file_whose_name_is_taken_is_refused(executed: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
+import re
 import signal
 import stat
 import sys
@@ -11,11 +13,13 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from pyexperimenter import ResultProcessor
-from pyexperimenter.exceptions import ExecutionError, FunctionNotPicklableError
+from pyexperimenter.exceptions import ExecutionError, ExperimentFunctionError, FunctionNotPicklableError
+from pyexperimenter.execution.function import check_function
 from tests.support.study import experimenter, outcomes, statuses
 from tests.support.supervision import await_note, configured, count_execution, doze, filled, note, row
 from tests.support.target import A_FILE_AND_A_SERVER, Target
@@ -75,6 +79,86 @@ def test_a_function_whose_module_the_worker_lacks_costs_no_row(
     del sys.modules["vanishing"]
     assert statuses(target) == {"created": 6}
     assert outcomes(target) == {}
+
+
+# Functions that cannot be called as experiments
+
+
+class Study:
+    async def __call__(self, keyfields: Any, results: Any, custom: Any) -> None: ...
+
+    def method(self, keyfields: Any, results: Any, custom: Any) -> None: ...
+
+
+async def asynchronous(keyfields: Any, results: Any, custom: Any) -> None: ...
+
+
+async def asynchronous_generator(keyfields: Any, results: Any, custom: Any) -> Any:
+    yield {}
+
+
+def generator(keyfields: Any, results: Any, custom: Any) -> Any:
+    yield {}
+
+
+def two(keyfields: Any, results: Any) -> None: ...
+
+
+def four(keyfields: Any, results: Any, custom: Any, more: Any) -> None: ...
+
+
+def only_keywords(*, keyfields: Any, result_processor: Any, custom_fields: Any) -> None: ...
+
+
+@functools.cache
+def cached(keyfields: Any, results: Any, custom: Any) -> None: ...
+
+
+@functools.wraps(four)
+def wrapper(*arguments: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("experiment.py:f", "'experiment.py:f' is not a function; import it, and pass it without quotes"),
+        (None, "None is not a function; pass it without calling it"),
+        ({"accuracy": 1}, "{'accuracy': 1} is not a function; pass it without calling it"),
+        (asynchronous, "asynchronous is an async function, whose call executes nothing; write def asynchronous("),
+        (functools.partial(asynchronous), "partial is an async function"),
+        (Study(), "Study is an async function"),
+        (asynchronous_generator, "asynchronous_generator is an async function"),
+        (generator, "generator contains yield, so that its call executes nothing; write def generator("),
+        (two, "two cannot be called with keyfields, result_processor, custom_fields: too many positional arguments; "),
+        (four, "missing a required argument: 'more'; write def four(keyfields, result_processor, custom_fields)"),
+        (lambda keyfields: None, "write def function(keyfields, result_processor, custom_fields)"),
+        (only_keywords, "too many positional arguments; write def only_keywords("),
+        (cached, "cached has a cache of functools, which needs arguments that are hashable; remove the decorator"),
+    ],
+)
+def test_what_cannot_be_an_experiment_function_is_refused_before_any_claim(
+    sqlite_target: Target, tmp_path: Path, function: Any, message: str
+) -> None:
+    study_ = filled(sqlite_target, tmp_path)
+    calls = (
+        lambda: study_.execute(function),
+        lambda: study_.submit(function, cluster="local", folder=tmp_path),
+        lambda: study_.add_experiment_and_execute({"t": 99}, function),
+        lambda: study_.unpause_experiment(1, function),
+        lambda: study_.debug(1, function),
+    )
+    for call in calls:
+        with pytest.raises(ExperimentFunctionError, match=re.escape(message)):
+            call()
+    with pytest.raises(ExperimentFunctionError, match="write def two\\(result_processor\\)"):
+        study_.attach(two, 1)
+    assert statuses(sqlite_target) == {"created": 6}
+    assert outcomes(sqlite_target) == {}
+
+
+@pytest.mark.parametrize("function", [Study().method, functools.partial(four, more=1), wrapper, print, Mock()])
+def test_other_callables_are_experiment_functions(function: Any) -> None:
+    check_function(function)
 
 
 # Functions that break their own process

@@ -92,6 +92,7 @@ CASES = {
     "unknown provider": ("sqlite", "sqlight", "InvalidTypeError", 4, f"{DATABASE}.provider", ["'sqlight'", "'sqlite', 'mysql' or 'postgresql'"]),
     "number for a string": ("study", "5", "InvalidTypeError", 5, f"{DATABASE}.database", ["5 is not a string", "quote it"]),
     "text for a boolean": ("timestamps: true", "timestamps: maybe", "InvalidTypeError", 15, f"{TABLE}.result_timestamps", ["'maybe'", "true or false"]),
+    "function without colon": ("{}", "{function: train.f}", "InvalidTypeError", 18, f"{EXECUTION}.function", ["'train.f'", "write train:f"]),
     "value for a section": ("{}", "5", "InvalidTypeError", 18, EXECUTION, ["5 is not a section"]),
     "unknown type": ("VARCHAR(50)", "VARCAR(50)", "InvalidTypeError", 10, f"{KERNEL}.type", ["'VARCAR(50)'", "did you mean 'VARCHAR'"]),
     "type of a server without an equal": ("VARCHAR(50)", "POINT", "InvalidTypeError", 10, f"{KERNEL}.type", ["'POINT' is not a valid type; write JSON (choose"]),
