@@ -82,8 +82,10 @@ class ExperimentStore(ClaimStore):
         self.tables = Tables(self.database, self.schema)
         self._config_text = config.text
         self._keyfield_encoders = self._encoders(self.schema.keyfields)
-        self._result_encoders = self._encoders(self.schema.resultfields)
-        self._log_encoders = {name: self._encoders(fields) for name, fields in self.schema.logfields.items()}
+        self._result_encoders = self._encoders(self.schema.resultfields, rounds=True)
+        self._log_encoders = {
+            name: self._encoders(fields, rounds=True) for name, fields in self.schema.logfields.items()
+        }
         self._codecarbon_encoders = self._encoders(CODECARBON_COLUMNS)
         self._sent: set[str] = set()  # tokens of the notes that are being written, and may be in the database
 
@@ -552,9 +554,9 @@ class ExperimentStore(ClaimStore):
         known = ", ".join(self.schema.logtables) or "none"
         return InvalidLogtableError(f"{name!r} is not a logtable; configured are {known}")
 
-    def _encoders(self, fields: Mapping[str, FieldType]) -> dict[str, Encoder]:
+    def _encoders(self, fields: Mapping[str, FieldType], rounds: bool = False) -> dict[str, Encoder]:
         keeps_infinity = self.database.dialect.keeps_infinity
-        return {name: Encoder(name, kind, keeps_infinity) for name, kind in fields.items()}
+        return {name: Encoder(name, kind, keeps_infinity, rounds) for name, kind in fields.items()}
 
     def _encode_results(self, results: Mapping[str, Any]) -> Encoded:
         return encode_all(results, self._result_encoders, self._no_resultfield)

@@ -10,12 +10,14 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from pyexperimenter.exceptions import InvalidValueError, PyExperimenterError, UndecodableValueError
 from pyexperimenter.fieldtypes import BOOLEAN_WORDS, FieldType, Kind
-from pyexperimenter.jsonable import to_json
+from pyexperimenter.jsonable import shown, to_json
+
+_DOUBLE = FieldType.parse("DOUBLE")
 
 
 class Encoder:
@@ -29,14 +31,17 @@ class Encoder:
         Its declared type.
     keeps_infinity : bool
         Whether the database can store infinite numbers.
+    rounds : bool
+        Whether an integer field takes numbers with a fraction, as columns of servers do.
     """
 
-    def __init__(self, name: str, field: FieldType, keeps_infinity: bool) -> None:
+    def __init__(self, name: str, field: FieldType, keeps_infinity: bool, rounds: bool = False) -> None:
         self._name = name
         self._field = field
         self._keeps_infinity = keeps_infinity
+        self._rounds = rounds and field.kind is Kind.INTEGER
         self._finish = _ENCODERS.get(field.kind)
-        self._warned = False
+        self._warned = self._warned_of_rounding = False
 
     def __call__(self, value: Any) -> Any:
         """Return the column value.
@@ -49,8 +54,14 @@ class Encoder:
         Warns
         -----
         UserWarning
-            Once, when NaN becomes NULL, or an infinite number that the database cannot store.
+            Once, when a number is rounded, when NaN becomes NULL, or an infinite number that the database cannot store.
         """
+        if self._rounds and (rounded := _rounded(value)) is not None:
+            if not self._warned_of_rounding:
+                self._warned_of_rounding = True
+                text = f"{shown(value)} is stored as {rounded}, since its type is {self._field}; DOUBLE keeps fractions"
+                warnings.warn(f"{self._name}: {text}", stacklevel=2)
+            value = rounded
         try:
             value = self._field.coerce(value)
         except InvalidValueError as error:
@@ -61,6 +72,15 @@ class Encoder:
                 warnings.warn(f"{self._name}: {value} is stored as NULL", stacklevel=2)
             return None
         return value if value is None or self._finish is None else self._finish(value)
+
+
+def _rounded(value: Any) -> int | None:
+    """Return the integer nearest to a number with a fraction, away from 0 between two; else None."""
+    with suppress(InvalidValueError):
+        number = _DOUBLE.coerce(value)
+        if number is not None and math.isfinite(number) and not number.is_integer():
+            return int(Decimal(repr(number)).to_integral_value(ROUND_HALF_UP))
+    return None
 
 
 @dataclass

@@ -25,6 +25,7 @@ from pyexperimenter.exceptions import (
     InvalidLogFieldError,
     InvalidLogtableError,
     InvalidResultFieldError,
+    InvalidRowError,
     InvalidValuesInConfiguration,
     MissingLogTableError,
     NoConfigFileError,
@@ -39,6 +40,8 @@ from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.experimenter import ExperimentStatus as StatusFromExperimenter
 from pyexperimenter.experimenter import PyExperimenter
 from pyexperimenter.result_processor import ResultProcessor
+from tests.support.study import experimenter as made
+from tests.support.study import study
 from tests.support.target import Target
 
 YAML = """
@@ -299,3 +302,25 @@ def test_no_credential_file_is_needed_for_sqlite_nor_given_an_environment(
             monkeypatch.setenv(f"PYEXPERIMENTER_DB_{name.upper()}", str(getattr(target.server, name)))
     experimenter = PyExperimenter(tmp_path / "study.yml", database_credential_file_path=None, log_level="ERROR")
     assert pickled(experimenter).fill_table_from_config() == (20, 0)
+
+
+def test_a_number_with_a_fraction_is_rounded_in_results_and_logs_only(target: Target) -> None:
+    config = study(target, resultfields={"epochs": "INT"}, logtables={"log": {"step": "INT"}})
+    experimenter = made(target, config)
+    experimenter.fill_table_from_config()
+
+    def train(keyfields: dict, result_processor: ResultProcessor, custom: dict) -> dict:
+        result_processor.process_logs({"log": {"step": 1.5}})
+        result_processor.process_logs({"log": {"step": 3.5}})
+        return {"epochs": -2.5}
+
+    with pytest.warns(UserWarning, match="is stored as") as warned:
+        assert experimenter.execute(train, max_experiments=1) == 1
+    assert [str(warning.message) for warning in warned] == [
+        f"{what}, since its type is INT; DOUBLE keeps fractions"
+        for what in ("step: 1.5 is stored as 2", "epochs: -2.5 is stored as -3")
+    ]
+    assert target.query("SELECT epochs FROM study WHERE status = 'done'") == [(-3,)]
+    assert target.query("SELECT step FROM study__log ORDER BY ID") == [(2,), (4,)]
+    with pytest.raises(InvalidRowError, match=r"seed: 0\.5 is not an integer"):
+        experimenter.fill_table_with_rows([{"dataset": "iris", "seed": 0.5}])

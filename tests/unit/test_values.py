@@ -120,6 +120,50 @@ def test_a_refusal_names_the_field():
     assert isinstance(caught.value.__cause__, InvalidValueError)
 
 
+# What is rounded, with a warning
+
+
+@pytest.mark.parametrize(
+    ("value", "rounded"),
+    [
+        (2.4, 2),
+        (2.5, 3),
+        (-2.5, -3),
+        (3.5, 4),
+        ("2.6", 3),
+        (np.float32(0.5), 1),
+        (Decimal("1.49"), 1),
+        (0.49999999999, 0),
+    ],
+)
+def test_a_fraction_of_a_result_is_rounded_with_one_warning_that_names_the_field(value, rounded):
+    encode = Encoder("epochs", FieldType.parse("INT"), keeps_infinity=True, rounds=True)
+    told = rf"^epochs: .* is stored as {rounded}, since its type is INT; DOUBLE keeps fractions$"
+    with pytest.warns(UserWarning, match=told) as caught:
+        assert (encode(value), encode(value), encode(7)) == (rounded, rounded, 7)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="epochs: nan is stored as NULL"):  # which is another loss
+        assert encode(math.nan) is None
+
+
+@pytest.mark.parametrize("value", [2**31 - 0.5, math.inf, "many", [1.5, 2]])
+def test_what_is_not_near_an_integer_of_the_type_is_refused(value):
+    encode = Encoder("epochs", FieldType.parse("INT"), keeps_infinity=True, rounds=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="epochs: .* is stored as")
+        with pytest.raises(InvalidValueError, match=r"^epochs: "):
+            encode(value)
+
+
+def test_other_values_are_kept_where_integers_are_rounded():
+    values = [7, "7", True, 2**53 + 1, str(2**53 + 1), None, 2.0]
+    encode = Encoder("epochs", FieldType.parse("BIGINT"), keeps_infinity=True, rounds=True)
+    assert [encode(value) for value in values] == [7, 7, 1, 2**53 + 1, 2**53 + 1, None, 2]
+    for type_ in ("DOUBLE", "VARCHAR(9)", "JSON"):
+        assert Encoder("x", FieldType.parse(type_), keeps_infinity=True, rounds=True)(2.5) in (2.5, "2.5")
+
+
 # What becomes NULL, with a warning
 
 
