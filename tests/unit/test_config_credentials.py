@@ -103,8 +103,8 @@ def test_files_of_py_experimenter(credentials):
     )
     ini = credentials("[CREDENTIALS]\nhost = db\nuser = me\npassword = geheim\n", "credentials.cfg")
     assert yaml == ini == Credentials(host="db", user="me", password=Secret("geheim"))
-    assert credentials("[CREDENTIALS]\nhost=db\nuser=me\npassword=a%%b=c\nport=3307\n", "other") == Credentials(
-        host="db", user="me", password=Secret("a%b=c"), port=3307
+    assert credentials("[CREDENTIALS]\nhost=db\nuser=me\npassword=a%%b=c\nport=1\n", "other") == Credentials(
+        host="db", user="me", password=Secret("a%b=c"), port=1
     )
 
 
@@ -192,6 +192,7 @@ def test_missing_credentials_name_both_remedies(credentials, tmp_path):
         assert str(tmp_path / "credentials.yml") in message
         assert "CREDENTIALS: {Database: {user: ..., password: ...}" in message
         assert "PYEXPERIMENTER_DB_USER" in message
+        assert ("does not exist" in message) == (text is None)
     with pytest.raises(InvalidCredentialsError, match="no credential file was given"):
         load_config("config.yml")
 
@@ -215,6 +216,8 @@ def test_tunnel_without_a_server_for_it(credentials):
         ("CREDENTIALS:\n  Connection: {Standard: {tls: {verify: maybe}}}", "credentials.yml:2: ", "true or false"),
         (with_password("geheim\n    password_command: pass"), "credentials.yml:5: CREDENTIALS.Database.password_command: ", "keep one"),
         (with_password("geheim\n    password: geheim"), "credentials.yml:5: ", "twice"),
+        (with_password("${PYEXPERIMENTER_UNSET}"), "credentials.yml:4: ", "set the environment variable"),
+        ("[CREDENTIALS]\nuser = me\npasword = x\n", "credentials.yml:3: ", "did you mean 'password'"),
         ("", "credentials.yml: ", "'CREDENTIALS' is missing"),
         (b"\x00\xff", "credentials.yml:1: ", "neither YAML nor INI"),
     ],
