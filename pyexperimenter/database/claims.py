@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
@@ -40,6 +41,9 @@ from pyexperimenter.experiment_status import ExperimentStatus
 
 _LONGEST_WAIT = 1.0  # seconds, for rows that others have locked
 _MOST_COMPARED = 500  # keyfields in one condition; SQLite takes fewer than 1000
+_SLOW = 0.01  # seconds of a search that is better done for many claims at once
+_SHARE = 0.05  # of the time may be spent on such searches
+_AMONG = 256  # IDs in one statement
 
 
 class RaceLost(PyExperimenterError):
@@ -51,6 +55,46 @@ class Claim(NamedTuple):
 
     worker: WorkerInfo
     selection: Selection = Selection()
+
+
+class _Found:
+    """The open rows that a worker has found and not tried yet, in the order of its selection.
+
+    To sort or scan a million rows takes long, so one search serves many claims. A row that is opened later waits for
+    the next search: at most 20 times as long as the last one took.
+
+    Attributes
+    ----------
+    selection : Selection
+        What the worker may claim.
+    ids : deque of int
+        Their IDs.
+    is_needed : bool
+        Whether claims use them: if they have an order, or a condition that few of many rows meet.
+    """
+
+    def __init__(self, selection: Selection) -> None:
+        self.selection = selection
+        self.ids: deque[int] = deque()
+        self.is_needed = bool(selection.order)
+        self._until = 0.0
+
+    def forget_old(self) -> bool:
+        """Forget them if they were found long ago; return whether none is left."""
+        if time.monotonic() > self._until:
+            self.ids.clear()
+        return not self.ids
+
+    def replace(self, ids: Iterable[int], seconds: float) -> None:
+        """Keep what a search has found that took this long."""
+        self.ids = deque(ids)
+        self._until = time.monotonic() + seconds / _SHARE
+        self.is_needed = bool(self.selection.order)
+        self.took(seconds)
+
+    def took(self, seconds: float) -> None:
+        """Learn how long a search took."""
+        self.is_needed |= seconds > _SLOW and self.selection.condition != Condition()
 
 
 class ClaimStore(ExperimentReader):
@@ -67,6 +111,7 @@ class ClaimStore(ExperimentReader):
         self._lease = config.execution.lease
         self._requires = config.table.requires
         self._in_doubt = False  # whether the answer to a claim that succeeded may have been lost
+        self._found = _Found(Selection())
 
     # Claiming
 
@@ -98,6 +143,7 @@ class ClaimStore(ExperimentReader):
             self._in_doubt = False
         wait = 0.01
         while True:
+            is_new = self._find_many(selection)
             try:
                 with self.database.transaction() as cursor:
                     row = self._first_open(cursor, selection)
@@ -111,48 +157,99 @@ class ClaimStore(ExperimentReader):
             except TransientDatabaseError:
                 self._in_doubt = True  # if only the answer to the commit was lost, a row was taken
                 raise
+            if self._found.is_needed and not is_new:
+                continue  # others have taken all that was found before
             # The claim skips rows that others have locked. Only a count without locks may end a worker.
             if not self.count(self._selector.rows(ExperimentStatus.CREATED) & selection.condition):
                 return None
             time.sleep(wait * random.uniform(0.5, 1))
             wait = min(2 * wait, _LONGEST_WAIT)
 
+    def _find_many(self, selection: Selection) -> bool:
+        """Find many open rows for the next claims if that is needed, and return whether it was.
+
+        Comes before the transaction, so that others do not wait for it.
+        """
+        if selection != self._found.selection:
+            self._found = _Found(selection)
+        if not self._found.forget_old() or not self._found.is_needed:
+            return False
+        order = selection.order and f"{selection.order}, "
+        text = self._sql.claim.many_open.format(condition=selection.condition.sql, order=order)
+        with self.database.query() as cursor:
+            [result] = cursor.run_together((text, selection.condition.parameters))
+        self._found.replace((found for (found,) in result.rows), result.seconds)
+        return True
+
     def _search(self, selection: Selection) -> Statement | None:
-        """Return the query that finds and locks an open row; None if it takes more than one."""
-        if selection.order or selection.random:
+        """Return the query that finds and locks an open row; None if it takes more than one, or none was found."""
+        if self._found.ids:
+            return self._locking(self._found.ids.popleft(), selection.condition)
+        if selection.random or self._found.is_needed:
             return None
         condition = selection.condition
         return self._sql.claim.first_open.format(condition=condition.sql), condition.parameters
 
-    def _first_open(self, cursor: Cursor, selection: Selection) -> tuple[Any, ...] | None:
-        """Return ID and keyfields of an open row, locked if the database has row locks."""
-        search = self._search(selection)
-        if search is not None:
-            return cursor.run_together(search)[0].first
-        for candidate in self._candidates(cursor, selection):
-            row = cursor.one(self._sql.claim.lock_row, experiment_id=candidate, status="created")
-            if row is not None:
-                return row
-        return None
+    def _locking(self, candidate: int, condition: Condition) -> Statement:
+        text = self._sql.claim.lock_open.format(condition=condition.sql)
+        return text, {**condition.parameters, "experiment_id": candidate}
 
-    def _candidates(self, cursor: Cursor, selection: Selection) -> list[int]:
-        """Return IDs of open rows in the order of the selection, read without locks."""
-        sql, parameters = self._sql.claim, selection.condition.parameters
+    def _first_open(
+        self, cursor: Cursor, selection: Selection, searched: Result | None = None
+    ) -> tuple[Any, ...] | None:
+        """Return ID and keyfields of an open row, locked if the database has row locks.
 
-        def ids(statement: str, order: str = "", **more: Any) -> list[int]:
-            text = statement.format(condition=selection.condition.sql, order=order)
-            return [found for (found,) in cursor.all(text, **parameters, **more)]
+        Parameters
+        ----------
+        cursor : Cursor
+            The transaction.
+        selection : Selection
+            What may be claimed.
+        searched : Result, optional
+            What `_search` has found.
+        """
+        if selection.random and not selection.order:
+            for candidate in self._drawn(cursor, selection):
+                [locked] = cursor.run_together(self._locking(candidate, selection.condition))
+                if locked.first is not None:
+                    return locked.first
+        while True:
+            if searched is not None:
+                self._found.took(searched.seconds)
+                if searched.first is not None or not self._found.ids:
+                    return searched.first
+                self._skip_taken(cursor, selection)
+            search = self._search(selection)
+            if search is None:
+                return None
+            [searched] = cursor.run_together(search)
 
-        if selection.order:
-            return ids(sql.candidates, f"{selection.order}, ")
-        [(low, high)] = cursor.all(sql.open_range.format(condition=selection.condition.sql), **parameters)
+    def _skip_taken(self, cursor: Cursor, selection: Selection) -> None:
+        """Forget the rows at the beginning of those found that are no longer open."""
+        ids = self._found.ids
+        while ids:
+            next_ones = [ids.popleft() for _ in range(min(_AMONG, len(ids)))]
+            still_open = set(self._ids(cursor, self._sql.claim.open_among, selection, probes=next_ones))
+            if still_open:
+                ids.extendleft(found for found in reversed(next_ones) if found in still_open)
+                return
+
+    def _ids(self, cursor: Cursor, statement: str, selection: Selection, **parameters: Any) -> list[int]:
+        text = statement.format(condition=selection.condition.sql)
+        return [found for (found,) in cursor.all(text, **selection.condition.parameters, **parameters)]
+
+    def _drawn(self, cursor: Cursor, selection: Selection) -> list[int]:
+        """Return IDs of open rows in random order, read without locks."""
+        sql, condition = self._sql.claim, selection.condition
+        [(low, high)] = cursor.all(sql.open_range.format(condition=condition.sql), **condition.parameters)
         if low is None:
             return []
         # While many rows are open, some of a few random IDs are open. When few are open, reading them is cheap.
         drawn = [random.randint(low, high) for _ in range(PROBES)]
-        found = ids(sql.candidates_among, probes=drawn)
+        found = self._ids(cursor, sql.open_among, selection, probes=drawn)
         random.shuffle(found)
-        return found or ids(sql.candidates_from, first=drawn[0]) or ids(sql.candidates)
+        from_first = found or self._ids(cursor, sql.open_from, selection, first=drawn[0])
+        return from_first or self._ids(cursor, sql.open_from, selection, first=low)
 
     def _take(
         self, cursor: Cursor, row: tuple[Any, ...], status: ExperimentStatus, worker: WorkerInfo

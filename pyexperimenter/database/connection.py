@@ -38,12 +38,16 @@ Statement = tuple[str, Mapping[str, Any]]
 
 
 class Result(NamedTuple):
-    """What a statement did: the number of rows it changed or found, the rows it found, and the ID it inserted."""
+    """What a statement did: the number of rows it changed or found, the rows it found, and the ID it inserted.
+
+    And the seconds that it took, with all others that were sent together with it.
+    """
 
     changed: int
     rows: list[tuple[Any, ...]]
     columns: list[str]
     inserted: Any
+    seconds: float
 
     @property
     def first(self) -> tuple[Any, ...] | None:
@@ -64,7 +68,7 @@ class Cursor:
         self._dialect = backend.dialect
         self._deferred: list[str] = []
         self._is_open = False
-        self._last = Result(0, [], [], None)
+        self._last = Result(0, [], [], None, 0.0)
 
     def begin(self) -> None:
         """Begin a transaction, together with the next statement."""
@@ -101,15 +105,17 @@ class Cursor:
                 [value for _, some in translated for value in some],
             )
             with self._translated_errors("; ".join(sql for sql, _ in sent[before:])):
+                start = time.monotonic()
                 self._cursor.execute(text, values)
-                results.append(self._result())
+                results.append(self._result(start))
                 while self._cursor.nextset():
-                    results.append(self._result())
+                    results.append(self._result(start))
         else:
             for (sql, _), (text, values) in zip(sent, translated, strict=True):
                 with self._translated_errors(sql):
+                    start = time.monotonic()
                     self._cursor.execute(text, values)
-                    results.append(self._result())
+                    results.append(self._result(start))
         self._last = results[-1]
         return results[before:]
 
@@ -122,11 +128,11 @@ class Cursor:
                 text, values = self._backend.with_many_parameters(self._cursor, sql, parameters)
         return text, values
 
-    def _result(self) -> Result:
+    def _result(self, start: float) -> Result:
         cursor = self._cursor
         columns = [column[0] for column in cursor.description or ()]
         rows = list(cursor.fetchall()) if columns else []
-        return Result(int(cursor.rowcount), rows, columns, getattr(cursor, "lastrowid", None))
+        return Result(int(cursor.rowcount), rows, columns, getattr(cursor, "lastrowid", None), time.monotonic() - start)
 
     def run_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> int:
         """Run one statement for each of several values of ``:row`` and return the number of rows changed in all."""

@@ -51,13 +51,13 @@ class ClaimStatements(_Group):
     first_open = _Statement("""
         SELECT ID, {keyfields} FROM {table} WHERE status = 'created' AND {condition} ORDER BY ID LIMIT 1{skip_locked}
     """)
-    # In any order but that of the index, a locking query would lock every open row. So candidates are read without
-    # locks, 64 at a time, and then locked one by one.
-    candidates = _Statement(
-        "SELECT ID FROM {table} WHERE status = 'created' AND {condition} ORDER BY {order}ID LIMIT 64"
-    )
-    candidates_among = _Statement("SELECT ID FROM {table} WHERE status = 'created' AND {condition} AND ID IN (:probes)")
-    candidates_from = _Statement("""
+    # In any order but that of the index, a locking query would lock every open row, and with a condition every row
+    # before the first that meets it. So rows are found without locks, many at a time, and then locked one by one.
+    many_open = _Statement("""
+        SELECT ID FROM {table} WHERE status = 'created' AND {condition} ORDER BY {order}ID LIMIT 10000
+    """)
+    open_among = _Statement("SELECT ID FROM {table} WHERE status = 'created' AND {condition} AND ID IN (:probes)")
+    open_from = _Statement("""
         SELECT ID FROM {table} WHERE status = 'created' AND {condition} AND ID >= :first ORDER BY ID LIMIT 64
     """)
     # Two reads of the index on (status, ID), where MIN and MAX would read all of it.
@@ -65,9 +65,11 @@ class ClaimStatements(_Group):
         SELECT (SELECT ID FROM {table} WHERE status = 'created' AND {condition} ORDER BY ID LIMIT 1),
             (SELECT ID FROM {table} WHERE status = 'created' AND {condition} ORDER BY ID DESC LIMIT 1)
     """)
-    lock_row = _Statement(
-        "SELECT ID, {keyfields} FROM {table} WHERE ID = :experiment_id AND status = :status{skip_locked}"
-    )
+    # By the primary key. The condition is repeated, as the row was found a while ago.
+    lock_open = _Statement("""
+        SELECT ID, {keyfields} FROM {table}
+        WHERE ID = :experiment_id AND status = 'created' AND {condition}{skip_locked}
+    """)
     lock_status = _Statement("SELECT status FROM {table} WHERE ID = :experiment_id{row_lock}")
     await_row = _Statement(
         "SELECT ID, {keyfields} FROM {table} WHERE ID = :experiment_id AND status = :status{row_lock}"

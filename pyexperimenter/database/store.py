@@ -295,14 +295,15 @@ class ExperimentStore(ClaimStore):
     @retried
     def _end_and_claim(self, attempt: Attempt, note: Note, claim: Claim) -> Written:
         """End an attempt and claim the next row; raise `_NotClaimed` if nothing was done, as the claim may be why."""
-        search = self._search(claim.selection)
         assert note.ending is not None
         try:
+            self._find_many(claim.selection)
+            search = self._search(claim.selection)
             with self.database.transaction() as cursor:
                 left, found = self._end(cursor, attempt, note.ending, note.results, *([search] if search else []))
                 if found is None:  # the answer was lost, and with it what was claimed
                     return Written(attempts_left=left, claimed=self._taken_already(cursor, claim.worker))
-                row = found[0].first if search else self._first_open(cursor, claim.selection)
+                row = self._first_open(cursor, claim.selection, found[0] if search else None)
                 claimed = self._take(cursor, row, ExperimentStatus.CREATED, claim.worker) if row else None
         except TransientDatabaseError:
             self._in_doubt = True

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from pyexperimenter import ExperimentStatus
+from pyexperimenter.database import claims
 from pyexperimenter.database.claims import Claim
 from pyexperimenter.database.connection import Cursor
 from pyexperimenter.database.records import Experiment, Usage
@@ -108,7 +109,12 @@ def test_claims_in_random_order_take_every_row_once(target: Target) -> None:
         ({"ID": [3, 5]}, [3, 5]),
     ],
 )
-def test_where_takes_a_share_only(target: Target, where: object, expected: list[int]) -> None:
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_where_takes_a_share_only(
+    target: Target, where: object, expected: list[int], is_slow: bool, request: pytest.FixtureRequest
+) -> None:
+    if is_slow:
+        request.getfixturevalue("slow")
     opened = store(target)
     selection = opened.selection(where=where)  # type: ignore[arg-type]
     claimed = []
@@ -129,6 +135,77 @@ def test_order_by_decides_who_is_first(target: Target, order_by: object, expecte
     opened = store(target)
     assert [claim(opened, order_by=order_by).id for _ in range(6)] == expected
     assert opened.claim(worker(), opened.selection(order_by=order_by)) is None  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every search counts as slow, so that what it finds serves many claims, however long they take."""
+    monkeypatch.setattr(claims, "_SLOW", 0.0)
+    monkeypatch.setattr(claims, "_SHARE", 1e-9)
+
+
+def plan(opened: ExperimentStore, sql: str, parameters: Mapping[str, Any]) -> str:
+    """Return how the database runs a query on a table that is known to be large."""
+    explain = "EXPLAIN QUERY PLAN" if opened.schema.dialect.name == "sqlite" else "EXPLAIN"
+    with opened.database.transaction() as cursor:
+        cursor.run("ANALYZE TABLE study" if opened.schema.dialect.name == "mysql" else "ANALYZE study")
+        return "\n".join(map(str, cursor.all(f"{explain} {sql}", **parameters)))
+
+
+@pytest.mark.parametrize("how", [{"order_by": "-seed"}, {"where": "seed >= 1500"}])
+@pytest.mark.usefixtures("slow")
+def test_later_claims_neither_sort_nor_scan(target: Target, statements: list[str], how: dict[str, Any]) -> None:
+    opened = store(target, keyfields=seeds(2000))
+    selection = opened.selection(**how)
+    expected = [f"{seed:g}" for seed in (range(1999, 1989, -1) if "order_by" in how else range(1500, 1510))]
+    first = claim(opened, **how)
+    claimed = [first, claim(opened, **how)]
+    statements.clear()
+    while len(claimed) < 10:
+        ended = opened.finish(claimed[-1].attempt, ExperimentStatus.DONE, claim=Claim(worker(), selection))
+        assert ended.claimed is not None
+        claimed.append(ended.claimed)
+    assert [f"{experiment.keyfields['seed']}" for experiment in claimed] == expected
+    assert len(statements) == 8 * 8
+    assert not [sql for sql in statements if "ORDER BY" in sql]
+    search = opened._search(selection)
+    assert search is not None
+    steps = plan(opened, *search).lower()
+    by_id = {"sqlite": "integer primary key (rowid=?)", "mysql": "'primary'", "postgresql": '("id" = '}
+    assert by_id[target.provider] in steps
+    assert not any(word in steps for word in ("sort", "b-tree", "scan study", "seq scan", "'all'", "'index'"))
+
+
+@pytest.mark.usefixtures("slow")
+def test_rows_that_others_took_are_skipped_by_few_statements(target: Target, statements: list[str]) -> None:
+    opened, other = store(target, keyfields=seeds(1000)), store(target, keyfields=seeds(1000), filled=False)
+    claim(opened, order_by="-seed")
+    target.query("UPDATE study SET status = 'done' WHERE ID > 400")
+    statements.clear()
+    assert claim(opened, order_by="-seed").id == 400
+    assert len(statements) == 6 + 4  # one miss, and three reads of 256
+    target.query("UPDATE study SET status = 'created' WHERE ID > 990")
+    target.query("UPDATE study SET status = 'done' WHERE ID < 400")
+    assert claim(opened, order_by="-seed").id == 1000, "it looks again before it finds nothing open"
+    assert claim(other, order_by="-seed").id == 999
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_row_that_was_found_is_not_claimed_if_it_no_longer_meets_the_condition(target: Target) -> None:
+    opened = store(target)
+    where = {"dataset": "iris"}
+    assert [claim(opened, where=where).id for _ in range(2)] == [1, 2]
+    target.query("UPDATE study SET dataset = 'rose' WHERE ID = 3")
+    assert opened.claim(worker(), opened.selection(where=where)) is None
+    assert claim(opened).id == 3
+
+
+def test_what_was_found_long_ago_is_searched_for_again(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "_SHARE", 1e9)
+    opened = store(target)
+    assert [claim(opened, order_by="-seed").id for _ in range(2)] == [3, 6]
+    opened.reset(["all"], None, [3], dry_run=False)
+    assert claim(opened, order_by="-seed").id == 3
 
 
 @pytest.mark.parametrize("selection", [{"where": {"sed": 1}}, {"order_by": "sed"}, {"order_by": "-sed"}])
