@@ -208,6 +208,13 @@ def test_what_was_found_long_ago_is_searched_for_again(target: Target, monkeypat
     assert claim(opened, order_by="-seed").id == 3
 
 
+@pytest.mark.parametrize("how", [{"order_by": "seed"}, {"random_order": True}])
+def test_many_rows_that_have_ended_are_not_candidates(target: Target, how: dict[str, Any]) -> None:
+    opened = store(target, keyfields=seeds(100))
+    target.query("UPDATE study SET status = 'done' WHERE ID <> 100")
+    assert claim(opened, **how).id == 100
+
+
 @pytest.mark.parametrize("selection", [{"where": {"sed": 1}}, {"order_by": "sed"}, {"order_by": "-sed"}])
 def test_a_column_that_is_not_there_is_named(sqlite_target: Target, selection: dict[str, object]) -> None:
     with pytest.raises(InvalidColumnError, match=r"no column 'sed'; it has ID, dataset, seed, "):
@@ -345,6 +352,10 @@ def test_only_a_paused_experiment_is_resumed(target: Target) -> None:
     for experiment_id, why in ((1, "its status is created"), (99, "the table has no such ID")):
         with pytest.raises(NoPausedExperimentsException, match=f"with ID {experiment_id}: {why}"):
             opened.resume(experiment_id, worker())
+    for _ in range(2):
+        opened.finish(claim(opened).attempt, ExperimentStatus.PAUSED)
+    opened.resume(2, worker())
+    assert target.query("SELECT ID FROM study WHERE status = 'paused'") == [(1,)]
 
 
 def test_an_end_may_be_repeated_although_the_row_is_running_again(target: Target) -> None:

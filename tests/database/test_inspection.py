@@ -146,6 +146,8 @@ def test_workers_are_alive_until_their_leases_run_out(target: Target) -> None:
     assert 0 <= alive.silent_seconds <= alive.running_seconds + 0.01 < 30
     target.query("UPDATE study SET status = 'created' WHERE ID = 2")  # taken away by a person
     assert [one.experiment_id for one in study_.status().workers] == [1]
+    opened.claim(worker("third"))
+    assert [(one.experiment_id, one.worker[:5]) for one in study_.status().workers] == [(1, "first"), (2, "third")]
 
 
 def test_a_table_of_the_predecessor_has_a_status(target: Target) -> None:

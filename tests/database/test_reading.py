@@ -156,6 +156,15 @@ def test_logtables_by_condition(target: Target) -> None:
         study_.get_logtable("epoch")
 
 
+def test_logs_without_attempts_are_those_of_the_row(target: Target) -> None:
+    """As py-experimenter writes them."""
+    study_ = experimenter(target)
+    study_.fill_table_from_config()
+    target.query("UPDATE study SET status = 'done' WHERE ID = 2")
+    target.query("INSERT INTO study__epochs (experiment_id, epoch) VALUES (1, 5), (2, 6)")
+    assert study_.get_logtable("epochs")["epoch"].tolist() == [6]
+
+
 @pytest.mark.parametrize("all_attempts", [False, True])
 def test_logs_are_in_the_order_in_which_they_were_written(target: Target, all_attempts: bool) -> None:
     study_ = experimenter(target)

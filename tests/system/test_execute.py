@@ -447,6 +447,8 @@ def test_emissions_are_measured_where_the_config_says_so(target: Target, tmp_pat
     without = experimenter(target, study(target, CodeCarbon=codecarbon), use_codecarbon=False)
     without.execute(lambda *_: None, max_experiments=1)
     assert len(study_.get_codecarbon_table()) == 1
+    study_.execute(lambda *_: None, max_experiments=2)
+    assert study_.get_codecarbon_table()["experiment_id"].tolist() == [1, 3, 4]
 
 
 def test_emissions_that_cannot_be_written_do_not_cost_the_experiment(
