@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import itertools
+import math
 import os
 import random
 import sys
@@ -31,6 +32,10 @@ _LONGEST_SILENCE = 60.0  # seconds; more than a server waits for a lock by defau
 _MUTE = 1.0  # seconds without an answer after which a user wants to know why
 _LARGE = 100_000  # characters or bytes of a statement that may be too large for a server
 _IDLE_SECONDS = 0.5  # after which a released connection is closed
+# Those of a worker are kept for longer while the server has room, and for less time while others need them.
+_IDLE_WITH_ROOM, _IDLE_IN_A_CROWD = 5.0, 0.1  # seconds
+_ROOM = 0.75  # of the connections that the server allows
+_LONGEST_KEPT = 60.0  # seconds from the opening of a connection, after which others get their chance
 
 
 Statement = tuple[str, Mapping[str, Any]]
@@ -221,7 +226,7 @@ class Database:
     """A database, with one connection for each thread and process, opened when it is needed.
 
     Creating an instance opens nothing, so it can be passed to other threads and, pickled, to other processes. A
-    connection is closed half a second after its last use.
+    connection is closed half a second after its last use, unless `keep_connections` was called.
 
     Parameters
     ----------
@@ -238,6 +243,7 @@ class Database:
 
     patience = 60.0
     _waits_for_server = False
+    _keeps = False
     for_user = False
 
     def __init__(self, config: DatabaseConfig) -> None:
@@ -310,6 +316,24 @@ class Database:
         """Open connections with settings of the server that do for numbers, times and ASCII texts."""
         self._backend.plain = True
 
+    def keep_connections(self) -> None:
+        """Keep a connection for as long as the server has room for others, up to a minute. Workers do."""
+        self._keeps = self.dialect.crowd is not None
+
+    def _connect(self, create: bool) -> _Held:
+        connection = self._backend.connect(create)
+        if not self._keeps:
+            return _Held(connection, _IDLE_SECONDS)
+        assert self.dialect.crowd is not None
+        try:
+            answers = Cursor(connection.cursor(), self._backend).run_together(
+                *((sql, {}) for sql in self.dialect.crowd)
+            )
+        except DatabaseError:  # it is not allowed, or the connection was lost, as its first use will tell
+            return _Held(connection, _IDLE_SECONDS)
+        connections, most = (int(answer.rows[0][-1]) for answer in answers)
+        return _Held(connection, _IDLE_WITH_ROOM if connections < _ROOM * most else _IDLE_IN_A_CROWD)
+
     def _may_retry(self, error: DatabaseError) -> bool:
         """Return whether a second try may succeed after this error."""
         if error.recovery == "wait":
@@ -353,7 +377,7 @@ class Database:
 
     @contextmanager
     def _cursor(self, create: bool) -> Iterator[Cursor]:
-        with self._timed(), self._local.connection(lambda: self._backend.connect(create)) as connection:
+        with self._timed(), self._local.connection(lambda: self._connect(create)) as connection:
             try:
                 yield Cursor(connection.cursor(), self._backend)
             except PyExperimenterError as error:
@@ -401,10 +425,12 @@ def retried(method: _Method) -> _Method:
 
 
 class _Held:
-    """A connection of this process, closed with the last reference to it."""
+    """A connection of this process, closed with the last reference to it, or if it is idle for some seconds."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, idle_seconds: float) -> None:
         self.connection = connection
+        self._idle_seconds = idle_seconds
+        self._oldest = time.monotonic() + _LONGEST_KEPT * random.uniform(0.5, 1)  # not all of a study at once
         self._pid = os.getpid()
 
     def close(self) -> None:
@@ -421,6 +447,10 @@ class _Held:
     def __del__(self) -> None:
         if not sys.is_finalizing():  # another thread may still be using it, for ever; the system closes it
             self.close()
+
+    def idle_until(self) -> float:
+        """Return when to close the connection if it is not used from now on."""
+        return min(time.monotonic() + self._idle_seconds, self._oldest)
 
     @property
     def inherited(self) -> bool:
@@ -441,10 +471,10 @@ class _PerThread(threading.local):
         self._users = 0
 
     @contextmanager
-    def connection(self, connect: Callable[[], Any]) -> Iterator[Any]:
+    def connection(self, connect: Callable[[], _Held]) -> Iterator[Any]:
         """Yield the connection in use, the idle one of this thread, or a new one."""
         if self._held is None or self._held.inherited:
-            self._held = _IDLE.take(self) or _Held(connect())
+            self._held = _IDLE.take(self) or connect()
         self._users += 1
         try:
             yield self._held.connection
@@ -476,15 +506,16 @@ class _IdleConnections:
         self._connections: dict[int, tuple[_Held, float]] = {}
         self._changed = threading.Condition()
         self._closer: threading.Thread | None = None
-        self._sleeping = False  # the closer waits for a first connection
+        self._next_look = math.inf  # of the closer
 
     def put(self, slot: _PerThread, held: _Held) -> None:
         with self._changed:
-            self._connections[slot.key] = (held, time.monotonic() + _IDLE_SECONDS)
+            deadline = held.idle_until()
+            self._connections[slot.key] = (held, deadline)
             if self._closer is None:
                 self._closer = threading.Thread(target=self._close_expired, name="idle connections", daemon=True)
                 self._closer.start()
-            if self._sleeping:
+            if deadline < self._next_look:
                 self._changed.notify()
 
     def take(self, slot: _PerThread) -> _Held | None:
@@ -510,12 +541,9 @@ class _IdleConnections:
     def _expired(self) -> list[_Held]:
         """Wait until connections may have expired, and remove those that have."""
         with self._changed:
-            if not self._connections:
-                self._sleeping = True
-                self._changed.wait_for(lambda: self._connections)
-                self._sleeping = False
-            first = min(deadline for _, deadline in self._connections.values())
-            self._changed.wait(max(0, first - time.monotonic()))
+            self._next_look = min((deadline for _, deadline in self._connections.values()), default=math.inf)
+            seconds = self._next_look - time.monotonic()
+            self._changed.wait(None if seconds == math.inf else max(0, seconds))
             now = time.monotonic()
             return [
                 self._connections.pop(key)[0]

@@ -87,6 +87,7 @@ class JournalingStore(ExperimentStore):
     def __init__(self, config: ExperimentConfig, directory: str | Path, worker: str) -> None:
         super().__init__(config)
         self._patience = _Patience(self.database, config.execution.max_outage)
+        self.database.keep_connections()
         self._path = Path(directory) / f"{config.table.name}.{worker}{SUFFIX}"
         self._worker = worker
         self._journal: JournalFile | None = None

@@ -117,6 +117,8 @@ class Dialect:
         Suffix of an INSERT that makes it return the new ID, if it needs one; its `Result` -> that ID.
     sends_together : bool
         Whether the driver takes several statements at once.
+    crowd : tuple of str or None
+        Queries whose last column is the number of connections that the server has, and how many it allows.
     folded : frozenset of str
         Our own names that would mean another column without quotes.
     largest_packet : str or None
@@ -182,6 +184,7 @@ class Dialect:
     returning_id: str
     inserted_id: Callable[[Any], Any]
     sends_together: bool
+    crowd: tuple[str, str] | None
     folded: frozenset[str]
     largest_packet: str | None
     most_parameters: int | None

@@ -151,6 +151,11 @@ MYSQL = Dialect(
     returning_id="",
     inserted_id=attrgetter("inserted"),
     sends_together=True,
+    # The limit of an account is compared with the connections of all, as an account need not see those of others.
+    crowd=(
+        "SHOW GLOBAL STATUS LIKE 'Threads_connected'",
+        "SELECT LEAST(@@max_connections, COALESCE(NULLIF(@@max_user_connections, 0), @@max_connections))",
+    ),
     folded=frozenset(),
     largest_packet="SELECT @@max_allowed_packet",
     most_parameters=None,  # the driver puts them in

@@ -177,6 +177,11 @@ POSTGRESQL = Dialect(
     returning_id=' RETURNING "ID"',
     inserted_id=lambda result: result.rows[0][0],
     sends_together=True,
+    crowd=(
+        "SELECT COUNT(*) FROM pg_stat_get_backend_idset()",
+        "SELECT LEAST(current_setting('max_connections')::int, NULLIF(rolconnlimit, -1)) "
+        "FROM pg_roles WHERE rolname = current_user",
+    ),
     folded=frozenset({"ID"}),
     largest_packet=None,
     most_parameters=None,  # the driver puts them in

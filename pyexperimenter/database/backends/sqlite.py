@@ -142,6 +142,7 @@ SQLITE = Dialect(
     returning_id="",
     inserted_id=attrgetter("inserted"),
     sends_together=False,
+    crowd=None,
     folded=frozenset(),
     largest_packet=None,
     most_parameters=999,  # the limit of old versions; later ones have others

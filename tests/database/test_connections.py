@@ -1,0 +1,83 @@
+"""How long an idle connection of a worker stays open: long while the server has room, but not in a crowd."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pyexperimenter.database import connection
+from pyexperimenter.database.store import ExperimentStore
+from tests.support.study import store, wait_until
+from tests.support.target import Target, write_credentials
+
+LONG = 3600.0
+servers = pytest.mark.parametrize("target", ["mariadb", "mysql", "postgresql"], indirect=True)
+
+
+def set_seconds(patch: pytest.MonkeyPatch, *, of_others: float, with_room: float, in_a_crowd: float) -> None:
+    patch.setattr(connection, "_IDLE_SECONDS", of_others)
+    patch.setattr(connection, "_IDLE_WITH_ROOM", with_room)
+    patch.setattr(connection, "_IDLE_IN_A_CROWD", in_a_crowd)
+
+
+def used(opened: ExperimentStore) -> ExperimentStore:
+    with opened.database.query() as cursor:
+        cursor.one("SELECT 1")
+    return opened
+
+
+def used_by_a_worker(target: Target) -> ExperimentStore:
+    opened = store(target, filled=False)
+    opened.database.keep_connections()
+    return used(opened)
+
+
+def is_open(opened: ExperimentStore) -> bool:
+    return opened.database._local.key in connection._IDLE._connections
+
+
+@servers
+def test_with_room_it_stays(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_seconds(monkeypatch, of_others=0, with_room=LONG, in_a_crowd=0)
+    worker, reader = used_by_a_worker(target), used(store(target, filled=False))
+    wait_until(lambda: not is_open(reader))
+    assert is_open(worker)
+
+
+@servers
+def test_with_room_it_is_closed_at_last(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others that wait for a connection get their chance, even if this one is always in use."""
+    set_seconds(monkeypatch, of_others=LONG, with_room=LONG, in_a_crowd=LONG)
+    monkeypatch.setattr(connection, "_LONGEST_KEPT", 0)
+    worker = used_by_a_worker(target)
+    wait_until(lambda: not is_open(worker))
+
+
+@pytest.fixture
+def limited(target: Target, tmp_path: Path) -> Iterator[Target]:
+    """The database, for a user who may have two connections."""
+    server, name = target.server, f"few_{target.database}"
+    assert server is not None
+    server.create_user(name, "secret", target.database)
+    few = (
+        "ALTER ROLE {} CONNECTION LIMIT 2"
+        if target.provider == "postgresql"
+        else ("GRANT USAGE ON *.* TO {} WITH MAX_USER_CONNECTIONS 2")
+    )
+    server.run(few.format(name))
+    user = copy.copy(server)
+    user.user, user.password = name, "secret"
+    yield replace(target, server=user, credentials_file=write_credentials(tmp_path / "few.yml", user))
+    server.drop_user(name, target.database)
+
+
+@servers
+def test_in_a_crowd_it_is_given_up(limited: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_seconds(monkeypatch, of_others=LONG, with_room=LONG, in_a_crowd=0)
+    with limited.session():  # the other of the two
+        worker = used_by_a_worker(limited)
+        wait_until(lambda: not is_open(worker))
