@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from pyexperimenter import __version__
 from pyexperimenter.config import load_config, load_database
+from pyexperimenter.config.load import with_lists
 from pyexperimenter.config.model import KeptConfig, pickles_have_secrets
 from pyexperimenter.database.outages import is_away
 from pyexperimenter.database.records import Attempt, FillCount
@@ -126,6 +127,7 @@ class PyExperimenter(Study):
         log_level: int | str = logging.INFO,
         log_file: str | Path | None = None,
     ) -> None:
+        experiment_configuration_file_path = with_lists(experiment_configuration_file_path)
         # What is needed to create the same experimenter in a job: paths, never secrets.
         self._made_of: dict[str, Any] = {
             "experiment_configuration_file_path": _absolute(experiment_configuration_file_path),
@@ -147,7 +149,7 @@ class PyExperimenter(Study):
             experiment_configuration_file_path,
             credentials_path=database_credential_file_path,
             table_name=table_name,
-            database_name=database_name,
+            database_name=None if database_name is None else str(database_name),
             use_ssh_tunnel=use_ssh_tunnel,
         )
         wanted = config.codecarbon is not None if use_codecarbon is None else use_codecarbon
@@ -252,16 +254,16 @@ class PyExperimenter(Study):
 
     def fill_table_from_combination(
         self,
-        fixed_parameter_combinations: Sequence[Mapping[str, Any]] | None = None,
-        parameters: Mapping[str, Sequence[Any]] | None = None,
+        fixed_parameter_combinations: Iterable[Mapping[str, Any]] | pd.DataFrame | None = None,
+        parameters: Mapping[str, Iterable[Any]] | None = None,
     ) -> FillCount:
         """Insert the Cartesian product of fixed combinations and the values of the other keyfields.
 
         Parameters
         ----------
-        fixed_parameter_combinations : sequence of mappings, optional
+        fixed_parameter_combinations : iterable of mappings or DataFrame, optional
             Keyfield -> value.
-        parameters : Mapping of str to sequence, optional
+        parameters : Mapping of str to iterable, optional
             Keyfield -> values, for the keyfields that are not in the combinations.
 
         Returns
@@ -276,9 +278,10 @@ class PyExperimenter(Study):
         EmptyFillDatabaseCallError
             If nothing is given.
         """
-        if not fixed_parameter_combinations and not parameters:
+        combinations = [] if fixed_parameter_combinations is None else list(_rows(fixed_parameter_combinations))
+        if not combinations and not parameters:
             raise EmptyFillDatabaseCallError("neither combinations nor parameters are given; give at least one of them")
-        rows = Combinations(tuple(self.config.table.keyfields), fixed_parameter_combinations or [{}], parameters or {})
+        rows = Combinations(tuple(self.config.table.keyfields), combinations or [{}], parameters or {})
         return self._fill(rows.encoded(self._store.encode_row), len(rows))
 
     def fill_table_with_rows(self, rows: Iterable[Mapping[str, Any]] | pd.DataFrame) -> FillCount:
@@ -301,8 +304,7 @@ class PyExperimenter(Study):
         EmptyFillDatabaseCallError
             If there are no rows.
         """
-        mappings = _rows_of(rows) if hasattr(rows, "to_dict") else rows
-        encoded = [self._store.encode_row(row, f"row {number}") for number, row in enumerate(mappings)]
+        encoded = [self._store.encode_row(row, f"row {number}") for number, row in enumerate(_rows(rows))]
         return self._fill(encoded, len(encoded))
 
     def migrate(self, dry_run: bool = False, defaults: Mapping[str, Any] | None = None) -> list[str]:
@@ -853,9 +855,12 @@ def _absolute(path: _Source) -> _Source:
     return path if isinstance(path, (Mapping, KeptConfig)) else str(absolute_path(found(path)))
 
 
-def _rows_of(frame: Any) -> Iterable[dict[str, Any]]:
-    columns = [unwrap(column) for _, column in frame.items()]  # to_dict() would change the digits of a float32
-    return (dict(zip(frame.columns, values, strict=True)) for values in zip(*columns, strict=True))
+def _rows(rows: Any) -> Iterable[Any]:
+    """Return rows, which may be Series, or those of a DataFrame, whose to_dict() would change digits of a float32."""
+    if not hasattr(rows, "columns"):
+        return (row.to_dict() if hasattr(row, "to_dict") else row for row in rows)
+    columns = [unwrap(column) for _, column in rows.items()]
+    return (dict(zip(rows.columns, values, strict=True)) for values in zip(*columns, strict=True))
 
 
 def _counted(number: int, noun: str) -> str:

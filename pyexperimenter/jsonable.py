@@ -11,7 +11,7 @@ import math
 import operator
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -49,6 +49,21 @@ def unwrap(value: Any) -> Any:
     if hasattr(value, "tolist") and hasattr(value, "shape"):
         return _as_shown(value.tolist(), value)
     return value
+
+
+def listed(values: Any) -> Any:
+    """Return the values of an iterable as a list; a list, tuple or range, and what is not several values, unchanged.
+
+    Not several values are texts, bytes, mappings, sets, which have no order, and tables.
+
+    >>> listed(letter for letter in "ab"), listed("ab")
+    (['a', 'b'], 'ab')
+    """
+    values = unwrap(values)  # arrays and Series
+    single = (str, bytes, bytearray, memoryview, Mapping, set, frozenset, list, tuple, range)
+    if not isinstance(values, Iterable) or isinstance(values, single) or hasattr(type(values), "columns"):
+        return values
+    return list(values)
 
 
 def _as_shown(plain: Any, source: Any) -> Any:

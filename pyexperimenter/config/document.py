@@ -14,7 +14,7 @@ from pyexperimenter.config.messages import dotted
 from pyexperimenter.config.model import KeptConfig
 from pyexperimenter.config.source import FileProblem, Lines
 from pyexperimenter.exceptions import ConfigError, InvalidConfigError, NoConfigFileError
-from pyexperimenter.jsonable import ADDRESS
+from pyexperimenter.jsonable import ADDRESS, unwrap
 from pyexperimenter.paths import absolute_path, candidates, found
 
 _INI_SUFFIXES = (".cfg", ".ini", ".conf")
@@ -98,10 +98,15 @@ def _parsed(content: bytes, path: Path) -> Document:
 
 def _as_json(source: Mapping[str, Any]) -> str:
     try:
-        # Without addresses, it is the same in each process.
-        return json.dumps(source, default=lambda value: ADDRESS.sub("", str(value)))
+        return json.dumps(source, default=_plainer)
     except (TypeError, ValueError, RecursionError) as error:  # odd keys, huge integers, a dict in itself
         raise InvalidConfigError(f"<dict>: {error}") from None
+
+
+def _plainer(value: Any) -> Any:
+    """Return a value that `json` does not know as one that it knows, such as an array as a list."""
+    plain = dict(value) if isinstance(value, Mapping) else unwrap(value)
+    return ADDRESS.sub("", str(value)) if plain is value else plain  # the same text in each process
 
 
 def parsed(content: bytes, path: Path, credentials: bool = False) -> Document:

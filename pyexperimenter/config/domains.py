@@ -19,6 +19,7 @@ from pyexperimenter.exceptions import (
 )
 from pyexperimenter.fieldtypes import FieldType, Kind
 from pyexperimenter.grid import Domain, Grid, Lazy, sampled, spaced, stepped
+from pyexperimenter.jsonable import listed
 
 # If n integers have a constant ratio p/q, the first is divisible by q**(n - 1) and the last by p**(n - 1), so there
 # cannot be more of 64 bits.
@@ -94,6 +95,8 @@ def _values(field: FieldType, values: Any) -> Sequence[Any]:
         raise EmptyDomainError(
             "the values are missing; add some, write [null] for NULL, or remove the key to fill from rows only"
         )
+    if isinstance(values, (set, frozenset)):
+        raise InvalidValuesInConfiguration("a set has no order; write a list, such as sorted(...)")
     if not isinstance(values, list):
         return [_coerce(field, values)]
     if not values:
@@ -170,8 +173,9 @@ def _condition(
     _check_known(condition, types, *path)
     result: dict[str, Sequence[Any]] = {}
     for name, allowed in condition.items():
+        allowed = listed(allowed)
         with within(*path, name):
-            if isinstance(allowed, (list, tuple)):
+            if isinstance(allowed, (list, tuple, range, set, frozenset)):
                 result[name] = [_coerce(types[name], value, index) for index, value in enumerate(allowed)]
             else:
                 result[name] = [_coerce(types[name], allowed)]

@@ -7,6 +7,7 @@ from os import PathLike
 from typing import Any
 
 from pyexperimenter.config.model import DatabaseConfig, ExperimentConfig, KeptConfig
+from pyexperimenter.jsonable import listed
 
 
 def load_config(
@@ -50,7 +51,26 @@ def load_config(
 
     provider = source.provider if isinstance(source, KeptConfig) else None
     overrides = Overrides(table_name, database_name, use_ssh_tunnel, provider)
-    return build_config(document_of(source), credentials_path, overrides)
+    return build_config(document_of(with_lists(source)), credentials_path, overrides)
+
+
+def with_lists(config: Any, levels: int = 6) -> Any:
+    """Return a dict configuration with lists as the values of keyfields, which may be arrays, ranges and iterators.
+
+    An iterator can be read only once, but a configuration is stored, pickled and read again.
+    """
+    if not isinstance(config, Mapping) or not levels:
+        return config
+    return {
+        key: _as_in_a_file(item) if str(key).casefold() == "values" else with_lists(item, levels - 1)
+        for key, item in config.items()
+    }
+
+
+def _as_in_a_file(values: Any) -> Any:
+    if isinstance(values, range):
+        return {"start": values.start, "stop": values.stop, "step": values.step}
+    return listed(values)
 
 
 def load_database(

@@ -5,6 +5,7 @@ The models here mirror the file; `build` turns them into the dataclasses of `mod
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Annotated, Any, ClassVar, Literal, NoReturn
@@ -164,10 +165,15 @@ PORTS = {"mysql": 3306, "postgresql": 5432}
 """Provider -> the default port of its servers."""
 
 
+def _as_text(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
 def _spell_provider(value: Any) -> Any:
     return _PROVIDERS.get(value.lower(), value) if isinstance(value, str) else value
 
 
+PathText = Annotated[str, BeforeValidator(_as_text)]
 ColumnType = Annotated[
     FieldType,
     PlainValidator(_parse_type),
@@ -248,13 +254,6 @@ def _kind_of_values(value: Any) -> str:
     return "<list>" if isinstance(value, (list, tuple)) else "<value>"
 
 
-def _plain_values(value: Any) -> Any:
-    """Convert what a dict may contain but a file cannot: a range or a numpy array."""
-    if isinstance(value, range):
-        return {"start": value.start, "stop": value.stop, "step": value.step}
-    return unwrap(value)
-
-
 Values = Annotated[
     Annotated[Stepped, Tag("<step>")]
     | Annotated[Spaced, Tag("<num>")]
@@ -262,7 +261,6 @@ Values = Annotated[
     | Annotated[list[Any], Tag("<list>")]
     | Annotated[Scalar, Tag("<value>")],
     Discriminator(_kind_of_values),
-    BeforeValidator(_plain_values),
 ]
 
 
@@ -369,7 +367,7 @@ class Database(Section):
         BeforeValidator(_spell_provider),
         WithJsonSchema({"enum": list(_PROVIDERS)}),
     ] = Field(description="sqlite for one machine; mysql (also for MariaDB) or postgresql for many.")
-    database: str = Field(
+    database: PathText = Field(
         min_length=1, description="Name of the database on the server; for sqlite, the path of the file."
     )
     use_ssh_tunnel: bool | None = Field(None, description="Connect to the server through an SSH tunnel.")
@@ -419,7 +417,7 @@ class Execution(Section):
     max_outage: Duration = Field(
         _DEFAULT.max_outage, description="How long a worker waits for a database that cannot be reached."
     )
-    journal: str | None = Field(
+    journal: PathText | None = Field(
         _DEFAULT.journal, description="Directory for results that could not be written to the database."
     )
     gpus: Whole = Field(

@@ -14,6 +14,7 @@ from pyexperimenter.database.values import Encoder
 from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError
 from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.fieldtypes import Kind
+from pyexperimenter.jsonable import listed
 
 _Item = TypeVar("_Item")
 
@@ -150,8 +151,9 @@ class Selector:
             )
         condition = Condition()
         for number, (name, value) in enumerate(where.items()):
-            several = isinstance(value, (list, tuple, set, frozenset, range))
-            condition &= self._one_of(name, value if several else [value], f"{parameter}_{number}")
+            values = listed(value)
+            several = isinstance(values, (list, tuple, set, frozenset, range))
+            condition &= self._one_of(name, values if several else [value], f"{parameter}_{number}")
         return condition
 
     def fitting(self, requires: Sequence[Requirement], resources: Mapping[str, float]) -> Condition:

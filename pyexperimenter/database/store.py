@@ -36,7 +36,7 @@ from pyexperimenter.exceptions import (
 )
 from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.fieldtypes import FieldType
-from pyexperimenter.jsonable import to_json
+from pyexperimenter.jsonable import shown, to_json
 
 _LARGEST_IDS = [(2**bits - 1,) for bits in (31, 32, 63, 64)]  # of the integer types
 _CHUNK = 10_000  # rows of one transaction of a fill
@@ -99,6 +99,8 @@ class ExperimentStore(ClaimStore):
         InvalidRowError
             If a keyfield is unknown or a value does not fit. The message names `place` and field.
         """
+        if not isinstance(row, Mapping):
+            raise InvalidRowError(f"{place}: {shown(row)} is not a mapping of keyfields to values")
         for name in row:
             if name not in self._keyfield_encoders:
                 raise InvalidRowError(

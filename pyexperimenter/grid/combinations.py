@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pyexperimenter.exceptions import ParameterCombinationError
+from pyexperimenter.jsonable import listed, shown
 
 Encoder = Callable[[Mapping[str, Any], str], tuple[Any, ...]]
 """Converts a row, and its place for messages, to a tuple of all keyfields; missing ones are None."""
@@ -22,13 +23,13 @@ class Combinations:
         All keyfields, in order.
     fixed : sequence of mappings
         Combinations of values of some keyfields.
-    parameters : Mapping of str to sequence
-        The values of the other keyfields. A single value is the same as a sequence with one item.
+    parameters : Mapping of str to iterable
+        The values of the other keyfields. A single value is the same as a list with one item.
 
     Raises
     ------
     ParameterCombinationError
-        If a combination and the parameters together do not give each keyfield once.
+        If a combination and the parameters together do not give each keyfield once, or the values are a set.
 
     Examples
     --------
@@ -44,7 +45,7 @@ class Combinations:
     ) -> None:
         self._keyfields = keyfields
         self._fixed = fixed
-        self._parameters = {name: _as_sequence(values) for name, values in parameters.items()}
+        self._parameters = {name: _as_sequence(name, values) for name, values in parameters.items()}
         for index, combination in enumerate(fixed):
             self._check(f"combination {index}", combination)
 
@@ -73,6 +74,8 @@ class Combinations:
                 yield tuple(row)
 
     def _check(self, place: str, row: Mapping[str, Any]) -> None:
+        if not isinstance(row, Mapping):
+            raise ParameterCombinationError(f"{place}: {shown(row)} is not a mapping of keyfields to values")
         given = [*row, *self._parameters]
         faults = {
             "not a keyfield": [name for name in given if name not in self._keyfields],
@@ -87,5 +90,8 @@ class Combinations:
                 )
 
 
-def _as_sequence(values: Any) -> Sequence[Any]:
-    return values if isinstance(values, Sequence) and not isinstance(values, str) else [values]
+def _as_sequence(name: str, values: Any) -> Sequence[Any]:
+    values = listed(values)
+    if isinstance(values, (set, frozenset)):
+        raise ParameterCombinationError(f"parameters[{name!r}]: a set has no order; give a list, such as sorted(...)")
+    return values if isinstance(values, (list, tuple, range)) else [values]

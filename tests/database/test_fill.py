@@ -121,6 +121,48 @@ def test_fill_crosses_fixed_combinations_with_domains(target: Target) -> None:
 
 
 @pytest.mark.parametrize(
+    ("datasets", "seeds"),
+    [
+        (np.array(["iris"]), np.arange(2)),
+        (pd.Series(["iris"]), pd.Series([0, 1])),
+        (("iris",), (seed for seed in (0, 1))),
+        ("iris", {0: "a", 1: "b"}.keys()),
+    ],
+)
+def test_parameters_are_any_iterables(sqlite_target: Target, datasets: object, seeds: object) -> None:
+    study_ = experimenter(sqlite_target)
+    assert study_.fill_table_from_combination(parameters={"dataset": datasets, "seed": seeds}) == (2, 0)
+    assert rows_of(sqlite_target) == ROWS[:2]
+
+
+@pytest.mark.parametrize("frame", [True, False])
+def test_rows_and_combinations_are_any_iterables(sqlite_target: Target, frame: bool) -> None:
+    study_ = experimenter(sqlite_target)
+    rows = pd.DataFrame(ROWS, columns=["dataset", "seed"])
+    datasets = rows[["dataset"]].drop_duplicates()
+    if frame:
+        assert study_.fill_table_with_rows(rows) == (6, 0)
+        assert study_.fill_table_from_combination(datasets, {"seed": range(3)}) == (0, 6)
+    else:
+        assert study_.fill_table_with_rows(row for _, row in rows.iterrows()) == (6, 0)
+        combinations = (row for _, row in datasets.iterrows())
+        assert study_.fill_table_from_combination(combinations, {"seed": range(3)}) == (0, 6)
+    assert rows_of(sqlite_target) == ROWS
+
+
+def test_a_row_is_a_mapping(sqlite_target: Target) -> None:
+    study_ = experimenter(sqlite_target)
+    with pytest.raises(InvalidRowError, match=r"row 0: \('iris', 0\) is not a mapping of keyfields to values"):
+        study_.fill_table_with_rows(ROWS)
+    with pytest.raises(InvalidRowError, match="row 0: 'dataset' is not a mapping of keyfields to values"):
+        study_.fill_table_with_rows({"dataset": "iris", "seed": 1})
+    with pytest.raises(ParameterCombinationError, match="combination 0: 'dataset' is not a mapping"):
+        study_.fill_table_from_combination({"dataset": "iris"}, {"seed": [0]})
+    with pytest.raises(ParameterCombinationError, match=r"parameters\['seed'\]: a set has no order; give a list"):
+        study_.fill_table_from_combination([{"dataset": "iris"}], {"seed": {0, 1}})
+
+
+@pytest.mark.parametrize(
     ("combinations", "parameters", "message"),
     [
         ([{"dataset": "iris"}], {}, "combination 0: missing: seed"),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import enum
 import pickle
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pyexperimenter import PyExperimenter
@@ -36,6 +39,24 @@ def test_a_study_is_opened_and_executed_on(target: Target) -> None:
     assert target.query("SELECT COUNT(*) FROM study__meta") == [(1,)]  # the same configuration
     assert pickle.loads(pickle.dumps(again)).execute(lambda *_: {"accuracy": 1}) == 2
     assert statuses(target) == {"done": 6}
+
+
+class Kernel(enum.Enum):
+    RBF = "rbf"
+
+
+def test_a_dict_with_python_objects_is_kept_as_what_it_meant(target: Target) -> None:
+    keyfields = {
+        "seed": {"type": "INT", "values": range(2)},
+        "rate": {"type": "DOUBLE", "values": np.array([0.1], dtype="float32")},
+        "depth": {"type": "INT", "values": (n for n in (1, 2)), "when": {"rate": [np.float32(0.1)]}},
+        "kernel": {"type": "VARCHAR(9)", "values": Kernel},
+        "path": types.MappingProxyType({"type": "TEXT", "values": [Path("a/b")]}),
+    }
+    original = experimenter(target, study(target, keyfields=keyfields))
+    assert original.fill_table_from_config() == (4, 0)
+    assert opened(target).fill_table_from_config() == (0, 4)
+    assert pickle.loads(pickle.dumps(original)).fill_table_from_config() == (0, 4)
 
 
 def test_the_last_configuration_counts(target: Target) -> None:

@@ -486,7 +486,10 @@ def test_compare(analyzed: Path) -> None:
     assert call(*arguments).stdout.startswith("y of 3 levels of method over 6 blocks (dataset), means over seed; ")
     assert "Friedman" in call(*arguments, "--describe").stdout
     assert data(*arguments, "--better", "min", "--test", "nemenyi")["pairwise_test"] == "Nemenyi"
-    assert "keyfield 'C' has several values" in call("compare", "y", "--by", "method", "--blocks", "dataset", code=1).stderr
+    assert (
+        "keyfield 'C' has several values"
+        in call("compare", "y", "--by", "method", "--blocks", "dataset", code=1).stderr
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,12 @@
 """Values of keyfields: lists, ranges and samples become the declared type, lazily."""
 
+import enum
+from collections import deque
 from dataclasses import asdict
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -168,6 +173,65 @@ def test_a_numpy_like_array_in_a_dict():
             return [1, 2]
 
     assert values_of("INT", Array()) == [1, 2]
+
+
+class Letter(enum.Enum):
+    A = "a"
+    B = "b"
+
+
+@pytest.mark.parametrize(
+    "type_, values, expected",
+    [
+        ("INT", range(3), [0, 1, 2]),
+        ("INT", range(3, 0, -1), [3, 2, 1]),
+        ("INT", np.arange(2), [0, 1]),
+        ("INT", pd.Series([1, 2]), [1, 2]),
+        ("INT", pd.Series([7]), [7]),
+        ("INT", (1, 2), [1, 2]),
+        ("INT", deque([1, 2]), [1, 2]),
+        ("INT", map(int, "12"), [1, 2]),
+        ("INT", (n * n for n in (1, 2)), [1, 4]),
+        ("VARCHAR(9)", np.array(["abc"]), ["abc"]),
+        ("VARCHAR(9)", pd.Index(["a", "b"]), ["a", "b"]),
+        ("VARCHAR(9)", {"a": 1, "b": 2}.keys(), ["a", "b"]),
+        ("VARCHAR(9)", Letter, ["a", "b"]),
+        ("VARCHAR(9)", "abc", ["abc"]),
+        ("VARCHAR(9)", Path("abc"), ["abc"]),
+        ("VARCHAR(9)", [(28, 28), (64,)], ["[28,28]", "[64]"]),
+        ("JSON", np.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
+        ("BLOB", b"abc", [b"abc"]),
+    ],
+)
+def test_an_iterable_is_a_list_of_values(type_, values, expected):
+    assert repr(values_of(type_, values)) == repr(expected)
+
+
+@pytest.mark.parametrize("values", [{1, 2}, frozenset([1])])
+@pytest.mark.parametrize("type_", ["INT", "TEXT"])
+def test_a_set_has_no_order(type_, values):
+    with pytest.raises(InvalidConfigError, match=r"keyfields\.a\.values: a set has no order; write a list"):
+        values_of(type_, values)
+
+
+def test_a_table_is_not_a_list_of_its_columns():
+    with pytest.raises(InvalidConfigError, match="a DataFrame is not a string"):
+        values_of("TEXT", pd.DataFrame({"x": [1]}))
+
+
+@pytest.mark.parametrize("allowed", [(1, 2), {1, 2}, range(1, 3), np.array([1, 2]), pd.Series([1, 2]), iter([1, 2])])
+def test_conditions_take_all_kinds_of_lists(allowed):
+    seed = {"type": "INT", "values": range(4)}
+    table = {"name": "t", "keyfields": {"seed": seed}, "exclude": [{"seed": allowed}]}
+    config = load_config({"PY_EXPERIMENTER": {"Database": {"provider": "sqlite", "database": "d", "table": table}}})
+    assert [row["seed"] for row in config.table.grid] == [0, 3]
+
+
+def test_paths_may_be_path_objects(tmp_path):
+    table = {"name": "t", "keyfields": {"a": "INT"}}
+    database = {"provider": "sqlite", "database": tmp_path / "d", "table": table}
+    config = load_config({"PY_EXPERIMENTER": {"Database": database, "Execution": {"journal": tmp_path}}})
+    assert (config.database.database, config.execution.journal) == (str(tmp_path / "d.db"), str(tmp_path))
 
 
 @pytest.mark.parametrize(

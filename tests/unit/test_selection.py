@@ -4,6 +4,7 @@ import sqlite3
 from contextlib import closing
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,6 +67,9 @@ def found(connection, condition, order="ID"):
         ({"dataset": frozenset({"iris"})}, [1, 2]),
         ({"dataset": "it's 100%?"}, [4]),
         ({"seed": range(1, 4)}, [2, 4]),
+        ({"seed": np.arange(1, 4)}, [2, 4]),
+        ({"seed": pd.Series(range(1, 4))}, [2, 4]),
+        ({"seed": (n for n in range(1, 4))}, [2, 4]),
         ({"seed": "1"}, [2]),
         ({"seed": np.int64(1)}, [2]),
         ({"seed": None}, [3]),
