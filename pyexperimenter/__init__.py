@@ -1,5 +1,6 @@
 """Run large grids of experiments from one config file, with a database as the meeting place of the workers."""
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -157,6 +158,26 @@ _MODULES = {
     "Submission": "cluster.submission",
     "WorkerState": "study.status",
 }
+
+
+_SQL = "run SQL with PyExperimenter.execute_custom_query, or read with get_table(where=...)"
+_GONE = {
+    "pyexperimenter.database_connector": _SQL,
+    "pyexperimenter.database_connector_lite": _SQL,
+    "pyexperimenter.database_connector_mysql": _SQL,
+    "pyexperimenter.utils": "load a configuration with pyexperimenter.config.load_config; the rest is internal",
+}
+
+
+class _Gone:
+    """Says what to use instead of modules that py-experimenter had. It is asked last, and finds none."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
+        if fullname in _GONE:
+            raise ModuleNotFoundError(f"No module named {fullname!r}, which py-experimenter had; {_GONE[fullname]}")
+
+
+sys.meta_path.append(_Gone())
 
 
 def __getattr__(name: str) -> Any:

@@ -41,6 +41,7 @@ from pyexperimenter.jsonable import unwrap
 from pyexperimenter.logger import LogSettings
 from pyexperimenter.machine.gpus import allocate_gpus
 from pyexperimenter.paths import DEFAULT_CONFIG, DEFAULT_CREDENTIALS, absolute_path, found
+from pyexperimenter.predecessor import OF_EXPERIMENTER, advising, no_attribute
 from pyexperimenter.result_processor import PrintingResultProcessor, ResultProcessor
 from pyexperimenter.study.progress import execution_bar, fill_bar
 from pyexperimenter.study.study import Study
@@ -114,6 +115,11 @@ class PyExperimenter(Study):
     >>> directory.cleanup()
     """
 
+    @advising(
+        config_file="experiment_configuration_file_path",
+        config_path="experiment_configuration_file_path",
+        credential_path="database_credential_file_path",
+    )
     def __init__(
         self,
         experiment_configuration_file_path: _Source = DEFAULT_CONFIG,
@@ -203,6 +209,14 @@ class PyExperimenter(Study):
     @property
     def _made_again(self) -> Callable[[], PyExperimenter]:
         return partial(PyExperimenter, **self._made_of, database_name=self.config.database.database)
+
+    if not TYPE_CHECKING:  # type checkers should go on finding misspelled names
+
+        def __getattr__(self, name: str) -> Any:
+            if name != "db_connector":
+                raise no_attribute(self, name, OF_EXPERIMENTER)
+            warnings.warn("db_connector is deprecated; call execute_custom_query()", DeprecationWarning, stacklevel=2)
+            return self._store.database.connector()
 
     def __repr__(self) -> str:
         return f"<PyExperimenter {self.name!r}: table {self.config.table.name} in {self._store.database}>"
@@ -406,6 +420,11 @@ class PyExperimenter(Study):
         SystemExit
             After SIGTERM. Running experiments were released.
         """
+        if not isinstance(unwrap(random_order), bool):
+            raise InvalidValueError(
+                f"random_order: {random_order!r} is not true or false; the second argument of py-experimenter 1.3, the "
+                "number of experiments, is now max_experiments=..."
+            )
         return self._execute(
             experiment_function,
             n_jobs=n_jobs,

@@ -9,6 +9,7 @@ from typing import Any
 from pyexperimenter.database.records import Attempt
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.logger import LogSettings
+from pyexperimenter.predecessor import advising
 
 
 class ResultProcessor:
@@ -17,6 +18,7 @@ class ResultProcessor:
     The library creates it and passes it to the user's function as the second argument.
     """
 
+    @advising("the library makes them; to write results outside of execute, call attach(function, experiment_id)")
     def __init__(
         self,
         store: ExperimentStore,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Literal
 
 from pyexperimenter.exceptions import ConfigError
 from pyexperimenter.fieldtypes import FieldType
 from pyexperimenter.grid import Grid
+from pyexperimenter.predecessor import OF_CONFIG, no_attribute
 
 _pickling = threading.local()
 
@@ -234,3 +237,22 @@ class ExperimentConfig:
     cluster: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     codecarbon: Mapping[str, Any] | None = None
     analysis: AnalysisConfig = field(default_factory=AnalysisConfig)
+
+    if not TYPE_CHECKING:  # type checkers should go on finding misspelled names
+
+        def __getattr__(self, name: str) -> Any:
+            if name != "database_configuration":
+                raise no_attribute(self, name, OF_CONFIG)
+            warnings.warn(
+                "config.database_configuration is deprecated; read config.table", DeprecationWarning, stacklevel=2
+            )
+            return SimpleNamespace(
+                provider=self.database.provider,
+                database_name=self.database.database,
+                table_name=self.table.name,
+                keyfields=self.table.keyfields,
+                resultfields=self.table.resultfields,
+                result_timestamps=self.table.result_timestamps,
+                logtables=self.logtables,
+                use_ssh_tunnel=self.database.use_ssh_tunnel,
+            )

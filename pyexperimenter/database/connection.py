@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 from pyexperimenter.config.model import DatabaseConfig
 from pyexperimenter.database.backends.base import Backend, translated
 from pyexperimenter.database.backends.choice import backend_of
+from pyexperimenter.database.connector import Connector
 from pyexperimenter.database.outages import back, outage
 from pyexperimenter.exceptions import (
     DatabaseError,
@@ -364,6 +365,10 @@ class Database:
         """Close this process's SSH tunnel, if there is one."""
         self.close()
         self._backend.close_tunnel()
+
+    def connector(self) -> Connector:
+        """Return what py-experimenter's users ran SQL with."""
+        return Connector(self._backend)
 
     def create_if_missing(self) -> None:
         """Create the database on the server if it does not exist.

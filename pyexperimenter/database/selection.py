@@ -18,6 +18,13 @@ from pyexperimenter.jsonable import listed
 
 _Item = TypeVar("_Item")
 
+_MEANT = {
+    **dict.fromkeys(["failed", "failure", "errors", "exception"], "error"),
+    **dict.fromkeys(["finished", "completed", "success", "succeeded"], "done"),
+    **dict.fromkeys(["open", "pending", "queued", "waiting", "new"], "created"),
+    **dict.fromkeys(["active", "started", "executing"], "running"),
+}
+
 Where = Mapping[str, Any] | str | None
 """A mapping of columns to values or lists of values, all of which must match; or a condition in SQL."""
 
@@ -106,7 +113,8 @@ def _status(state: str) -> ExperimentStatus:
         return ExperimentStatus(state)
     except ValueError:
         known = ", ".join(status.value for status in ExperimentStatus)
-        raise InvalidValueError(f"{state!r} is not a valid status; choose from {known}") from None
+        hint = f"; did you mean {_MEANT[state]!r}?" if state in _MEANT else ""
+        raise InvalidValueError(f"{state!r} is not a valid status{hint} (choose from {known})") from None
 
 
 class Selector:

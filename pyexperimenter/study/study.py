@@ -17,6 +17,7 @@ from pyexperimenter.exceptions import (
     MissingTableError,
     PyExperimenterError,
 )
+from pyexperimenter.predecessor import advising
 from pyexperimenter.study.details import ExperimentDetails, details_of
 from pyexperimenter.study.errors import ErrorGroup, error_groups
 from pyexperimenter.study.status import StudyStatus, status_of
@@ -57,6 +58,7 @@ class Study:
 
     # Tables
 
+    @advising(condition="where")
     def get_table(
         self,
         where: Where = None,

@@ -136,7 +136,7 @@ def test_a_condition_may_contain_colons(target: Target) -> None:
 
 def test_get_table_by_invalid_status(sqlite_target: Target) -> None:
     study_ = experimenter(sqlite_target)
-    with pytest.raises(InvalidValueError, match=r"'failed' is not a valid status; choose from created, running, done"):
+    with pytest.raises(InvalidValueError, match=r"'failed' is not a valid status; did you mean 'error'"):
         study_.get_table(states=["done", "failed"])
 
 

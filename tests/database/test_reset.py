@@ -163,7 +163,7 @@ def test_a_table_of_the_predecessor_has_no_last_executions(target: Target) -> No
 
 
 def test_what_makes_no_sense_is_refused(mixed: PyExperimenter) -> None:
-    with pytest.raises(InvalidValueError, match="'failed' is not a valid status; choose from created, running, done"):
+    with pytest.raises(InvalidValueError, match="'failed' is not a valid status; did you mean 'error'"):
         mixed.reset_experiments("failed")
     with pytest.raises(InvalidColumnError, match="no column 'sed'"):
         mixed.reset_experiments("error", where={"sed": 1})

@@ -7,6 +7,7 @@ import logging
 import pickle
 import random
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from pyexperimenter.exceptions import (
     InvalidLogtableError,
     InvalidResultFieldError,
     InvalidRowError,
+    InvalidValueError,
     InvalidValuesInConfiguration,
     MissingLogTableError,
     NoConfigFileError,
@@ -324,3 +326,92 @@ def test_a_number_with_a_fraction_is_rounded_in_results_and_logs_only(target: Ta
     assert target.query("SELECT step FROM study__log ORDER BY ID") == [(2,), (4,)]
     with pytest.raises(InvalidRowError, match=r"seed: 0\.5 is not an integer"):
         experimenter.fill_table_with_rows([{"dataset": "iris", "seed": 0.5}])
+
+
+def small(target: Target) -> PyExperimenter:
+    experimenter = made(target, study(target, resultfields={"accuracy": "DOUBLE"}))
+    experimenter.fill_table_from_config()
+    return experimenter
+
+
+def test_sql_by_the_connector_goes_on(target: Target) -> None:
+    experimenter = small(target)
+    with pytest.warns(DeprecationWarning, match=r"call execute_custom_query\(\)") as warned:
+        connector = experimenter.db_connector  # type: ignore[attr-defined] # for old programs only
+    assert [warning.filename for warning in warned] == [__file__]
+    connection = connector.connect()
+    cursor = connector.cursor(connection)
+    mark = "?" if target.server is None else "%s"
+    connector.execute(cursor, target.native("UPDATE study SET accuracy = 0.5 WHERE ID = 2"))
+    connector.commit(connection)
+    connector.execute(cursor, target.native(f"SELECT ID FROM study WHERE accuracy = {mark}"), [0.5])
+    assert list(map(tuple, connector.fetchall(cursor))) == [(2,)]
+    with pytest.raises(DatabaseError, match="running: SELECT nothing"):
+        connector.execute(cursor, "SELECT nothing")
+    connector.close_connection(connection)
+    assert target.query("SELECT accuracy FROM study WHERE ID = 2") == [(0.5,)]
+
+
+def test_the_configuration_of_the_database_is_where_it_was(sqlite_target: Target) -> None:
+    config = small(sqlite_target).config
+    with pytest.warns(DeprecationWarning, match=r"read config\.table") as warned:
+        old = config.database_configuration  # type: ignore[attr-defined] # for old programs only
+    assert [warning.filename for warning in warned] == [__file__]
+    assert (old.table_name, list(old.keyfields), list(old.resultfields)) == ("study", ["dataset", "seed"], ["accuracy"])
+    assert (old.provider, old.result_timestamps, list(old.logtables)) == ("sqlite", False, ["epochs"])
+
+
+@pytest.mark.parametrize(
+    ("use", "error", "advice"),
+    [
+        (lambda old: old.dbconnector, AttributeError, "call|run SQL with execute_custom_query"),
+        (lambda old: old.get_config_value("a", "b"), AttributeError, r"read experimenter\.config"),
+        (lambda old: old.config.custom_configuration, AttributeError, r"read config\.custom"),
+        (lambda old: old.config.get("a", "b"), AttributeError, r"read experimenter\.config"),
+        (lambda old: old.db_connector.fill_table(), AttributeError, r"call fill_table_with_rows\(rows\)"),
+        (lambda old: old.execut, AttributeError, "^'PyExperimenter' object has no attribute 'execut'$"),
+        (lambda old: old.config.tables, AttributeError, "^'ExperimentConfig' object has no attribute 'tables'$"),
+        (
+            lambda old: old.get_table(condition="a = 1"),
+            TypeError,
+            "'condition'; condition is now where",
+        ),
+        (lambda old: old.execute(print, 5), InvalidValueError, "5 is not true or false.* is now max_experiments="),
+        (
+            lambda old: PyExperimenter(config_file="a.cfg", credential_path="b.cfg"),  # type: ignore[call-arg]
+            TypeError,
+            r"config_file is now experiment_configuration_file_path; credential_path is now database_cred",
+        ),
+        (
+            lambda old: ResultProcessor({}, "a.cfg", table_name="t", result_fields=["r"], experiment_id=1),  # type: ignore
+            TypeError,
+            r"ResultProcessor.__init__\(\) .*the library makes them; .* call attach\(function, experiment_id\)",
+        ),
+        (
+            lambda old: import_module("pyexperimenter.utils"),
+            ModuleNotFoundError,
+            r"pyexperimenter\.config\.load_config",
+        ),
+        (
+            lambda old: import_module("pyexperimenter.database_connector_mysql"),
+            ModuleNotFoundError,
+            r"execute_custom_query",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:db_connector is deprecated")
+def test_what_is_gone_is_named_with_its_replacement(
+    sqlite_target: Target, use: Callable[[Any], object], error: type[Exception], advice: str
+) -> None:
+    with pytest.raises(error, match=advice) as caught:
+        use(small(sqlite_target))
+    assert caught.value.__cause__ is None
+
+
+def test_errors_of_python_in_methods_with_advice_are_as_they_were(sqlite_target: Target) -> None:
+    with pytest.raises(TypeError, match=r"got an unexpected keyword argument 'wher'$"):
+        small(sqlite_target).get_table(wher={})  # type: ignore[call-arg]
+    copy = pickle.loads(pickle.dumps(small(sqlite_target).config))
+    assert copy.table.name == "study"
+    with pytest.raises(ImportError, match=r"which py-experimenter had; load a configuration"):
+        from pyexperimenter import utils  # type: ignore[attr-defined]  # noqa: F401

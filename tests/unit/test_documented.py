@@ -81,7 +81,7 @@ def test_the_stability_page_lists_public_and_deprecated_names() -> None:
     for module in modules:
         importlib.import_module(module)
     source = "".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
-    warned = re.findall(r'warn\(\s*"([\w.]+(?:\(\))?) is deprecated; \w+ (\w+(?:\(\))?)', source)
-    listed = re.findall(r"^\| `(?:PyExperimenter\.)?([\w.()]+)`.*`([\w()]+)` \|$", deprecated, re.M)
+    warned = re.findall(r'warn\(\s*"([\w.]+(?:\(\))?) is deprecated; \w+ ([\w.]+(?:\(\))?)', source)
+    listed = re.findall(r"^\| `(?:PyExperimenter\.)?([\w.()]+)`.*`([\w.()]+)` \|$", deprecated, re.M)
     assert source.count("DeprecationWarning,") == len(warned) > 0
     assert sorted(listed) == sorted(warned)
