@@ -58,7 +58,7 @@ def build_config(
     InvalidConfigError
         If something in it is wrong. The message starts with file, line and key path.
     """
-    for problem in document.ignored:
+    for problem in document.warnings:
         _warn_of(problem, document)
     with _located(document):
         experiment = _validated(document)

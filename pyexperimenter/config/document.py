@@ -34,15 +34,15 @@ class Document:
         Nested dicts, lists and scalars; numbers and booleans of YAML are `Written`.
     lines : Lines
         The line of each key; empty for a dict.
-    ignored : sequence of InvalidConfigError
-        What nothing uses.
+    warnings : sequence of InvalidConfigError
+        What is hardly meant, such as what nothing uses.
     """
 
     source: str
     text: str
     data: Any
     lines: Lines = field(default_factory=Lines)
-    ignored: Sequence[InvalidConfigError] = ()
+    warnings: Sequence[InvalidConfigError] = ()
 
     def locate(self, error: InvalidConfigError) -> InvalidConfigError:
         """Return the same error with file, line and key path in front of its message."""

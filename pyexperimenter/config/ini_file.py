@@ -18,6 +18,7 @@ from pyexperimenter.exceptions import (
     DuplicateKeyError,
     InvalidConfigError,
     InvalidRangeError,
+    InvalidValuesInConfiguration,
     MissingKeyError,
     MissingLogTableError,
     UnknownKeyError,
@@ -27,6 +28,7 @@ from pyexperimenter.grid import stepped
 
 _SECTION = re.compile(r"\[([^\]]+)\]")
 _OPTION = re.compile(r"([^=:]*?)\s*[=:]\s*(.*)")
+_COMMENT = re.compile(r"(?:^|[^\S\n]+)[#;].*", re.M)
 _REFERENCE = re.compile(r"%%|%\(([^)]*)\)s")
 _NUMBER = r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*"
 _RANGE = re.compile(f"{_NUMBER}:{_NUMBER}(?::{_NUMBER})?")
@@ -69,8 +71,17 @@ _CREDENTIALS: dict[str, KeyPath] = {
 @dataclass
 class _Option:
     name: str
-    value: str
+    text: str  # one line, or several
     line: int
+
+    @property
+    def value(self) -> str:
+        return self.text.replace("\n", " ").strip()
+
+    @property
+    def without_comments(self) -> str:
+        """The value, where it cannot contain a # or ; after a space. In py-experimenter, these were errors there."""
+        return _COMMENT.sub("", self.text).replace("\n", " ").strip()
 
 
 _Options = dict[str, _Option]  # by the option's name in lower case
@@ -92,8 +103,8 @@ def read(text: str) -> tuple[dict[str, Any], Lines, list[InvalidConfigError]]:
         The same as in YAML.
     lines : Lines
         The line of each key.
-    ignored : list of InvalidConfigError
-        What nothing uses, as py-experimenter ignored it, too.
+    warnings : list of InvalidConfigError
+        What is hardly meant, such as what nothing uses, but was accepted by py-experimenter, too.
 
     Raises
     ------
@@ -126,7 +137,7 @@ def read(text: str) -> tuple[dict[str, Any], Lines, list[InvalidConfigError]]:
         else:
             hint = nearest(section.name, (_ROOT, "CUSTOM", "analysis", "codecarbon"))
             result.ignore((section.name,), f"unknown section{hint}", section.line)
-    return result.data, result.lines, result.ignored
+    return result.data, result.lines, result.warnings
 
 
 def read_credentials(text: str) -> tuple[dict[str, Any], Lines]:
@@ -158,11 +169,11 @@ class _Result:
     def __init__(self) -> None:
         self.data: dict[str, Any] = {}
         self.lines = Lines()
-        self.ignored: list[InvalidConfigError] = []
+        self.warnings: list[InvalidConfigError] = []
 
     def ignore(self, path: KeyPath, why: str, line: int) -> None:
         """Note that nothing uses what is here."""
-        self.ignored.append(UnknownKeyError(f"ignored: {why}", path))
+        self.warnings.append(UnknownKeyError(f"ignored: {why}", path))
         self.lines[path] = line
 
     def section(self, path: KeyPath, line: int) -> None:
@@ -192,7 +203,8 @@ def _read_experiment(section: _Options, result: _Result) -> None:
     read = set(_OPTIONS) | set(_LISTS)
     for name, path in _OPTIONS.items():
         if name in section:
-            result.set(path, section[name].value, section[name].line)
+            option = section[name]
+            result.set(path, option.value if name == "database" else option.without_comments, option.line)
     if "keyfields" in section:
         read |= set(_read_keyfields(section, result))
     if "resultfields" in section:
@@ -216,6 +228,9 @@ def _read_keyfields(section: _Options, result: _Result) -> Iterator[str]:
         result.set((*path, name), {"type": declaration}, option.line)
         values = section.get(name.lower())
         if values is not None and name.lower() not in _OPTIONS:
+            if _is_text(declaration) and (comment := _COMMENT.search(values.text)):
+                text = f"{comment[0].strip()!r} is part of the value; put comments on lines of their own"
+                result.warnings.append(InvalidValuesInConfiguration(text, (*path, name, "values")))
             result.set((*path, name, "values"), _values(declaration, values, (*path, name, "values")), values.line)
             yield name.lower()
 
@@ -224,7 +239,7 @@ def _read_logtables(section: _Options, result: _Result) -> Iterator[str]:
     """Set the logtables; yield the names of the options that hold their columns."""
     option = section["logtables"]
     path = (*_DATABASE, "logtables")
-    for entry in _split(option.value):
+    for entry in _split(option.without_comments):
         name, colon, columns = (part.strip() for part in entry.partition(":"))
         if columns.lower() in section:
             of_columns = section[columns.lower()]
@@ -245,7 +260,7 @@ def _read_logtables(section: _Options, result: _Result) -> Iterator[str]:
 def _columns(option: _Option, path: KeyPath) -> list[tuple[str, str]]:
     """Parse ``a, b:int, c:DECIMAL(10,2)`` into names and SQL types."""
     columns: dict[str, str] = {}
-    for entry in _split(option.value):
+    for entry in _split(option.without_comments):
         name, colon, declaration = (part.strip() for part in entry.partition(":"))
         if name in columns:
             text = "this column appears twice; delete or rename one"
@@ -270,9 +285,15 @@ def _field_type(declaration: str) -> FieldType | None:
         return None
 
 
+def _is_text(declaration: str) -> bool:
+    field = _field_type(declaration)
+    return field is not None and field.kind in (Kind.TEXT, Kind.JSON)
+
+
 def _values(declaration: str, option: _Option, path: KeyPath) -> Any:
     """Parse ``1, 2, 5:9`` into a list, and a single range into a range. Only numbers have ranges."""
-    items = [item.strip() for item in option.value.split(",")]
+    value = option.value if _is_text(declaration) else option.without_comments
+    items = [item.strip() for item in value.split(",")]
     if len(items) > 1 and items[-1] == "":
         items.pop()
     field = _field_type(declaration)
@@ -332,7 +353,7 @@ def _sections(text: str) -> list[_Section]:
         if not line or line[0] in "#;":
             continue
         if raw[0].isspace() and option is not None:
-            option.value = f"{option.value} {line}".strip()
+            option.text += f"\n{line}"
         elif header := _SECTION.fullmatch(line):
             name, option = header[1].strip(), None
             if any(section.name.lower() == name.lower() for section in sections):
@@ -368,7 +389,7 @@ def _resolve_references(section: _Options) -> None:
             return "%"
         if match[1].lower() not in section:
             raise FileProblem(f"{match[0]}: there is no such option in this section", option.line, path=(option.name,))
-        value = section[match[1].lower()].value
+        value = section[match[1].lower()].text
         inserted += len(value)
         if inserted > _LONGEST_TEXT:  # options that refer twice to others double at each line
             text = f"the references insert more than {_LONGEST_TEXT} characters; refer to options without references"
@@ -376,4 +397,4 @@ def _resolve_references(section: _Options) -> None:
         return value
 
     for option in section.values():
-        option.value = _REFERENCE.sub(partial(replacement, option=option), option.value)
+        option.text = _REFERENCE.sub(partial(replacement, option=option), option.text)

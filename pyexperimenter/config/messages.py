@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -47,12 +48,26 @@ def dotted(path: KeyPath) -> str:
 def nearest(name: object, known: Iterable[str], cutoff: float = 0.6) -> str:
     """Return a hint with the known name that is closest to `name`, or an empty string if none is similar enough.
 
+    A character that looks like a space, or like nothing, is the hint if there is one.
+
     >>> nearest("keyfeilds", ["keyfields", "resultfields"])
     "; did you mean 'keyfields'?"
     """
     by_lower = {candidate.lower(): candidate for candidate in known}
+    if odd := odd_space(name):
+        return odd
     matches = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=cutoff)
     return f"; did you mean {by_lower[matches[0]]!r}?" if matches else ""
+
+
+def odd_space(text: object) -> str:
+    r"""Return a hint that names the first character that looks like a space or like nothing, or an empty string.
+
+    >>> odd_space("n_jobs\u00a0")
+    '; it contains a no-break space (U+00A0), delete it'
+    """
+    odd = next((char for char in str(text) if unicodedata.category(char) in ("Zs", "Cf") and char != " "), None)
+    return "" if odd is None else f"; it contains a {unicodedata.name(odd).lower()} (U+{ord(odd):04X}), delete it"
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from pyexperimenter.config.messages import KeyPath, dotted
+from pyexperimenter.config.messages import KeyPath, dotted, odd_space
 from pyexperimenter.exceptions import DuplicateNameError, InvalidNameError, ReservedNameError
 from pyexperimenter.jsonable import shown
 
@@ -31,8 +31,8 @@ def check_name(name: str, path: KeyPath, reserved: Iterable[str] = ()) -> None:
     """
     if not _NAME.fullmatch(name):
         raise InvalidNameError(
-            f"{shown(name)} is not a valid name; start with a letter or underscore, continue with letters, digits, "
-            "underscores, hyphens, dots or spaces, and do not end with a space",
+            f"{shown(name)} is not a valid name{odd_space(name)}; start with a letter or underscore, continue with "
+            "letters, digits, underscores, hyphens, dots or spaces, and do not end with a space",
             path,
         )
     if name.lower() in reserved:

@@ -499,4 +499,6 @@ def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of the YAML file, with keys spelled as in the documentation."""
     mode: JsonSchemaMode = "validation"
     schema = ConfigFile.model_json_schema(by_alias=True, schema_generator=_EditorSchema, mode=mode)
-    return {"$schema": GenerateJsonSchema.schema_dialect, **schema, "title": "PyExperimenter configuration"}
+    anchors = {r"^(x-|\.)": {"description": "A place for anchors, which is left alone."}}
+    title = "PyExperimenter configuration"
+    return {"$schema": GenerateJsonSchema.schema_dialect, **schema, "patternProperties": anchors, "title": title}

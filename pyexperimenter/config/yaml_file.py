@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pyexperimenter.config.messages import KeyPath
+from pyexperimenter.config.messages import KeyPath, odd_space
 from pyexperimenter.config.source import MOST_LEVELS, FileProblem, Lines, Written
 from pyexperimenter.exceptions import DuplicateKeyError
 from pyexperimenter.jsonable import shown
@@ -20,6 +20,9 @@ else:
     _FastestLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _MOST_REPEATED = 100_000
+
+PLACES_OF_ANCHORS = ("x-", ".")
+"""How top-level keys begin that are left alone. Their values are read where aliases repeat them."""
 
 _NULL, _MERGE = "tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"
 _MAP, _SEQUENCE = "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"
@@ -125,6 +128,8 @@ class _Reader:
         result = {}
         for key_node, value_node in node.value:
             key = self._key(key_node, path)
+            if not path and str(key).startswith(PLACES_OF_ANCHORS):
+                continue
             scalar = isinstance(value_node, yaml.ScalarNode)
             self.lines[(*path, key)] = (value_node if scalar else key_node).start_mark.line + 1
             result[key] = self.read(value_node, (*path, key))
@@ -166,7 +171,12 @@ def _problem(error: yaml.MarkedYAMLError, text: str) -> FileProblem:
     column = mark.column if mark is not None else 0
     lines = text.splitlines()
     line = lines[number] if number < len(lines) else ""
-    if "\t" in line[: column + 1]:
+    above = lines[number - 1] if 0 < number <= len(lines) else ""
+    if odd_space(above):
+        return FileProblem(f"not valid YAML: {error.problem}{odd_space(above)}", number)
+    if odd_space(line):
+        remedy = odd_space(line)
+    elif "\t" in line[: column + 1]:
         remedy = "; indent with spaces, not with tabs"
     elif "${" in line:
         remedy = "; put quotes around a string with ${...}"

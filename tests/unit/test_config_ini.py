@@ -233,6 +233,50 @@ def test_what_nothing_uses_is_ignored_with_a_warning(load, lines, warning):
     assert list(config.table.keyfields) == ["a"]
 
 
+COMMENTS = """\
+[PY_EXPERIMENTER]
+provider = sqlite ; a file
+database = a;b # c
+table = svm # the table
+n_jobs = 2 ; workers
+keyfields = seed:int, flag:bool, note ; inputs
+seed = 1, 2 ; numbers
+       , 5:6 # a range
+flag = ; none
+note = a;b, c #d
+resultfields = acc:DOUBLE ; higher is better
+       , loss:DOUBLE # lower is
+resultfields.timestamps = no # not yet
+logtables = l:columns ; by epoch
+columns = a:int # one
+[CUSTOM]
+path = a # b
+"""
+
+
+def test_comments_behind_values(load):
+    with pytest.warns(UserWarning) as warned:
+        config = load(COMMENTS)
+    assert [str(warning.message) for warning in warned] == [
+        "config.cfg:10: PY_EXPERIMENTER.Database.table.keyfields.note.values: '#d' is part of the value; put comments on "
+        "lines of their own"
+    ]
+    assert (config.table.name, config.n_jobs, config.table.result_timestamps) == ("svm", 2, False)
+    assert config.database.database.endswith("/a;b # c.db")
+    notes = ["a;b", "c #d"]
+    assert list(config.table.grid) == [{"seed": s, "flag": None, "note": n} for s in (1, 2, 5, 6) for n in notes]
+    assert list(config.table.resultfields) == ["acc", "loss"]
+    assert list(config.logtables["l"]) == ["a"]
+    assert config.custom == {"path": "a # b"}
+
+
+def test_a_password_may_contain_what_looks_like_a_comment(tmp_path):
+    (tmp_path / "c.cfg").write_text("[CREDENTIALS]\nuser = me\npassword = a #b ;c\n")
+    (tmp_path / "config.cfg").write_text(INI.replace("sqlite", "mysql"))
+    config = load_config(tmp_path / "config.cfg", credentials_path=tmp_path / "c.cfg")
+    assert config.database.credentials.password.reveal() == "a #b ;c"
+
+
 def test_a_misspelled_option_that_is_needed_is_named_by_the_warning_before_the_error(load):
     with (
         pytest.warns(UserWarning, match="config.cfg:5: .*did you mean 'keyfields'"),

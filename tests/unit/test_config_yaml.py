@@ -318,6 +318,21 @@ def test_a_boolean_that_looks_like_a_text_is_refused(load, word):
         load(SMALL.replace("{seed: {type: INT, values: [1]}}", f"{{a: {{type: TEXT, values: [{word}]}}}}"))
 
 
+@pytest.mark.parametrize("place", ["x-common", ".common"])
+def test_top_level_keys_for_anchors_are_left_alone(load, place):
+    anchors = f"{place}: &seed {{type: VARCHAR(9), values: [3.10]}}\nx-note: ['${{UNSET}}', !!int x, {{a: 1, a: 2}}]\n"
+    config = load(anchors + SMALL.replace("{type: INT, values: [1]}", "*seed"))
+    assert list(config.table.grid) == [{"seed": "3.10"}]
+    with pytest.raises(InvalidConfigError, match=r"config\.yml:1: common: unknown key"):
+        load(f"common: 1\n{SMALL}")
+
+
+def test_a_long_list_may_be_an_anchor(load):
+    numbers = ", ".join(map(str, range(100_000)))
+    config = load(f"x-seeds: &seeds [{numbers}]\n" + SMALL.replace("[1]", "*seeds"))
+    assert len(config.table.grid) == 100_000
+
+
 def test_byte_order_mark_and_other_alphabets(tmp_path):
     path = tmp_path / "größe.yml"
     path.write_text(SMALL.replace("seed", "größe"), encoding="utf-8-sig")
