@@ -19,7 +19,7 @@ from pyexperimenter.config.load import with_lists
 from pyexperimenter.config.model import KeptConfig, pickles_have_secrets
 from pyexperimenter.database.outages import is_away
 from pyexperimenter.database.records import Attempt, FillCount
-from pyexperimenter.database.selection import Latest, OrderBy, Where, statuses
+from pyexperimenter.database.selection import Latest, OrderBy, States, Where, statuses
 from pyexperimenter.database.studies import Studies
 from pyexperimenter.durations import seconds
 from pyexperimenter.exceptions import (
@@ -44,6 +44,7 @@ from pyexperimenter.paths import DEFAULT_CONFIG, DEFAULT_CREDENTIALS, absolute_p
 from pyexperimenter.predecessor import OF_EXPERIMENTER, advising, no_attribute
 from pyexperimenter.result_processor import PrintingResultProcessor, ResultProcessor
 from pyexperimenter.study.progress import execution_bar, fill_bar
+from pyexperimenter.study.status import outside_grid_text
 from pyexperimenter.study.study import Study
 
 if TYPE_CHECKING:
@@ -248,6 +249,8 @@ class PyExperimenter(Study):
     def fill_table_from_config(self) -> FillCount:
         """Insert the rows of the grid that are missing from the table.
 
+        A warning says how many other rows the table has; see `prune`.
+
         Returns
         -------
         FillCount
@@ -264,7 +267,11 @@ class PyExperimenter(Study):
                 f"{self.config.source} gives no values for the keyfields, so there is no grid; "
                 "add values, or use fill_table_from_combination or fill_table_with_rows"
             )
-        return self._fill(grid.tuples(self._store.keyfield_encoders), len(grid))
+        count = self._fill(grid.tuples(self._store.keyfield_encoders), len(grid))
+        if others := self.counts(outside_grid=True):
+            advice = "prune removes open ones, and only_grid (--only-grid) leaves them out"
+            self.logger.warning("%s: %s", outside_grid_text(others), advice)
+        return count
 
     def fill_table_from_combination(
         self,
@@ -359,6 +366,7 @@ class PyExperimenter(Study):
         stop_after: float | str | None = None,
         resources: Mapping[str, float] | None = None,
         wait: bool = False,
+        only_grid: bool = False,
     ) -> int:
         """Execute open experiments until none are left.
 
@@ -392,6 +400,8 @@ class PyExperimenter(Study):
         wait : bool
             Whether workers that find nothing open stay while other workers are still running experiments, to take over
             what those lose or release. They check once per `heartbeat`.
+        only_grid : bool
+            Only experiments that are in the grid of the configuration.
 
         Returns
         -------
@@ -435,6 +445,7 @@ class PyExperimenter(Study):
             order_by=order_by,
             random_order=random_order,
             resources=resources,
+            only_grid=only_grid,
         )
 
     def submit(
@@ -448,6 +459,7 @@ class PyExperimenter(Study):
         order_by: OrderBy = None,
         random_order: bool = False,
         resources: Mapping[str, float] | None = None,
+        only_grid: bool = False,
         **options: Any,
     ) -> Submission:
         """Start workers as cluster jobs. Each executes open experiments until none are left or its time is up.
@@ -469,7 +481,7 @@ class PyExperimenter(Study):
             there is one.
         folder : str or Path
             Where logs and the data for the jobs are kept. All machines must be able to access it.
-        where, order_by, random_order, resources
+        where, order_by, random_order, resources, only_grid
             As for `execute`. By default, `resources` are the GPUs and CPUs that the jobs request.
         **options
             ``time`` (``"4h"``), ``cpus_per_task``, ``mem`` (``"8G"``), ``gpus``, ``partition``, ``array_parallelism``,
@@ -501,17 +513,18 @@ class PyExperimenter(Study):
         from pyexperimenter.cluster.submission import submit
 
         options = options_of(self.config, profile, cluster, options)
+        selected = {"where": where, "order_by": order_by, "random_order": random_order, "resources": resources}
         job = checked_job(
             self._made_again,
             self.config,
             experiment_function,
-            {"where": where, "order_by": order_by, "random_order": random_order, "resources": resources},
+            selected | ({"only_grid": True} if only_grid else {}),
             workers,
             cluster,
             options,
         )
         self._prepare_execution()
-        self._check_selection(where, order_by)
+        self._check_selection(where, order_by, only_grid)
         submission = submit(job, workers, cluster, Path(folder), options, self.config.execution.grace)
         jobs = ", ".join(submission.job_ids)
         self.logger.info("submitted %s to %s: %s", _counted(workers, "worker"), cluster, jobs)
@@ -764,6 +777,72 @@ class PyExperimenter(Study):
         cause = f"released by {caller()}"
         return self._store.reset([ExperimentStatus.RUNNING.value], where, ids, dry_run, None, "released", cause)
 
+    # Removing
+
+    def prune(self, states: States = ExperimentStatus.CREATED, dry_run: bool = False) -> int:
+        """Remove experiments that are not in the grid of the configuration, with their attempts and logs.
+
+        Parameters
+        ----------
+        states : str, ExperimentStatus or sequence of them
+            Only experiments in these states, by default those that are open; ``"all"`` for every state. A worker cannot
+            write results of an experiment that was removed.
+        dry_run : bool
+            Only count the experiments.
+
+        Returns
+        -------
+        int
+            Number of experiments that were (or would be) removed.
+
+        Raises
+        ------
+        ParameterCombinationError
+            If the configuration has no grid, as it gives no values for the keyfields.
+        InvalidValueError
+            If a state is not valid.
+        """
+        return self._remove(states, None, None, dry_run, outside_grid=True)
+
+    def remove_experiments(
+        self, where: Where = None, ids: Sequence[int] | None = None, states: States = None, dry_run: bool = False
+    ) -> int:
+        """Remove experiments with their attempts and logs.
+
+        Parameters
+        ----------
+        where : mapping or str, optional
+            Only experiments with these values, or that match this SQL condition.
+        ids : sequence of int, optional
+            Only experiments with these IDs.
+        states : str, ExperimentStatus or sequence of them, optional
+            Only experiments in these states, by default all but those that are running; ``"all"`` for every state. A
+            worker cannot write results of an experiment that was removed.
+        dry_run : bool
+            Only count the experiments.
+
+        Returns
+        -------
+        int
+            Number of experiments that were (or would be) removed.
+
+        Raises
+        ------
+        InvalidValueError
+            If a state is not valid, or neither `where` nor `ids` nor `states` is given.
+        """
+        if where is None and ids is None and states is None:
+            raise InvalidValueError("nothing says which experiments to remove; give where, ids or states")
+        return self._remove((ExperimentStatus.CREATED, *_FINISHED) if states is None else states, where, ids, dry_run)
+
+    def _remove(
+        self, states: States, where: Where, ids: Sequence[int] | None, dry_run: bool, outside_grid: bool = False
+    ) -> int:
+        self._prepare_execution()
+        rows = self._store.remove(states, where, ids, dry_run, outside_grid)
+        self.logger.info("%s %s", "would remove" if dry_run else "removed", _counted(rows, "experiment"))
+        return rows
+
     # Ending
 
     def delete_table(self) -> None:
@@ -792,6 +871,7 @@ class PyExperimenter(Study):
         order_by: OrderBy = None,
         random_order: bool = False,
         resources: Mapping[str, float] | None = None,
+        only_grid: bool = False,
         signals: Sequence[str] = (),
     ) -> int:
         """Do what `execute` does. A cluster job adds `signals` to those on which its workers stop."""
@@ -800,13 +880,13 @@ class PyExperimenter(Study):
         if supervised:
             pickled(function)  # raises here what every child would
         self._prepare_execution()
-        self._check_selection(where, order_by)
+        self._check_selection(where, order_by, only_grid)
         self.sync()
         limits = split_limit(max_experiments, number_of_workers(self.config.n_jobs if n_jobs is None else n_jobs))
         task = self._task(
             function,
             signals,
-            selection=self._store.selection(where, order_by, random_order, resources),
+            selection=self._store.selection(where, order_by, random_order, resources, only_grid),
             wait=wait,
             allowance=allowance(_seconds(stop_after), os.environ),
         )
@@ -836,9 +916,9 @@ class PyExperimenter(Study):
             )
         self._store.tables.create(codecarbon=self._codecarbon is not None, identity=False)
 
-    def _check_selection(self, where: Where, order_by: OrderBy) -> None:
+    def _check_selection(self, where: Where, order_by: OrderBy, only_grid: bool) -> None:
         """Raise here what each worker's first claim would raise. The query returns no rows."""
-        self._store.table_rows(where, ["ID"], order_by, limit=0)
+        self._store.table_rows(where, ["ID"], order_by, limit=0, only_grid=only_grid)
 
     def _is_supervised(self) -> bool:
         execution = self.config.execution

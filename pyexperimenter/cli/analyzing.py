@@ -16,6 +16,7 @@ from pyexperimenter.cli.study_options import (
     StudyOptions,
     check_filled,
     json_option,
+    only_grid_option,
     study_options,
     where_option,
 )
@@ -87,23 +88,25 @@ def _decorated(command: Command, *options: Callable[[Command], Command]) -> Comm
 
 
 def _analysis_options(command: Command) -> Command:
-    """Add the options that say which runs count; they and `where` are passed to the command as `how`."""
+    """Add the options that say which runs count; they and those that select rows are passed to the command as `how`."""
 
     @functools.wraps(command)
     def run(
         *context: Any,
         over: list[str] | None,
         where: str | None,
+        only_grid: bool,
         unit: list[str] | None,
         failures: tuple[str, ...],
         pairing: str,
         test_share: float | None,
         **arguments: Any,
     ) -> Any:
-        how = {"over": over or "seed", "where": where, "unit": unit, "failures": _settings(failures, _count)}
-        return command(*context, how={**how, "pairing": pairing, "test_share": test_share}, **arguments)
+        how: dict[str, Any] = {"over": over or "seed", "where": where, "only_grid": only_grid, "unit": unit}
+        how |= {"failures": _settings(failures, _count), "pairing": pairing, "test_share": test_share}
+        return command(*context, how=how, **arguments)
 
-    return _decorated(run, _over_option, *_count_options, where_option)
+    return _decorated(run, _over_option, *_count_options, where_option, only_grid_option)
 
 
 def _selecting(command: Command) -> Command:
@@ -386,10 +389,11 @@ def curves(
 
 @plot.command()
 @where_option
+@only_grid_option
 @_picture_options
-def progress(experimenter: PyExperimenter, ax: Axes, where: str | None) -> None:
+def progress(experimenter: PyExperimenter, ax: Axes, where: str | None, only_grid: bool) -> None:
     """Draw the number of finished experiments over time."""
-    experimenter.plot_progress(ax, where)
+    experimenter.plot_progress(ax, where, only_grid)
 
 
 @plot.command()

@@ -8,7 +8,13 @@ from typing import Any
 import click
 
 from pyexperimenter.cli.printing import counted, echo
-from pyexperimenter.cli.study_options import StudyOptions, check_filled, study_options, where_option
+from pyexperimenter.cli.study_options import (
+    StudyOptions,
+    check_filled,
+    only_grid_option,
+    study_options,
+    where_option,
+)
 
 _FORMATS = ("csv", "json", "parquet", "xlsx")
 
@@ -24,6 +30,7 @@ _FORMATS = ("csv", "json", "parquet", "xlsx")
 )
 @click.option("--joined", is_flag=True, help="Add the keyfields of the experiment to each row of a side table.")
 @where_option
+@only_grid_option
 @click.option("--format", "kind", type=click.Choice(_FORMATS), help="Format, if not that of the extension of FILE.")
 @click.option(
     "--escape-formulas", is_flag=True, help="In CSV, put ' before texts that a spreadsheet would read as formulas."
@@ -35,6 +42,7 @@ def export(
     what: str,
     joined: bool,
     where: str | None,
+    only_grid: bool,
     kind: str | None,
     escape_formulas: bool,
 ) -> None:
@@ -45,7 +53,8 @@ def export(
     experimenter = study.open_for_reading()
     check_filled(experimenter)
     target: Any = sys.stdout if file == "-" else file
-    rows = experimenter.export(target, what, joined, where, kind or ("csv" if file == "-" else None), escape_formulas)
+    kind = kind or ("csv" if file == "-" else None)
+    rows = experimenter.export(target, what, joined, where, kind, escape_formulas, only_grid)
     echo(f"Wrote {counted(rows, 'row')}{'' if file == '-' else f' to {file}'}", err=True)
 
 

@@ -76,6 +76,46 @@ def release(study: StudyOptions, where: str | None, ids: tuple[int, ...], yes: b
     _confirm_and_change("Release", "Released", release_them, yes)
 
 
+@click.command()
+@click.argument("states", nargs=-1, metavar="[STATE]...", type=click.Choice([*STATES, "all"]))
+@yes_option
+@study_options
+def prune(study: StudyOptions, states: tuple[str, ...], yes: bool) -> None:
+    """Remove experiments that are not in the grid of the config.
+
+    Their attempts and logs are removed, too. Only open experiments are removed, unless you name other states: created,
+    running, done, error, paused or all.
+    """
+    from pyexperimenter.study.status import outside_grid_text
+
+    experimenter = study.open()
+    experimenter.prune(dry_run=True)  # refuses a missing table or grid
+    if others := experimenter.counts(outside_grid=True):
+        echo(outside_grid_text(others), err=True)
+    _confirm_and_change("Remove", "Removed", lambda dry_run: experimenter.prune(states or "created", dry_run), yes)
+
+
+@click.command()
+@click.argument("states", nargs=-1, metavar="[STATE]...", type=click.Choice([*STATES, "all"]))
+@where_option
+@ids_option
+@yes_option
+@study_options
+def remove(study: StudyOptions, states: tuple[str, ...], where: str | None, ids: tuple[int, ...], yes: bool) -> None:
+    """Remove experiments with their attempts and logs.
+
+    STATE is created, running, done, error, paused or all. Running experiments are removed only if you name their state.
+    """
+    if not (states or ids) and where is None:
+        raise click.UsageError("which experiments? Name them, as in: pyexperimenter remove --id 7")
+    experimenter = study.open()
+
+    def remove_them(dry_run: bool) -> int:
+        return experimenter.remove_experiments(where, ids or None, states or None, dry_run)
+
+    _confirm_and_change("Remove", "Removed", remove_them, yes)
+
+
 def _confirm_and_change(verb: str, participle: str, act: Callable[[bool], int], yes: bool) -> None:
     """Change experiments after showing how many and asking for confirmation."""
     chosen = act(True)
@@ -144,4 +184,4 @@ def delete(study: StudyOptions, confirm: str | None) -> None:
     echo(f"Deleted {name}")
 
 
-COMMANDS = (reset, release, sync, migrate, delete)
+COMMANDS = (reset, release, prune, remove, sync, migrate, delete)

@@ -101,6 +101,8 @@ def heading(text: str) -> None:
 
 def print_status(title: str, status: StudyStatus) -> None:
     """Print the progress of a study and its workers."""
+    from pyexperimenter.study.status import outside_grid_text
+
     echo(click.style(title, bold=True))
     finished = status.total - status.counts["created"] - status.counts["running"]
     echo(f"{_bar(status)}  {finished} of {status.total} finished{_share(finished, status.total)}")
@@ -108,6 +110,8 @@ def print_status(title: str, status: StudyStatus) -> None:
         click.style(f"{name} {count}", fg=COLORS.get(name), dim=not count) for name, count in status.counts.items()
     )
     echo("  ".join(counts))
+    if status.outside_grid:
+        echo(f"{outside_grid_text(status.outside_grid)}; to remove open ones: pyexperimenter prune")
     if status.finished_per_hour is not None:
         left = f", {short_duration(status.eta_seconds)} to go" if status.eta_seconds else ""
         echo(f"{status.finished_per_hour:,.{0 if status.finished_per_hour >= 10 else 1}f} an hour{left}")

@@ -19,6 +19,7 @@ from pyexperimenter.cli.study_options import (
     check_filled,
     json_option,
     latest_options,
+    only_grid_option,
     study_file,
     study_options,
     where_option,
@@ -63,6 +64,7 @@ def status(study: StudyOptions, watch: bool, every: float, as_json: bool) -> Non
 @click.command("list")
 @study_file
 @where_option
+@only_grid_option
 @click.option(
     "-s",
     "--state",
@@ -86,6 +88,7 @@ def status(study: StudyOptions, watch: bool, every: float, as_json: bool) -> Non
 def list_experiments(
     study: StudyOptions,
     where: str | None,
+    only_grid: bool,
     states: tuple[str, ...],
     columns: list[str] | None,
     order_by: list[str] | None,
@@ -96,7 +99,7 @@ def list_experiments(
     """List experiments."""
     experimenter = study.open_for_reading()
     shown = _FIRST if limit is None and not as_json and sys.stdout.isatty() else limit
-    table = experimenter.get_table(where, columns, order_by, shown, states or None, **latest)
+    table = experimenter.get_table(where, columns, order_by, shown, states or None, only_grid=only_grid, **latest)
     if as_json:
         print_json(records(table))
         return

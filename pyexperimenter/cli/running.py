@@ -12,6 +12,7 @@ from pyexperimenter.cli.study_options import (
     check_filled,
     config_and_function,
     load_function_of,
+    only_grid_option,
     study_options,
     where_option,
 )
@@ -32,6 +33,7 @@ from pyexperimenter.exceptions import DatabaseError, PyExperimenterError
     help="Maximum number of experiments to execute.",
 )
 @where_option
+@only_grid_option
 @click.option(
     "--order-by",
     type=NameList(),
@@ -53,6 +55,7 @@ def run(
     n_jobs: int | None,
     max_experiments: int,
     where: str | None,
+    only_grid: bool,
     order_by: list[str] | None,
     random_order: bool,
     stop_after: str | None,
@@ -77,6 +80,7 @@ def run(
         order_by=order_by,
         stop_after=stop_after,
         wait=wait,
+        only_grid=only_grid,
     )
     echo(f"Executed {counted(executed, 'experiment')}")
     try:

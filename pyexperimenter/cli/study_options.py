@@ -101,6 +101,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 where_option = click.option(
     "-w", "--where", metavar="SQL", help="Only experiments that match this, as in \"seed < 5 AND kernel = 'rbf'\"."
 )
+only_grid_option = click.option(
+    "--only-grid", is_flag=True, help="Only experiments that are in the grid of the config."
+)
 ids_option = click.option(
     "--id", "ids", type=ID, multiple=True, metavar="ID", help="Only the experiment with this ID; may be repeated."
 )

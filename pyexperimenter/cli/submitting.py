@@ -15,6 +15,7 @@ from pyexperimenter.cli.study_options import (
     check_filled,
     config_and_function,
     load_function_of,
+    only_grid_option,
     study_options,
     where_option,
     yes_option,
@@ -51,6 +52,7 @@ from pyexperimenter.cli.study_options import (
     help="Directory for the logs of the jobs.",
 )
 @where_option
+@only_grid_option
 @click.option(
     "--order-by",
     type=NameList(),
@@ -70,6 +72,7 @@ def submit(
     more: tuple[tuple[str, Any], ...],
     folder: str,
     where: str | None,
+    only_grid: bool,
     order_by: list[str] | None,
     random_order: bool,
     dry_run: bool,
@@ -91,7 +94,7 @@ def submit(
     function = load_function_of(experimenter, function_name)
     check_filled(experimenter)
     jobs = experimenter.submit(
-        function, workers, cluster, profile, folder, where, order_by, random_order, None, **options
+        function, workers, cluster, profile, folder, where, order_by, random_order, None, only_grid, **options
     )
     echo("\n".join(jobs.job_ids))
     echo(f"Logs are in {jobs.folder}; to see the progress: pyexperimenter status", err=True)

@@ -27,7 +27,6 @@ from pyexperimenter.database.records import (
 )
 from pyexperimenter.database.selection import Condition, OrderBy, Selection, Where
 from pyexperimenter.database.statements import PROBES
-from pyexperimenter.database.values import decode
 from pyexperimenter.exceptions import (
     ClaimLostError,
     ExperimentExistsError,
@@ -121,6 +120,7 @@ class ClaimStore(ExperimentReader):
         order_by: OrderBy = None,
         random_order: bool = False,
         resources: Mapping[str, float] | None = None,
+        only_grid: bool = False,
     ) -> Selection:
         """Return what a worker may claim; with `resources`, only experiments that need no more than these.
 
@@ -128,12 +128,16 @@ class ClaimStore(ExperimentReader):
         ------
         InvalidColumnError
             If the table does not have one of the columns.
+        ParameterCombinationError
+            With `only_grid`, if the configuration has no grid.
         """
         selection = self._selector.selection(where, order_by, random_order)
-        if resources is None:
-            return selection
-        fitting = self._selector.fitting(self._requires, resources)
-        return replace(selection, condition=selection.condition & fitting)
+        condition = selection.condition
+        if resources is not None:
+            condition &= self._selector.fitting(self._requires, resources)
+        if only_grid:
+            condition &= self.in_grid()
+        return replace(selection, condition=condition)
 
     @retried
     def claim(self, worker: WorkerInfo, selection: Selection = Selection()) -> Experiment | None:  # noqa: B008 - frozen
@@ -283,10 +287,6 @@ class ClaimStore(ExperimentReader):
 
     def _inserted(self, result: Result) -> int:
         return int(self.database.dialect.inserted_id(result))
-
-    def _decode_keyfields(self, row: tuple[Any, ...]) -> dict[str, Any]:
-        named = zip(self.schema.keyfields.items(), row[1:], strict=True)
-        return {name: decode(name, kind, value) for (name, kind), value in named}
 
     @retried
     def resume(self, experiment_id: int, worker: WorkerInfo) -> Experiment:

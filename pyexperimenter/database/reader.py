@@ -16,17 +16,22 @@ from pyexperimenter.exceptions import (
     DatabaseQueryError,
     InvalidLogtableError,
     MissingTableError,
+    ParameterCombinationError,
     TableHasWrongStructureError,
     TransientDatabaseError,
+    UndecodableValueError,
 )
 from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.fieldtypes import FieldType
+from pyexperimenter.grid import Grid
 from pyexperimenter.jsonable import whole_number
 
 Rows = tuple[list[str], list[tuple[Any, ...]]]
 """Names of columns, and rows."""
 
 _ERRORS = 500  # rows with their errors that are read at a time
+_READ = 50_000  # rows with their keyfields that are read at a time
+_BEFORE_ALL = -(2**63)  # a person may have given a row a negative ID
 
 
 class ExperimentReader:
@@ -43,6 +48,7 @@ class ExperimentReader:
         self.schema = Schema(config, self.database.dialect)
         self._sql = Statements(self.schema)
         self._selector = Selector(self.schema)
+        self._grid = config.table.grid
 
     @retried
     def count(self, condition: Condition) -> int:
@@ -62,6 +68,49 @@ class ExperimentReader:
             found = {status: int(rows) for status, rows in cursor.all(self._sql.read.counts)}
         known = {status.value: 0 for status in ExperimentStatus if status is not ExperimentStatus.ALL}
         return known | {str(status): rows for status, rows in found.items()}
+
+    def in_grid(self) -> Condition:
+        """Return the condition for rows that are in the grid of the configuration.
+
+        Raises
+        ------
+        ParameterCombinationError
+            If the configuration has no grid.
+        """
+        if self._grid is None:
+            raise ParameterCombinationError(
+                "the configuration gives no values for the keyfields, so it has no grid; add values to some"
+            )
+        condition = self._selector.meeting(self._grid.membership)
+        if condition is None:
+            outside = list(self._outside(self._grid))
+            condition = Condition("ID NOT IN (:outside)", {"outside": outside}) if outside else Condition()
+        return condition
+
+    def _outside(self, grid: Grid) -> Iterator[int]:
+        """Yield the IDs of rows that are not in the grid, where SQL cannot find them."""
+        last = _BEFORE_ALL
+        while rows := self.query(self._sql.read.keyfields_from, last=last, limit=_READ)[1]:
+            for row in rows:
+                try:
+                    is_member = grid.membership.holds(self._decode_keyfields(row))
+                except UndecodableValueError:
+                    is_member = False
+                if not is_member:
+                    yield row[0]
+            last = rows[-1][0]
+
+    def counts_outside_grid(self) -> dict[str, int]:
+        """Count the rows that are not in the grid, by status. Without a grid, and before a migrate, none are."""
+        if self._grid is None or not {*self._grid.columns} <= {*self.table_rows(limit=0)[0]}:
+            return {}
+        outside = ~self.in_grid()
+        return dict(self.query(self._sql.read.counts_where.format(condition=outside.sql), **outside.parameters)[1])
+
+    def _decode_keyfields(self, row: tuple[Any, ...]) -> dict[str, Any]:
+        """Return the keyfields of a row of ID and keyfields."""
+        named = zip(self.schema.keyfields.items(), row[1:], strict=True)
+        return {name: decode(name, kind, value) for (name, kind), value in named}
 
     @retried
     def last_durations(self) -> list[float]:
@@ -105,6 +154,7 @@ class ExperimentReader:
         ids: Sequence[int] | None = None,
         states: States = None,
         latest: Latest = Latest(),  # noqa: B008 - frozen
+        only_grid: bool = False,
     ) -> Rows:
         """Return columns and rows of the main table.
 
@@ -118,6 +168,8 @@ class ExperimentReader:
             If a state is not a valid status, `latest` is not valid, or the limit is not a whole number.
         """
         condition = self._selector.rows(states, where, ids, latest=latest)
+        if only_grid:
+            condition &= self.in_grid()
         order = self._selector.order(order_by)
         statement = self._sql.read.table.format(
             columns="*" if columns is None else self._selector.columns(columns),
@@ -164,7 +216,7 @@ class ExperimentReader:
 
     def error_rows(self) -> Iterator[tuple[Any, ...]]:
         """Yield ID, keyfields and error of each experiment in error, by ID, with a few of them in memory at a time."""
-        last = -(2**63)  # a person may have given a row a negative ID
+        last = _BEFORE_ALL
         while rows := self.query(self._sql.read.errors, last=last, limit=_ERRORS)[1]:
             yield from rows
             last = rows[-1][0]

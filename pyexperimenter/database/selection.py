@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,9 +15,14 @@ from pyexperimenter.database.values import Encoder
 from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError
 from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.fieldtypes import Kind
+from pyexperimenter.grid.membership import AllOf, AnyOf, IfElse, Not, OneOf, Paired, Predicate, Rows
 from pyexperimenter.jsonable import listed
 
 _Item = TypeVar("_Item")
+
+_LONG = 100  # values; SQLite puts longer lists into temporary tables
+_LONGEST = 10_000  # values of a domain, for a statement that servers accept
+_MOST_VALUES = 900  # in short lists; SQLite may take only 999 parameters, and expressions of 1000 operators
 
 _MEANT = {
     **dict.fromkeys(["failed", "failure", "errors", "exception"], "error"),
@@ -64,6 +70,9 @@ class Condition:
         assert self.parameters.keys().isdisjoint(other.parameters)
         return Condition(f"{self.sql} AND {other.sql}", {**self.parameters, **other.parameters})
 
+    def __invert__(self) -> Condition:
+        return Condition(f"NOT ({self.sql})", self.parameters)
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -82,6 +91,10 @@ class Selection:
     condition: Condition = Condition()
     order: str = ""
     random: bool = False
+
+
+class _NotInSql(Exception):
+    """A predicate cannot be expressed in SQL."""
 
 
 def statuses(states: States) -> list[ExperimentStatus]:
@@ -106,6 +119,13 @@ def _items(values: Iterable[_Item], parameter: str) -> list[_Item]:
 def _escaped(text: str) -> str:
     """Return a text for a LIKE with the escape character ``!``."""
     return re.sub(r"[!%_]", r"!\g<0>", text)
+
+
+def _in_single_precision(numbers: Iterable[float]) -> list[float]:
+    """Return what a FLOAT column makes of finite numbers. Only py-experimenter made such columns."""
+    import ctypes
+
+    return [single for number in numbers if math.isfinite(single := ctypes.c_float(number).value)]
 
 
 def _status(state: str) -> ExperimentStatus:
@@ -173,6 +193,69 @@ class Selector:
                 # A comparison with NULL is neither true nor false.
                 condition &= Condition(f"({needy.sql}) IS NOT TRUE", needy.parameters)
         return condition
+
+    def meeting(self, predicate: Predicate) -> Condition | None:
+        """Return the condition for rows whose keyfields meet a predicate; it is never NULL.
+
+        None if it cannot be expressed in SQL: for JSON, which databases rewrite, for values that are too many, and for
+        long ranges of what is not an integer, which only Python computes exactly.
+        """
+        parameters: dict[str, list[Any]] = {}
+        try:
+            sql = self._meeting(predicate, parameters)
+        except _NotInSql:
+            return None
+        return Condition(f"({sql})", parameters)
+
+    def _meeting(self, predicate: Predicate, parameters: dict[str, list[Any]]) -> str:
+        """Translate a predicate, and add what its values are."""
+        if sum(len(values) for values in parameters.values() if len(values) <= _LONG) > _MOST_VALUES:
+            raise _NotInSql
+        match predicate:
+            case OneOf():
+                return self._is_one_of(predicate, parameters)
+            case Not():
+                return f"NOT ({self._meeting(predicate.part, parameters)})"
+            case IfElse(condition, then, otherwise):
+                when, met, unmet = (self._meeting(part, parameters) for part in (condition, then, otherwise))
+                return f"CASE WHEN {when} THEN {met} ELSE {unmet} END"
+            case AllOf() | AnyOf():
+                parts = [f"({self._meeting(part, parameters)})" for part in predicate.parts]
+                return " AND ".join(parts) or "1 = 1" if isinstance(predicate, AllOf) else " OR ".join(parts) or "1 = 0"
+            case Paired():
+                if len(predicate.columns[0].values) > _MOST_VALUES:
+                    raise _NotInSql
+                return self._meeting(predicate.rows, parameters)
+            case Rows():
+                if len(predicate.rows) > _MOST_VALUES:
+                    raise _NotInSql
+                named = (zip(predicate.names, row, strict=True) for row in predicate.rows)
+                rows = [AllOf([OneOf(name, [value]) for name, value in row]) for row in named]
+                return self._meeting(AnyOf(rows), parameters)
+
+    def _is_one_of(self, one_of: OneOf, parameters: dict[str, list[Any]]) -> str:
+        field = self._schema.keyfields[one_of.name]
+        column = self._schema.dialect.comparable.get(field.kind, "{}").format(self._schema.q(one_of.name))
+        values: Sequence[Any] = one_of.values
+        if isinstance(values, range) and len(values) > _LONG:
+            step = abs(values.step)
+            # Databases give a remainder the sign of the dividend. No sum is negative, which UNSIGNED columns cannot be.
+            steps = f" AND ({column} % {step} + {step - values[0] % step}) % {step} = 0" if step > 1 else ""
+            return f"{column} IS NOT NULL AND {column} BETWEEN {min(values)} AND {max(values)}{steps}"
+        if field.kind is Kind.JSON or len(values) > _LONGEST:
+            raise _NotInSql
+        encode = Encoder(one_of.name, field, self._schema.dialect.keeps_infinity)
+        encoded: list[Any] = [encode(value) for value in values]
+        given = [value for value in encoded if value is not None]
+        if field.name == "FLOAT":
+            given += _in_single_precision(given)
+        null = f"{column} IS NULL"
+        if not given:
+            return null
+        name = f"member_{len(parameters)}"
+        parameters[name] = given
+        among = f"{column} IN (:{name})"
+        return f"{null} OR {among}" if len(given) < len(encoded) else f"NOT ({null}) AND {among}"
 
     def rows(
         self,

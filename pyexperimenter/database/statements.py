@@ -211,6 +211,9 @@ class WriteStatements(_Group):
     # Together with `close_attempts`, which keeps the attempts from writing to the rows.
     reset_rows = _Statement("UPDATE {table} SET status = 'created', {emptied} = NULL WHERE ID IN (:experiments)")
 
+    # One statement, so that no row is removed that has just changed. Attempts and logs go with their rows.
+    remove_rows = _Statement("DELETE FROM {table} WHERE {condition}")
+
     last_config = _Statement("SELECT config FROM {meta} ORDER BY ID DESC LIMIT 1")
     keep_config = _Statement("""
         INSERT INTO {meta} (created, schema_version, library_version, config)
@@ -225,11 +228,16 @@ class ReadStatements(_Group):
     now_exactly = _Statement("SELECT {now_exact}")
     count_rows = _Statement("SELECT COUNT(*) FROM {table} WHERE {condition}")
     counts = _Statement("SELECT status, COUNT(*) FROM {table} GROUP BY status")
+    # Under a condition on other columns. Grouped by the status itself, MySQL would read each row by way of its index.
+    counts_where = _Statement(
+        "SELECT COALESCE(status, ''), COUNT(*) FROM {table} WHERE {condition} GROUP BY 1 ORDER BY 1"
+    )
     largest_id = _Statement("SELECT MAX(ID) FROM {table}")
     status_of = _Statement("SELECT status FROM {table} WHERE ID = :experiment_id")
     find = _Statement("SELECT ID, {keyfields} FROM {table} WHERE {condition}")
     table = _Statement("SELECT {columns} FROM {table} WHERE {condition} ORDER BY {order}ID{limit}")
     attempts = _Statement("SELECT {columns} FROM {attempts} WHERE {condition} ORDER BY ID")
+    keyfields_from = _Statement("SELECT ID, {keyfields} FROM {table} WHERE ID > :last ORDER BY ID LIMIT :limit")
     # The next ones after an ID, by the index on (status, ID).
     errors = _Statement("""
         SELECT ID, {keyfields}, error FROM {table} WHERE status = 'error' AND ID > :last ORDER BY ID LIMIT :limit

@@ -551,6 +551,28 @@ class ExperimentStore(ClaimStore):
                 cursor.run(self._sql.write.reset_rows, experiments=named)
             return len(experiments)
 
+    # Removing
+
+    def remove(
+        self, states: States, where: Where, ids: Sequence[int] | None, dry_run: bool, outside_grid: bool = False
+    ) -> int:
+        """Remove experiments with their attempts and logs, or with `outside_grid` only those that the grid lacks.
+
+        Returns
+        -------
+        int
+            How many were, or with `dry_run` would be, removed.
+        """
+        condition = self._selector.rows(states, where, ids)
+        if outside_grid:
+            condition &= ~self.in_grid()
+        return self.count(condition) if dry_run else self._remove(condition)
+
+    @retried
+    def _remove(self, condition: Condition) -> int:
+        with self.database.transaction() as cursor:
+            return cursor.run(self._sql.write.remove_rows.format(condition=condition.sql), **condition.parameters)
+
     # Helpers
 
     def _no_logtable(self, name: str) -> PyExperimenterError:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyexperimenter.exceptions import ContradictoryConditionError, EmptyDomainError, InvalidValuesInConfiguration
+from pyexperimenter.grid.membership import AllOf, AnyOf, IfElse, Not, OneOf, Paired, Predicate, Rows, identity, meets
 from pyexperimenter.grid.ranges import Lazy
 
 Row = dict[str, Any]
@@ -51,6 +52,13 @@ class Grid:
         If a condition names an unknown keyfield, a domain repeats a value, zipped lengths differ, or there are
         more rows than Python can count with `len`.
 
+    Attributes
+    ----------
+    columns : tuple of str
+        The keyfields.
+    membership : Predicate
+        What a row has to meet to be in the grid. Its size is that of the configuration, not of the grid.
+
     Notes
     -----
     The rows are in the order of nested loops over the keyfields, the last one varying fastest. A keyfield whose
@@ -66,6 +74,8 @@ class Grid:
     {'kernel': 'linear', 'gamma': None}
     {'kernel': 'rbf', 'gamma': 0.1}
     {'kernel': 'rbf', 'gamma': 1.0}
+    >>> grid.membership.holds({"kernel": "linear", "gamma": 1.0})
+    False
     """
 
     def __init__(
@@ -77,7 +87,7 @@ class Grid:
     ) -> None:
         self.columns: tuple[str, ...] = tuple(domains)
         self._domains = {n: d if isinstance(d, Domain) else Domain(d) for n, d in domains.items()}
-        self._places: dict[str, dict[Any, int]] = {}  # keyfield -> value -> position, except in ranges
+        self._values = {name: OneOf(name, domain.values) for name, domain in self._domains.items()}
         self._check_domains()
         self._check_zipped(zipped)
         for index, row in enumerate(include):
@@ -88,9 +98,13 @@ class Grid:
         self._levels = {name: level for level, axis in enumerate(self._axes) for name in axis}
         self._when = [self._when_of(axis) for axis in self._axes]
         self._exclude = self._exclusions_by_level(exclude)
-        self._include = [tuple(row.get(name) for name in self.columns) for row in include]
         self._check_reachable()
-        self._extra = self._rows_beyond_the_grid()
+        product, nothing = self._membership_of_product(exclude), dict.fromkeys(self.columns)
+        added = [
+            tuple(row.get(name) for name in self.columns) for row in include if not product.holds({**nothing, **row})
+        ]
+        self._extra = list({identity(row): row for row in added}.values())
+        self.membership: Predicate = AnyOf([product, Rows(self.columns, self._extra)]) if self._extra else product
         self._size = _Counter(self).count() + len(self._extra)
         if self._size > sys.maxsize:
             raise InvalidValuesInConfiguration(f"the grid has {self._size} rows; take fewer values", ("keyfields",))
@@ -201,7 +215,7 @@ class Grid:
         result: _Positions = {}
         for name, allowed in condition.items():
             domain = self._domains[name]
-            positions: set[int | None] = {self._position(name, value) for value in allowed}
+            positions: set[int | None] = {self._values[name].position(value) for value in allowed}
             if domain.when is not None and any(value is None for value in allowed):
                 positions.add(None)
             level = self._levels[name]
@@ -220,31 +234,17 @@ class Grid:
             by_level[max(positions)].append(positions)
         return by_level
 
-    def _rows_beyond_the_grid(self) -> list[tuple[Any, ...]]:
-        rows = {_key(row): row for row in self._include if not self._contains(row)}
-        return list(rows.values())
-
-    def _position(self, name: str, value: Any) -> int | None:
-        """Return the position of `value` in a keyfield's domain, or None."""
-        if name in self._places:
-            return self._places[name].get(_key(value))
-        return _position(self._domains[name].values, value)
-
-    def _contains(self, row: tuple[Any, ...]) -> bool:
-        values = dict(zip(self.columns, row, strict=True))
-        chosen: list[int | None] = []
-        for axis, when, exclusions in zip(self._axes, self._when, self._exclude, strict=True):
-            active = when is None or _holds(when, chosen)
-            positions = {self._position(name, values[name]) for name in axis}
-            if active:
-                if len(positions) != 1 or None in positions:
-                    return False
-            elif any(values[name] is not None for name in axis):
-                return False
-            chosen.append(positions.pop() if active else None)
-            if any(_holds(exclusion, chosen) for exclusion in exclusions):
-                return False
-        return True
+    def _membership_of_product(self, exclude: Sequence[Condition]) -> AllOf:
+        """Return what the rows of the product have in common, without those of `include`."""
+        parts: list[Predicate] = []
+        for axis in self._axes:
+            columns = [self._values[name] for name in axis]
+            given: Predicate = columns[0] if len(columns) == 1 else Paired(columns)
+            when = self._domains[axis[0]].when
+            if when is not None:
+                given = IfElse(meets(when), given, OneOf(axis[0], [None]))
+            parts.append(given)
+        return AllOf([*parts, *(Not(meets(condition)) for condition in exclude)])
 
     # Checks
 
@@ -266,7 +266,7 @@ class Grid:
                     f"the list of values of {name} is empty; give at least one", (*path, name)
                 )
             for value in allowed:
-                if self._position(name, value) is None and not (value is None and domain.when is not None):
+                if self._values[name].position(value) is None and not (value is None and domain.when is not None):
                     raise ContradictoryConditionError(
                         f"{name} is never {value!r}; its values are {_shown(domain.values)}", (*path, name)
                     )
@@ -277,9 +277,8 @@ class Grid:
             if len(domain.values) == 0:
                 raise EmptyDomainError(f"{name} has no values; give at least one", (*path, "values"))
             if isinstance(domain.values, (list, tuple)):
-                places = self._places[name] = {}
                 for index, value in enumerate(domain.values):
-                    if places.setdefault(_key(value), index) != index:
+                    if self._values[name].position(value) != index:
                         raise InvalidValuesInConfiguration(
                             f"{name} has the value {value!r} twice; give each value once", (*path, "values", index)
                         )
@@ -381,30 +380,6 @@ def _converted(values: Sequence[Any], convert: Callable[[Any], Any] | None) -> S
     if len(values) <= _CONVERTED_BEFOREHAND:
         return [convert(value) for value in values]
     return Lazy(len(values), lambda index: convert(values[index]))
-
-
-def _position(values: Sequence[Any], value: Any) -> int | None:
-    """Return the position of `value` in a range, or None."""
-    if isinstance(values, range):
-        # For anything but an int, `index` would compare all numbers.
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value % 1 != 0:
-            return None
-        value = int(value)
-    try:
-        position = values.index(value)
-    except ValueError:
-        return None
-    # 1 is not True. No range has both.
-    return position if isinstance(value, bool) == isinstance(values[position], bool) else None
-
-
-def _key(value: Any) -> Any:
-    """Return a hashable key that identifies a value: 1 and True are different values, 1 and 1.0 are the same."""
-    if isinstance(value, Mapping):
-        return Mapping, frozenset((_key(key), _key(item)) for key, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return Sequence, tuple(map(_key, value))
-    return (type(value) is bool, value) if value.__hash__ is not None else repr(value)
 
 
 def _shown(values: Sequence[Any], most: int = 6) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from html import escape
 from typing import Any
@@ -66,12 +66,15 @@ class StudyStatus:
         or workers.
     workers : sequence of WorkerState
         The workers that are executing experiments.
+    outside_grid : Mapping of str to int
+        Number of experiments that are not in the grid of the configuration, for each status that some of them have.
     """
 
     counts: Mapping[str, int]
     finished_per_hour: float | None
     eta_seconds: float | None
     workers: Sequence[WorkerState]
+    outside_grid: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -87,6 +90,8 @@ class StudyStatus:
             facts["finished an hour"] = f"{self.finished_per_hour:,.3g}"
         if self.eta_seconds is not None:
             facts["time to go"] = duration_text(round(self.eta_seconds))
+        if self.outside_grid:
+            facts["experiments outside the grid"] = f"{sum(self.outside_grid.values()):,}"
         facts["workers alive"] = f"{alive:,}"
         facts["workers with expired lease"] = f"{len(self.workers) - alive:,}"
         cells = "".join(
@@ -104,6 +109,18 @@ class StudyStatus:
         return f'<div style="display: flex; width: 24em; height: 0.8em; background: #d8d8d8">{parts}</div>'
 
 
+def outside_grid_text(counts: Mapping[str, int]) -> str:
+    """Say how many experiments are not in the grid, by status.
+
+    >>> outside_grid_text({"created": 10, "done": 2})
+    '12 experiments in the table are not in the grid of the configuration (created 10, done 2)'
+    """
+    total = sum(counts.values())
+    subject = "1 experiment in the table is" if total == 1 else f"{total} experiments in the table are"
+    by_status = ", ".join(f"{status} {rows}" for status, rows in counts.items())
+    return f"{subject} not in the grid of the configuration ({by_status})"
+
+
 def status_of(reader: ExperimentReader) -> StudyStatus:
     """Return the progress of a study."""
     counts = reader.counts()
@@ -116,7 +133,7 @@ def status_of(reader: ExperimentReader) -> StudyStatus:
         eta = 0.0
     elif rate and (any(worker.alive for worker in workers) or now - max(end for _, end in ended) < _PAUSE):
         eta = left / rate * 3600
-    return StudyStatus(counts, rate, eta, workers)
+    return StudyStatus(counts, rate, eta, workers, reader.counts_outside_grid())
 
 
 def _per_hour(now: datetime, executions: Sequence[tuple[datetime, datetime]]) -> float | None:

@@ -69,6 +69,7 @@ class Study:
         commit: str | None = None,
         job: str | int | None = None,
         outcome: str | None = None,
+        only_grid: bool = False,
     ) -> pd.DataFrame:
         """Return experiments.
 
@@ -94,6 +95,8 @@ class Study:
         outcome : str, optional
             Only experiments whose last execution ended like this: ``"done"``, ``"error"``, ``"paused"``,
             ``"retried"``, ``"released"``, ``"lost"``, ``"reset"`` or ``"superseded"``.
+        only_grid : bool
+            Only experiments that are in the grid of the configuration.
 
         Returns
         -------
@@ -110,9 +113,13 @@ class Study:
             If the table does not have one of the columns.
         InvalidValueError
             If a state, commit or outcome is not valid.
+        ParameterCombinationError
+            With `only_grid`, if the configuration has no grid.
         """
         latest = Latest(commit, job, outcome)
-        rows = self._store.table_rows(where, columns, order_by, limit, states=states, latest=latest)
+        rows = self._store.table_rows(
+            where, columns, order_by, limit, states=states, latest=latest, only_grid=only_grid
+        )
         table = self._frame(rows, self._store.schema.table)
         # The functions of the analysis, which only see the table, read them there.
         declared = {"unit": list(self.config.analysis.unit), "test_share": self.config.analysis.test_share}
@@ -189,6 +196,7 @@ class Study:
         where: Where = None,
         kind: str | None = None,
         escape_formulas: bool = False,
+        only_grid: bool = False,
     ) -> int:
         """Write a table to a file for other programs.
 
@@ -206,6 +214,8 @@ class Study:
             The format; by default the extension of the file.
         escape_formulas : bool
             Put ``'`` before strings that a spreadsheet would read from a CSV file as formulas.
+        only_grid : bool
+            Only experiments that are in the grid of the configuration, and their rows in side tables.
 
         Returns
         -------
@@ -221,7 +231,7 @@ class Study:
         """
         from pyexperimenter.analysis import export_frame, join_keyfields
 
-        frame = table = self.get_table(where)
+        frame = table = self.get_table(where, only_grid=only_grid)
         if what != "experiments":
             frame = self._side_table(what)
             frame = frame[frame["experiment_id"].isin(table["ID"])]
@@ -230,9 +240,12 @@ class Study:
         export_frame(frame, target, kind, escape_formulas)
         return len(frame)
 
-    def counts(self) -> dict[str, int]:
-        """Return the number of experiments by status: created, running, done, error and paused."""
-        return self._store.counts()
+    def counts(self, outside_grid: bool = False) -> dict[str, int]:
+        """Return the number of experiments by status: created, running, done, error and paused.
+
+        With `outside_grid`, it is that of experiments that are not in the grid of the configuration, without zeros.
+        """
+        return self._store.counts_outside_grid() if outside_grid else self._store.counts()
 
     def status(self) -> StudyStatus:
         """Return the progress of the study: experiments by status, their rate, and the workers."""
@@ -274,6 +287,7 @@ class Study:
         where: Where = None,
         failures: str = "error",
         optimistic: bool = False,
+        only_grid: bool = False,
     ) -> pd.DataFrame:
         """Choose the best setting for each combination of `by`, as `pyexperimenter.analysis.select` does.
 
@@ -281,7 +295,8 @@ class Study:
         """
         from pyexperimenter.analysis import select
 
-        return select(self.get_table(where), by, on, report, better, failures=failures, optimistic=optimistic)
+        table = self.get_table(where, only_grid=only_grid)
+        return select(table, by, on, report, better, failures=failures, optimistic=optimistic)
 
     def summarize(
         self,
@@ -292,18 +307,19 @@ class Study:
         stat: str = "mean±std",
         where: Where = None,
         select: Mapping[str, Any] | None = None,
+        only_grid: bool = False,
         **how: Any,
     ) -> pd.DataFrame:
         """Summarize results cell by cell, with warnings about cells that are incomplete or mix versions of the code.
 
-        Parameters, result and errors are those of `pyexperimenter.analysis.summarize`, and `where` is that of
-        `get_table`. With `select`, only the best settings count: options of the method of that name, such as
+        Parameters, result and errors are those of `pyexperimenter.analysis.summarize`, and `where` and `only_grid` are
+        those of `get_table`. With `select`, only the best settings count: options of the method of that name, such as
         ``{"by": ["dataset", "model", "seed"], "on": "cv_accuracy"}``. In `how`, this and the methods below take `unit`,
         `failures`, `pairing` and `test_share`, and the other options of the functions of their names.
         """
         from pyexperimenter.analysis import summarize
 
-        table = self._selected(where, select, values)
+        table = self._selected(where, select, values, only_grid)
         return summarize(table, values, rows, columns, over, stat, self._versions(), **how)
 
     def compare(
@@ -316,6 +332,7 @@ class Study:
         where: Where = None,
         test: str = "wilcoxon",
         select: Mapping[str, Any] | None = None,
+        only_grid: bool = False,
         **how: Any,
     ) -> Comparison:
         """Test whether the levels of a keyfield differ, as `pyexperimenter.analysis.compare` does.
@@ -324,7 +341,7 @@ class Study:
         """
         from pyexperimenter.analysis import compare
 
-        table = self._selected(where, select, value)
+        table = self._selected(where, select, value, only_grid)
         return compare(table, value, by, blocks, better, over, test, self._versions(), **how)
 
     def plot_result(
@@ -337,6 +354,7 @@ class Study:
         ax: Axes | None = None,
         where: Where = None,
         select: Mapping[str, Any] | None = None,
+        only_grid: bool = False,
         **how: Any,
     ) -> Axes:
         """Draw a resultfield over a keyfield, as `pyexperimenter.analysis.plot_result` does.
@@ -345,7 +363,8 @@ class Study:
         """
         from pyexperimenter.analysis import plot_result
 
-        return plot_result(self._selected(where, select, value), value, x, hue, over, stat, ax, self._versions(), **how)
+        table = self._selected(where, select, value, only_grid)
+        return plot_result(table, value, x, hue, over, stat, ax, self._versions(), **how)
 
     def plot_heatmap(
         self,
@@ -357,6 +376,7 @@ class Study:
         ax: Axes | None = None,
         where: Where = None,
         select: Mapping[str, Any] | None = None,
+        only_grid: bool = False,
         **how: Any,
     ) -> Axes:
         """Draw means over two keyfields, as `pyexperimenter.analysis.plot_heatmap` does.
@@ -365,9 +385,8 @@ class Study:
         """
         from pyexperimenter.analysis import plot_heatmap
 
-        return plot_heatmap(
-            self._selected(where, select, value), value, x, y, over, digits, ax, self._versions(), **how
-        )
+        table = self._selected(where, select, value, only_grid)
+        return plot_heatmap(table, value, x, y, over, digits, ax, self._versions(), **how)
 
     def plot_curves(
         self,
@@ -378,22 +397,27 @@ class Study:
         over: str | Sequence[str] | None = "seed",
         ax: Axes | None = None,
         where: Where = None,
+        only_grid: bool = False,
         **how: Any,
     ) -> Axes:
         """Draw what experiments logged, as `pyexperimenter.analysis.plot_curves` does."""
         from pyexperimenter.analysis import plot_curves
 
-        logs, table = self.get_logtable(logtable_name), self.get_table(where)
+        logs, table = self.get_logtable(logtable_name), self.get_table(where, only_grid=only_grid)
         return plot_curves(logs, table, value, index, hue, over, ax, self._versions(), **how)
 
-    def plot_progress(self, ax: Axes | None = None, where: Where = None) -> Axes:
+    def plot_progress(self, ax: Axes | None = None, where: Where = None, only_grid: bool = False) -> Axes:
         """Draw the number of finished experiments over time, as `pyexperimenter.analysis.plot_progress` does."""
         from pyexperimenter.analysis import plot_progress
 
-        return plot_progress(self.get_table(where), ax)
+        return plot_progress(self.get_table(where, only_grid=only_grid), ax)
 
-    def _selected(self, where: Where, choice: Mapping[str, Any] | None, report: str | Sequence[str]) -> pd.DataFrame:
-        return self.get_table(where) if choice is None else self.select(report=report, where=where, **choice)
+    def _selected(
+        self, where: Where, choice: Mapping[str, Any] | None, report: str | Sequence[str], only_grid: bool
+    ) -> pd.DataFrame:
+        if choice is None:
+            return self.get_table(where, only_grid=only_grid)
+        return self.select(report=report, where=where, only_grid=only_grid, **choice)
 
     def _versions(self) -> pd.DataFrame:
         """Return which code each execution ran, without the long texts that attempts may have."""

@@ -318,6 +318,41 @@ def test_list_and_reset_by_the_last_execution(executed: Path) -> None:
     assert "'nix' is not one of 'done', 'error'" in call("list", "--outcome", "nix", code=2).stderr
 
 
+def test_rows_outside_the_grid_are_shown_left_out_and_pruned(executed: Path, caplog: pytest.LogCaptureFixture) -> None:
+    keyfields = {
+        "dataset": {"type": "VARCHAR(50)", "values": ["iris", "wine", "houses"]},
+        "seed": {"type": "INT", "values": [0, 1]},
+    }
+    write_config(executed, Target("sqlite", "sqlite", "study"), keyfields=keyfields)
+    others = "2 experiments in the table are not in the grid of the configuration (created 1, done 1)"
+    assert call("fill").stdout == "Added 2 experiments, 4 already existed\n"
+    assert caplog.messages == [f"{others}: prune removes open ones, and only_grid (--only-grid) leaves them out"]
+    assert call("status").stdout.splitlines()[3] == f"{others}; to remove open ones: pyexperimenter prune"
+    assert data("status")["outside_grid"] == {"created": 1, "done": 1}
+    assert [row["ID"] for row in data("list", "--only-grid")] == [1, 2, 4, 5, 11, 12]
+    exported = json.loads(call("export", "-", "--format", "json", "--only-grid", "-w", "ID < 4").stdout)
+    assert [row["ID"] for row in exported] == [1, 2]
+    table = ["table", "accuracy", "--rows", "dataset", "--failures", "drop", "--only-grid", "-w", "dataset = 'iris'"]
+    assert data(*table)[0]["mean"] == pytest.approx(0.55)
+    assert call("run", "--only-grid").stdout.startswith("Executed 2 experiments\n")
+    asked = call("prune", given="n\n", code=1).stderr
+    assert f"{others}\nRemove 1 experiment? [y/N]" in asked
+    assert call("prune", "done", "-y").stdout == "Removed 1 experiment\n"
+    assert call("prune", given="y\n").stdout.endswith("Removed 1 experiment\n")
+    assert call("prune").stderr == "No matching experiments\n"
+    assert [row["ID"] for row in data("list")] == [1, 2, 4, 5, 11, 12]
+    assert "not in the grid" not in call("status").stdout
+
+
+def test_remove_asks_with_the_count(executed: Path) -> None:
+    assert "Remove 2 experiments? [y/N]" in call("remove", "-w", "seed = 0", given="n\n", code=1).stderr
+    assert call("remove", "--id", "1", "--id", "99", "-y").stdout == "Removed 1 experiment\n"
+    assert call("remove", "error", "-y").stdout == "Removed 1 experiment\n"
+    assert call("remove", "error", "-y").stderr == "No matching experiments\n"
+    assert "Name them" in call("remove", code=2).stderr
+    assert [row["ID"] for row in data("list")] == [2, 3, 4, 6]
+
+
 def test_release(executed: Path) -> None:
     experimenter = PyExperimenter(log_level="ERROR")
     experimenter.execute_custom_query("UPDATE study SET status = 'running' WHERE ID > 4")

@@ -120,6 +120,31 @@ def test_a_grid_equals_brute_force(arguments):
     assert list(grid) == found  # a second iteration gives the same rows
 
 
+@settings(max_examples=300)
+@given(grids(), st.data())
+def test_rows_are_members_without_expanding_the_grid(arguments, data):
+    try:
+        grid = Grid(*arguments)
+    except ContradictoryConditionError:
+        return
+    members = {tuple(map(identical, row.values())) for row in grid}
+    assert all(grid.membership.holds(row) for row in grid)
+    rows = st.tuples(*[st.sampled_from(VALUES)] * len(grid.columns))
+    for row in data.draw(st.lists(rows, max_size=30)):
+        is_member = tuple(map(identical, row)) in members
+        assert grid.membership.holds(dict(zip(grid.columns, row, strict=True))) is is_member
+
+
+@pytest.mark.timeout(20)
+def test_membership_in_a_huge_grid_needs_no_scan():
+    domains = {"a": range(10**9), "b": stepped(0, 10**9, 1.0), "c": Domain(range(10**9), {"a": [3]})}
+    holds = Grid(domains, exclude=[{"a": [5]}], include=[{"a": 5, "b": 5.0}], zipped=[["a", "b"]]).membership.holds
+    assert holds({"a": 7, "b": 7.0, "c": None}) and holds({"a": 3, "b": 3.0, "c": 10**8})
+    assert holds({"a": 5, "b": 5.0, "c": None})  # included
+    for row in ({"a": 7, "b": 8.0, "c": None}, {"a": 3, "b": 3.0, "c": None}, {"a": 7, "b": 7.0, "c": 1}):
+        assert not holds(row)
+
+
 @settings(max_examples=150)
 @given(grids())
 def test_converted_rows_are_the_rows_converted(arguments):

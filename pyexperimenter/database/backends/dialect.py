@@ -139,7 +139,8 @@ class Dialect:
     lengths_matter : bool
         Whether the database itself refuses values longer than declared.
     comparable : Mapping of Kind to str
-        Kind of columns that cannot be compared -> expression of a column ``{}`` that can.
+        Kind of columns of which no two, or not only equal ones, are equal -> expression of a column ``{}`` that is
+        compared byte by byte.
     keeps_infinity : bool
         Whether a DOUBLE can be infinite.
     states : Mapping

@@ -41,7 +41,7 @@ from pyexperimenter.exceptions import (
     InvalidValueError,
     MissingDatabaseError,
 )
-from pyexperimenter.fieldtypes import FieldType
+from pyexperimenter.fieldtypes import FieldType, Kind
 
 IDENTITY = "pyexperimenter_identity"
 """Name of the invisible column with the hash of a row's keyfields."""
@@ -165,7 +165,7 @@ MYSQL = Dialect(
     complete_row=None,  # checked when the table is made
     name_unit="characters",
     lengths_matter=True,
-    comparable={},
+    comparable={Kind.TEXT: "CAST(CONVERT({} USING utf8mb4) AS BINARY)"},  # no collation, no padding
     keeps_infinity=False,
     states={},
     remedies={

@@ -37,7 +37,7 @@ from pyexperimenter.exceptions import (
     MissingDatabaseError,
     ReadOnlyDatabaseError,
 )
-from pyexperimenter.fieldtypes import FieldType
+from pyexperimenter.fieldtypes import FieldType, Kind
 
 _LOCK_TIMEOUT = 60.0  # seconds to wait for another writer
 _LONG_LIST = 100  # values
@@ -152,7 +152,7 @@ SQLITE = Dialect(
     most_columns=None,
     complete_row=None,
     lengths_matter=False,
-    comparable={},
+    comparable={Kind.TEXT: "{} COLLATE BINARY"},
     keeps_infinity=True,
     states={},
     remedies={
