@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pyexperimenter.exceptions import ConfigError
 from pyexperimenter.fieldtypes import FieldType
-from pyexperimenter.grid import Grid
 from pyexperimenter.predecessor import OF_CONFIG, no_attribute
+
+if TYPE_CHECKING:
+    from pyexperimenter.grid import Grid
 
 _pickling = threading.local()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from pyexperimenter.config import ExperimentConfig
@@ -69,8 +69,10 @@ class WorkerTask:
     journal: str = "."
 
     def __reduce__(self) -> tuple[Any, ...]:
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        values["config"] = replace(self.config, table=replace(self.config.table, grid=None))  # which may be large
         with secrets_in_pickles():  # it is sent to a worker, which connects to the database with them
-            return _restored, (dumps({each.name: getattr(self, each.name) for each in fields(self)}),)
+            return _restored, (dumps(values),)
 
 
 def _restored(data: bytes) -> WorkerTask:

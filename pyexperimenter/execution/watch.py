@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pyexperimenter.database.records import Attempt
 from pyexperimenter.database.selection import Selection
-from pyexperimenter.execution.heartbeat import Heartbeat, Lease
 from pyexperimenter.execution.stopping import Stop
+
+if TYPE_CHECKING:
+    from pyexperimenter.execution.heartbeat import Heartbeat, Lease
 
 
 class Watch(Protocol):

@@ -21,7 +21,6 @@ from pyexperimenter.exceptions import (
 )
 from pyexperimenter.execution.budget import Budget
 from pyexperimenter.execution.function import user_traceback
-from pyexperimenter.execution.heartbeat import shared_heartbeat
 from pyexperimenter.execution.journaling_store import JournalingStore
 from pyexperimenter.execution.left_running import LeftRunning
 from pyexperimenter.execution.provenance import code_state, worker_info
@@ -45,6 +44,8 @@ def run_worker(task: WorkerTask) -> WorkerReport:
 
     An exception that stops it is reported, not raised: joblib would react by killing the other workers.
     """
+    from pyexperimenter.execution.heartbeat import shared_heartbeat  # which a supervised worker does not need
+
     execution = task.config.execution
     code_state.cache_clear()  # the code may have changed since the last worker of this process
     try:
@@ -68,6 +69,8 @@ def run_one(task: WorkerTask, claim: Callable[[Worker], Experiment]) -> int:
     ResultsInJournalError
         If its results could not be written to the database.
     """
+    from pyexperimenter.execution.heartbeat import shared_heartbeat
+
     execution = task.config.execution
     with (
         stop_on(execution.signals, InterruptingStop(execution.grace)) as stop,

@@ -126,6 +126,34 @@ def test_a_death_between_two_experiments_fails_neither(target: Target, tmp_path:
     assert row(target, "COUNT(*), COUNT(a.ended)", 2) == (2, 2)
 
 
+IMPORTED = """
+config config.load config.model
+database database.backends database.backends.base database.backends.choice database.backends.dialect
+database.backends.sqlite database.claims database.connection database.outages database.reader database.records
+database.schema database.selection database.ssh database.ssh.tunnel database.statements database.store database.tables
+database.values durations exceptions
+execution execution.budget execution.function execution.journal_file execution.journaling_store execution.left_running
+execution.pickling execution.provenance execution.stopping execution.supervision execution.supervision.child
+execution.supervision.messages execution.surroundings execution.task execution.usage execution.watch execution.worker
+experiment_status fieldtypes jsonable logger machine machine.load machine.slurm paths result_processor
+"""
+SLOW = {"asyncio", "click", "email", "joblib", "numpy", "pandas", "psycopg", "pydantic", "pymysql", "ssl", "yaml"}
+
+
+def test_a_process_imports_only_what_it_uses(sqlite_target: Target, tmp_path: Path) -> None:
+    def imported(keyfields: Any, results: Any, custom: Any) -> None:  # sent by value, so without this module
+        import sys
+        from pathlib import Path
+
+        Path(custom["directory"], "imported").write_text(" ".join(sys.modules))
+
+    filled(sqlite_target, tmp_path, rows=1).execute(imported)
+    names = set((tmp_path / "imported").read_text().split())
+    ours = {name.partition(".")[2] for name in names if name.startswith("pyexperimenter.")}
+    assert ours == set(IMPORTED.split())
+    assert not names & SLOW
+
+
 class Bomb:
     """A result that is computed lazily, as on a GPU, and then fails."""
 

@@ -1,8 +1,7 @@
-"""What the backends share: their interface, errors of drivers as errors of ours, servers, and TLS."""
+"""What the backends share: their interface, errors of drivers as errors of ours, and servers."""
 
 from __future__ import annotations
 
-import ssl
 import subprocess
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Protocol
 
-from pyexperimenter.config.model import Credentials, DatabaseConfig, SshConfig, TlsConfig
+from pyexperimenter.config.model import Credentials, DatabaseConfig, SshConfig
 from pyexperimenter.database.backends.dialect import LOST, Dialect
 from pyexperimenter.exceptions import (
     AccessDeniedError,
@@ -199,48 +198,3 @@ class Server(Backend):
             del done  # some tools show variables with a traceback, and its output may hold the password
             raise AccessDeniedError(f"password_command exited with {code}: {message}; run it by hand to see why")
         return done.stdout.rstrip("\r\n")
-
-
-class _TlsContext(ssl.SSLContext):
-    """Checks the server's certificate for `name` instead of the host that we connect to, if `name` is set."""
-
-    name: str | None = None
-
-    def wrap_socket(self, sock: Any, **options: Any) -> ssl.SSLSocket:  # type: ignore[override] # as the driver calls it
-        """Wrap a socket, as the driver asks for it."""
-        return super().wrap_socket(sock, **options | ({"server_hostname": self.name} if self.name else {}))
-
-
-def tls_context(tls: TlsConfig, name: str | None = None) -> Any:
-    """Return the SSL context for a configuration.
-
-    Parameters
-    ----------
-    tls : TlsConfig
-        The certificates, and whether the server's is checked.
-    name : str, optional
-        The name that the server's certificate must have; by default the host that we connect to.
-
-    Raises
-    ------
-    DatabaseConnectionError
-        If a certificate or key cannot be read.
-    """
-    context = _TlsContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.name = name
-    try:
-        if not tls.verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        elif tls.ca:
-            context.load_verify_locations(tls.ca)
-        else:
-            context.load_default_certs()
-        if tls.cert:
-            context.load_cert_chain(tls.cert, tls.key)
-    except (OSError, ssl.SSLError) as error:
-        files = [f"{name} {path}" for name, path in (("ca", tls.ca), ("cert", tls.cert), ("key", tls.key)) if path]
-        raise DatabaseConnectionError(
-            f"cannot use the TLS files ({', '.join(files)}): {error}; give PEM files that exist"
-        ) from error
-    return context

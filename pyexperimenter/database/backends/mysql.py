@@ -13,7 +13,7 @@ from pymysql.constants import CLIENT
 from pymysql.converters import escape_item
 
 from pyexperimenter.config.model import TlsConfig
-from pyexperimenter.database.backends.base import CONNECT_TIMEOUT, Server, tls_context, translated_errors
+from pyexperimenter.database.backends.base import CONNECT_TIMEOUT, Server, translated_errors
 from pyexperimenter.database.backends.dialect import (
     BAD_CERTIFICATE,
     BUSY,
@@ -34,6 +34,7 @@ from pyexperimenter.database.backends.dialect import (
     Dialect,
     Remedy,
 )
+from pyexperimenter.database.backends.tls import tls_context
 from pyexperimenter.exceptions import (
     AccessDeniedError,
     DatabaseCreationError,

@@ -6,14 +6,13 @@ import os
 import re
 import select
 import socket
-import ssl
 from collections.abc import Generator, Mapping
 from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pyexperimenter.database.backends.base import CONNECT_TIMEOUT, Server, tls_context, translated_errors
+from pyexperimenter.database.backends.base import CONNECT_TIMEOUT, Server, translated_errors
 from pyexperimenter.database.backends.dialect import (
     BAD_CERTIFICATE,
     BUSY,
@@ -373,6 +372,8 @@ class PostgreSqlServer(Server):
         tls = self.config.credentials.tls
         if tls is None:
             return {}
+        from pyexperimenter.database.backends.tls import authorities, tls_context
+
         tls_context(tls)  # has better messages for files that cannot be used
         files = {"sslcert": tls.cert, "sslkey": tls.key}
         given = {name: file for name, file in files.items() if file}
@@ -380,7 +381,7 @@ class PostgreSqlServer(Server):
             # Without a file name, libpq would check with the one in ~/.postgresql.
             return {"sslmode": "require", "sslrootcert": _NO_FILE, **given}
         # The driver may bring its own OpenSSL, which does not know where the authorities of this system are.
-        trusted = tls.ca or ssl.get_default_verify_paths().cafile or "system"
+        trusted = tls.ca or authorities() or "system"
         return {"sslmode": "verify-full", "sslrootcert": trusted, **given}
 
 
