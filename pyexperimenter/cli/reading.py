@@ -25,7 +25,6 @@ from pyexperimenter.cli.study_options import (
     where_option,
 )
 from pyexperimenter.jsonable import records
-from pyexperimenter.study.errors import summary_of
 
 _DAY = 86400.0  # seconds
 _FIRST = 50  # rows that list shows on a terminal by default
@@ -134,6 +133,8 @@ def show(study: StudyOptions, experiment_id: int, as_json: bool) -> None:
 
     Shows its inputs, results, attempts, error and last output.
     """
+    from pyexperimenter.study.errors import summary_of
+
     experimenter = study.open_for_reading()
     details = experimenter.get_experiment(experiment_id)
     if as_json:

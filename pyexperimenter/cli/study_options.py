@@ -13,7 +13,6 @@ import click
 
 from pyexperimenter.cli.app import debug_option
 from pyexperimenter.database.records import OUTCOMES
-from pyexperimenter.database.studies import is_sqlite_file
 from pyexperimenter.durations import seconds
 from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.paths import DEFAULT_CREDENTIALS
@@ -47,6 +46,7 @@ class StudyOptions:
 
     def open(self, config: str | None = None, log_level: int = logging.WARNING, **more: Any) -> PyExperimenter:
         """Return the experimenter of the study."""
+        from pyexperimenter.database.studies import is_sqlite_file
         from pyexperimenter.experimenter import PyExperimenter
 
         source = config or self.config

@@ -129,13 +129,14 @@ def test_a_death_between_two_experiments_fails_neither(target: Target, tmp_path:
 IMPORTED = """
 config config.load config.model
 database database.backends database.backends.base database.backends.choice database.backends.dialect
-database.backends.sqlite database.claims database.connection database.outages database.reader database.records
+database.backends.sqlite database.claims database.connection database.connector database.outages database.reader
+database.records
 database.schema database.selection database.ssh database.ssh.tunnel database.statements database.store database.tables
 database.values durations exceptions
 execution execution.budget execution.function execution.journal_file execution.journaling_store execution.left_running
 execution.pickling execution.provenance execution.stopping execution.supervision execution.supervision.child
 execution.supervision.messages execution.surroundings execution.task execution.usage execution.watch execution.worker
-experiment_status fieldtypes jsonable logger machine machine.load machine.slurm paths result_processor
+experiment_status fieldtypes jsonable logger machine machine.load machine.slurm paths predecessor result_processor
 """
 SLOW = {"asyncio", "click", "email", "joblib", "numpy", "pandas", "psycopg", "pydantic", "pymysql", "ssl", "yaml"}
 
