@@ -88,8 +88,8 @@ def build_config(
 
 
 def _warn_of(problem: InvalidConfigError, document: Document) -> None:
-    # Level 5 is the caller of PyExperimenter(...).
-    warnings.warn(str(document.locate(problem)), stacklevel=5)
+    # Level 6 is the caller of PyExperimenter(...).
+    warnings.warn(str(document.locate(problem)), stacklevel=6)
 
 
 @contextmanager
@@ -135,9 +135,9 @@ def _result_timestamps(table: schema.Table) -> bool:
     if "result_timestamps" in table.model_fields_set:
         path = (*_TABLE, "resultfields.timestamps")
         raise DuplicateKeyError("this is the name of result_timestamps in INI files; delete one of the two", path)
-    # Level 5 is the caller of PyExperimenter(...).
+    # Level 7 is the caller of PyExperimenter(...).
     warnings.warn(
-        "resultfields.timestamps is deprecated; write result_timestamps instead", DeprecationWarning, stacklevel=5
+        "resultfields.timestamps is deprecated; write result_timestamps instead", DeprecationWarning, stacklevel=7
     )
     return table.resultfields_timestamps
 
@@ -189,8 +189,8 @@ def _use_ssh_tunnel(section: schema.Database, override: bool | None) -> bool:
         path = (_ROOT, "Database", "use_ssh")
         raise DuplicateKeyError("use_ssh is the old name of use_ssh_tunnel; delete one of the two", path)
     if section.use_ssh is not None:
-        # Level 5 is the caller of PyExperimenter(...).
-        warnings.warn("use_ssh is deprecated; write use_ssh_tunnel instead", DeprecationWarning, stacklevel=5)
+        # Level 6 is the caller of PyExperimenter(...).
+        warnings.warn("use_ssh is deprecated; write use_ssh_tunnel instead", DeprecationWarning, stacklevel=6)
     return bool(section.use_ssh_tunnel or section.use_ssh) if override is None else override
 
 

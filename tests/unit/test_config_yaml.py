@@ -241,11 +241,21 @@ def test_tunnel_by_either_name(load, tmp_path, override, used):
         assert load(text.replace("use_ssh_tunnel", "use_ssh"), **given).database.use_ssh_tunnel is used
 
 
-def test_a_deprecated_key_is_warned_of_where_the_file_is_read(tmp_path):
-    (tmp_path / "config.yml").write_text(SMALL.replace("sqlite", "sqlite\n    use_ssh: false"), encoding="utf-8")
-    with pytest.warns(DeprecationWarning) as caught:
+@pytest.mark.parametrize(
+    "line",
+    [
+        "use_ssh: false",
+        "table: {name: t, database: d, keyfields: {a: INT}}",
+        "table: {name: t, resultfields.timestamps: true, keyfields: {a: INT}}",
+    ],
+)
+def test_a_warning_is_of_the_line_where_the_file_is_read(tmp_path, line):
+    start, table = SMALL.split("    table:")
+    config = f"{start}    {line}\n" if line.startswith("table") else f"{start}    {line}\n    table:{table}"
+    (tmp_path / "config.yml").write_text(config, encoding="utf-8")
+    with pytest.warns(Warning) as caught:
         PyExperimenter(tmp_path / "config.yml")
-    assert caught[0].filename == __file__
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_anchors_and_merges(load):
