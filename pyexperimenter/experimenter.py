@@ -300,9 +300,10 @@ class PyExperimenter(Study):
             If nothing is given.
         """
         combinations = [] if fixed_parameter_combinations is None else list(_rows(fixed_parameter_combinations))
+        parameters = {} if parameters is None else dict(parameters)
         if not combinations and not parameters:
             raise EmptyFillDatabaseCallError("neither combinations nor parameters are given; give at least one of them")
-        rows = Combinations(tuple(self.config.table.keyfields), combinations or [{}], parameters or {})
+        rows = Combinations(tuple(self.config.table.keyfields), combinations or [{}], parameters)
         return self._fill(rows.encoded(self._store.encode_row), len(rows))
 
     def fill_table_with_rows(self, rows: Iterable[Mapping[str, Any]] | pd.DataFrame) -> FillCount:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -12,12 +13,13 @@ from typing import Any
 from pyexperimenter.config import ini_file, yaml_file
 from pyexperimenter.config.messages import dotted
 from pyexperimenter.config.model import KeptConfig
-from pyexperimenter.config.source import FileProblem, Lines
+from pyexperimenter.config.source import FileProblem, Lines, is_for_anchors
 from pyexperimenter.exceptions import ConfigError, InvalidConfigError, NoConfigFileError
 from pyexperimenter.jsonable import ADDRESS, unwrap
 from pyexperimenter.paths import absolute_path, candidates, found
 
 _INI_SUFFIXES = (".cfg", ".ini", ".conf")
+_LONGEST_ARRAY = 1000  # items; from here on, its text is shortened
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ def document_of(source: str | PathLike[str] | Mapping[str, Any] | KeptConfig) ->
         If it is neither YAML nor INI, or contains a key twice.
     """
     if isinstance(source, Mapping):
-        return Document("<dict>", _as_json(source), source)
+        data = {key: section for key, section in source.items() if not is_for_anchors(key)}
+        return Document("<dict>", _as_json(data), data)
     if isinstance(source, KeptConfig):
         return _parsed(source.text.encode(), Path(source.source))
     path = found(source)
@@ -105,7 +108,11 @@ def _as_json(source: Mapping[str, Any]) -> str:
 
 def _plainer(value: Any) -> Any:
     """Return a value that `json` does not know as one that it knows, such as an array as a list."""
-    plain = dict(value) if isinstance(value, Mapping) else unwrap(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    shape = getattr(value, "shape", ())
+    is_data = isinstance(shape, tuple) and math.prod(shape) > _LONGEST_ARRAY
+    plain = value if is_data else unwrap(value)
     return ADDRESS.sub("", str(value)) if plain is value else plain  # the same text in each process
 
 

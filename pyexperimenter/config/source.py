@@ -12,6 +12,11 @@ MOST_LEVELS = 100
 """How deep sections and lists may be nested; Python's own limit depends on who calls."""
 
 
+def is_for_anchors(key: object) -> bool:
+    """Return whether a top-level key is left alone. In YAML, its value is read where aliases repeat it."""
+    return str(key).startswith(("x-", "."))
+
+
 class FileProblem(Exception):
     """A problem in the text of a file; `document` turns it into an error of the given kind, with the file's name."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pyexperimenter.config.messages import KeyPath, odd_space
-from pyexperimenter.config.source import MOST_LEVELS, FileProblem, Lines, Written
+from pyexperimenter.config.source import MOST_LEVELS, FileProblem, Lines, Written, is_for_anchors
 from pyexperimenter.exceptions import DuplicateKeyError
 from pyexperimenter.jsonable import shown
 
@@ -20,9 +20,6 @@ else:
     _FastestLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _MOST_REPEATED = 100_000
-
-PLACES_OF_ANCHORS = ("x-", ".")
-"""How top-level keys begin that are left alone. Their values are read where aliases repeat them."""
 
 _NULL, _MERGE = "tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"
 _MAP, _SEQUENCE = "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"
@@ -128,7 +125,7 @@ class _Reader:
         result = {}
         for key_node, value_node in node.value:
             key = self._key(key_node, path)
-            if not path and str(key).startswith(PLACES_OF_ANCHORS):
+            if not path and is_for_anchors(key):
                 continue
             scalar = isinstance(value_node, yaml.ScalarNode)
             self.lines[(*path, key)] = (value_node if scalar else key_node).start_mark.line + 1

@@ -295,8 +295,9 @@ class Selector:
         InvalidColumnError
             If the table does not have one of them.
         """
-        names = [order_by] if isinstance(order_by, str) and order_by else order_by or []
-        parts = (part for name in _items(names, "order_by") for part in str(name).split(","))
+        if order_by is None or isinstance(order_by, str):
+            order_by = [order_by] if order_by else []
+        parts = (part for name in _items(order_by, "order_by") for part in str(name).split(","))
         return ", ".join(self._direction(part.strip()) for part in parts)
 
     def _latest(self, latest: Latest) -> Condition:

@@ -75,8 +75,9 @@ def test_an_address_is_never_part_of_an_experiment(sqlite_target: Target) -> Non
 
 def test_objects_in_a_config_do_not_make_it_another(sqlite_target: Target) -> None:
     for model in (object(), object()):
-        experimenter(sqlite_target, study(sqlite_target, Custom={"model": model})).fill_table_from_config()
-    assert sqlite_target.query("SELECT COUNT(*) FROM study__meta") == [(1,)]
+        custom = {"model": model, "weights": np.zeros(10_000)}
+        experimenter(sqlite_target, study(sqlite_target, Custom=custom)).fill_table_from_config()
+    assert sqlite_target.query("SELECT COUNT(*), MAX(LENGTH(config)) < 1000 FROM study__meta") == [(1, 1)]
 
 
 def test_fill_with_a_data_frame(target: Target) -> None:
@@ -143,6 +144,7 @@ def test_rows_and_combinations_are_any_iterables(sqlite_target: Target, frame: b
     if frame:
         assert study_.fill_table_with_rows(rows) == (6, 0)
         assert study_.fill_table_from_combination(datasets, {"seed": range(3)}) == (0, 6)
+        assert study_.fill_table_from_combination(parameters=rows[:1]) == (0, 1)
     else:
         assert study_.fill_table_with_rows(row for _, row in rows.iterrows()) == (6, 0)
         combinations = (row for _, row in datasets.iterrows())

@@ -41,7 +41,7 @@ from pyexperimenter import ExperimentStatus
 from pyexperimenter.cli import main
 from pyexperimenter.config import ExperimentConfig, load_config
 from pyexperimenter.config.schema import ConfigFile, Experiment, Table
-from pyexperimenter.config.yaml_file import PLACES_OF_ANCHORS
+from pyexperimenter.config.source import is_for_anchors
 from tests.support.server import Server
 from tests.support.target import Target
 
@@ -314,7 +314,7 @@ def test_configurations_load(block: Block, tmp_path: Path) -> None:
 
 def whole(block: Block) -> Any:
     part = yaml.safe_load(block.code)
-    keys_of_part = {key for key in part if not key.startswith(PLACES_OF_ANCHORS)}
+    keys_of_part = {key for key in part if not is_for_anchors(key)}
     place = next((place for place, keys in PARTS.items() if keys_of_part <= keys), None)
     assert place is not None, f"{block}: is not part of a configuration"
     for key in reversed(place):

@@ -333,6 +333,7 @@ def test_top_level_keys_for_anchors_are_left_alone(load, place):
     anchors = f"{place}: &seed {{type: VARCHAR(9), values: [3.10]}}\nx-note: ['${{UNSET}}', !!int x, {{a: 1, a: 2}}]\n"
     config = load(anchors + SMALL.replace("{type: INT, values: [1]}", "*seed"))
     assert list(config.table.grid) == [{"seed": "3.10"}]
+    assert load_config({place: 1} | yaml.safe_load(SMALL)).table.name == "t"
     with pytest.raises(InvalidConfigError, match=r"config\.yml:1: common: unknown key"):
         load(f"common: 1\n{SMALL}")
 
