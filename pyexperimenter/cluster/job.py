@@ -23,6 +23,7 @@ from pyexperimenter.execution.function import check_function, check_function_els
 from pyexperimenter.execution.pool import number_of_workers
 from pyexperimenter.machine.gpus import VARIABLE, allocate_gpus, gpu_environment
 from pyexperimenter.machine.slurm import node_names
+from pyexperimenter.machine.system import existing_signals
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Job:
         """Execute experiments; return how many executions there were."""
         sys.path[:] = self.path
         # submitit ignores SIGTERM, and ends at SIGUSR2.
-        for number in (signal.SIGTERM, signal.SIGUSR2):
+        for number in existing_signals("SIGTERM", "SIGUSR2"):
             signal.signal(number, signal.SIG_DFL)
         for name, value in self.environment.items():
             os.environ.pop(name, None)

@@ -27,6 +27,7 @@ from pyexperimenter.exceptions import (
     SshTunnelError,
     TransientDatabaseError,
 )
+from pyexperimenter.machine.system import at_fork
 
 _LONGEST_WAIT = 4.0  # seconds between two tries
 _LONGEST_SILENCE = 60.0  # seconds; more than a server waits for a lock by default
@@ -560,4 +561,4 @@ class _IdleConnections:
 _IDLE = _IdleConnections()
 atexit.register(_IDLE.clear)
 # SQLite's records of open files are wrong in a child, so idle connections are closed before a fork.
-os.register_at_fork(before=_IDLE.clear, after_in_child=_IDLE.forget)
+at_fork(before=_IDLE.clear, after_in_child=_IDLE.forget)

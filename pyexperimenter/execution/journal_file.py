@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pyexperimenter.database.records import Attempt, Ending, Note, Usage
+from pyexperimenter.machine.locks import lock
+from pyexperimenter.machine.system import POSIX
 
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # on some network file systems, which cannot lock
 SUFFIX = ".journal.jsonl"
+_NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # Windows lets only administrators make links
 _BYTES = "\0base64"  # key of an object with bytes; no column has such a name
 
 
@@ -75,7 +78,8 @@ class JournalFile:
     def _append(self, line: bytes) -> None:
         end = self.size
         try:
-            torn = end and os.pread(self._file.fileno(), 1, end - 1) != b"\n"  # a writer was stopped within a line
+            self._file.seek(max(end - 1, 0))
+            torn = self._file.read(1) not in (b"", b"\n")  # a writer was stopped within a line
             self._write((b"\n" if torn else b"") + line + b"\n")
             os.fsync(self._file.fileno())
         except OSError:
@@ -116,13 +120,18 @@ class JournalFile:
 
     def close(self, left: Iterable[bytes] | None = None) -> None:
         """Close the file; with `left`, keep only these lines, or delete the file if there are none."""
+        rest = self.path.with_suffix(".new")
         if left:
-            rest = self.path.with_suffix(".new")
             rest.unlink(missing_ok=True)
             _keep(rest, left)
-            rest.replace(self.path)
-        elif left is not None:
-            self.path.unlink(missing_ok=True)
+        if not POSIX:
+            self._file.close()  # Windows keeps open files as they are
+        # If another process has opened it since, that one writes all of it once more, which does no harm.
+        with suppress(*(() if POSIX else (PermissionError,))):
+            if left:
+                rest.replace(self.path)
+            elif left is not None:
+                self.path.unlink(missing_ok=True)
         self._file.close()
 
 
@@ -166,14 +175,12 @@ def open_journal(path: Path, wait: bool) -> JournalFile | None:
 
 def _open(path: Path) -> FileIO:
     """Open a file to append to, unless it is a link, which another user may have put into a shared directory."""
-    return open(path, "a+b", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
+    return open(path, "a+b", buffering=0, opener=lambda name, flags: os.open(name, flags | _NO_LINKS, 0o666))
 
 
 def _lock(file: FileIO, wait: bool) -> None:
-    import fcntl  # not on Windows
-
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        lock(file.fileno(), wait)
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
@@ -201,6 +208,8 @@ def _restored(value: dict[str, Any]) -> Any:
 
 def _sync_directory(directory: Path) -> None:
     """Flush the name of a new file to disk."""
+    if not POSIX:
+        return  # Windows opens no directories
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from pyexperimenter import __version__
 from pyexperimenter.database.records import WorkerInfo
 from pyexperimenter.machine.slurm import run_id
+from pyexperimenter.machine.system import user_id
 
 # Untracked files that may be part of the program. Others are often results and logs, which change all the time.
 _SOURCES = [
@@ -52,7 +53,7 @@ def caller() -> str:
     try:
         user = getpass.getuser()
     except (ImportError, KeyError, OSError):  # in a container
-        user = f"user {os.getuid()}"
+        user = f"user {user_id()}"
     return f"{user} on {platform.node()} (process {os.getpid()})"
 
 

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
+from pyexperimenter.machine.system import at_fork, existing_signals, signal_thread
+
 _TICK = 0.1  # seconds between two checks while waiting
 
 
@@ -104,7 +106,7 @@ class InterruptingStop(Stop):
         # No logging here: the signal may have interrupted the logging of a message.
         message = f"stopping: the experiment has {self._grace:g} s to finish; repeat the signal to stop at once\n"
         os.write(2, message.encode())
-        self._timer = threading.Timer(self._grace, signal.pthread_kill, [threading.get_ident(), number])
+        self._timer = threading.Timer(self._grace, signal_thread, [threading.get_ident(), number])
         self._timer.daemon = True
         self._timer.start()
 
@@ -125,8 +127,7 @@ def active_stop() -> Stop:
 
 def listen(signals: Sequence[str], stop: Stop) -> dict[int, Any]:
     """Let signals request a stop from now on; return their previous handlers."""
-    for name in dict.fromkeys(signals):
-        number = getattr(signal, name)
+    for number in existing_signals(*signals):
         _previous[number] = signal.signal(number, _unless_simulated(stop.handle))
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         _previous[signal.SIGINT] = signal.signal(signal.SIGINT, _unless_simulated(stop.interrupt))
@@ -186,7 +187,7 @@ def _restore_in_child() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
 
 
-os.register_at_fork(before=_block_signals, after_in_parent=_unblock_signals, after_in_child=_restore_in_child)
+at_fork(before=_block_signals, after_in_parent=_unblock_signals, after_in_child=_restore_in_child)
 
 
 @contextmanager
@@ -241,4 +242,4 @@ def _deliver(number: int, handler: Callable[[int, FrameType | None], Any] | int 
         raise SystemExit(128 + number)
 
 
-_NOTICES = (signal.SIGUSR1, signal.SIGUSR2)
+_NOTICES = existing_signals("SIGUSR1", "SIGUSR2")

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
+from pyexperimenter.machine.system import existing_signals
+
 _Undo = Callable[[], object]
-_DIRECTORY = os.O_DIRECTORY | getattr(os, "O_PATH", os.O_RDONLY)  # O_PATH needs no permission to list it
-_SIGNALS = [
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGALRM,
-    signal.SIGCHLD,
-    signal.SIGPIPE,
-]
+_SIGNALS = existing_signals("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGCHLD", "SIGPIPE")
 
 _lock = threading.Lock()
 _users = 0
@@ -57,7 +50,10 @@ def restored() -> Iterator[None]:
 def _directory() -> _Undo:
     """Keep the directory itself, even if it is renamed or deleted."""
     try:
-        return _keep(os.open(".", _DIRECTORY), os.fchdir)
+        if not hasattr(os, "fchdir"):
+            return functools.partial(os.chdir, os.getcwd())
+        # O_PATH needs no permission to list it.
+        return _keep(os.open(".", os.O_DIRECTORY | getattr(os, "O_PATH", os.O_RDONLY)), os.fchdir)
     except OSError:
         return _nothing
 
@@ -91,7 +87,8 @@ def _file_of(descriptor: int) -> tuple[int, int] | None:
 
 
 def _environment() -> _Undo:
-    variables = os.environb  # several times as fast as os.environ
+    # That of bytes, which Windows lacks, is several times as fast.
+    variables: MutableMapping[Any, Any] = os.environb if os.supports_bytes_environ else os.environ
     before = dict(variables)
 
     def undo() -> None:
@@ -163,10 +160,10 @@ def _signals() -> _Undo:
     if threading.current_thread() is not threading.main_thread():
         return _nothing  # it can neither handle signals nor set handlers
     before = {number: signal.getsignal(number) for number in _SIGNALS}
-    alarm = signal.getitimer(signal.ITIMER_REAL)
+    no_alarm = hasattr(signal, "getitimer") and signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
     def undo() -> None:
-        if alarm == (0.0, 0.0):
+        if no_alarm:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             if handler is not None and signal.getsignal(number) is not handler:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import platform
-import resource
 import time
 from contextlib import suppress
 
 from pyexperimenter.database.records import Usage
+from pyexperimenter.machine.system import peak_memory
 
 
 class Meter:
@@ -21,7 +20,7 @@ class Meter:
 
     def usage(self) -> Usage:
         """Return what has been used so far."""
-        return Usage(time.monotonic() - self._wall, _cpu_seconds() - self._cpu, _peak_memory())
+        return Usage(time.monotonic() - self._wall, _cpu_seconds() - self._cpu, peak_memory())
 
 
 def _cpu_seconds() -> float:
@@ -37,9 +36,3 @@ def _reset_peak_memory() -> None:
             os.write(descriptor, b"5")
         finally:
             os.close(descriptor)
-
-
-def _peak_memory() -> int:
-    """Return this process's peak resident memory in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if platform.system() == "Darwin" else peak * 1024  # bytes there, KiB elsewhere

@@ -21,7 +21,7 @@ _LONGEST_NAP = 0.3  # seconds
 def runnable_threads() -> int:
     """Return how many threads of the whole machine run or wait for a core; 0 on systems that do not report it."""
     try:
-        with open("/proc/loadavg") as load:
+        with open("/proc/loadavg", encoding="ascii") as load:
             running, _, _ = load.read().split()[3].partition("/")
     except OSError:
         return 0

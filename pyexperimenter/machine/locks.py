@@ -7,12 +7,51 @@ name. (systemd, which cleans the temporary directory, spares locked files.)
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
+
+from pyexperimenter.machine.system import at_fork, user_id
+
+try:
+    import fcntl
+except ImportError:  # on Windows, which locks parts of files
+    import msvcrt
+
+    _LOCKED_BYTE = 2**31 - 1  # no other process can read it
+    _TICK = 0.05  # seconds between two tries
+
+    def lock(descriptor: int, wait: bool) -> None:
+        """Lock an open file. BlockingIOError: it is locked elsewhere, and this call does not wait."""
+        while True:
+            try:
+                _change_lock(descriptor, msvcrt.LK_NBLCK)  # type: ignore[attr-defined]
+                return
+            except PermissionError as error:
+                if not wait:
+                    raise BlockingIOError(error.errno, error.strerror) from error
+            time.sleep(_TICK)
+
+    def unlock(descriptor: int) -> None:
+        """Unlock a file."""
+        _change_lock(descriptor, msvcrt.LK_UNLCK)  # type: ignore[attr-defined]
+
+    def _change_lock(descriptor: int, mode: int) -> None:
+        os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
+        msvcrt.locking(descriptor, mode, 1)  # type: ignore[attr-defined]
+
+else:
+
+    def lock(descriptor: int, wait: bool) -> None:
+        """Lock an open file. BlockingIOError: it is locked elsewhere, and this call does not wait."""
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+
+    def unlock(descriptor: int) -> None:
+        """Unlock a file. Closing it is not enough while a new process still has it open."""
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 class FileLock:
@@ -38,7 +77,7 @@ class FileLock:
         """Release the lock."""
         if self in _held:  # not in a fork, where its descriptor may be that of another file
             _held.remove(self)
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # closing is not enough while a new process still has it open
+            unlock(self._descriptor)
             os.close(self._descriptor)
 
 
@@ -62,7 +101,7 @@ def lock_file(file: Path, wait: bool = False) -> FileLock | None:
     """
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        lock(descriptor, wait)
     except BlockingIOError:
         os.close(descriptor)
         return None
@@ -71,7 +110,8 @@ def lock_file(file: Path, wait: bool = False) -> FileLock | None:
 
 def own_directory() -> Path | None:
     """Return the user's own directory in the temporary directory; None if other users can write to it."""
-    own = Path(tempfile.gettempdir(), f"pyexperimenter-{os.getuid()}")
+    name = "pyexperimenter" if user_id() is None else f"pyexperimenter-{user_id()}"
+    own = Path(tempfile.gettempdir(), name)
     with suppress(OSError):
         own.mkdir(mode=0o700, exist_ok=True)
     return own if _is_ours(own) else None
@@ -90,7 +130,9 @@ def _is_ours(directory: Path) -> bool:
         found = directory.lstat()
     except OSError:
         return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
+    # Without IDs, as on Windows, each user has a temporary directory.
+    is_safe = user_id() is None or (found.st_uid == user_id() and not found.st_mode & 0o022)
+    return stat.S_ISDIR(found.st_mode) and is_safe
 
 
 def _close_inherited() -> None:
@@ -100,4 +142,4 @@ def _close_inherited() -> None:
     _held.clear()
 
 
-os.register_at_fork(after_in_child=_close_inherited)
+at_fork(after_in_child=_close_inherited)

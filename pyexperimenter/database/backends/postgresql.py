@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import select
 import socket
 from collections.abc import Generator, Mapping
 from contextlib import closing
@@ -40,6 +39,7 @@ from pyexperimenter.exceptions import (
     MissingDatabaseError,
 )
 from pyexperimenter.fieldtypes import FieldType, Kind
+from pyexperimenter.machine.system import poll_socket
 
 try:
     import psycopg
@@ -280,27 +280,19 @@ class _Connection(psycopg.Connection[Any]):
         """Run a generator of psycopg, which yields whenever it needs the server."""
         if self.silence is None:
             return super().wait(gen, *args, **kwargs)
-        poll = select.poll()
         try:
             wanted = next(gen)
             while True:
-                poll.register(self.pgconn.socket, _EVENTS[int(wanted)])
-                events = poll.poll(self.silence * 1000)
-                if not events:
+                readable, writable = poll_socket(
+                    self.pgconn.socket, bool(wanted & Wait.R), bool(wanted & Wait.W), self.silence
+                )
+                if not (readable or writable):
                     self.close()
                     raise psycopg.OperationalError(f"no answer for {self.silence:g} seconds")
-                ((_, event),) = events
-                ready = (Ready.R if event & ~select.POLLOUT else 0) | (Ready.W if event & ~select.POLLIN else 0)
+                ready = (Ready.R if readable else 0) | (Ready.W if writable else 0)
                 wanted = gen.send(ready & wanted)
         except StopIteration as end:
             return end.value
-
-
-_EVENTS = {
-    int(Wait.R): select.POLLIN,
-    int(Wait.W): select.POLLOUT,
-    int(Wait.RW): select.POLLIN | select.POLLOUT,
-}
 
 
 class PostgreSqlServer(Server):

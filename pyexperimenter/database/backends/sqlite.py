@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shlex
 import sqlite3
 import stat
@@ -38,6 +37,7 @@ from pyexperimenter.exceptions import (
     ReadOnlyDatabaseError,
 )
 from pyexperimenter.fieldtypes import FieldType, Kind
+from pyexperimenter.machine.system import user_name
 
 _LOCK_TIMEOUT = 60.0  # seconds to wait for another writer
 _LONG_LIST = 100  # values
@@ -272,7 +272,7 @@ class SqliteFile:
             if os.path.exists(path) and not os.access(path, os.W_OK):
                 found = path.stat()
                 remedy = f", who can run: chmod g+w {shlex.quote(str(path))}" if path in self._log_files else ""
-                yield f"{path} ({stat.filemode(found.st_mode)}) belongs to {_user(found.st_uid)}{remedy}"
+                yield f"{path} ({stat.filemode(found.st_mode)}) belongs to {user_name(found.st_uid)}{remedy}"
 
     def _uri_of_archive(self) -> str | None:
         """Return how to open a file with a write-ahead log if its user can write only it or its directory, or neither.
@@ -286,7 +286,8 @@ class SqliteFile:
         if writable or not self._has_log() or (wal.exists() and index.exists()):
             return None
         # A log that was left behind has rows that the file lacks, and `immutable` ignores it.
-        options = "mode=ro&vfs=unix-none" if wal.exists() else "immutable=1"
+        without_locks = "win32-none" if os.name == "nt" else "unix-none"
+        options = f"mode=ro&vfs={without_locks}" if wal.exists() else "immutable=1"
         return f"{self.path.absolute().as_uri()}?{options}"
 
     def _has_log(self) -> bool:
@@ -331,13 +332,6 @@ def _version_of(path: Path) -> tuple[int, ...] | None:
     except OSError:
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"user {uid}"
 
 
 def network_file_system(path: Path, mounts: Path = _MOUNTS) -> str | None:

@@ -32,6 +32,7 @@ from pyexperimenter.config.model import SshConfig
 from pyexperimenter.database.ssh.tunnel import literal, open_tunnel
 from pyexperimenter.exceptions import SshTunnelError
 from pyexperimenter.machine.locks import FileLock, lock_file, runtime_directory
+from pyexperimenter.machine.system import POSIX, at_fork
 
 _LOGGER = logging.getLogger("py-experimenter")
 _LONGEST_WAIT = 75.0  # seconds for another process to open the tunnel
@@ -236,7 +237,22 @@ def _free_port(address: str, wanted: int | None) -> int:
 
 
 def _stem(ssh: SshConfig) -> Path:
-    """Return the path of the lock file, which is also the beginning of the paths of control socket and log."""
+    """Return the path of the lock file, which is also the beginning of the paths of control socket and log.
+
+    Raises
+    ------
+    SshTunnelError
+        If the ssh of this system cannot be shared by processes, as on Windows.
+    """
+    if not POSIX:
+        forward = f"{ssh.remote_port}:{ssh.remote_address}:{ssh.remote_port}"
+        error = SshTunnelError(
+            "processes cannot share an SSH tunnel on this system; open it yourself and leave it open (ssh -N -L "
+            f"{forward} {ssh.address}), and give 127.0.0.1 and port {ssh.remote_port} as the address of the database, "
+            "without an SSH server"
+        )
+        error.recovery = "repair"  # no waiting helps
+        raise error
     try:
         network = os.readlink("/proc/self/ns/net")  # containers can share directories, but not ports
     except OSError:
@@ -278,4 +294,4 @@ def _forget() -> None:
     _held.clear()
 
 
-os.register_at_fork(after_in_child=_forget)
+at_fork(after_in_child=_forget)
