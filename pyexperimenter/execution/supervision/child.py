@@ -7,7 +7,6 @@ import faulthandler
 import logging
 import os
 import queue
-import signal
 import sys
 import threading
 import warnings
@@ -25,7 +24,6 @@ import pyexperimenter
 from pyexperimenter.database.records import Attempt
 from pyexperimenter.database.selection import Selection
 from pyexperimenter.exceptions import ExecutionError
-from pyexperimenter.execution.left_running import adopt_orphans
 from pyexperimenter.execution.stopping import Stop, listen, tell_interrupts_apart
 from pyexperimenter.execution.supervision.messages import (
     TRACEBACK_SIGNAL,
@@ -34,11 +32,14 @@ from pyexperimenter.execution.supervision.messages import (
     Ended,
     NothingOpen,
     Returned,
+    TracebackRequest,
     framed,
 )
 from pyexperimenter.execution.task import WorkerReport, WorkerTask
 from pyexperimenter.execution.worker import Worker
 from pyexperimenter.logger import LogSettings
+from pyexperimenter.machine.processes import adopt_orphans, end_own_tree, write_messages
+from pyexperimenter.machine.system import POSIX
 
 _RELEASE_TIMEOUT = 10.0  # seconds for a process without supervisor to release its experiment
 
@@ -49,8 +50,8 @@ def main(supervisor: Connection) -> None:
         with suppress(AttributeError):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     faulthandler.enable(all_threads=False)
-    faulthandler.register(TRACEBACK_SIGNAL, all_threads=True, chain=True)  # also sent at the CPU time limit
-    os.set_inheritable(supervisor.fileno(), False)
+    if TRACEBACK_SIGNAL is not None:
+        faulthandler.register(TRACEBACK_SIGNAL, all_threads=True, chain=True)  # also sent at the CPU time limit
     adopt_orphans()
     tell_interrupts_apart()
     watch = SupervisorWatch(supervisor)
@@ -68,7 +69,7 @@ def main(supervisor: Connection) -> None:
     try:
         watch.send(report)
     except OSError:  # without a supervisor, this process has to end what the function left running
-        os.killpg(os.getpgrp(), signal.SIGKILL)
+        end_own_tree()
 
 
 class SupervisorWatch:
@@ -85,7 +86,7 @@ class SupervisorWatch:
     def __init__(self, supervisor: Connection) -> None:
         self.stop: Stop = _SupervisedStop()
         self._supervisor = supervisor
-        self._socket = os.fstat(supervisor.fileno()).st_ino
+        self._inode = _inode_of(supervisor)
         self._sending = threading.RLock()
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
@@ -101,14 +102,11 @@ class SupervisorWatch:
                 # The descriptor may now be anything, even the connection to the database.
                 print("the function closed the connection to the supervisor", file=sys.__stderr__)
                 os._exit(1)
-            _write_all(self._supervisor.fileno(), framed(message))
+            write_messages(self._supervisor, framed(message))
 
     def _is_connected(self) -> bool:
         """Return whether our descriptor is still open and still the same socket."""
-        try:
-            return os.fstat(self._supervisor.fileno()).st_ino == self._socket
-        except OSError:
-            return False
+        return _inode_of(self._supervisor) == self._inode
 
     def claimed(self, attempt: Attempt) -> None:
         """Report that an execution begins."""
@@ -141,17 +139,19 @@ class SupervisorWatch:
                 message = self._supervisor.recv()
                 if isinstance(message, Answer):
                     self._answers.put(message.value)
+                elif isinstance(message, TracebackRequest):
+                    faulthandler.dump_traceback(all_threads=True)
                 else:
                     self.stop.request()
                     worker.store.hurry()
         if not self._is_connected():
             return  # the next message to be sent will notice
         # No supervisor renews the lease any more, so the experiment is released while this worker still holds it.
-        timer = threading.Timer(_RELEASE_TIMEOUT, os.killpg, [os.getpgrp(), signal.SIGKILL])
+        timer = threading.Timer(_RELEASE_TIMEOUT, end_own_tree)
         timer.daemon = True
         timer.start()
         Worker(task, self).release_all("its supervisor died")
-        os.killpg(os.getpgrp(), signal.SIGKILL)
+        end_own_tree()
 
 
 class _SupervisedStop(Stop):
@@ -207,12 +207,15 @@ def _flush() -> None:
         with suppress(Exception):
             stream.flush()
     with suppress(Exception):
-        ctypes.CDLL(None).fflush(None)
+        ctypes.CDLL(None if POSIX else "ucrtbase").fflush(None)
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
+def _inode_of(connection: Connection) -> int | None:
+    """Return what identifies the socket of a connection; None if it is closed, or on Windows, where it is no file."""
+    try:
+        return os.fstat(connection.fileno()).st_ino
+    except OSError:
+        return None
 
 
 def _load_error(error: BaseException) -> ExecutionError:

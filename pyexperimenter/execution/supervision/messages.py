@@ -14,8 +14,11 @@ from typing import Any
 
 from pyexperimenter.database.records import Attempt
 
-TRACEBACK_SIGNAL = signal.SIGXCPU
-"""Makes the process print its traceback, even if user code holds Python's global lock."""
+TRACEBACK_SIGNAL = getattr(signal, "SIGXCPU", None)
+"""Makes the process print its traceback, even if user code holds Python's global lock; None if the system lacks it.
+
+Without it, the process is asked by a `TracebackRequest`, and the lock delays its answer.
+"""
 
 
 _FRAME = struct.Struct("!8sQ")  # a mark, and the length of the message that follows
@@ -104,3 +107,8 @@ class Answer:
 @dataclass(frozen=True)
 class StopRequest:
     """Asks the worker to stop."""
+
+
+@dataclass(frozen=True)
+class TracebackRequest:
+    """Asks the process to print its traceback."""

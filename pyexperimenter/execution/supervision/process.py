@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from pyexperimenter.execution.pickling import dumps
 from pyexperimenter.execution.supervision.echo import Echo
-from pyexperimenter.execution.supervision.messages import TRACEBACK_SIGNAL, MessageReader
+from pyexperimenter.execution.supervision.messages import TRACEBACK_SIGNAL, MessageReader, TracebackRequest
 from pyexperimenter.execution.supervision.tail import Tail
 from pyexperimenter.execution.task import WorkerTask
 from pyexperimenter.machine.gpus import gpu_environment
+from pyexperimenter.machine.processes import ProcessTree
 
-_BOOTSTRAP = (
-    # Files in the working directory must not shadow the standard library.
-    "import sys; del sys.path[0]; from multiprocessing.connection import Connection; "
-    "supervisor = Connection(int(sys.argv[1])); sys.path[:], sys.argv[:] = supervisor.recv(); "
+_PROGRAM = (
+    "sys.path[:], sys.argv[:] = supervisor.recv(); "
     "from pyexperimenter.execution.supervision.child import main; main(supervisor)"
 )
-"""The program of the process. Its argument is the descriptor of the connection to the supervisor."""
-_CHUNK = 64 * 1024  # bytes
-_UNKNOWN = 1000  # in place of an exit code
 _TRACEBACK_TIMEOUT = 0.5  # seconds for a process to print its traceback
 _THREADS = (
     "OMP_NUM_THREADS",
@@ -48,6 +42,7 @@ _SIGNAL_MEANINGS = {
     "SIGXCPU": "CPU time limit",
     "SIGXFSZ": "file size limit",
 }
+_WINDOWS_MEANINGS = {0xC0000005: "access violation", 0xC00000FD: "stack overflow", 0xC0000409: "abort"}
 
 
 class ChildProcess:
@@ -79,22 +74,10 @@ class ChildProcess:
         self._echoes = task.config.execution.echo
         self.is_disconnected = False
         self._reader = MessageReader()
-        ours, theirs = socket.socketpair()
-        self._connection = Connection(ours.detach())
-        self._output, printed = os.pipe()
-        os.set_blocking(self._output, False)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, *_interpreter_flags(), "-c", _BOOTSTRAP, str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=printed,
-                stderr=printed,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-                env=_environment(os.environ, task),
-            )
-        os.close(printed)
-        self._sentinel = _pidfd(self._process.pid)
+        self._cause: str | None = None  # of its end
+        self._tree = ProcessTree.start(
+            [sys.executable, *_interpreter_flags()], _PROGRAM, _environment(os.environ, task)
+        )
         self._send(lambda connection: connection.send((sys.path, sys.argv)))
         self._send(lambda connection: connection.send_bytes(dumps(task)))
 
@@ -103,10 +86,7 @@ class ChildProcess:
 
     def __exit__(self, *_: object) -> None:
         self.end()
-        self._connection.close()
-        os.close(self._output)
-        if self._sentinel is not None:
-            os.close(self._sentinel)
+        self._tree.close()
 
     def send(self, message: object) -> None:
         """Send a message; do nothing if the process is dead."""
@@ -114,17 +94,12 @@ class ChildProcess:
 
     def messages(self, seconds: float) -> Iterator[Any]:
         """Wait at most so many seconds for messages or output; yield the messages."""
-        connection = None if self.is_disconnected else self._connection
-        sources = [source for source in (connection, self._output, self._sentinel) if source is not None]
-        ready = wait(sources, seconds)
         # Output is read before the messages that were sent earlier and say which experiment printed it.
-        if self._output in ready:
-            with suppress(BlockingIOError):
-                self._unassigned += os.read(self._output, _CHUNK)
-        if connection is not None:
+        if self._tree.wait(seconds, messages=not self.is_disconnected):
+            self._unassigned += self._tree.read_output()
+        if not self.is_disconnected:
             try:
-                while self._connection.poll():
-                    data = os.read(self._connection.fileno(), _CHUNK)
+                while (data := self._tree.read_messages()) is not None:
                     if not data:
                         raise EOFError
                     yield from self._reader.read(data)
@@ -134,10 +109,9 @@ class ChildProcess:
 
     def read_output(self) -> None:
         """Read all output so far."""
-        with suppress(BlockingIOError):
-            while data := os.read(self._output, _CHUNK):
-                self._unassigned += data
-                self._assign_output()
+        while data := self._tree.read_output():
+            self._unassigned += data
+            self._assign_output()
         self._assign_output()
 
     def _assign_output(self) -> None:
@@ -154,17 +128,11 @@ class ChildProcess:
 
     def has_ended(self) -> bool:
         """Return whether the process has ended."""
-        try:
-            return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
-        except ChildProcessError:
-            return True  # something else in this process has waited for it
+        return self._tree.has_ended()
 
     def is_suspended(self) -> bool:
         """Return whether the process was stopped by a signal, until it continues."""
-        try:
-            return os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT | os.WNOHANG) is not None
-        except ChildProcessError:
-            return False
+        return self._tree.is_suspended()
 
     def wait(self, seconds: float) -> None:
         """Wait at most so many seconds for the process to end."""
@@ -176,41 +144,38 @@ class ChildProcess:
     def print_traceback(self) -> None:
         """Make the process print its traceback, which shows what took so long."""
         printed = self.tail.seen
-        with suppress(ProcessLookupError):
-            os.kill(self._process.pid, TRACEBACK_SIGNAL)
+        if TRACEBACK_SIGNAL is None:
+            self.send(TracebackRequest())
+        else:
+            self._tree.send_signal(TRACEBACK_SIGNAL)
         deadline = time.monotonic() + _TRACEBACK_TIMEOUT
         while (left := deadline - time.monotonic()) > 0:
             before = self.tail.seen
             # The traceback comes in one piece, so a pause marks its end.
-            if wait([self._output], left if before == printed else 0.05):
+            if self._tree.wait(left if before == printed else 0.05, messages=False):
                 self.read_output()
             if self.tail.seen == before:
                 break
 
     def end(self) -> str:
-        """Kill the process group unless the process was already ended; return how it ended, in words."""
-        if self._process.returncode is None:
-            # Until it is waited for, no other process can get its ID, which is the group's, too.
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            try:
-                _, status, usage = os.wait4(self._process.pid, 0)
-                self._process.returncode = os.waitstatus_to_exitcode(status)
-                self.max_rss_bytes = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-            except ChildProcessError:
-                self._process.returncode = _UNKNOWN
+        """Kill the process and its descendants unless they were already ended; return how it ended, in words."""
+        if self._cause is None:
+            exit_code, self.max_rss_bytes = self._tree.end()
+            self._cause = _describe_exit(exit_code)
             self.read_output()
             self.echo.end()
-        return _describe_exit(self._process.returncode)
+        return self._cause
 
     def _send(self, send: Any) -> None:
         with suppress(OSError):  # the process is dead, which is noticed elsewhere
-            send(self._connection)
+            send(self._tree.connection)
 
 
-def _describe_exit(exit_code: int) -> str:
-    if exit_code == _UNKNOWN:
+def _describe_exit(exit_code: int | None) -> str:
+    if exit_code is None:
         return "its process ended with an unknown exit code: SIGCHLD is ignored, or other code waited for it first"
+    if exit_code in _WINDOWS_MEANINGS:
+        return f"its process ended with exit code {exit_code:#x} ({_WINDOWS_MEANINGS[exit_code]})"
     if exit_code >= 0:
         return f"its process ended with exit code {exit_code}, as by os._exit({exit_code})"
     try:
@@ -233,11 +198,3 @@ def _environment(environment: Mapping[str, str], task: WorkerTask) -> dict[str, 
 def _interpreter_flags() -> list[str]:
     flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     return flags
-
-
-def _pidfd(pid: int) -> int | None:
-    """Return a descriptor that becomes readable when a process ends; None where the system has none."""
-    try:
-        return os.pidfd_open(pid)
-    except (AttributeError, OSError):
-        return None
