@@ -53,12 +53,13 @@ IMPORTS = "click cloudpickle hypothesis jinja2 joblib pandas psycopg pydantic py
 # Module -> the tests that fail first when it is broken, the quickest first.
 TESTS = {
     "database/claims": (
-        "test_claim test_fence test_lease_store test_reset test_lost_answers test_trouble test_fill test_reading"
-        " test_inspection test_selection test_refusals test_odd_sessions test_races"
+        "test_claim test_end_and_claim test_fence test_lease_store test_reset test_lost_answers test_trouble test_fill"
+        " test_reading test_inspection test_selection test_refusals test_odd_sessions test_races"
     ),
     "database/store": (
-        "test_fill test_fence test_reset test_lost_answers test_lease_store test_values test_reading test_journal"
-        " test_bad_journals test_refusals test_trouble test_additions test_limits test_sync test_execute test_emissions"
+        "test_fill test_fence test_end_and_claim test_claim test_reset test_lost_answers test_lease_store test_values"
+        " test_reading test_journal test_bad_journals test_refusals test_trouble test_additions test_limits test_sync"
+        " test_execute test_emissions"
     ),
     "database/statements": (
         "test_claim test_fence test_lease_store test_reset test_fill test_reading test_journal test_lost_answers"

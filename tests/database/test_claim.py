@@ -246,13 +246,22 @@ def test_later_writes_of_a_lost_claim_are_refused_and_kept(target: Target) -> No
 
 
 def test_late_results_that_json_cannot_hold_are_kept_as_text(target: Target) -> None:
-    opened = store(target, resultfields={"raw": "BLOB"})
+    opened = store(target, resultfields={"raw": "BLOB", "tree": "JSON"})
     lost = claim(opened)
     opened.reset(["running"], None, None, dry_run=False)
     with pytest.raises(ClaimLostError):
-        opened.write_results(lost.attempt, {"raw": b"\0"})
+        opened.write_results(lost.attempt, {"raw": b"\0", "tree": {"depth": [3]}})
     ((late,),) = target.query("SELECT late_results FROM study__attempts")
-    assert json.loads(late) == {"raw": repr(b"\0")}
+    assert json.loads(late) == {"raw": repr(b"\0"), "tree": {"depth": [3]}}
+
+
+def test_the_late_output_of_an_experiment_without_results_is_kept(target: Target) -> None:
+    opened = store(target)
+    lost = claim(opened)
+    opened.reset(["running"], None, None, dry_run=False)
+    with pytest.raises(ClaimLostError):
+        opened.finish(lost.attempt, ExperimentStatus.DONE, output="printed")
+    assert target.query("SELECT output, late_results FROM study__attempts") == [("printed", None)]
 
 
 def test_a_row_opened_by_hand_is_claimed_and_its_holder_superseded(target: Target) -> None:
@@ -356,6 +365,12 @@ def test_only_a_paused_experiment_is_resumed(target: Target) -> None:
         opened.finish(claim(opened).attempt, ExperimentStatus.PAUSED)
     opened.resume(2, worker())
     assert target.query("SELECT ID FROM study WHERE status = 'paused'") == [(1,)]
+
+
+def test_an_error_without_retries_leaves_no_attempts(target: Target) -> None:
+    opened = store(target)
+    assert opened.finish(claim(opened).attempt, ExperimentStatus.ERROR, "no").attempts_left == 0
+    assert opened.finish(claim(opened).attempt, ExperimentStatus.ERROR, "no", retries=2).attempts_left == 2
 
 
 def test_an_end_may_be_repeated_although_the_row_is_running_again(target: Target) -> None:

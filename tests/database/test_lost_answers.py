@@ -211,6 +211,13 @@ def test_a_fill_doubles_nothing(mariadb_target: Target, proxy: Proxy, through_pr
     assert mariadb_target.query("SELECT COUNT(*) FROM study") == [(16,)]
 
 
+def test_a_configuration_is_kept_once(mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore) -> None:
+    proxy.swallow_next(COMMIT)
+    through_proxy.keep_config("1")
+    assert proxy.swallowed.is_set()
+    assert mariadb_target.query("SELECT COUNT(*) FROM study__meta") == [(1,)]
+
+
 def test_logs_are_appended_once_although_another_process_writes_meanwhile(
     mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore
 ) -> None:

@@ -152,6 +152,8 @@ def test_logtables_by_condition(target: Target) -> None:
     logs = study_.get_logtable("epochs")
     assert list(logs.columns) == ["ID", "experiment_id", "timestamp", "epoch", "loss", "attempt_id"]
     assert str(logs["epoch"].dtype) == "Int64"
+    assert logs["timestamp"].tolist() == sorted(logs["timestamp"])
+    assert abs((pd.Timestamp.now("UTC") - pd.Timestamp(logs["timestamp"][0], tz="UTC")).total_seconds()) < 600
     with pytest.raises(InvalidLogtableError, match="'epoch' is not a logtable; configured are epochs"):
         study_.get_logtable("epoch")
 

@@ -15,7 +15,7 @@ import pymysql
 import pytest
 import yaml
 
-from pyexperimenter import ResultProcessor
+from pyexperimenter import ExperimentStatus, ResultProcessor
 from pyexperimenter.config import load_config
 from pyexperimenter.database.backends import sqlite
 from pyexperimenter.database.backends.sqlite import network_file_system
@@ -24,12 +24,13 @@ from pyexperimenter.exceptions import (
     AccessDeniedError,
     DatabaseConnectionError,
     DatabaseFullError,
+    InvalidValueError,
     MissingDatabaseError,
     ReadOnlyDatabaseError,
     ServerUnreachableError,
 )
 from tests.support.mariadb import PrivateMariaDB
-from tests.support.study import experimenter, store, study, use_in_every_way, wait_until
+from tests.support.study import experimenter, store, study, use_in_every_way, wait_until, worker
 from tests.support.target import Target, write_credentials
 
 SECRET = "s3cret-p@ss'word"
@@ -171,6 +172,16 @@ def test_a_value_too_large_for_the_server_is_refused_others_kept(mariadb_target:
     )
     assert (status, accuracy, model) == ("error", 0.5, None)
     assert f"model: the values have {most + 2} bytes, but the server takes statements of {most}" in error
+
+
+def test_an_error_that_the_encoding_of_the_table_lacks_is_refused(mariadb_target: Target) -> None:
+    opened = store(mariadb_target)
+    mariadb_target.query("ALTER TABLE study MODIFY error LONGTEXT CHARACTER SET latin1")
+    claimed = opened.claim(worker())
+    assert claimed is not None
+    with pytest.raises(InvalidValueError):
+        opened.finish(claimed.attempt, ExperimentStatus.ERROR, "\N{SNOWMAN}")
+    assert opened.counts()["running"] == 1
 
 
 def test_a_sqlite_file_where_none_can_be(tmp_path: Path) -> None:
