@@ -79,13 +79,15 @@ def lay_out(
     column_codes, column_labels = levels(summary, columns)
     rivals = row_codes if (best_per or ("row" if columns else "column")) == "row" else column_codes
     runs = summary["n"] + summary["missing"] + summary.get("unpaired", 0)
-    most = runs.groupby([summary["value"], rivals]).transform("max")
-    complete = (summary["missing"] == 0) & (runs == most)
+    complete, uneven = summary["missing"] == 0, summary.attrs.get("uneven", False)
+    if not uneven:
+        complete &= runs == runs.groupby([summary["value"], rivals]).transform("max")
     decimals = _decimals(summary, center, spread, digits)
     bold = _best(summary, center, complete, rivals, decimals, best)
     fullest = int(summary["n"].max())
     places = list(zip(row_codes, summary["value"], column_codes, strict=True))
-    cells = dict(zip(places, _cells(summary, runs, center, spread, decimals, bold, fullest), strict=True))
+    least = 0 if uneven else fullest
+    cells = dict(zip(places, _cells(summary, runs, center, spread, decimals, bold, least), strict=True))
     if len(cells) < len(places):
         row, value, column = next(place for place in places if places.count(place) > 1)
         where = cell_name([*rows, *columns], [*row_labels[row], *column_labels[column]])
@@ -113,7 +115,7 @@ def _cells(
     spread: Sequence[str],
     decimals: Sequence[int],
     bold: list[bool],
-    fullest: int,
+    least: int,
 ) -> Iterator[Cell]:
     """Yield the cell of each row of the summary."""
     spreads = summary[list(spread)].to_numpy().tolist()  # itertuples of pandas 2 yields nothing without columns
@@ -123,7 +125,7 @@ def _cells(
             center=as_number(middle, places),
             spread=() if math.isnan(middle) else tuple(as_number(end, places) for end in ends),
             bold=is_best,
-            mark=f"{n}/{of}" if n < fullest or missing > 0 else None,
+            mark=f"{n}/{of}" if n < least or missing > 0 else None,
         )
 
 
@@ -284,7 +286,8 @@ def _column_label(name: str, value: Any) -> str:
 
 def _note(summary: pd.DataFrame, what: str, values: Sequence[str], fullest: int, marked: bool) -> str:
     title = f"{as_text(values[0])}: {what}" if len(values) == 1 and values[0] != what else what[0].upper() + what[1:]
-    runs = f"{'up to ' if marked else ''}n = {fullest} run{'' if fullest == 1 else 's'}"
+    up_to = "up to " if marked or summary["n"].min() < fullest else ""
+    runs = f"{up_to}n = {fullest} run{'' if fullest == 1 else 's'}"
     if units := summary.attrs.get("units"):
         most, least = summary["n_units"].max(), summary["n_units"].min()
         number = f"{'up to ' if least < most else ''}{most} unit{'' if most == 1 else 's'}"

@@ -44,9 +44,10 @@ def to_latex(
         spread, and 3 decimal places where there is none.
     best : {"max", "min", "indistinguishable"} or mapping of str to these, optional
         Print the largest or the smallest mean (or median) in bold, and all cells that show the same number. A cell with
-        missing runs, or fewer than those it is compared with, is never bold: if its number is the best, none is. With
-        several values, give a mapping. ``"indistinguishable"`` prints the best in bold, and those that paired tests do
-        not distinguish from it; `summarize` makes these tests if its `better` says what is better.
+        missing runs, or on a grid without conditions with fewer than those it is compared with, is never bold: if its
+        number is the best, none is. With several values, give a mapping. ``"indistinguishable"`` prints the best in
+        bold, and those that paired tests do not distinguish from it; `summarize` makes these tests if its `better` says
+        what is better.
     best_per : {"row", "column"}, optional
         Compare the cells of a row or of a column, always for one value. The default is the row, or the column if the
         rows have a single cell.
@@ -57,8 +58,9 @@ def to_latex(
     -------
     str
         Names and strings are escaped; non-Latin letters need XeLaTeX or LuaLaTeX. A dash means that a number does not
-        exist: a cell without runs, or the spread of a single run. Cells with missing runs, or fewer than other cells,
-        are marked. A note below the table explains the marks, and names runs that are missing.
+        exist: a cell without runs, or the spread of a single run. Cells with missing runs are marked, and on a grid
+        without conditions those with fewer than others. A note below the table explains the marks, and names runs that
+        are missing.
 
     Raises
     ------

@@ -144,9 +144,9 @@ def summarize(
     Warns
     -----
     UserWarning
-        A single warning if cells contain unfinished or failed experiments, or fewer runs than others, if runs are left
-        out, or if the experiments were run with different git commits or uncommitted changes, or with different
-        versions of Python or of this library.
+        A single warning if cells contain unfinished or failed experiments, or fewer runs than others though the grid
+        has no conditions, if runs are left out, or if the experiments were run with different git commits or
+        uncommitted changes, or with different versions of Python or of this library.
 
     Notes
     -----
@@ -193,6 +193,7 @@ def summarize(
         "columns": listed(columns),
         "stat": stat,
         "units": rules.replicates(averaged),
+        "uneven": rules.uneven,
         "better": better,
         "splits": better is not None and rules.split_ratio(averaged) > 0,
         "notes": [*table.attrs.get("notes", []), *notes]

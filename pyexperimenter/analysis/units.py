@@ -36,12 +36,15 @@ class Rules:
         Whether to average only over what all cells have in common.
     test_share : float or None
         The share of a data set in the test part of its random splits.
+    uneven : bool
+        Whether the grid has more runs for some cells than for others, because of conditions.
     """
 
     unit: tuple[str, ...]
     failures: Failures
     pairing: str
     test_share: float | None
+    uneven: bool = False
 
     def replicates(self, over: Sequence[str]) -> list[str]:
         """Return the keyfields whose combinations are the units of a cell; none if each run is one.
@@ -120,7 +123,7 @@ def rules_of(
             f"failures: {failures} is for one value; give a number for each: "
             f"{{{', '.join(f'{name!r}: ...' for name in values)}}}"
         )
-    return Rules(tuple(units), failures, pairing, share)
+    return Rules(tuple(units), failures, pairing, share, table.attrs.get("uneven", False))
 
 
 @dataclass(frozen=True)
@@ -213,6 +216,8 @@ def units_of(
 
     rows = cells.value_counts().sort_index()
     fewer = rows.groupby(group.groupby(cells).first()).transform("max") - rows
+    if rules.uneven:
+        fewer *= 0
     counts = counts.assign(n=used, unpaired=result.notna() & ~used).groupby(cells).sum()
     counts["missing"] = rows - counts["n"] - counts["unpaired"]
     counts["n_units"] = values.groupby(level="cell").size().reindex(counts.index, fill_value=0)

@@ -112,6 +112,12 @@ class Grid:
     def __len__(self) -> int:
         return self._size
 
+    @property
+    def is_product(self) -> bool:
+        """Whether the rows are all combinations of the values, so that all values of a keyfield are in as many rows."""
+        restricted = any(self._when) or any(self._exclude)
+        return not (restricted or self._extra)
+
     def __iter__(self) -> Iterator[Row]:
         """Yield each row as a dict, with the keyfields in the order of the configuration."""
         for values in self.tuples():

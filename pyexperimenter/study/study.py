@@ -103,7 +103,8 @@ class Study:
         pandas.DataFrame
             One row per experiment, ordered by ``ID``; columns ``ID``, keyfields, ``creation_date``, ``status``,
             ``start_date``, ``name``, ``machine``, resultfields, ``end_date``, ``error``. Its ``attrs`` have what the
-            section Analysis declares, if anything.
+            section Analysis declares, if anything, and ``uneven`` if a value of a keyfield is in more rows of the grid
+            than another, because of conditions.
 
         Raises
         ------
@@ -122,7 +123,12 @@ class Study:
         )
         table = self._frame(rows, self._store.schema.table)
         # The functions of the analysis, which only see the table, read them there.
-        declared = {"unit": list(self.config.analysis.unit), "test_share": self.config.analysis.test_share}
+        grid, analysis = self.config.table.grid, self.config.analysis
+        declared = {
+            "unit": list(analysis.unit),
+            "test_share": analysis.test_share,
+            "uneven": grid is not None and not grid.is_product,
+        }
         table.attrs = {name: setting for name, setting in declared.items() if setting}
         return table
 

@@ -312,6 +312,38 @@ def test_a_declared_unit_comes_with_the_table():
     assert list(overridden["n_units"]) == [16, 16]
 
 
+def test_on_a_conditional_grid_only_cells_without_planned_results_are_marked(tmp_path):
+    keyfields = {
+        "dataset": {"type": "VARCHAR(9)", "values": list("ab")},
+        "method": {"type": "VARCHAR(9)", "values": ["svm", "tree"]},
+        "C": {"type": "INT", "values": [1, 2], "when": {"method": "svm"}},
+        "seed": {"type": "INT", "values": [0, 1]},
+    }
+    table = {"name": "study", "keyfields": keyfields, "resultfields": {"accuracy": "DOUBLE"}}
+    configuration = {
+        "Database": {"provider": "sqlite", "database": str(tmp_path / "study"), "table": table},
+        "Execution": {"isolation": "none"},
+    }
+    experimenter = PyExperimenter({"PY_EXPERIMENTER": configuration}, log_level="CRITICAL")
+    experimenter.fill_table_from_config()
+    experimenter.execute(lambda row, *_: {"accuracy": float(row["method"] == "tree")})
+    how = {"over": ["C", "seed"], "pairing": "all"}
+    summary = experimenter.summarize("accuracy", "dataset", "method", **how)  # warns of nothing
+    assert list(summary["n"]) == [4, 2, 4, 2]
+    assert to_markdown(summary, best="max", stat="mean", digits=1).split("\n") == [
+        "| dataset   |   svm |    tree |",
+        "|:----------|------:|--------:|",
+        "| a         |   0.0 | **1.0** |",
+        "| b         |   0.0 | **1.0** |",
+        "",
+        "accuracy: mean over up to 2 units (C), each the mean of its runs; up to n = 4 runs.",
+    ]
+    experimenter.execute_custom_query("UPDATE study SET status = 'created', accuracy = NULL WHERE ID = 5")
+    with pytest.warns(UserWarning, match=r"^1 run still open: dataset=a, method=tree \(1 of 2\)$"):
+        marked = to_markdown(experimenter.summarize("accuracy", "dataset", "method", **how), best="max", digits=1)
+    assert "†1/2 |" in marked and marked.count("†") == 2  # that of the note, too
+
+
 def test_the_configuration_declares_units_and_splits(tmp_path):
     keyfields = {"dataset": {"type": "VARCHAR(9)", "values": list("ab")}, "method": {"type": "INT", "values": [0, 1]}}
     keyfields["seed"] = {"type": "INT", "values": {"start": 0, "stop": 4}}

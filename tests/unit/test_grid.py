@@ -179,6 +179,14 @@ def test_a_keyfield_varies_after_those_that_its_condition_names():
     assert list(next(iter(grid))) == ["gamma", "kernel", "seed"]  # still in the order of the configuration
 
 
+def test_a_grid_without_conditions_is_a_product():
+    assert Grid({"a": [1, 2], "b": [3, 4]}, zipped=[["a", "b"]]).is_product
+    assert Grid({"a": [1, 2]}, include=[{"a": 2}]).is_product
+    assert not Grid({"a": [1, 2]}, include=[{"a": 3}]).is_product
+    assert not Grid({"a": [1, 2]}, exclude=[{"a": [2]}]).is_product
+    assert not Grid({"a": [1, 2], "b": Domain([3], {"a": [1]})}).is_product
+
+
 def test_zipped_keyfields_vary_together_at_the_place_of_the_first():
     grid = Grid(
         {"dataset": ["iris", "wine"], "seed": [0, 1], "target": ["species", "color"]}, zipped=[["target", "dataset"]]
