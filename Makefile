@@ -21,10 +21,10 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-all test-oldest stress mutants coverage check docs format clean packages
+.PHONY: help demo test test-all test-oldest test-predecessor stress mutants coverage check docs format clean packages
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
 
 demo: $(VENV)/.demo ## Run the example study (examples/svm_study) on SQLite
 	$(BIN)/python examples/svm_study/run.py
@@ -47,6 +47,9 @@ test-oldest: packages ## Run all tests on Python 3.10 with the oldest dependenci
 stress: $(VENV)/.dev packages ## Run stress test and fuzzers longer: SECONDS=600 for each, SEED=1 to repeat, ARGS='-k sqlite'
 	$(BIN)/python -m pytest tests/system/test_stress.py tests/system/test_fuzz_*.py --capture=no --timeout=0 \
 	    --stress-seconds=$(SECONDS) $(if $(SEED),--stress-seed=$(SEED)) $(ARGS)
+
+test-predecessor: $(VENV)/.dev packages ## Compare with the versions of py-experimenter that people come from; ARGS='--count 200'
+	$(BIN)/python .ci/predecessor.py $(ARGS)
 
 mutants: $(VENV)/.dev ## Change the core modules in small ways and see whether the tests notice: hours; ARGS='budget stopping'
 	$(INSTALL) '.[mutants]'

@@ -210,4 +210,5 @@ def database_config(
 
 def _sqlite_file(database: str) -> str:
     path = absolute_path(database)  # workers may be started in another directory
-    return str(path if path.suffix else path.with_suffix(".db"))
+    with_suffix = path.with_name(f"{path.name}.db")  # as py-experimenter called it, also that of "study_v1.2"
+    return str(with_suffix if not path.suffix or (with_suffix.exists() and not path.exists()) else path)

@@ -36,7 +36,7 @@ _RANGE = re.compile(f"{_NUMBER}:{_NUMBER}(?::{_NUMBER})?")
 _LONGEST_LIST = 1_000_000
 _LONGEST_TEXT = 1_000_000
 
-_PYTHON_TYPES = {"int": "INT", "float": "DOUBLE", "str": "VARCHAR(255)", "bool": "BOOL"}
+_PYTHON_TYPES = {"int": "INT", "float": "FLOAT", "str": "VARCHAR(255)", "bool": "BOOL"}
 _DEFAULT_TYPE = "VARCHAR(255)"
 
 _ROOT = "PY_EXPERIMENTER"

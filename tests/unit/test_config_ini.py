@@ -60,7 +60,7 @@ py_experimenter:
         cross_validation_seed: {type: INT, values: [0, 2, 4, 6]}
         kernel: {type: VARCHAR(50), values: [linear, rbf]}
         gamma: {type: "DECIMAL(10,2)", values: [0.25]}
-        lr: {type: DOUBLE, values: [0.001, 0, 0.5, 1]}
+        lr: {type: FLOAT, values: [0.001, 0, 0.5, 1]}
         shuffle: {type: BOOL, values: [true, false]}
         note: VARCHAR(255)
       resultfields: {pipeline: LONGTEXT, train_f1: "DECIMAL(10,4)", test_f1: VARCHAR(255)}
