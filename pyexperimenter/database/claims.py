@@ -319,7 +319,7 @@ class ClaimStore(ExperimentReader):
             If it existed and is not open.
         """
         with self.database.transaction() as cursor:
-            cursor.run_many(self._sql.write.fill, [[*row, self._now(cursor), "created"]])
+            cursor.run_many(self._sql.write.fill.format(created=self._now(cursor)), [row])
             experiment_id = self._find(cursor, row)
             open_row = cursor.one(self._sql.claim.await_row, experiment_id=experiment_id, status="created")
             experiment = open_row and self._take(cursor, open_row, ExperimentStatus.CREATED, worker)

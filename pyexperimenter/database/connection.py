@@ -10,7 +10,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import wraps
 from typing import Any, NamedTuple, TypeVar, cast
@@ -33,6 +33,7 @@ _LONGEST_WAIT = 4.0  # seconds between two tries
 _LONGEST_SILENCE = 60.0  # seconds; more than a server waits for a lock by default
 _MUTE = 1.0  # seconds without an answer after which a user wants to know why
 _LARGE = 100_000  # characters or bytes of a statement that may be too large for a server
+_LONGEST_INSERT = 250_000  # characters of the rows of one INSERT, so that it has less than a megabyte
 _IDLE_SECONDS = 0.5  # after which a released connection is closed
 # Those of a worker are kept for longer while the server has room, and for less time while others need them.
 _IDLE_WITH_ROOM, _IDLE_IN_A_CROWD = 5.0, 0.1  # seconds
@@ -142,17 +143,48 @@ class Cursor:
         return Result(int(cursor.rowcount), rows, columns, getattr(cursor, "lastrowid", None), time.monotonic() - start)
 
     def run_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> int:
-        """Run one statement for each of several values of ``:row`` and return the number of rows changed in all."""
+        """Run ``INSERT ... VALUES (:row)`` for several rows and return the number of rows changed in all."""
         if not rows:
             return 0
         text, _ = self._dialect.statement(sql, {"row": list(rows[0])})
         if self._deferred:
             self.run_together()
         with self._translated_errors(sql):
-            for row in rows:
-                self._refuse_too_large(row)
+            if self._dialect.sends_together:
+                return sum(self._insert(statement) for statement in self._together(text, rows))
             self._cursor.executemany(text, rows)
+            return int(self._cursor.rowcount)
+
+    def _insert(self, statement: str) -> int:
+        self._cursor.execute(statement)
         return int(self._cursor.rowcount)
+
+    def _together(self, text: str, rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+        """Yield INSERTs of many rows each, with the values in them, for an INSERT of one. No name has parentheses."""
+        head, _, rest = text.partition("VALUES (")
+        values, _, tail = rest.partition(")")
+        parts, length = list[str](), 0
+        for row in rows:
+            part = self._cursor.mogrify(f"({values})", row)
+            if len(part) > _LARGE:
+                self._refuse_too_large(row)
+            if parts and length + len(part) > _LONGEST_INSERT:
+                yield f"{head}VALUES {', '.join(parts)}{tail}"
+                parts, length = [], 0
+            parts.append(part)
+            length += len(part)
+        yield f"{head}VALUES {', '.join(parts)}{tail}"
+
+    def copy(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
+        """Run ``COPY ... FROM STDIN`` and return the number of rows added. If one cannot be added, none is."""
+        text, _ = self._dialect.statement(sql, {})
+        if self._deferred:
+            self.run_together()
+        with self._translated_errors(sql):
+            with self._cursor.copy(text) as copy:
+                for row in rows:
+                    copy.write_row(row)
+            return int(self._cursor.rowcount)
 
     @contextmanager
     def _translated_errors(self, sql: str) -> Iterator[None]:
@@ -203,7 +235,7 @@ class Cursor:
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
-        """Roll back only the block if a value in it does not fit, and keep the transaction; once in a transaction."""
+        """Roll back only the block if the database refuses a statement in it, and keep the transaction."""
         if self._dialect.savepoint is None:
             yield
             return
@@ -211,12 +243,30 @@ class Cursor:
         self._deferred.append(save)
         try:
             yield
-        except InvalidValueError:
+        except PyExperimenterError as error:
+            if _passes(error):
+                raise
             if save in self._deferred:  # nothing was done
                 self._deferred.remove(save)
             else:
                 self.run(go_back)
             raise
+
+    def first_accepted(self, *ways: Callable[[], int]) -> int:
+        """Return what the first of these functions returns that the database does not refuse; the last may fail."""
+        for way in ways[:-1]:
+            try:
+                with self.savepoint():
+                    return way()
+            except PyExperimenterError as error:
+                if _passes(error):
+                    raise
+        return ways[-1]()
+
+
+def _passes(error: PyExperimenterError) -> bool:
+    """Return whether an error may pass by itself, so that the whole transaction should be repeated."""
+    return isinstance(error, DatabaseError) and error.recovery in ("wait", "retry")
 
 
 def _length(value: Any) -> int:

@@ -220,7 +220,7 @@ class Schema:
 
     def add_identity(self, index: str) -> str:
         """Return the statement that makes the database refuse rows with equal keyfields."""
-        return self.dialect.add_identity.format(table=self.q(self.table), index=self.q(index), identity=self._identity)
+        return self.dialect.add_identity.format(table=self.q(self.table), index=self.q(index), identity=self.identity())
 
     def drop_identity(self, index: str) -> str:
         """Return the statement that reverts `add_identity`."""
@@ -229,12 +229,12 @@ class Schema:
     def find_duplicates(self) -> str:
         """Return the query for the lowest and highest ID of some rows with equal keyfields."""
         return (
-            f"SELECT MIN(ID), MAX(ID) FROM {self.q(self.table)} GROUP BY {self._identity} HAVING COUNT(*) > 1 LIMIT 1"
+            f"SELECT MIN(ID), MAX(ID) FROM {self.q(self.table)} GROUP BY {self.identity()} HAVING COUNT(*) > 1 LIMIT 1"
         )
 
-    @property
-    def _identity(self) -> str:
-        return self.dialect.identity({self.q(name): field for name, field in self.keyfields.items()})
+    def identity(self, before: str = "") -> str:
+        """Return what is equal for rows with equal keyfields, whose names may have something before them."""
+        return self.dialect.identity({f"{before}{self.q(name)}": field for name, field in self.keyfields.items()})
 
     def add_column(self, table: str, name: str, field: FieldType, default: Any = None, after: str | None = None) -> str:
         """Return the ALTER TABLE that adds a column with a value, after another if the database supports that."""

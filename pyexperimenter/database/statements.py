@@ -9,6 +9,7 @@ statement that has an attempt's ID from an earlier transaction also asks for its
 
 from __future__ import annotations
 
+from pyexperimenter.database.backends.dialect import ASIDE
 from pyexperimenter.database.schema import Schema
 
 RETRIED = "retried"  # outcome of an attempt that failed, and whose row was opened again for a retry
@@ -168,8 +169,20 @@ class LeaseStatements(_Group):
 class WriteStatements(_Group):
     """Filling, what attempts write, and resetting."""
 
-    # The unique identity makes a second equal row impossible, even if several processes fill at the same time.
-    fill = _Statement("INSERT INTO {table} ({keyfields}, creation_date, status) VALUES (:row){insert_missing}")
+    # The unique identity makes a second equal row impossible, even if several processes fill at the same time. What is
+    # the same for all rows is in the text.
+    fill = _Statement("""
+        INSERT INTO {table} ({keyfields}, creation_date, status) VALUES (:row, '{created}', 'created'){insert_missing}
+    """)
+    # The same for rows that are new, if the database can copy: it fails if one of them exists.
+    copy = _Statement("COPY {table} ({keyfields}, creation_date, status) FROM STDIN")
+    # The same for rows of which many exist: they are put into a temporary table, and go from there.
+    copy_aside = _Statement("COPY {aside} FROM STDIN")
+    insert_aside = _Statement("INSERT INTO {aside} VALUES (:row)")
+    fill_from_aside = _Statement("""
+        INSERT INTO {table} ({keyfields}, creation_date, status)
+        SELECT {keyfields}, '{created}', 'created' FROM {aside}{unless_known}{insert_missing}
+    """)
 
     # Comes before every write of an attempt: the attempt has to be open, and its row in the state that the attempt left
     # it in. Locks both, so that neither changes before the end of the transaction.
@@ -325,6 +338,8 @@ class Statements:
             row_lock=dialect.row_lock,
             skip_locked=dialect.skip_locked,
             insert_missing=dialect.insert_missing,
+            aside=ASIDE,
+            unless_known=dialect.unless_known.format(table=table, identity=schema.identity(f"{ASIDE}.")),
         )
         self.claim = ClaimStatements(names)
         self.lease = LeaseStatements(names)

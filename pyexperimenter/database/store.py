@@ -134,9 +134,11 @@ class ExperimentStore(ClaimStore):
             If there are no rows.
         """
         added = seen = 0
-        iterator = iter(rows)
+        iterator, are_new = iter(rows), True
         while chunk := list(islice(iterator, _CHUNK)):
-            added += self._fill_chunk(chunk)
+            added_now = self._fill_chunk(chunk, are_new)
+            are_new = added_now == len(chunk)  # as the next ones probably are
+            added += added_now
             seen += len(chunk)
             progress(len(chunk))
         if not seen:
@@ -144,26 +146,41 @@ class ExperimentStore(ClaimStore):
         return FillCount(added, seen - added)
 
     @retried
-    def _fill_chunk(self, chunk: Sequence[tuple[Any, ...]]) -> int:
+    def _fill_chunk(self, chunk: Sequence[tuple[Any, ...]], are_new: bool) -> int:
         added = 0
         with suppress(_NothingAdded), self.database.transaction() as cursor:
-            created = (self._now(cursor), ExperimentStatus.CREATED.value)
-            rows, triggers = [row + created for row in chunk], self.database.dialect.update_triggers
             try:
-                if triggers is not None and cursor.one(triggers, table=self.schema.table):
-                    # They change the rows that exist, which MySQL counts twice.
-                    added = sum(cursor.run_many(self._sql.write.fill, [row]) == 1 for row in rows)
-                else:
-                    added = cursor.run_many(self._sql.write.fill, rows)
+                added = self._insert_missing(cursor, chunk, are_new)
             except DatabaseFullError:
                 if self.database.dialect.savepoint is None:  # the transaction goes on
                     self._check_ids(cursor, chunk)  # SQLite has one error for no space and for no ID
                 raise
-            if added < len(rows):
+            if added < len(chunk):
                 self._check_ids(cursor, chunk)
             if not added:
                 raise _NothingAdded  # rolled back, so that SQLite spends no IDs on rows that exist
         return added
+
+    def _insert_missing(self, cursor: Cursor, rows: Sequence[tuple[Any, ...]], are_new: bool) -> int:
+        write, created = self._sql.write, self._now(cursor)
+        fill, triggers = write.fill.format(created=created), self.database.dialect.update_triggers
+        if triggers is not None and cursor.one(triggers, table=self.schema.table):
+            # They change the rows that exist, which MySQL counts twice.
+            return sum(cursor.run_many(fill, [row]) == 1 for row in rows)
+        copies, aside = self.database.dialect.copies, self.database.dialect.make_aside
+
+        def through_aside() -> int:
+            cursor.run_together(*((sql.format_map(self._sql.write.names), {}) for sql in aside))
+            _ = cursor.copy(write.copy_aside, rows) if copies else cursor.run_many(write.insert_aside, rows)
+            return cursor.run(write.fill_from_aside.format(created=created))
+
+        # The user may not be allowed to create temporary tables, or be restricted to certain rows.
+        ways = [lambda: cursor.run_many(fill, rows)]
+        if are_new and copies:
+            ways.insert(0, lambda: cursor.copy(write.copy, ((*row, created, "created") for row in rows)))
+        elif aside and not are_new:
+            ways.insert(0, through_aside)
+        return cursor.first_accepted(*ways)
 
     def _check_ids(self, cursor: Cursor, rows: Sequence[tuple[Any, ...]]) -> None:
         """Raise if rows are missing because no ID is left. MySQL takes that for a row that exists."""

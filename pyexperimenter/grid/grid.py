@@ -6,6 +6,7 @@ rows is computed without generating them.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -139,8 +140,8 @@ class Grid:
         converters = [convert.get(name) for name in order]
         # Small domains are converted in advance; large ones, usually ranges, during iteration.
         columns = [_converted(self._domains[name].values, convert.get(name)) for name in order]
-        for values in self._walk(columns):
-            yield values if in_order else tuple(values[position] for position in positions)
+        rows = self._walk(columns)
+        yield from rows if in_order else (tuple(values[position] for position in positions) for values in rows)
         for row in self._extra:
             yield tuple(
                 value if value is None or (function := converters[position]) is None else function(value)
@@ -159,9 +160,15 @@ class Grid:
         watched = {level for when in self._when if when for level in when}
         watched |= {level for exclusions in self._exclude for exclusion in exclusions for level in exclusion}
         chosen: list[int | None] = [None] * len(axes)  # positions of the watched levels only
+        free = len(axes)  # the levels from this one on are simply crossed
+        while free and self._is_free(free - 1, axes) and free - 1 not in watched:
+            free -= 1
 
         def choices(level: int) -> Iterator[tuple[Any, ...]]:
             """Yield the values of an axis that may follow those chosen for the axes before it."""
+            if level == free:
+                yield from itertools.product(*(values for (values,) in axes[free:]))
+                return
             when, exclusions = self._when[level], self._exclude[level]
             if when is not None and not _holds(when, chosen):
                 chosen[level] = None
@@ -182,15 +189,20 @@ class Grid:
         iterators = [choices(0)] if axes else []
         while iterators:
             prefix = prefixes[-1]
-            if len(iterators) == len(axes):
-                for value in iterators[-1]:
-                    yield prefix + value
+            if len(iterators) == min(free + 1, len(axes)):
+                yield from map(prefix.__add__, iterators[-1])
             elif (chosen_next := next(iterators[-1], None)) is not None:
                 prefixes.append(prefix + chosen_next)
                 iterators.append(choices(len(iterators)))
                 continue
             iterators.pop()
             prefixes.pop()
+
+    def _is_free(self, level: int, axes: Sequence[Sequence[Sequence[Any]]]) -> bool:
+        """Return whether an axis has one keyfield, no condition, and so few values that they may be kept in memory."""
+        columns = axes[level]
+        conditions = self._when[level] is not None or self._exclude[level]
+        return not conditions and len(columns) == 1 and len(columns[0]) <= _CONVERTED_BEFOREHAND
 
     # Compilation: names and values to levels and positions
 

@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
+from pyexperimenter.database import store as store_module
+from pyexperimenter.database.connection import Cursor
 from pyexperimenter.exceptions import (
     EmptyFillDatabaseCallError,
     InvalidConfigError,
@@ -200,3 +207,126 @@ def test_filling_streams(sqlite_target: Target) -> None:
             yield ("streamed", seed)
 
     assert opened.fill(rows()) == (30_000, 0)
+
+
+TYPES = {"text": "LONGTEXT", "whole": "BIGINT", "real": "DOUBLE", "flag": "BOOL", "moment": "DATETIME", "data": "BLOB"}
+TEXTS = [
+    *(
+        "",
+        " ",
+        "a",
+        "A",
+        "a ",
+        "\t",
+        "a\tb",
+        "\n",
+        "\r\n",
+        "\\",
+        "\\N",
+        "\\.",
+        "\\t",
+        "'",
+        '"',
+        "`",
+        "%",
+        "%s",
+        "%(text)s",
+    ),
+    *("?", ":row", "{}", "{created}", ";", "--", "NULL", "(1), (2", "ä", "🎲", "x" * 300_000),
+]
+VALUES: dict[str, list[Any]] = {
+    "text": TEXTS,
+    "whole": [0, -1, 2**63 - 1, -(2**63)],
+    "real": [0.0, 1.0, 0.1, 1e22, -1.7976931348623157e308, 5e-324],
+    "flag": [True, False],
+    "moment": [pd.Timestamp(2026, 1, 2), pd.Timestamp(1999, 12, 31, 23, 59, 59, 123456)],
+    "data": [b"", b"\0\xff", b"\\x41", b"'"],
+}
+ROWS_OF_ALL_KINDS = [
+    *({name: value} for name, values in VALUES.items() for value in values),
+    {"text": None},
+    {"text": "a", "whole": 1, "real": 0.5, "flag": True, "moment": pd.Timestamp(2026, 1, 2), "data": b"a"},
+]
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "_CHUNK", 5)
+
+
+def every_kind(target: Target) -> Any:
+    keyfields = {name: {"type": declared} for name, declared in TYPES.items()}
+    return experimenter(target, study(target, keyfields=keyfields))
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_values_of_every_kind_are_filled_in_once_as_they_are(target: Target) -> None:
+    study_, rows = every_kind(target), ROWS_OF_ALL_KINDS
+    some = rows[1::3]
+    assert study_.fill_table_with_rows(some) == (len(some), 0)
+    assert study_.fill_table_with_rows(rows) == (len(rows) - len(some), len(some))
+    for _ in range(2):
+        assert study_.fill_table_with_rows([*rows, *rows]) == (0, 2 * len(rows))
+    table = study_.get_table(columns=list(TYPES)).astype(object)
+    found = table.where(table.notna(), None).to_dict("records")
+    assert sorted(map(str, found)) == sorted(str({**dict.fromkeys(TYPES), **row}) for row in rows)
+
+
+def test_the_way_of_a_fill_follows_from_what_is_there(
+    target: Target, monkeypatch: pytest.MonkeyPatch, small_chunks: None
+) -> None:
+    """New rows are copied where that is possible; if some exist, the next chunk goes through a temporary table."""
+    ways: list[str] = []
+
+    def note(method: str) -> None:
+        original = getattr(Cursor, method)
+
+        def noted(self: Cursor, sql: str, rows: Sequence[Any]) -> int:
+            ways.append(f"{method} {'aside' if 'aside' in sql else 'directly'}")
+            return int(original(self, sql, rows))
+
+        monkeypatch.setattr(Cursor, method, noted)
+
+    note("copy")
+    note("run_many")
+    study_ = experimenter(target)
+    rows = [{"dataset": "a", "seed": seed} for seed in range(15)]
+    assert study_.fill_table_with_rows(rows) == (15, 0)
+    first, ways[:] = ways[:], []
+    assert study_.fill_table_with_rows(rows) == (0, 15)
+    expected = {
+        "sqlite": ["run_many directly"] * 3,
+        "mysql": ["run_many directly", "run_many aside", "run_many aside"],
+        "postgresql": ["copy directly", "run_many directly", "copy aside", "copy aside"],
+    }
+    assert first == ["copy directly" if target.provider == "postgresql" else "run_many directly"] * 3
+    assert ways == expected[target.provider]
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("target", ["mariadb", "postgresql", "mysql"], indirect=True)
+def test_a_refill_needs_no_temporary_tables(target: Target) -> None:
+    """Users may not be allowed to create them."""
+    assert target.server is not None and target.credentials_file is not None
+    user = f"filler_{uuid.uuid4().hex[:8]}"
+    every_kind(target).create_table()
+    if target.provider == "postgresql":
+        target.query(f'REVOKE TEMPORARY ON DATABASE "{target.database}" FROM PUBLIC')
+        target.query(f"CREATE USER {user} PASSWORD 'secret'")
+        target.query(f"GRANT SELECT, INSERT ON study, study__attempts, study__meta TO {user}")
+    else:
+        target.query(f"CREATE USER {user}@'%' IDENTIFIED BY 'secret'")
+        target.query(f"GRANT SELECT, INSERT, UPDATE ON `{target.database}`.* TO {user}@'%'")
+    try:
+        given = yaml.safe_load(target.credentials_file.read_text())
+        given["CREDENTIALS"]["Database"] = {"user": user, "password": "secret"}
+        target.credentials_file.write_text(yaml.safe_dump(given))
+        rows = ROWS_OF_ALL_KINDS
+        for counts in ((len(rows), 0), (0, len(rows)), (0, len(rows))):
+            assert every_kind(target).fill_table_with_rows(rows) == counts
+    finally:
+        if target.provider == "postgresql":
+            target.query(f"DROP OWNED BY {user}")
+            target.query(f"DROP USER {user}")
+        else:
+            target.query(f"DROP USER {user}@'%'")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import random
 import time
 from collections import Counter
 from typing import Any
 
 import pytest
 
+from pyexperimenter.database import store as store_module
 from tests.support.study import experimenter, study
 from tests.support.target import Target
 
@@ -83,6 +86,36 @@ def test_several_fillers_at_once_double_no_row(target: Target) -> None:
     assert sum(added for added, _ in counts) == ROWS
     assert all(added + skipped == ROWS for added, skipped in counts)
     assert target.query("SELECT COUNT(*), COUNT(DISTINCT seed) FROM study") == [(ROWS, ROWS)]
+
+
+def fill_at_random(target: Target, start: Any, finished: Any) -> None:
+    """Fill in small chunks, in an order that no other process has, so that they wait for each other's rows."""
+    store_module._CHUNK = 20
+    study_ = experimenter(target, study(target, keyfields=SEEDS))
+    rows = [{"seed": seed} for seed in range(ROWS)]
+    random.Random(os.getpid()).shuffle(rows)
+    start.wait()
+    finished.put(tuple(study_.fill_table_with_rows(rows)))
+
+
+def test_fillers_of_the_same_rows_in_any_order_and_a_worker(target: Target) -> None:
+    """Deadlocks of fillers are retried, and the worker executes no row twice."""
+    fillers = 3
+    experimenter(target, study(target, keyfields=SEEDS)).create_table()
+    start, counts, ran = CONTEXT.Barrier(fillers + 1), CONTEXT.Queue(), CONTEXT.Queue()
+    processes = [CONTEXT.Process(target=fill_at_random, args=(target, start, counts)) for _ in range(fillers)]
+    processes.append(CONTEXT.Process(target=work, args=(target, start, ran, {"max_experiments": 20})))
+    for process in processes:
+        process.start()
+    filled = [counts.get(timeout=200) for _ in range(fillers)]
+    executed = ran.get(timeout=60)
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * (fillers + 1)
+    assert sum(added for added, _ in filled) == ROWS
+    assert all(added + skipped == ROWS for added, skipped in filled)
+    assert target.query("SELECT COUNT(*), COUNT(DISTINCT seed) FROM study") == [(ROWS, ROWS)]
+    assert len(executed) == len(set(executed))
 
 
 def nap(keyfields: dict[str, Any], results: Any, custom: Any) -> dict[str, float]:

@@ -24,6 +24,9 @@ from pyexperimenter.exceptions import (
 )
 from pyexperimenter.fieldtypes import FieldType, Kind
 
+ASIDE = "pyexperimenter_aside"
+"""Name of a temporary table."""
+
 _SUFFIXES = len("__attempts__experiment")  # room for what follows the name of a table in derived names
 
 
@@ -74,6 +77,12 @@ class Dialect:
         Suffixes of a SELECT that lock its rows; the second skips rows that others have locked.
     insert_missing : str
         Suffix of an INSERT that skips existing rows, and hides no other error.
+    make_aside : tuple of str
+        Statements that make the temporary table `ASIDE` with the columns ``{keyfields}`` of ``{table}``, if a fill is
+        faster through one where many rows exist.
+    unless_known : str
+        Condition that leaves out the rows of `ASIDE`, with this ``{identity}``, that are in ``{table}``, if that is
+        faster than `insert_missing`.
     update_triggers : str or None
         Query for triggers of ``:table`` that `insert_missing` starts for existing rows, if it does that.
     id_column : str
@@ -119,6 +128,8 @@ class Dialect:
         Whether the driver takes several statements at once.
     crowd : tuple of str or None
         Queries whose last column is the number of connections that the server has, and how many it allows.
+    copies : bool
+        Whether it takes many rows by ``COPY``.
     folded : frozenset of str
         Our own names that would mean another column without quotes.
     largest_packet : str or None
@@ -162,6 +173,8 @@ class Dialect:
     row_lock: str
     skip_locked: str
     insert_missing: str
+    make_aside: tuple[str, ...]
+    unless_known: str
     update_triggers: str | None
     id_column: str
     column_types: Mapping[str, str]
@@ -186,6 +199,7 @@ class Dialect:
     inserted_id: Callable[[Any], Any]
     sends_together: bool
     crowd: tuple[str, str] | None
+    copies: bool
     folded: frozenset[str]
     largest_packet: str | None
     most_parameters: int | None

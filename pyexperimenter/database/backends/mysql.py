@@ -15,6 +15,7 @@ from pymysql.converters import escape_item
 from pyexperimenter.config.model import TlsConfig
 from pyexperimenter.database.backends.base import CONNECT_TIMEOUT, Server, translated_errors
 from pyexperimenter.database.backends.dialect import (
+    ASIDE,
     BAD_CERTIFICATE,
     BUSY,
     CONSTRAINT,
@@ -84,6 +85,12 @@ MYSQL = Dialect(
     skip_locked=" FOR UPDATE SKIP LOCKED",
     # Unlike INSERT IGNORE this hides no data error. The row is not changed, and not counted as affected.
     insert_missing=" ON DUPLICATE KEY UPDATE status = status",
+    make_aside=(
+        f"DROP TEMPORARY TABLE IF EXISTS {ASIDE}",
+        f"CREATE TEMPORARY TABLE {ASIDE} AS SELECT {{keyfields}} FROM {{table}} LIMIT 0",
+    ),
+    # An INSERT locks each row that exists, after it has written and removed another.
+    unless_known=f" WHERE NOT EXISTS (SELECT 1 FROM {{table}} known WHERE known.`{IDENTITY}` = {{identity}})",
     update_triggers=(
         "SELECT 1 FROM information_schema.triggers WHERE event_object_schema = DATABASE() "
         "AND event_object_table = :table AND event_manipulation = 'UPDATE' LIMIT 1"
@@ -157,6 +164,7 @@ MYSQL = Dialect(
         "SHOW GLOBAL STATUS LIKE 'Threads_connected'",
         "SELECT LEAST(@@max_connections, COALESCE(NULLIF(@@max_user_connections, 0), @@max_connections))",
     ),
+    copies=False,
     folded=frozenset(),
     largest_packet="SELECT @@max_allowed_packet",
     most_parameters=None,  # the driver puts them in

@@ -13,6 +13,7 @@ from typing import Any
 
 from pyexperimenter.database.backends.base import CONNECT_TIMEOUT, Server, translated_errors
 from pyexperimenter.database.backends.dialect import (
+    ASIDE,
     BAD_CERTIFICATE,
     BUSY,
     CONSTRAINT,
@@ -104,6 +105,8 @@ POSTGRESQL = Dialect(
     row_lock=" FOR UPDATE",
     skip_locked=" FOR UPDATE SKIP LOCKED",
     insert_missing=" ON CONFLICT DO NOTHING",
+    make_aside=(f"CREATE TEMPORARY TABLE {ASIDE} ON COMMIT DROP AS SELECT {{keyfields}} FROM {{table}} LIMIT 0",),
+    unless_known="",
     # ALWAYS: an ID given by hand would not advance the counter, and collide with that of a later row.
     update_triggers=None,
     id_column="BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
@@ -181,6 +184,7 @@ POSTGRESQL = Dialect(
         "SELECT LEAST(current_setting('max_connections')::int, NULLIF(rolconnlimit, -1)) "
         "FROM pg_roles WHERE rolname = current_user",
     ),
+    copies=True,
     folded=frozenset({"ID"}),
     largest_packet=None,
     most_parameters=None,  # the driver puts them in

@@ -41,7 +41,7 @@ from pyexperimenter.machine.system import user_name
 
 _LOCK_TIMEOUT = 60.0  # seconds to wait for another writer
 _LONG_LIST = 100  # values
-_DEEPEST = 500  # operators of an expression; SQLite allows 1000
+_BITS = 62  # of an integer that are used
 _MOUNTS = Path("/proc/mounts")  # Linux's list of mounted file systems
 _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "ceph", "afs", "9p", "fuse.sshfs"}
 
@@ -74,11 +74,11 @@ _BY_CODE: list[tuple[int, str, Remedy]] = [
 
 
 def _identity(columns: Mapping[str, FieldType]) -> str:
-    # In a unique index, NULLs differ from each other. So NULL is indexed as 0, and a last part, which says which
+    # In a unique index, NULLs differ from each other. So NULL is indexed as 0, and a last part, whose bits say which
     # columns are NULL, distinguishes that 0 from a real one. The collation of a column made by hand has no effect.
     values = [f"ifnull({column}, 0) COLLATE BINARY" for column in columns]
-    nulls = [f"({column} IS NULL)" for column in columns]
-    parts = [" || ".join(nulls[first : first + _DEEPEST]) for first in range(0, len(nulls), _DEEPEST)]
+    nulls = [f"({column} IS NULL) * {1 << number % _BITS}" for number, column in enumerate(columns)]
+    parts = [" + ".join(nulls[first : first + _BITS]) for first in range(0, len(nulls), _BITS)]
     return ", ".join([*values, *parts])
 
 
@@ -102,6 +102,8 @@ SQLITE = Dialect(
     row_lock="",  # BEGIN IMMEDIATE lets one writer in at a time
     skip_locked="",
     insert_missing=" ON CONFLICT DO NOTHING",
+    make_aside=(),
+    unless_known="",
     update_triggers=None,
     id_column="INTEGER PRIMARY KEY AUTOINCREMENT",
     # A column's affinity follows from its type's name: TEXT keeps JSON from being read as a number.
@@ -143,6 +145,7 @@ SQLITE = Dialect(
     inserted_id=attrgetter("inserted"),
     sends_together=False,
     crowd=None,
+    copies=False,
     folded=frozenset(),
     largest_packet=None,
     most_parameters=999,  # the limit of old versions; later ones have others
