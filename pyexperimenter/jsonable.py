@@ -86,7 +86,7 @@ def _shortest(numbers: Any, dtype: Callable[[float], object]) -> Any:
 def shown(value: Any) -> str:
     """Return the representation of a value for a message, shortened if it is long."""
     try:
-        text = " ".join(repr(value).split())  # that of a DataFrame has several lines
+        text = re.sub(r"\s*\n\s*", " ", repr(value))  # that of a DataFrame has several lines
     except Exception:  # the user's own __repr__ may raise, and deep nesting exhausts the stack
         text = f"<{type(value).__name__}>"
     return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 3] + "..."

@@ -658,7 +658,8 @@ def test_a_text_that_cannot_be_made_is_refused():
 
 
 def test_a_refusal_has_one_line():
-    assert refusal("DOUBLE", pd.DataFrame({"a": [1, 2]})) == "a 0 1 1 2 is not a number"
+    assert refusal("DOUBLE", pd.DataFrame({"a": [1, 2]})) == "   a 0  1 1  2 is not a number"
+    assert refusal("DOUBLE", "two  spaces\n") == r"'two  spaces\n' is not a number"
 
 
 @given(st.floats(width=32, allow_nan=False, allow_infinity=False))
