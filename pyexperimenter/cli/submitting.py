@@ -87,7 +87,9 @@ def submit(
 
     config, function_name = config_and_function(names)
     experimenter = study.open(config, logging.WARNING)
-    options = {name: value for name, value in options.items() if value is not None} | plain(dict(more))
+    options = {name: value for name, value in options.items() if value is not None} | plain(
+        dict(more), for_programs=True
+    )
     if dry_run:
         echo(experimenter.sbatch_script(workers, profile, folder, **options), nl=False)
         return

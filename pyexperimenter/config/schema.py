@@ -40,7 +40,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     keeps_texts: ClassVar[frozenset[str]] = frozenset()
-    """The keys with values of keyfields, or with sections that have them. Their types decide what a number means."""
+    """The keys with values whose numbers may be meant as texts, or with sections that have them."""
 
     @model_validator(mode="before")
     @classmethod
@@ -209,6 +209,10 @@ Mappings = list[dict[str, Any]]
 
 def _empty_if_null(value: Any) -> Any:
     return {} if value is None else value
+
+
+def _options_of_programs(value: Any) -> Any:
+    return {} if value is None else plain(value, for_programs=True)
 
 
 Columns = Annotated[dict[str, ColumnType], BeforeValidator(_empty_if_null)]
@@ -450,7 +454,7 @@ class Analysis(Section):
 class Experiment(Section):
     """The configuration of an experiment."""
 
-    keeps_texts = frozenset({"Database"})
+    keeps_texts = frozenset({"Database", "Cluster"})
 
     n_jobs: Annotated[Whole, AfterValidator(_parse_n_jobs)] = Field(
         1, description="Number of workers; -1: one per core."
@@ -461,7 +465,7 @@ class Experiment(Section):
     analysis: Analysis = Field(
         {}, alias="Analysis", validate_default=True, description="What the analysis must know about the study."
     )
-    cluster: Annotated[dict[str, dict[str, Any]], BeforeValidator(_empty_if_null)] = Field(
+    cluster: Annotated[dict[str, dict[str, Any]], BeforeValidator(_options_of_programs)] = Field(
         {}, alias="Cluster", description="Profiles for submitting workers: name -> option -> value."
     )
     custom: Annotated[dict[Any, Any], BeforeValidator(_empty_if_null)] = Field(

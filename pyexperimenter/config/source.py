@@ -61,17 +61,29 @@ class Written:
         return repr(self.value)
 
 
-def plain(data: Any) -> Any:
+def plain(data: Any, for_programs: bool = False) -> Any:
     """Return nested dicts and lists with the values of all numbers and booleans.
 
+    Parameters
+    ----------
+    data : Any
+        Dicts, lists and scalars.
+    for_programs : bool
+        Whether the data are options of a program, which gets numbers as they are written.
+
+    Examples
+    --------
     >>> plain({"versions": [Written(3.1, "3.10"), "3.10"]})
     {'versions': [3.1, '3.10']}
+    >>> plain({"nodes": Written(2, "2"), "account": Written(83, "0123"), "requeue": Written(True, "yes")}, True)
+    {'nodes': 2, 'account': '0123', 'requeue': True}
     """
     if isinstance(data, Written):
-        return data.value
+        is_changed = for_programs and not isinstance(data.value, bool) and str(data.value) != data.text
+        return data.text if is_changed else data.value
     if isinstance(data, dict):
-        return {key: plain(item) for key, item in data.items()}
-    return [plain(item) for item in data] if isinstance(data, list) else data
+        return {key: plain(item, for_programs) for key, item in data.items()}
+    return [plain(item, for_programs) for item in data] if isinstance(data, list) else data
 
 
 def _folded(path: KeyPath) -> KeyPath:

@@ -657,6 +657,19 @@ def test_an_option_of_sbatch_may_be_no_yaml(directory: Path) -> None:
     assert "#SBATCH --comment='[draft'\n" in call("submit", "--dry-run", "-o", "comment=[draft").stdout
 
 
+def test_options_of_sbatch_are_passed_as_they_are_written(directory: Path) -> None:
+    options = ["account=0123", "begin=12:30", "comment=3.10", "nodes=1", "requeue=true"]
+    path = directory / "config" / "experiment_configuration.yml"
+    profile = "".join(f"      {option.replace('=', ': ')}\n" for option in options)
+    path.write_text(f"{path.read_text()}\n  Cluster:\n    default:\n      time: 4:00:00\n{profile}")
+    script = call("submit", "--dry-run").stdout
+    lines = ["account=0123", "begin=12:30", "comment=3.10", "nodes=1", "requeue", "time=240"]
+    assert [line for line in lines if f"#SBATCH --{line}\n" in script] == lines
+    given = [argument for option in [*options, "time=4:00:00"] for argument in ("-o", option)]
+    path.write_text(path.read_text().replace(profile, ""))
+    assert call("submit", "--dry-run", *given).stdout == script
+
+
 # Modules that cannot be imported
 
 
