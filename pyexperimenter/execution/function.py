@@ -69,7 +69,7 @@ def check_function(
     ExperimentFunctionError
         If not; the message says how to write it.
     """
-    name = getattr(function, "__name__", type(function).__name__)
+    name = str(getattr(function, "__name__", type(function).__name__))
     form = f"def {name if name.isidentifier() else 'function'}({', '.join(parameters)})"
     if not callable(function):
         remedy = "import it, and pass it without quotes" if isinstance(function, str) else "pass it without calling it"
