@@ -464,7 +464,7 @@ class Tables:
     def _rewrite_keyfields(self, cursor: Cursor, identity: bool) -> None:
         """Write the keyfields of py-experimenter's rows as a fill does, where columns hold values of any type.
 
-        Otherwise, a fill would add a row to one whose boolean is the text ``True``.
+        Otherwise, a fill would not recognize the row whose boolean is the text ``True``.
         """
         adopted = self._identity(cursor).name or (not identity and self._columns(cursor, self._schema.attempts))
         if self._dialect.lengths_matter or adopted:

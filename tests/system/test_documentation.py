@@ -367,7 +367,7 @@ def check_command(words: list[str], where: str) -> None:
     project = (ROOT / "pyproject.toml").read_text()
     match words:
         case ["make", *rest] if rest:
-            targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M)
+            targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
             unknown = [word for word in rest if word not in targets and not re.fullmatch(r"[A-Z]+=.*", word)]
             assert not unknown, f"{where}: make has no {unknown}"
         case ["pip", "install", what]:

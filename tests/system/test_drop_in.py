@@ -369,7 +369,7 @@ def test_the_configuration_of_the_database_is_where_it_was(sqlite_target: Target
         (lambda old: old.config.custom_configuration, AttributeError, r"read config\.custom"),
         (lambda old: old.config.get("a", "b"), AttributeError, r"read experimenter\.config"),
         (lambda old: old.db_connector.fill_table(), AttributeError, r"call fill_table_with_rows\(rows\)"),
-        (lambda old: old.execut, AttributeError, "^'PyExperimenter' object has no attribute 'execut'$"),
+        (lambda old: old.executes, AttributeError, "^'PyExperimenter' object has no attribute 'executes'$"),
         (lambda old: old.config.tables, AttributeError, "^'ExperimentConfig' object has no attribute 'tables'$"),
         (
             lambda old: old.get_table(condition="a = 1"),
@@ -409,8 +409,8 @@ def test_what_is_gone_is_named_with_its_replacement(
 
 
 def test_errors_of_python_in_methods_with_advice_are_as_they_were(sqlite_target: Target) -> None:
-    with pytest.raises(TypeError, match=r"got an unexpected keyword argument 'wher'$"):
-        small(sqlite_target).get_table(wher={})  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"got an unexpected keyword argument 'nope'$"):
+        small(sqlite_target).get_table(nope={})  # type: ignore[call-arg]
     copy = pickle.loads(pickle.dumps(small(sqlite_target).config))
     assert copy.table.name == "study"
     with pytest.raises(ImportError, match=r"which py-experimenter had; load a configuration"):
