@@ -45,6 +45,7 @@ A message names the place, the offending value and the remedy::
     │       └── InvalidLogtableError
     ├── InvalidValueError
     ├── InvalidColumnError
+    ├── CopyError
     ├── InvalidExperimentError
     │   └── ExperimentExistsError
     ├── ClaimLostError
@@ -278,6 +279,10 @@ class InvalidValueError(PyExperimenterError):
 
 class InvalidColumnError(PyExperimenterError):
     """The table does not have this column."""
+
+
+class CopyError(PyExperimenterError):
+    """A study cannot be copied, or the copy is not like the original."""
 
 
 class InvalidExperimentError(PyExperimenterError):

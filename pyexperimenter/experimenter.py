@@ -17,12 +17,15 @@ from pyexperimenter import __version__
 from pyexperimenter.config import load_config, load_database
 from pyexperimenter.config.load import with_lists
 from pyexperimenter.config.model import KeptConfig, pickles_have_secrets
+from pyexperimenter.database.copying import StudyCopy
 from pyexperimenter.database.outages import is_away
 from pyexperimenter.database.records import Attempt, FillCount
 from pyexperimenter.database.selection import Latest, OrderBy, States, Where, statuses
+from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.database.studies import Studies
 from pyexperimenter.durations import seconds
 from pyexperimenter.exceptions import (
+    CopyError,
     EmptyFillDatabaseCallError,
     InvalidValueError,
     MissingTableError,
@@ -843,6 +846,54 @@ class PyExperimenter(Study):
         rows = self._store.remove(states, where, ids, dry_run, outside_grid)
         self.logger.info("%s %s", "would remove" if dry_run else "removed", _counted(rows, "experiment"))
         return rows
+
+    # Copying
+
+    def copy_to(
+        self,
+        database: str | Path,
+        provider: str = "sqlite",
+        database_credential_file_path: str | Path = "config/database_credentials.yml",
+        use_ssh_tunnel: bool = False,
+        snapshot: bool = False,
+    ) -> int:
+        """Copy the study to another database, with IDs, attempts, logs, emissions and configurations.
+
+        All rows are compared with the original. A copy that was interrupted is completed by another call.
+
+        Parameters
+        ----------
+        database : str or Path
+            Path of the SQLite file, or name of the database on the server, which must exist.
+        provider : str
+            ``"sqlite"``, ``"mysql"`` (also for MariaDB) or ``"postgresql"``.
+        database_credential_file_path, use_ssh_tunnel
+            As for `PyExperimenter`, for that database.
+        snapshot : bool
+            Copy a study of which experiments are running. In the copy, they are lost when their leases end, and then
+            executed again.
+
+        Returns
+        -------
+        int
+            Number of experiments in the copy.
+
+        Raises
+        ------
+        CopyError
+            If experiments are running, or if the other database has something else than a part of this study.
+
+        Warns
+        -----
+        UserWarning
+            If tables have columns that are not in the configuration, which are not copied.
+        """
+        target = load_database(provider, database, database_credential_file_path, use_ssh_tunnel)
+        if target == self.config.database:
+            raise CopyError(f"{self._store.database} is the database of the study itself; name another one")
+        copy = StudyCopy(self._store, ExperimentStore(replace(self.config, database=target)))
+        with fill_bar(sum(self.counts().values())) as progress:
+            return copy.run(snapshot, progress)
 
     # Ending
 

@@ -13,6 +13,7 @@ from pyexperimenter.cli.study_options import (
     STATES,
     Assignment,
     StudyOptions,
+    check_filled,
     ids_option,
     latest_options,
     study_options,
@@ -184,4 +185,34 @@ def delete(study: StudyOptions, confirm: str | None) -> None:
     echo(f"Deleted {name}")
 
 
-COMMANDS = (reset, release, prune, remove, sync, migrate, delete)
+@click.command()
+@click.argument("target")
+@click.option(
+    "--provider",
+    type=click.Choice(["sqlite", "mysql", "postgresql"]),
+    default="sqlite",
+    show_default=True,
+    help="Kind of the other database; mysql is also for MariaDB.",
+)
+@click.option(
+    "--target-credentials",
+    default="config/database_credentials.yml",
+    show_default=True,
+    metavar="FILE",
+    help="Credentials for the other server.",
+)
+@click.option("--snapshot", is_flag=True, help="Copy even if experiments are running; the copy executes them again.")
+@study_options
+def copy(study: StudyOptions, target: str, provider: str, target_credentials: str, snapshot: bool) -> None:
+    """Copy the study to another database.
+
+    TARGET is a SQLite file, or the name of a database on a server. Repeat the command to complete a copy that was
+    interrupted.
+    """
+    experimenter = study.open_for_reading()
+    check_filled(experimenter)
+    rows = experimenter.copy_to(target, provider, target_credentials, snapshot=snapshot)
+    echo(f"Copied {counted(rows, 'experiment')} to {target}")
+
+
+COMMANDS = (reset, release, prune, remove, sync, migrate, copy, delete)

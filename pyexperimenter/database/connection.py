@@ -78,9 +78,9 @@ class Cursor:
         self._is_open = False
         self._last = Result(0, [], [], None, 0.0)
 
-    def begin(self) -> None:
-        """Begin a transaction, together with the next statement."""
-        self._deferred.append(self._dialect.begin)
+    def begin(self, *statements: str) -> None:
+        """Begin a transaction, in the usual way or by these statements, together with the next statement."""
+        self._deferred += statements or [self._dialect.begin]
 
     def commit(self) -> None:
         """Commit, unless nothing was done."""
@@ -345,6 +345,17 @@ class Database:
         """
         with self._cursor(create=False) as cursor:
             yield cursor
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Cursor]:
+        """Run the block, which only reads, in one transaction that sees the database as it is at its beginning."""
+        with self._cursor(create=False) as cursor:
+            cursor.begin(*self.dialect.snapshot)
+            try:
+                yield cursor
+            finally:
+                with suppress(DatabaseError):
+                    cursor.roll_back()
 
     def wait_out(self, outage: float, silence: float | None = None, for_user: bool = False) -> None:
         """Wait for a database that is away, even if it has never answered. Workers do.

@@ -103,6 +103,12 @@ class Tables:
             return bool(self._columns(cursor, self._schema.table))
 
     @retried
+    def columns(self, table: str) -> list[str]:
+        """Return the columns of the main table or a side table; none if there is no such table."""
+        with self.database.query() as cursor:
+            return list(self._columns(cursor, table))
+
+    @retried
     def migrate(self, dry_run: bool, defaults: Mapping[str, Any], codecarbon: bool) -> list[str]:
         """Add the columns and tables that the configuration has and the database lacks, in place.
 

@@ -69,6 +69,8 @@ class Dialect:
         Regular expression of quoted texts and comments, which contain no parameters.
     begin : str
         Starts a transaction that may write. If the database has no row locks, only one at a time.
+    snapshot : tuple of str
+        Statements that start a transaction that only reads, and sees the database as it is at its beginning.
     now, now_exact : str
         UTC time by the database's clock, to the second and to the microsecond.
     later : str
@@ -130,6 +132,8 @@ class Dialect:
         Queries whose last column is the number of connections that the server has, and how many it allows.
     copies : bool
         Whether it takes many rows by ``COPY``.
+    advance_ids : str or None
+        Statement that lets the IDs of new rows begin after the largest in ``{table}``, if rows with IDs do not do that.
     folded : frozenset of str
         Our own names that would mean another column without quotes.
     largest_packet : str or None
@@ -167,6 +171,7 @@ class Dialect:
     placeholder: str
     opaque: str
     begin: str
+    snapshot: tuple[str, ...]
     now: str
     now_exact: str
     later: str
@@ -200,6 +205,7 @@ class Dialect:
     sends_together: bool
     crowd: tuple[str, str] | None
     copies: bool
+    advance_ids: str | None
     folded: frozenset[str]
     largest_packet: str | None
     most_parameters: int | None

@@ -78,6 +78,10 @@ MYSQL = Dialect(
         r"""|--(?=\s|\Z)[^\n]*|\#[^\n]*|/\*.*?(?:\*/|\Z)"""
     ),
     begin="START TRANSACTION READ WRITE",
+    snapshot=(
+        "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+        "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
+    ),
     now="UTC_TIMESTAMP()",
     now_exact="UTC_TIMESTAMP(6)",
     later="UTC_TIMESTAMP(6) + INTERVAL :lease SECOND",
@@ -165,6 +169,7 @@ MYSQL = Dialect(
         "SELECT LEAST(@@max_connections, COALESCE(NULLIF(@@max_user_connections, 0), @@max_connections))",
     ),
     copies=False,
+    advance_ids=None,
     folded=frozenset(),
     largest_packet="SELECT @@max_allowed_packet",
     most_parameters=None,  # the driver puts them in

@@ -99,6 +99,7 @@ POSTGRESQL = Dialect(
     ),
     # A statement neither waits for nor fails because of changes to rows that it does not concern.
     begin="BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+    snapshot=("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",),
     now=f"date_trunc('second', {_UTC})",
     now_exact=_UTC,
     later=f"({_UTC} + make_interval(secs => :lease))",
@@ -185,6 +186,7 @@ POSTGRESQL = Dialect(
         "FROM pg_roles WHERE rolname = current_user",
     ),
     copies=True,
+    advance_ids="SELECT setval(pg_get_serial_sequence(:table, 'ID'), MAX(\"ID\")) FROM {table}",
     folded=frozenset({"ID"}),
     largest_packet=None,
     most_parameters=None,  # the driver puts them in
