@@ -27,6 +27,7 @@ from pyexperimenter.durations import seconds
 from pyexperimenter.exceptions import (
     CopyError,
     EmptyFillDatabaseCallError,
+    InvalidRowError,
     InvalidValueError,
     MissingTableError,
     ParameterCombinationError,
@@ -40,7 +41,7 @@ from pyexperimenter.execution.task import ExperimentFunction, WorkerTask
 from pyexperimenter.execution.worker import run_one
 from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.grid import Combinations
-from pyexperimenter.jsonable import unwrap
+from pyexperimenter.jsonable import is_missing, unwrap
 from pyexperimenter.logger import LogSettings
 from pyexperimenter.machine.gpus import allocate_gpus
 from pyexperimenter.paths import DEFAULT_CONFIG, DEFAULT_CREDENTIALS, absolute_path, found
@@ -848,6 +849,43 @@ class PyExperimenter(Study):
         return rows
 
     # Copying
+
+    def import_results(self, rows: Iterable[Mapping[str, Any]] | pd.DataFrame) -> int:
+        """Write results that were computed elsewhere into the open experiments with those keyfields.
+
+        Each experiment is done then, with an attempt of the outcome ``imported``. If anything is wrong, nothing is
+        written.
+
+        Parameters
+        ----------
+        rows : iterable of mappings, or DataFrame
+            Keyfield or resultfield -> value. Omitted keyfields are NULL.
+
+        Returns
+        -------
+        int
+            Number of experiments.
+
+        Raises
+        ------
+        InvalidRowError
+            If a row is not valid or has the keyfields of another one. The message names row and field.
+        InvalidExperimentError
+            If there is no experiment with the keyfields of a row; `ExperimentExistsError` if it is not open.
+        """
+        results: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+        for number, row in enumerate(_rows(rows)):
+            keyfields = {name: value for name, value in row.items() if name in self.config.table.keyfields}
+            encoded = self._store.encode_row(keyfields, f"row {number}")
+            if encoded in results:
+                raise InvalidRowError(f"row {number} has the keyfields of an earlier row: {keyfields}")
+            others = {name: value for name, value in row.items() if name not in keyfields and not is_missing(value)}
+            results[encoded] = self._store.encode_results(others, f"row {number}")
+        self._prepare_execution()
+        worker = replace(worker_info(self.name, uuid.uuid4().hex), git_commit=None, git_dirty=None, git_diff_hash=None)
+        self._store.import_results(results, worker)
+        self.logger.info("imported the results of %s", _counted(len(results), "experiment"))
+        return len(results)
 
     def copy_to(
         self,

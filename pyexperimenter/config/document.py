@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -75,6 +76,8 @@ def document_of(source: str | PathLike[str] | Mapping[str, Any] | KeptConfig) ->
         data = {key: section for key, section in source.items() if not is_for_anchors(key)}
         return Document("<dict>", _as_json(data), data)
     if isinstance(source, KeptConfig):
+        with suppress(ValueError):  # the text of a dict is JSON, whose escapes are not those of YAML
+            return Document(source.source, source.text, json.loads(source.text))
         return _parsed(source.text.encode(), Path(source.source))
     path = found(source)
     try:

@@ -89,15 +89,19 @@ class ExperimentReader:
 
     def _outside(self, grid: Grid) -> Iterator[int]:
         """Yield the IDs of rows that are not in the grid, where SQL cannot find them."""
+        for experiment_id, keyfields in self._all_keyfields():
+            if keyfields is None or not grid.membership.holds(keyfields):
+                yield experiment_id
+
+    def _all_keyfields(self) -> Iterator[tuple[int, dict[str, Any] | None]]:
+        """Yield the ID of each row with its keyfields; None if they cannot be read."""
         last = _BEFORE_ALL
         while rows := self.query(self._sql.read.keyfields_from, last=last, limit=_READ)[1]:
             for row in rows:
                 try:
-                    is_member = grid.membership.holds(self._decode_keyfields(row))
+                    yield row[0], self._decode_keyfields(row)
                 except UndecodableValueError:
-                    is_member = False
-                if not is_member:
-                    yield row[0]
+                    yield row[0], None
             last = rows[-1][0]
 
     def counts_outside_grid(self) -> dict[str, int]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from pyexperimenter.exceptions import InvalidValueError
 from pyexperimenter.experiment_status import ExperimentStatus
 
-OUTCOMES = ("done", "error", "paused", "retried", "released", "lost", "reset", "superseded")
+OUTCOMES = ("done", "error", "paused", "retried", "released", "lost", "reset", "superseded", "imported")
 """How an execution can end."""
 
 

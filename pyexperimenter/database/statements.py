@@ -205,6 +205,7 @@ class WriteStatements(_Group):
         UPDATE {table} SET {assignments}status = :status, error = :error, end_date = {now} WHERE {held_row}
     """)
     give_back_row = _Statement("UPDATE {table} SET status = 'created', {emptied} = NULL WHERE {held_row}")
+    has_imported = _Statement("SELECT 1 FROM {attempts} WHERE worker = :identity LIMIT 1")
     outcome = _Statement("SELECT outcome FROM {attempts} WHERE {this}")
     # An attempt that has lost its row writes to its own row, which no other process does.
     late_results = _Statement("SELECT late_results FROM {attempts} WHERE {this}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
 from itertools import islice
@@ -13,7 +13,17 @@ from pyexperimenter.config.model import ExperimentConfig
 from pyexperimenter.database.backends.dialect import NO_ID
 from pyexperimenter.database.claims import Claim, ClaimStore
 from pyexperimenter.database.connection import Cursor, Result, Statement, retried
-from pyexperimenter.database.records import NOT_MEASURED, Attempt, Ending, FillCount, LogRows, Note, Usage, Written
+from pyexperimenter.database.records import (
+    NOT_MEASURED,
+    Attempt,
+    Ending,
+    FillCount,
+    LogRows,
+    Note,
+    Usage,
+    WorkerInfo,
+    Written,
+)
 from pyexperimenter.database.schema import CODECARBON_COLUMNS, SCHEMA_VERSION
 from pyexperimenter.database.selection import Condition, Latest, States, Where
 from pyexperimenter.database.statements import RETRIED
@@ -25,6 +35,7 @@ from pyexperimenter.exceptions import (
     DatabaseFullError,
     DatabaseLimitError,
     EmptyFillDatabaseCallError,
+    ExperimentExistsError,
     InvalidExperimentError,
     InvalidLogFieldError,
     InvalidLogtableError,
@@ -193,6 +204,70 @@ class ExperimentStore(ClaimStore):
             raise DatabaseLimitError(
                 f"{missing}, and it cannot be inserted into {self.schema.table}: {NO_ID.advice}"
             ) from None
+
+    # Importing
+
+    @retried
+    def import_results(self, rows: Mapping[tuple[Any, ...], Mapping[str, Any]], worker: WorkerInfo) -> None:
+        """Write results of open experiments, with an attempt for each: all, or nothing.
+
+        Parameters
+        ----------
+        rows : Mapping of tuple to Mapping
+            Column values of the keyfields -> column values of the results.
+        worker : WorkerInfo
+            Who imports them; unique to this call.
+
+        Raises
+        ------
+        InvalidExperimentError
+            If there is no such experiment.
+        ExperimentExistsError
+            If an experiment is not open.
+        """
+        ids = self._ids_of(rows)
+        with self.database.transaction() as cursor:
+            if cursor.one(self._sql.write.has_imported, identity=worker.identity):
+                return  # only the answer was lost
+            for experiment_id, results in zip(ids, rows.values(), strict=True):
+                row = cursor.one(self._sql.claim.await_row, experiment_id=experiment_id, status="created")
+                taken = row and self._take(cursor, row, ExperimentStatus.CREATED, worker)
+                if not taken:
+                    raise ExperimentExistsError(
+                        f"experiment {experiment_id} is not open, so nothing was imported; leave it out or reset it"
+                    )
+                assignments = self._assignments(cursor, results)
+                cursor.run_together(
+                    self._finishing_row(taken.attempt, "done", None, *assignments),
+                    self._finishing(taken.attempt, "imported", concludes=True),
+                )
+
+    def _ids_of(self, rows: Collection[tuple[Any, ...]]) -> list[int]:
+        """Return the IDs of rows of encoded keyfields, in their order."""
+        found: dict[tuple[Any, ...], int] = {}
+        for experiment_id, keyfields in self._all_keyfields():
+            if keyfields and (encoded := self.encode_row(keyfields, "")) in rows:
+                found[encoded] = experiment_id
+        missing = next((row for row in rows if row not in found), None)
+        if missing is not None:
+            raise InvalidExperimentError(
+                f"there is no experiment with {self._decode_keyfields((None, *missing))}, so nothing was imported; "
+                "insert its row first: fill_table_with_rows"
+            )
+        return [found[row] for row in rows]
+
+    def encode_results(self, results: Mapping[str, Any], place: str) -> Mapping[str, Any]:
+        """Return the column values of results.
+
+        Raises
+        ------
+        InvalidRowError
+            If one is not a resultfield or does not fit. The message begins with `place`.
+        """
+        encoded = self._encode_results(results)
+        if encoded.problem is not None:
+            raise InvalidRowError(f"{place}: {encoded.problem}") from encoded.problem
+        return encoded.values
 
     @retried
     def keep_config(self, library: str) -> None:
