@@ -273,7 +273,7 @@ class PyExperimenter(Study):
             )
         count = self._fill(grid.tuples(self._store.keyfield_encoders), len(grid))
         if others := self.counts(outside_grid=True):
-            advice = "prune removes open ones, and only_grid (--only-grid) leaves them out"
+            advice = "prune() removes open ones, and only_grid=True leaves them out"
             self.logger.warning("%s: %s", outside_grid_text(others), advice)
         return count
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
 import warnings
@@ -12,6 +13,7 @@ import click
 
 from pyexperimenter import __version__
 from pyexperimenter.cli.printing import echo, printable
+from pyexperimenter.cli.wording import in_commands
 from pyexperimenter.exceptions import NoConfigFileError, PyExperimenterError
 from pyexperimenter.paths import DEFAULT_CONFIG
 
@@ -38,6 +40,8 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
+        logger = logging.getLogger("py-experimenter")
+        logger.addFilter(_log_in_commands)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("always", UserWarning)
@@ -50,6 +54,8 @@ class _Commands(click.Group):
         except KeyboardInterrupt:
             echo("Interrupted", err=True)
             ctx.exit(_INTERRUPTED)
+        finally:
+            logger.removeFilter(_log_in_commands)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the commands in the order in which a study needs them."""
@@ -60,11 +66,18 @@ def _in_words(error: Exception) -> str:
     remedy = (
         "; name one with -c, or write one with: pyexperimenter init" if isinstance(error, NoConfigFileError) else ""
     )
-    return f"{error}{remedy}"
+    return f"{in_commands(str(error))}{remedy}"
+
+
+def _log_in_commands(record: logging.LogRecord) -> bool:
+    message = record.getMessage()
+    if "\n" not in message:  # otherwise, it has a traceback, with the user's code
+        record.msg, record.args = in_commands(message), ()
+    return True
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:
-    echo(click.style(f"Warning: {message}", fg="yellow"), err=True)
+    echo(click.style(f"Warning: {in_commands(str(message))}", fg="yellow"), err=True)
 
 
 def debug_option(command: Any) -> Any:

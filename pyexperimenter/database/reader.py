@@ -130,8 +130,10 @@ class ExperimentReader:
             return cursor.columns, rows
 
     @retried
-    def run_once(self, sql: str) -> list[tuple[Any, ...]]:
-        """Run any statement and return its rows. It is not repeated unless the database has done nothing.
+    def run_once(self, sql: str) -> list[tuple[Any, ...]] | int:
+        """Run any statement; return its rows, or the number of rows that it changed if it is not a query.
+
+        It is not repeated unless the database has done nothing.
 
         Raises
         ------
@@ -140,7 +142,7 @@ class ExperimentReader:
         """
         with self.database.query() as cursor:
             try:
-                return cursor.all(sql)
+                (result,) = cursor.run_together((sql, {}))
             except TransientDatabaseError as error:
                 if not cursor.is_lost:
                     raise
@@ -148,6 +150,7 @@ class ExperimentReader:
                     "the connection was lost before the answer came: the statement may have been executed, so it is "
                     f"not repeated; look what it has changed before you run it again (while running: {sql})"
                 ) from error
+            return result.rows if result.columns else max(result.changed, 0)  # -1 if it cannot change rows
 
     def table_rows(
         self,

@@ -271,8 +271,13 @@ class Study:
         """Return the experiments in error, grouped by what went wrong, with the largest group first."""
         return error_groups(self._store)
 
-    def execute_custom_query(self, sql: str) -> list[tuple[Any, ...]]:
-        """Run an SQL statement and return its rows. There are none if it is not a query.
+    def execute_custom_query(self, sql: str) -> list[tuple[Any, ...]] | int:
+        """Run an SQL statement.
+
+        Returns
+        -------
+        list of tuple or int
+            The rows that it returns, or if it is not a query the number of rows that it inserted, changed or deleted.
 
         Raises
         ------

@@ -163,7 +163,7 @@ def test_rows_outside_the_grid_are_counted(
     (message,) = caplog.messages
     assert message == (
         "2 experiments in the table are not in the grid of the configuration (created 1, done 1): "
-        "prune removes open ones, and only_grid (--only-grid) leaves them out"
+        "prune() removes open ones, and only_grid=True leaves them out"
     )
 
 

@@ -187,7 +187,12 @@ def test_custom_queries(target: Target) -> None:
         ("iris", 3),
         ("wine", 3),
     ]
-    assert study_.execute_custom_query("UPDATE study SET seed = 10 WHERE dataset LIKE 'w%' AND seed = 2") == []
+    assert study_.execute_custom_query("UPDATE study SET seed = 10 WHERE dataset LIKE 'w%' AND seed = 2") == 1
+    assert study_.execute_custom_query("DELETE FROM study WHERE seed < 2 -- 4 rows") == 4
+    assert study_.execute_custom_query("DELETE FROM study WHERE seed = 99") == 0
+    assert study_.execute_custom_query("CREATE TABLE more (name VARCHAR(9))") == 0
+    assert study_.execute_custom_query("INSERT INTO more VALUES ('a'), ('b')") == 2
+    assert study_.execute_custom_query("SELECT name FROM more WHERE name = 'c'") == []
     assert study_.execute_custom_query("SELECT seed FROM study WHERE ID = 6") == [(10,)]
     with pytest.raises(DatabaseQueryError, match=r"no_such.* \(while running: SELECT no_such FROM study\)"):
         study_.execute_custom_query("SELECT no_such FROM study")

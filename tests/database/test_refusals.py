@@ -281,5 +281,5 @@ def test_sql_of_a_person_is_repeated_after_a_deadlock(mariadb_target: Target) ->
         wait_until(lambda: mariadb_target.sessions_waiting() == 1)
         cursor.execute("UPDATE study SET seed = 8 WHERE ID = 1")
         cursor.execute("ROLLBACK")
-        assert running.result() == []
+        assert running.result() == 6
     assert mariadb_target.query("SELECT MIN(seed), MAX(seed) FROM study") == [(10, 12)]

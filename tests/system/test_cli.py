@@ -326,7 +326,7 @@ def test_rows_outside_the_grid_are_shown_left_out_and_pruned(executed: Path, cap
     write_config(executed, Target("sqlite", "sqlite", "study"), keyfields=keyfields)
     others = "2 experiments in the table are not in the grid of the configuration (created 1, done 1)"
     assert call("fill").stdout == "Added 2 experiments, 4 already existed\n"
-    assert caplog.messages == [f"{others}: prune removes open ones, and only_grid (--only-grid) leaves them out"]
+    assert caplog.messages == [f"{others}: pyexperimenter prune removes open ones, and --only-grid leaves them out"]
     assert call("status").stdout.splitlines()[3] == f"{others}; to remove open ones: pyexperimenter prune"
     assert data("status")["outside_grid"] == {"created": 1, "done": 1}
     assert [row["ID"] for row in data("list", "--only-grid")] == [1, 2, 4, 5, 11, 12]

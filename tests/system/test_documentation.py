@@ -15,7 +15,7 @@ ini      The same, in the predecessor's form.
 mermaid  A diagram of the states of an experiment, and of no others.
 
 A page with a file that says `provider: mysql` gets a MariaDB, one that says `provider: postgresql` a PostgreSQL. The
-address is in the environment. A block of sql that begins with CREATE DATABASE is run by the server's administrator.
+address is in the environment. A block of sql that begins with CREATE DATABASE is piped into the server's client.
 """
 
 from __future__ import annotations
@@ -205,22 +205,36 @@ def on_server(server: Server | None, blocks: list[Block]) -> Iterator[dict[str, 
     """Create the databases that a page mentions; yield its environment."""
     assert server is not None
     environment = {"PYEXPERIMENTER_DB_HOST": server.host, "PYEXPERIMENTER_DB_PORT": str(server.port)}
-    statements = [line for block in blocks if block.is_administrators for line in block.code.splitlines()]
+    preparation = "".join(block.code for block in blocks if block.is_administrators)
     names = {name for block in blocks if needs_server(block) for name in re.findall(r"\n +database: (\w+)", block.code)}
-    if not statements:
+    if not preparation:
         environment |= {"PYEXPERIMENTER_DB_USER": server.user, "PYEXPERIMENTER_DB_PASSWORD": server.password}
-        statements = [f"CREATE DATABASE {name}" for name in names]
-    users = re.findall(r"CREATE USER (\S+)", "\n".join(statements))
+        preparation = "".join(f"CREATE DATABASE {name};" for name in names)
+    users = re.findall(r"CREATE USER (\S+)", preparation)
     with server.connect() as connection, connection.cursor() as cursor:
         try:
-            for statement in statements:
-                cursor.execute(statement)
+            pipe_into_client(server, preparation)
             yield environment
         finally:
             for name in names:
                 cursor.execute(f"DROP DATABASE IF EXISTS {name}")
             for user in users:
                 cursor.execute(f"DROP USER IF EXISTS {user}")
+
+
+def pipe_into_client(server: Server, sql: str) -> None:
+    """Run statements as an administrator."""
+    address = [f"--host={server.host}", f"--port={server.port}"]
+    client = {
+        "mysql": ["mariadb", *address, f"--user={server.user}"],
+        "postgresql": ["psql", *address, f"--username={server.user}", "--set=ON_ERROR_STOP=1", "postgres"],
+    }
+    passwords = {"MYSQL_PWD": server.password, "PGPASSWORD": server.password}
+    environment = {**os.environ, **passwords}
+    done = subprocess.run(
+        client[server.provider], input=sql, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def run_page(
