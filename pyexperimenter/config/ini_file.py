@@ -299,19 +299,24 @@ def _values(declaration: str, option: _Option, path: KeyPath) -> Any:
     field = _field_type(declaration)
     if field is None or field.kind is Kind.TEXT:
         return items
-    if len(items) == 1 and items[0] in ("", "None"):
-        return [None]  # a placeholder, where only rows set the field
+    words: dict[str, bool | None] = {"none": None}  # a placeholder, where only rows set the field
+    if items == [""]:
+        return [None]
     if field.kind is Kind.BOOLEAN:
-        return [BOOLEAN_WORDS.get(item.lower(), item) for item in items]
+        words |= BOOLEAN_WORDS
     if field.kind not in (Kind.INTEGER, Kind.REAL):
-        return items
+        return [words.get(item.lower(), item) for item in items]
     ranges = [_RANGE.fullmatch(item) for item in items]
     if len(items) == 1 and ranges[0] is not None:
         start, stop, step = ranges[0].groups(default="1")
         return {"start": start, "stop": stop, "step": step, "inclusive": True}
     values: list[Any] = []
     for item, match in zip(items, ranges, strict=True):
-        values += [item] if match is None else _expanded(match.groups(default="1"), option.line, path)
+        values += (
+            [words.get(item.lower(), item)]
+            if match is None
+            else _expanded(match.groups(default="1"), option.line, path)
+        )
     return values
 
 

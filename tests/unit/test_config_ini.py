@@ -154,6 +154,7 @@ def test_old_name_of_n_jobs(load):
             6,
             ["keyfields.a.values[1]", "'x' is not an integer"],
         ),
+        ("keyfields = a:int\na = 1,,2", "InvalidValuesInConfiguration", 6, ["values[1]", "'' is not an integer"]),
         ("keyfields =", "MissingKeyError", 5, ["keyfields", "at least one"]),
         ("keyfields = a:innt", "InvalidTypeError", 5, ["'innt'", "'INT'"]),
         ("keyfields = a, a", "DuplicateKeyError", 5, ["twice"]),
@@ -217,6 +218,15 @@ def test_booleans_are_what_the_words_of_ini_files_say(load, declared, values):
 def test_a_placeholder_is_null_where_it_is_no_text(load, declared, placeholder):
     config = load(f"{HEAD}keyfields = a:{declared}, b\na = {placeholder}\nb = {placeholder}\n")
     assert list(config.table.grid) == [{"a": None, "b": placeholder}]
+
+
+@pytest.mark.parametrize(
+    ("declared", "values", "grid"),
+    [("bool", "None, True", [None, True]), ("int", "1:2, None", [1, 2, None]), ("DATE", "None,", [None])],
+)
+def test_a_placeholder_may_be_one_of_several_values(load, declared, values, grid):
+    config = load(f"{HEAD}keyfields = a:{declared}\na = {values}\n")
+    assert [row["a"] for row in config.table.grid] == grid
 
 
 @pytest.mark.parametrize(
