@@ -54,7 +54,7 @@ IMPORTS = "click cloudpickle hypothesis jinja2 joblib pandas psycopg pydantic py
 TESTS = {
     "database/claims": (
         "test_claim test_end_and_claim test_fence test_lease_store test_reset test_lost_answers test_trouble test_fill"
-        " test_reading test_inspection test_selection test_refusals test_odd_sessions test_races"
+        " test_reading test_inspection test_selection test_requires test_refusals test_odd_sessions test_races"
     ),
     "database/store": (
         "test_fill test_fence test_end_and_claim test_claim test_reset test_lost_answers test_lease_store test_values"

@@ -21,6 +21,7 @@ from pyexperimenter.exceptions import (
     ClaimLostError,
     ExperimentExistsError,
     InvalidColumnError,
+    InvalidExperimentError,
     NoPausedExperimentsException,
 )
 from tests.support.outages import seeds
@@ -391,6 +392,13 @@ def test_a_stopped_worker_gives_back_all_it_holds(target: Target) -> None:
     assert other is not None
     assert opened.release_worker(worker().identity) == held
     assert opened.counts() == {"created": 5, "running": 1, "done": 0, "error": 0, "paused": 0}
+
+
+def test_an_experiment_that_is_not_there_has_no_keyfields(sqlite_target: Target) -> None:
+    opened = store(sqlite_target)
+    assert opened.keyfields_of(4) == {"dataset": "wine", "seed": 0}
+    with pytest.raises(InvalidExperimentError, match="the table study has no experiment with ID 99"):
+        opened.keyfields_of(99)
 
 
 def test_add_and_claim_takes_an_open_row_and_reports_others(target: Target) -> None:

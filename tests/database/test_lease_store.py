@@ -388,6 +388,16 @@ def test_releases_and_retries_neither_count_nor_reset_losses(target: Target) -> 
     assert (rows(target), outcomes(target)) == ({1: "error"}, ["lost", "released", "retried", "lost"])
 
 
+def test_an_experiment_that_a_person_opens_keeps_its_losses(target: Target) -> None:
+    opened = store(target)
+    row = {"where": {"ID": 1}}
+    lose(target, opened, max_lost=2, **row)
+    claim(opened, **row)
+    target.query("UPDATE study SET status = 'created' WHERE ID = 1")
+    lose(target, opened, max_lost=2, **row)
+    assert (rows(target), outcomes(target)) == ({1: "error"}, ["lost", "superseded", "lost"])
+
+
 def test_losses_of_one_row_are_none_of_another(target: Target) -> None:
     opened = store(target)
     lose(target, opened, max_lost=2, where={"ID": 1})
