@@ -302,7 +302,7 @@ class Database:
         self._backend = backend_of(config)
         self.config = config
         self.dialect = self._backend.dialect
-        self._local = _PerThread()
+        self._local: _Slot = _PerThread()
 
     def __reduce__(self) -> tuple[type[Database], tuple[DatabaseConfig]]:
         return type(self), (self.config,)
@@ -378,6 +378,10 @@ class Database:
     def spare_settings(self) -> None:
         """Open connections with settings of the server that do for numbers, times and ASCII texts."""
         self._backend.plain = True
+
+    def share_connection(self) -> None:
+        """Use one connection for all threads. They must take turns."""
+        self._local = _Slot()
 
     def keep_connections(self) -> None:
         """Keep a connection for as long as the server has room for others, up to a minute. Workers do."""
@@ -529,8 +533,8 @@ _INHERITED: list[Any] = []  # connections of a parent, which garbage collection 
 _KEYS = itertools.count()
 
 
-class _PerThread(threading.local):
-    """A thread's connection while it is in use."""
+class _Slot:
+    """A connection while it is in use."""
 
     def __init__(self) -> None:
         self.key = next(_KEYS)
@@ -561,6 +565,10 @@ class _PerThread(threading.local):
             held.close()
 
 
+class _PerThread(threading.local, _Slot):
+    """A thread's connection while it is in use."""
+
+
 class _IdleConnections:
     """Keeps idle connections for a moment, and then closes them.
 
@@ -575,7 +583,7 @@ class _IdleConnections:
         self._closer: threading.Thread | None = None
         self._next_look = math.inf  # of the closer
 
-    def put(self, slot: _PerThread, held: _Held) -> None:
+    def put(self, slot: _Slot, held: _Held) -> None:
         with self._changed:
             deadline = held.idle_until()
             self._connections[slot.key] = (held, deadline)
@@ -585,7 +593,7 @@ class _IdleConnections:
             if deadline < self._next_look:
                 self._changed.notify()
 
-    def take(self, slot: _PerThread) -> _Held | None:
+    def take(self, slot: _Slot) -> _Held | None:
         with self._changed:
             return self._connections.pop(slot.key, (None, 0))[0]
 

@@ -62,6 +62,7 @@ class Heartbeat:
         # Unlike heartbeats, conditions of users depend on the settings of the connection.
         self._observer = ExperimentStore(config)
         self._observer.database.wait_out(_MIN_RETRY, silence=_LEAST_SILENCE)
+        self._observer.database.share_connection()
         self._looking = threading.Lock()
         self._next_looks: dict[str, float] = {}  # when to look again for workers that wait, by what they may claim
         self._renewed = time.monotonic()  # when the leases were last known to be valid

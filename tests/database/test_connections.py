@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,6 +56,23 @@ def test_with_room_it_is_closed_at_last(target: Target, monkeypatch: pytest.Monk
     monkeypatch.setattr(connection, "_LONGEST_KEPT", 0)
     worker = used_by_a_worker(target)
     wait_until(lambda: not is_open(worker))
+
+
+@servers
+def test_threads_that_take_turns_can_share_one(target: Target) -> None:
+    opened = store(target, filled=False)
+    own = {"mysql": "SELECT CONNECTION_ID()", "postgresql": "SELECT pg_backend_pid()"}[target.provider]
+
+    def connection_id() -> object:
+        with opened.database.query() as cursor:
+            return cursor.one(own)
+
+    def of_two_threads() -> set[object]:
+        return {ThreadPoolExecutor(1).submit(connection_id).result() for _ in range(2)}
+
+    assert len(of_two_threads()) == 2
+    opened.database.share_connection()
+    assert len(of_two_threads()) == 1
 
 
 @pytest.fixture
