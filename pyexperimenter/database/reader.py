@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyexperimenter.config.model import ExperimentConfig
 from pyexperimenter.database.connection import Database, retried
@@ -23,8 +23,10 @@ from pyexperimenter.exceptions import (
 )
 from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.fieldtypes import FieldType
-from pyexperimenter.grid import Grid
 from pyexperimenter.jsonable import whole_number
+
+if TYPE_CHECKING:
+    from pyexperimenter.grid import Grid
 
 Rows = tuple[list[str], list[tuple[Any, ...]]]
 """Names of columns, and rows."""

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pyexperimenter.config.model import Requirement
 from pyexperimenter.database.records import OUTCOMES
@@ -15,8 +15,10 @@ from pyexperimenter.database.values import Encoder
 from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError
 from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.fieldtypes import Kind
-from pyexperimenter.grid.membership import AllOf, AnyOf, IfElse, Not, OneOf, Paired, Predicate, Rows
 from pyexperimenter.jsonable import listed
+
+if TYPE_CHECKING:
+    from pyexperimenter.grid.membership import OneOf, Predicate
 
 _Item = TypeVar("_Item")
 
@@ -209,6 +211,8 @@ class Selector:
 
     def _meeting(self, predicate: Predicate, parameters: dict[str, list[Any]]) -> str:
         """Translate a predicate, and add what its values are."""
+        from pyexperimenter.grid.membership import AllOf, AnyOf, IfElse, Not, OneOf, Paired, Rows
+
         if sum(len(values) for values in parameters.values() if len(values) <= _LONG) > _MOST_VALUES:
             raise _NotInSql
         match predicate:

@@ -1,21 +1,27 @@
 """The load of this machine, and a short wait while it is too high.
 
 Many processes that query a database all the time, on few cores, get less done the more they are: each finds the caches
-of its core full of other processes' data (`docs/scale.md` has measurements). So a worker waits a moment while far more
-threads are runnable than there are cores. That costs nothing, as the cores are busy anyway. Workers that wait for a
-distant database, or for anything else, are not affected: a thread that waits is not runnable.
+of its core full of other processes' data (`docs/scale.md` has measurements). So if there are many workers, one waits a
+moment while far more threads are runnable than there are cores. That costs nothing, as the others keep the cores busy.
+Workers that wait for a distant database, or for anything else, are not affected: a thread that waits is not runnable.
+Nor are few workers on a machine that other programs keep busy, where waiting would only slow them down.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache, lru_cache
 
-_CROWD = 4  # runnable threads per core
-_PATIENCE = 0.4  # seconds; the load may be high all day, and connections idle for half a second are closed
+_CROWD = 4  # runnable threads per core, or workers
+_PATIENCE = 0.4  # seconds; the load may be high all day
 _LONGEST_NAP = 0.3  # seconds
+_VALID = 2  # seconds for which the number of workers is not counted again
+_NAME = "pyexperimenter-worker-"
 
 
 def runnable_threads() -> int:
@@ -28,15 +34,48 @@ def runnable_threads() -> int:
     return int(running)
 
 
-def let_others_go_first(runnable: Callable[[], int] = runnable_threads) -> None:
-    """Wait until the load is not too high, but only for a moment.
+def workers() -> int:
+    """Return how many processes on this machine have called this since they started; 0 if that is not known.
+
+    Each has a socket whose name no file has, as Linux allows, so that it disappears with its process.
+    """
+    _announce(os.getpid())
+    return _counted(int(time.monotonic() // _VALID))
+
+
+@cache
+def _announce(pid: int) -> socket.socket | None:
+    with suppress(OSError, AttributeError):  # Windows lacks the family
+        named = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        named.bind(f"\0{_NAME}{pid}-{random.getrandbits(32)}")  # the number may be that of another PID namespace
+        return named
+    return None
+
+
+@lru_cache(maxsize=1)
+def _counted(now: int) -> int:
+    try:
+        with open("/proc/net/unix", encoding="ascii", errors="replace") as sockets:
+            return sockets.read().count(f"@{_NAME}")
+    except OSError:
+        return 0
+
+
+def let_others_go_first(
+    runnable: Callable[[], int] = runnable_threads, workers_here: Callable[[], int] = workers
+) -> None:
+    """Wait until the load is not too high, but only for a moment, and only if there are many workers.
 
     Parameters
     ----------
     runnable : Callable
         Returns the number of runnable threads.
+    workers_here : Callable
+        Returns the number of workers on this machine.
     """
     crowd = _CROWD * (os.cpu_count() or 1)
+    if workers_here() <= crowd:
+        return
     deadline = time.monotonic() + _PATIENCE
     while runnable() > crowd and time.monotonic() < deadline:
         time.sleep(_LONGEST_NAP * random.random())  # random, so that waiting workers do not return all at once

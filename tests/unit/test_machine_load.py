@@ -11,10 +11,14 @@ import time
 
 import pytest
 
-from pyexperimenter.machine.load import let_others_go_first, runnable_threads
+from pyexperimenter.machine.load import let_others_go_first, runnable_threads, workers
 from tests.support.study import wait_until
 
 CORES = os.cpu_count() or 1
+
+
+def many_workers() -> int:
+    return 4 * CORES + 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports how many threads could run")
@@ -31,7 +35,7 @@ def test_processes_that_compute_count_and_those_that_wait_do_not() -> None:
 
 
 def test_a_system_that_reports_no_load_is_never_crowded(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise FileNotFoundError
 
     monkeypatch.setattr("pyexperimenter.machine.load.open", refuse, raising=False)
@@ -40,14 +44,37 @@ def test_a_system_that_reports_no_load_is_never_crowded(monkeypatch: pytest.Monk
 
 def test_a_worker_waits_while_the_cores_are_crowded() -> None:
     looks = [4 * CORES + 1, 4 * CORES + 1, 4 * CORES, 0]
-    let_others_go_first(lambda: looks.pop(0))
+    let_others_go_first(lambda: looks.pop(0), many_workers)
     assert looks == [0]
+
+
+def test_few_workers_do_not_wait_for_other_programs() -> None:
+    let_others_go_first(lambda: pytest.fail("it looked"), lambda: 4 * CORES)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists sockets")
+def test_workers_are_counted_while_they_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyexperimenter.machine.load._VALID", 1e-9)
+    assert workers() >= 1
+    code = "from pyexperimenter.machine.load import workers; workers(); print(flush=True); input()"
+    others = [
+        subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(3)
+    ]
+    try:
+        for other in others:
+            assert other.stdout is not None
+            other.stdout.readline()
+        assert workers() >= 4
+    finally:
+        for other in others:
+            other.kill()
+            other.communicate()
 
 
 def test_a_machine_that_stays_crowded_is_used_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count()
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    thread = threading.Thread(target=let_others_go_first, args=(lambda: 4 * CORES + 1,))
+    thread = threading.Thread(target=let_others_go_first, args=(lambda: 4 * CORES + 1, many_workers))
     thread.start()
     thread.join(60)
     assert not thread.is_alive()
