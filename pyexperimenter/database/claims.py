@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-import uuid
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -24,6 +23,7 @@ from pyexperimenter.database.records import (
     Unheld,
     Usage,
     WorkerInfo,
+    new_token,
 )
 from pyexperimenter.database.selection import Condition, OrderBy, Selection, Where
 from pyexperimenter.database.statements import PROBES
@@ -268,22 +268,22 @@ class ClaimStore(ExperimentReader):
         resumed = status is ExperimentStatus.PAUSED
         take = self._sql.claim.resume if resumed else self._sql.claim.take
         new = {**vars(worker), "experiment_id": experiment_id, "status": status.value}
-        insert, attempt = self._new_attempt(experiment_id, worker, resumed, self._lease)
+        insert, token = self._new_attempt(experiment_id, worker, resumed, self._lease)
         cause = f"its status was set by SQL, or it was attached; claimed by {worker.identity} on {worker.machine}"
         closing = self._closing([experiment_id], "superseded", cause)
         taken, _, inserted = cursor.run_together((take, new), closing, insert)
         if taken.changed != 1:
             raise RaceLost(f"experiment {experiment_id} was taken by another worker")
-        return Experiment(experiment_id, keyfields, replace(attempt, id=self._inserted(inserted)))
+        return Experiment(experiment_id, keyfields, Attempt(self._inserted(inserted), experiment_id, token=token))
 
     def _new_attempt(
-        self, experiment_id: int, worker: WorkerInfo, continues: bool, lease: float | None, row_status: str = "running"
-    ) -> tuple[Statement, Attempt]:
-        """Return the statement that opens an attempt, and the attempt without its ID."""
-        sql, token = self._sql.claim, uuid.uuid4().hex
+        self, experiment_id: int, worker: WorkerInfo, continues: bool, lease: float | None
+    ) -> tuple[Statement, str]:
+        """Return the statement that opens an attempt, and the attempt's token."""
+        sql, token = self._sql.claim, new_token()
         insert = sql.open_attempt.format(run=sql.same_run if continues else sql.next_number)
         values = {**vars(worker), "experiment_id": experiment_id, "lease": lease, "token": token}
-        return (f"{insert}{self.database.dialect.returning_id}", values), Attempt(0, experiment_id, row_status, token)
+        return (f"{insert}{self.database.dialect.returning_id}", values), token
 
     def _inserted(self, result: Result) -> int:
         return int(self.database.dialect.inserted_id(result))
@@ -402,9 +402,9 @@ class ClaimStore(ExperimentReader):
                 attempt = Attempt(current[0], experiment_id, status[0], current[1])
                 return attempt, self._worker_of(cursor, attempt) == worker.identity  # ours if only the answer was lost
             # No heartbeat renews it, so it has no lease.
-            insert, attempt = self._new_attempt(experiment_id, worker, True, lease=None, row_status=status[0])
+            insert, token = self._new_attempt(experiment_id, worker, True, lease=None)
             (inserted,) = cursor.run_together(insert)
-            return replace(attempt, id=self._inserted(inserted)), True
+            return Attempt(self._inserted(inserted), experiment_id, status[0], token), True
 
     @retried
     def detach(self, attempt: Attempt) -> None:

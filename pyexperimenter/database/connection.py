@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import wraps
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -53,7 +53,6 @@ class Result(NamedTuple):
 
     changed: int
     rows: list[tuple[Any, ...]]
-    columns: list[str]
     inserted: Any
     seconds: float
 
@@ -76,7 +75,7 @@ class Cursor:
         self._dialect = backend.dialect
         self._deferred: list[str] = []
         self._is_open = False
-        self._last = Result(0, [], [], None, 0.0)
+        self._running = ""  # the statement
 
     def begin(self, *statements: str) -> None:
         """Begin a transaction, in the usual way or by these statements, together with the next statement."""
@@ -100,47 +99,49 @@ class Cursor:
 
     def run_together(self, *statements: Statement) -> list[Result]:
         """Run statements one after the other, sent at once if possible; none after one that fails."""
-        sent: list[Statement] = [*((sql, {}) for sql in self._deferred), *statements]
-        translated = [
-            self._translated(*statement) for statement in sent
-        ]  # may refuse a value, and then nothing is sent
-        before, results = len(self._deferred), list[Result]()
-        self._is_open |= before > 0
-        self._deferred.clear()
-        if self._dialect.sends_together:
-            text, values = (
-                "; ".join(text for text, _ in translated),
-                [value for _, some in translated for value in some],
-            )
-            with self._translated_errors("; ".join(sql for sql, _ in sent[before:])):
-                start = time.monotonic()
-                self._cursor.execute(text, values)
-                results.append(self._result(start))
+        before = len(self._deferred)
+        if before:
+            statements = (*((sql, {}) for sql in self._deferred), *statements)
+        # This may refuse a value, and then nothing is sent.
+        translated = [self._translated(sql, parameters) for sql, parameters in statements]
+        if before:
+            self._is_open = True
+            self._deferred.clear()
+        results: list[Result] = []
+        start, execute, result_of = time.monotonic(), self._cursor.execute, self._result
+        try:
+            if self._dialect.sends_together:
+                self._running = "; ".join([sql for sql, _ in statements[before:]])
+                text = "; ".join([text for text, _ in translated])
+                execute(text, [value for _, values in translated for value in values])
+                results.append(result_of(start))
                 while self._cursor.nextset():
-                    results.append(self._result(start))
-        else:
-            for (sql, _), (text, values) in zip(sent, translated, strict=True):
-                with self._translated_errors(sql):
-                    start = time.monotonic()
-                    self._cursor.execute(text, values)
-                    results.append(self._result(start))
-        self._last = results[-1]
+                    results.append(result_of(start))
+            else:
+                for (self._running, _), (text, values) in zip(statements, translated, strict=True):
+                    execute(text, values)
+                    results.append(result_of(start))
+                    start += results[-1].seconds
+            self._refuse_outdated()
+        except Exception as error:
+            self._raise_ours(error)
+            raise
         return results[before:]
 
     def _translated(self, sql: str, parameters: Mapping[str, Any]) -> tuple[str, list[Any]]:
         text, values = self._dialect.statement(sql, parameters)
-        with self._translated_errors(sql):
-            self._refuse_too_large(values)
-            most = self._dialect.most_parameters
-            if most is not None and len(values) > most:
+        most = self._dialect.most_parameters
+        self._running = sql
+        self._refuse_too_large(values)
+        if most is not None and len(values) > most:
+            with self._translated_errors():
                 text, values = self._backend.with_many_parameters(self._cursor, sql, parameters)
         return text, values
 
     def _result(self, start: float) -> Result:
         cursor = self._cursor
-        columns = [column[0] for column in cursor.description or ()]
-        rows = list(cursor.fetchall()) if columns else []
-        return Result(int(cursor.rowcount), rows, columns, getattr(cursor, "lastrowid", None), time.monotonic() - start)
+        rows = list(cursor.fetchall()) if cursor.description else []
+        return Result(int(cursor.rowcount), rows, getattr(cursor, "lastrowid", None), time.monotonic() - start)
 
     def run_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> int:
         """Run ``INSERT ... VALUES (:row)`` for several rows and return the number of rows changed in all."""
@@ -149,7 +150,8 @@ class Cursor:
         text, _ = self._dialect.statement(sql, {"row": list(rows[0])})
         if self._deferred:
             self.run_together()
-        with self._translated_errors(sql):
+        self._running = sql
+        with self._translated_errors():
             if self._dialect.sends_together:
                 return sum(self._insert(statement) for statement in self._together(text, rows))
             self._cursor.executemany(text, rows)
@@ -180,21 +182,28 @@ class Cursor:
         text, _ = self._dialect.statement(sql, {})
         if self._deferred:
             self.run_together()
-        with self._translated_errors(sql):
+        self._running = sql
+        with self._translated_errors():
             with self._cursor.copy(text) as copy:
                 for row in rows:
                     copy.write_row(row)
             return int(self._cursor.rowcount)
 
     @contextmanager
-    def _translated_errors(self, sql: str) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         try:
             yield
             self._refuse_outdated()
-        except self._backend.errors as error:
+        except Exception as error:
+            self._raise_ours(error)
+            raise
+
+    def _raise_ours(self, error: Exception) -> None:
+        """Raise our error for one of the driver, if it is one."""
+        if isinstance(error, self._backend.errors):
             self._refuse_outdated()
-            raise translated(error, self._backend, f"running: {sql}", self._cursor.connection) from error
-        except UnicodeEncodeError as error:  # arguments of a command line that are not UTF-8 have lone surrogates
+            raise translated(error, self._backend, f"running: {self._running}", self._cursor.connection) from error
+        if isinstance(error, UnicodeEncodeError):  # arguments of a command line that are not UTF-8 have lone surrogates
             text = error.object.encode("utf-8", "backslashreplace").decode()
             raise InvalidValueError(f"{text:.200} is not text that a database can read: {error.reason}") from None
 
@@ -206,8 +215,9 @@ class Cursor:
         """Refuse values because of which the server would close the connection, as if it had failed."""
         if self._dialect.largest_packet is None or sum(map(_length, values)) <= _LARGE:
             return
-        self._cursor.execute(self._dialect.largest_packet)
-        (most,) = self._cursor.fetchone()
+        with self._translated_errors():
+            self._cursor.execute(self._dialect.largest_packet)
+            (most,) = self._cursor.fetchone()
         size = sum(len(value if isinstance(value, bytes) else str(value).encode()) for value in values)
         if size + _LARGE > most:
             raise InvalidValueError(
@@ -231,7 +241,7 @@ class Cursor:
     @property
     def columns(self) -> list[str]:
         """Names of the columns of the last query; empty if the last statement was not a query."""
-        return self._last.columns
+        return [column[0] for column in self._cursor.description or ()]
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -410,10 +420,7 @@ class Database:
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
-        """Log that the database is away if a user is waiting and the block takes long."""
-        if not self.for_user:
-            yield
-            return
+        """Log that the database is away if the block takes long."""
         silent = TransientDatabaseError(f"no answer for {_MUTE:g} s")
         timer = threading.Timer(_MUTE, outage, [str(self), time.monotonic(), self.patience, silent, True])
         timer.daemon = True
@@ -448,7 +455,8 @@ class Database:
 
     @contextmanager
     def _cursor(self, create: bool) -> Iterator[Cursor]:
-        with self._timed(), self._local.connection(lambda: self._connect(create)) as connection:
+        with self._timed() if self.for_user else nullcontext():
+            connection = self._local.take() or self._local.use(self._connect(create))
             try:
                 yield Cursor(connection.cursor(), self._backend)
             except PyExperimenterError as error:
@@ -461,6 +469,7 @@ class Database:
             finally:
                 if self._backend.is_closed(connection):
                     self._local.drop()
+                self._local.release()
 
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -541,19 +550,21 @@ class _Slot:
         self._held: _Held | None = None
         self._users = 0
 
-    @contextmanager
-    def connection(self, connect: Callable[[], _Held]) -> Iterator[Any]:
-        """Yield the connection in use, the idle one of this thread, or a new one."""
+    def take(self) -> Any:
+        """Return the connection in use or the idle one of this thread, until `release`; None if there is none."""
         if self._held is None or self._held.inherited:
-            self._held = _IDLE.take(self) or connect()
-        self._users += 1
-        try:
-            yield self._held.connection
-        finally:
-            self._users -= 1
-            self._release()
+            self._held = _IDLE.take(self)
+        return self._held and self.use(self._held)
 
-    def _release(self) -> None:
+    def use(self, held: _Held) -> Any:
+        """Return a connection, and use it until `release`."""
+        self._held = held
+        self._users += 1
+        return held.connection
+
+    def release(self) -> None:
+        """End a use. After the last one, the connection is idle."""
+        self._users -= 1
         if self._held is not None and not self._users:
             _IDLE.put(self, self._held)
             self._held = None

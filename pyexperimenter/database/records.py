@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -13,6 +13,11 @@ from pyexperimenter.experiment_status import ExperimentStatus
 
 OUTCOMES = ("done", "error", "paused", "retried", "released", "lost", "reset", "superseded", "imported")
 """How an execution can end."""
+
+
+def new_token() -> str:
+    """Return 32 random hexadecimal digits."""
+    return os.urandom(16).hex()
 
 
 class FillCount(NamedTuple):
@@ -188,7 +193,7 @@ class Note:
     """
 
     time: str = field(default_factory=_now)
-    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    token: str = field(default_factory=new_token)
     results: Mapping[str, Any] = field(default_factory=dict)
     logs: LogRows = field(default_factory=dict)
     emissions: Mapping[str, Any] = field(default_factory=dict)

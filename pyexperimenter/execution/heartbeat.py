@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pyexperimenter.config import ExperimentConfig
 from pyexperimenter.database.records import Attempt, Silent, Unheld
@@ -29,7 +29,7 @@ class Lease:
     """A running attempt, and whether it has lost its row."""
 
     attempt: Attempt
-    lost: threading.Event = field(default_factory=threading.Event)
+    lost: bool = False
 
 
 class Heartbeat:
@@ -202,7 +202,7 @@ class Heartbeat:
         now = time.monotonic()
         for attempt in self._store.beat(list(leases)) if leases else ():
             if attempt in self._leases:  # otherwise it has ended in the meantime
-                leases[attempt].lost.set()
+                leases[attempt].lost = True
         self._renewed = now
 
 

@@ -68,7 +68,7 @@ class OwnWatch:
 
     def holds(self) -> bool:
         """Return whether the last heartbeat found the experiment held."""
-        return self._lease is not None and not self._lease.lost.is_set()
+        return self._lease is not None and not self._lease.lost
 
     def returned(self) -> str | None:
         """Return None: the output went to this process's own stdout and stderr."""

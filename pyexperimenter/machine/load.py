@@ -27,8 +27,8 @@ _NAME = "pyexperimenter-worker-"
 def runnable_threads() -> int:
     """Return how many threads of the whole machine run or wait for a core; 0 on systems that do not report it."""
     try:
-        with open("/proc/loadavg", encoding="ascii") as load:
-            running, _, _ = load.read().split()[3].partition("/")
+        with open("/proc/loadavg", "rb", 0) as load:
+            running, _, _ = load.read().split()[3].partition(b"/")
     except OSError:
         return 0
     return int(running)

@@ -272,14 +272,19 @@ class Dialect:
         values : list
             Their values, in order.
         """
-        sizes = tuple((name, _size(value)) for name, value in parameters.items())
-        short = all(isinstance(size, str) or size < 1000 for _, size in sizes)
-        text, names = (_translated if short else _translated.__wrapped__)(sql, sizes, self)
-        values: list[Any] = []
-        for name in names:
-            value = parameters[name]
-            values += value if isinstance(value, list) else [value]
-        return text, values
+        text, pieces, places = _translated(sql, tuple(parameters), self)
+        values = [parameters[name] for _, name in places]
+        if _SEVERAL.isdisjoint(map(type, values)):
+            return text, values
+        replaced, items = list(pieces), list[Any]()
+        for (place, _), value in zip(places, values, strict=True):
+            several = value if isinstance(value, list) else [value]
+            if isinstance(value, Subquery):
+                replaced[place] = value
+            else:
+                replaced[place] = ", ".join([self.placeholder] * len(several))
+                items += several
+        return "".join(replaced), items
 
     def meaning_of(self, error: Exception, connecting: bool = False) -> Remedy | None:
         """Return what a driver's error means; None if it is not one of those that we know.
@@ -302,33 +307,31 @@ def _named_in(message: str, remedies: Mapping[Any, Remedy]) -> Remedy | None:
     return next((remedy for part, remedy in remedies.items() if isinstance(part, str) and part in message), None)
 
 
-def _size(value: Any) -> int | str:
-    return str(value) if isinstance(value, Subquery) else len(value) if isinstance(value, list) else 1
+_SEVERAL = frozenset([list, Subquery])
 
 
 @lru_cache(maxsize=512)
-def _translated(sql: str, sizes: tuple[tuple[str, int | str], ...], dialect: Dialect) -> tuple[str, tuple[str, ...]]:
-    """Return a statement in the driver's form, and the names of its parameters in order.
+def _translated(
+    sql: str, known: tuple[str, ...], dialect: Dialect
+) -> tuple[str, tuple[str, ...], tuple[tuple[int, str], ...]]:
+    """Return a statement in the driver's form, the same in pieces, and which of these are parameters, with their names.
 
     Nothing is a parameter inside quotes and comments, nor are the type in ``::json``, the end of a slice in ``[1:n]``,
     and a name without a value. Folded names are quoted, and ``%`` is doubled where placeholders begin with it.
     """
-    known = dict(sizes)
-    names = []
+    pieces, places, end = list[str](), list[tuple[int, str]](), 0
     percent = "%%" if "%" in dialect.placeholder else "%"
-
-    def replace(match: re.Match[str]) -> str:
-        name = match["parameter"]
-        if name in known:
-            size = known[name]
-            if isinstance(size, str):
-                return size
-            names.append(name)
-            return ", ".join([dialect.placeholder] * size)
-        return dialect.quote(match[0]) if match[0] in dialect.folded else match[0].replace("%", percent)
-
-    text = re.sub(rf"{dialect.opaque}|(?<![\w:]):(?P<parameter>\w+)|%|\b[A-Z]+\b", replace, sql, flags=re.S)
-    return text, tuple(names)
+    special = rf"{dialect.opaque}|(?<![\w:]):(?P<parameter>\w+)|%|\b[A-Z]+\b"
+    for match in re.finditer(special, sql, flags=re.S):
+        pieces.append(sql[end : match.start()])
+        end = match.end()
+        if match["parameter"] in known:
+            places.append((len(pieces), match["parameter"]))
+            pieces.append(dialect.placeholder)
+        else:
+            pieces.append(dialect.quote(match[0]) if match[0] in dialect.folded else match[0].replace("%", percent))
+    pieces.append(sql[end:])
+    return "".join(pieces), tuple(pieces), tuple(places)
 
 
 # Another worker, or the user's own SQL session, was working on the same rows.

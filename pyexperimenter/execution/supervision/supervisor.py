@@ -198,7 +198,7 @@ class Supervisor:
                 return _KillReason.STOPPED
         if self._lease is None:
             return None
-        if self._lease.lost.is_set():
+        if self._lease.lost:
             return _KillReason.LOST
         limit = self._execution.time_limit
         if limit is not None and not self._returned and self._ran > limit:
