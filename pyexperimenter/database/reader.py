@@ -152,7 +152,7 @@ class ExperimentReader:
                     "the connection was lost before the answer came: the statement may have been executed, so it is "
                     f"not repeated; look what it has changed before you run it again (while running: {sql})"
                 ) from error
-            return result.rows if result.columns else max(result.changed, 0)  # -1 if it cannot change rows
+            return result.rows if cursor.columns else max(result.changed, 0)  # -1 if it cannot change rows
 
     def table_rows(
         self,
