@@ -17,6 +17,7 @@ from pyexperimenter.jsonable import whole_number
 
 # A setting for all values, or one for each value by its name.
 Digits = int | str | Mapping[str, int | str]
+Scale = float | Mapping[str, float]
 Best = str | Mapping[str, str] | None
 
 _DIGITS = 3
@@ -63,6 +64,7 @@ def lay_out(
     digits: Digits,
     best: Best,
     best_per: str | None,
+    scale: Scale = 1,
 ) -> Layout:
     """Lay out a summary; for parameters and errors, see `rendering.to_latex`."""
     stat = known_statistic(stat or summary.attrs.get("stat", "mean±std"))
@@ -70,7 +72,8 @@ def lay_out(
     rows, columns = _axes(summary, columns, [center, *spread])
     summary = _with_value(summary, what)
     values = list(summary["value"].unique())
-    _check_options(values, digits, best, best_per)
+    _check_options(values, digits, best, best_per, scale)
+    summary = _scaled(summary, [center, *spread], scale)
     tested = [value for value in values if _setting(best, value, None) == _INDISTINGUISHABLE]
     if tested:
         _check_tests(summary, tested, columns, best_per)
@@ -103,6 +106,10 @@ def lay_out(
     lines = [(list(row_labels[row]), [cells.get((row, *place)) for place in shown]) for row in row_codes.unique()]
     names = [as_text(name) for name in rows]
     note = _note(summary, what, values, fullest, any(cell.mark for cell in cells.values()))
+    scaled = {value: factor for value in values if (factor := _setting(scale, value, 1)) != 1}
+    if scaled:
+        each = ", ".join(f"{as_text(value)} by {factor:g}" for value, factor in scaled.items())
+        note += f" Multiplied: {each}."
     if tested:
         note += f" {_test_note(summary[summary['value'].isin(tested)], rivals, 'row' if columns else 'column')}"
     return Layout(names, header, lines, note)
@@ -178,8 +185,15 @@ def _with_value(summary: pd.DataFrame, title: str) -> pd.DataFrame:
     return summary if "value" in summary else summary.assign(value=names[0] if len(names) == 1 else title)
 
 
-def _check_options(values: Sequence[str], digits: Digits, best: Best, best_per: str | None) -> None:
-    for option, setting in (("digits", digits), ("best", best)):
+def _scaled(summary: pd.DataFrame, statistics: Sequence[str], scale: Scale) -> pd.DataFrame:
+    """Return the summary with its statistics multiplied by the factor of each value."""
+    factors = summary["value"].map(lambda value: _setting(scale, value, 1))
+    numbers = [name for name in {*statistics, "std"} if name in summary]
+    return summary.assign(**{name: summary[name] * factors for name in numbers})
+
+
+def _check_options(values: Sequence[str], digits: Digits, best: Best, best_per: str | None, scale: Scale) -> None:
+    for option, setting in (("digits", digits), ("best", best), ("scale", scale)):
         for name in setting if isinstance(setting, Mapping) else ():
             if name not in values:
                 raise InvalidValueError(f"{option}: {name!r} is not in the summary; choose from {', '.join(values)}")
@@ -192,6 +206,9 @@ def _check_options(values: Sequence[str], digits: Digits, best: Best, best_per: 
                 f"best: {_setting(best, value, None)!r} is unknown; choose 'max', 'min', '{_INDISTINGUISHABLE}' or None"
             )
         check_digits(_setting(digits, value, _DIGITS))
+        factor = _setting(scale, value, 1)
+        if isinstance(factor, str) or not (math.isfinite(factor) and factor > 0):
+            raise InvalidValueError(f"scale: {factor!r} is not a positive number; for percent, write 100")
     if best_per not in ("row", "column", None):
         raise InvalidValueError(f"best_per: {best_per!r} is unknown; choose 'row', 'column' or None")
 
@@ -223,7 +240,7 @@ def check_digits(digits: int | str) -> None:
         whole_number("digits", digits, least=0, most=_MOST_DIGITS)
 
 
-def _setting(option: Digits | Best, value: str, default: Any) -> Any:
+def _setting(option: Digits | Best | Scale, value: str, default: Any) -> Any:
     return option.get(value, default) if isinstance(option, Mapping) else option
 
 

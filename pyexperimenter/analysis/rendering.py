@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from pyexperimenter.analysis.cells import NULL, Names, as_text
-from pyexperimenter.analysis.layout import Best, Cell, Digits, Layout, lay_out
+from pyexperimenter.analysis.layout import Best, Cell, Digits, Layout, Scale, lay_out
 
 _MARK = "†"
 
@@ -28,6 +28,8 @@ def to_latex(
     best_per: str | None = None,
     caption: str | None = None,
     label: str | None = None,
+    environment: str = "table",
+    scale: Scale = 1,
 ) -> str:
     r"""Render a summary as a LaTeX table, which needs ``\usepackage{booktabs}`` and nothing else.
 
@@ -52,7 +54,12 @@ def to_latex(
         Compare the cells of a row or of a column, always for one value. The default is the row, or the column if the
         rows have a single cell.
     caption, label : str, optional
-        LaTeX code, not escaped. With either of them, the ``tabular`` is in a ``table``.
+        LaTeX code, not escaped. With either of them, the ``tabular`` is in an `environment`.
+    environment : str
+        Such as ``"table*"``, which spans both columns of a page.
+    scale : float or mapping of str to float
+        What numbers are multiplied by, for all values or for each value by its name: 100 makes shares percentages.
+        The note says so.
 
     Returns
     -------
@@ -84,7 +91,7 @@ def to_latex(
     \end{tabular}
     \par\smallskip{\footnotesize Mean $\pm$ standard deviation over n = 5 runs.\par}
     """
-    layout = lay_out(summary, columns, stat, digits, best, best_per)
+    layout = lay_out(summary, columns, stat, digits, best, best_per, scale)
     width = len(layout.names)
     lines = [rf"\begin{{tabular}}{{{'l' * width}{'r' * len(layout.header[0])}}}", r"\toprule"]
     for level in range(len(layout.header) - 1):
@@ -95,7 +102,7 @@ def to_latex(
     lines += [r"\bottomrule", r"\end{tabular}", rf"\par\smallskip{{\footnotesize {_escape_latex(layout.note)}\par}}"]
     if caption is not None or label is not None:
         above = [rf"\caption{{{caption}}}"] * (caption is not None) + [rf"\label{{{label}}}"] * (label is not None)
-        lines = [r"\begin{table}", r"\centering", *above, *lines, r"\end{table}"]
+        lines = [rf"\begin{{{environment}}}", r"\centering", *above, *lines, rf"\end{{{environment}}}"]
     return "\n".join(lines)
 
 
@@ -106,6 +113,7 @@ def to_markdown(
     digits: Digits = 3,
     best: Best = None,
     best_per: str | None = None,
+    scale: Scale = 1,
 ) -> str:
     """Render a summary as a Markdown table (GitHub's pipe tables, which most tools read).
 
@@ -123,7 +131,7 @@ def to_markdown(
     <BLANKLINE>
     Mean ± standard deviation over up to n = 5 runs. † Fewer results: results / runs.
     """
-    layout = lay_out(summary, columns, stat, digits, best, best_per)
+    layout = lay_out(summary, columns, stat, digits, best, best_per, scale)
     table = _tabulated(
         layout, "pipe", lambda value: _escape_markdown(as_text(value)), lambda cell: _marked(cell, "**{}**")
     )
@@ -137,6 +145,7 @@ def to_text(
     digits: Digits = 3,
     best: Best = None,
     best_per: str | None = None,
+    scale: Scale = 1,
 ) -> str:
     """Render a summary as plain text, with a star at the best.
 
@@ -154,7 +163,7 @@ def to_text(
     <BLANKLINE>
     Mean ± standard deviation over up to n = 5 runs. † Fewer results: results / runs.
     """
-    layout = lay_out(summary, columns, stat, digits, best, best_per)
+    layout = lay_out(summary, columns, stat, digits, best, best_per, scale)
     table = _tabulated(layout, "simple", as_text, lambda cell: _marked(cell, "*{}"))
     return f"{table}\n\n{layout.note}"
 
@@ -166,6 +175,7 @@ def to_html(
     digits: Digits = 3,
     best: Best = None,
     best_per: str | None = None,
+    scale: Scale = 1,
 ) -> str:
     """Render a summary as an unstyled HTML table; notebooks display it with ``IPython.display.HTML``.
 
@@ -187,7 +197,7 @@ def to_html(
     </tfoot>
     </table>
     """
-    layout = lay_out(summary, columns, stat, digits, best, best_per)
+    layout = lay_out(summary, columns, stat, digits, best, best_per, scale)
     lines = ["<table>", "<thead>"]
     for level in range(len(layout.header)):
         lowest = level == len(layout.header) - 1

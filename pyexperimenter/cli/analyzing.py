@@ -222,6 +222,13 @@ def _stat_option(default: str) -> Callable[[Command], Command]:
 @click.option(
     "--best-per", type=click.Choice(["row", "column"]), help="Compare the cells of each row or of each column."
 )
+@click.option(
+    "--scale",
+    multiple=True,
+    metavar="[RESULTFIELD=]NUMBER",
+    help="Multiply what is shown; 100 makes shares percentages.",
+)
+@click.option("--environment", metavar="NAME", help="Environment of the LaTeX table, such as table*.")
 @click.option("--caption", metavar="TEXT", help="Caption of the LaTeX table.")
 @click.option("--label", metavar="TEXT", help="Label of the LaTeX table.")
 @click.option("-o", "--output", metavar="FILE", help="Write the table to this file instead of printing it.")
@@ -238,6 +245,8 @@ def table(
     best: tuple[str, ...],
     better: tuple[str, ...],
     best_per: str | None,
+    scale: tuple[str, ...],
+    environment: str | None,
     caption: str | None,
     label: str | None,
     output: str | None,
@@ -258,10 +267,12 @@ def table(
     from pyexperimenter import analysis
 
     options: dict[str, Any] = {"digits": digits, "best": _settings(best, str), "best_per": best_per}
+    if scale:
+        options["scale"] = _settings(scale, _count)
     if kind == "latex":
-        options |= {"caption": caption, "label": label}
-    elif caption or label:
-        raise click.UsageError("--caption and --label are for --format latex")
+        options |= {"caption": caption, "label": label, "environment": environment or "table"}
+    elif caption or label or environment:
+        raise click.UsageError("--caption, --label and --environment are for --format latex")
     text = getattr(analysis, _RENDERINGS[kind])(summary, **options)
     if output is None:
         echo(text)

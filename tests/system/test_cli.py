@@ -439,6 +439,9 @@ def test_table(executed: Path) -> None:
     assert r"$\mathbf{0.60 \pm 0.10}$" in latex and r"\label{t}" in latex
     both = call("table", "accuracy", "ID", "--rows", "dataset", "--best", "accuracy=max", "--best", "ID=min", *drop)
     assert re.search(r"^iris +\*0\.600 ± 0\.100 +\*2\.000 ± 1\.000$", both.stdout, re.M), both.stdout
+    wide = ["--environment", "table*", "--scale", "accuracy=100", "--digits", "0"]
+    latex = call("table", "accuracy", "--rows", "dataset", *options, *drop, *wide).stdout
+    assert r"\begin{table*}" in latex and r"$\mathbf{60 \pm 10}$" in latex
     by_seed = ["--columns", "seed", "-w", "status = 'done'"]
     result = call("table", "accuracy", "--rows", "dataset", *by_seed, "-o", "t.md", "--format", "markdown")
     assert result.stdout == ""

@@ -569,6 +569,27 @@ def test_latex_writes_numbers_as_numbers(value, latex):
     assert to_latex(table).split("\n")[4].split(" & ")[0] == latex
 
 
+def test_numbers_can_be_scaled_to_percent():
+    for digits in (1, "auto"):
+        text = to_text(grid(), scale=100, digits=digits, best="max")
+        iris = re.split(r"  +", text.split("\n")[2])
+        assert iris == ["iris", "95.0 ± 1.2", "96.3 ± 1.0 †3/5"]
+        assert text.endswith("† Fewer results: results / runs. Multiplied: accuracy by 100.")
+    both = to_markdown(several_values(), scale={"accuracy": 100})
+    assert both.endswith("Multiplied: accuracy by 100.")
+    assert to_markdown(several_values(), scale={"accuracy": 1}) == to_markdown(several_values())
+    for scale in (0, -1, float("nan"), "much"):
+        with pytest.raises(InvalidValueError, match=r"scale: .* is not a positive number"):
+            to_text(grid(), scale=scale)
+    with pytest.raises(InvalidValueError, match="scale: 'nix' is not in the summary"):
+        to_html(grid(), scale={"nix": 100})
+
+
+def test_a_latex_table_can_span_both_columns_of_a_page():
+    lines = to_latex(grid(), caption="c", environment="table*").split("\n")
+    assert (lines[0], lines[-1]) == (r"\begin{table*}", r"\end{table*}")
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here")
 def test_latex_compiles_with_booktabs_alone(tmp_path):
     tables = [grid(), several_values(), *(named(text) for text in NASTY)]
