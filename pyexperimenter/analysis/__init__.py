@@ -5,8 +5,9 @@ matplotlib are imported by the functions that use them; the extras ``stats`` and
 """
 
 from pyexperimenter.analysis.comparison import Comparison, compare
-from pyexperimenter.analysis.export import export_frame, join_keyfields
+from pyexperimenter.analysis.export import export_frame
 from pyexperimenter.analysis.frame import to_frame
+from pyexperimenter.analysis.joining import concat_studies, join_keyfields
 from pyexperimenter.analysis.plots import plot_curves, plot_heatmap, plot_progress, plot_result
 from pyexperimenter.analysis.rendering import to_html, to_latex, to_markdown, to_text
 from pyexperimenter.analysis.selection import select
@@ -15,6 +16,7 @@ from pyexperimenter.analysis.summary import summarize
 __all__ = [
     "Comparison",
     "compare",
+    "concat_studies",
     "export_frame",
     "join_keyfields",
     "plot_curves",

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from pyexperimenter.analysis.cells import keyfields_of, optional_import
+from pyexperimenter.analysis.cells import optional_import
 from pyexperimenter.exceptions import InvalidValueError
 from pyexperimenter.jsonable import jsonable, records
 from pyexperimenter.paths import absolute_path
@@ -85,27 +85,6 @@ def export_frame(
     except BaseException:
         os.unlink(temporary)
         raise
-
-
-def join_keyfields(side_table: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """Insert the keyfields of its experiment into each row of a side table, after ``experiment_id``.
-
-    Parameters
-    ----------
-    side_table : pandas.DataFrame
-        Logs or attempts, with a column ``experiment_id``.
-    table : pandas.DataFrame
-        Experiments, as returned by `get_table`. Rows of other experiments are left out.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns of the side table with the name of a keyfield get the suffix ``_logged``.
-    """
-    keyfields = table[["ID", *keyfields_of(table)]].rename(columns={"ID": "experiment_id"})
-    joined = side_table.merge(keyfields, on="experiment_id", suffixes=("_logged", ""))
-    first = [name for name in ("ID", "experiment_id") if name in joined] + list(keyfields.columns[1:])
-    return joined[first + [name for name in joined.columns if name not in first]]
 
 
 def _umask() -> int:

@@ -133,7 +133,7 @@ class Study:
         return table
 
     def get_logtable(
-        self, logtable_name: str, condition: str | None = None, all_attempts: bool = False
+        self, logtable_name: str, condition: str | None = None, all_attempts: bool = False, joined: bool = False
     ) -> pd.DataFrame:
         """Return the rows of a logtable.
 
@@ -145,11 +145,14 @@ class Study:
             Only rows that match this SQL condition, in which the logtable is called ``log``.
         all_attempts : bool
             Include logs from before the last reset.
+        joined : bool
+            Add the keyfields of the experiment to each row.
 
         Returns
         -------
         pandas.DataFrame
-            Columns ``ID``, ``experiment_id``, ``timestamp``, those of the configuration, ``attempt_id``.
+            Columns ``ID``, ``experiment_id``, the keyfields with `joined`, ``timestamp``, those of the configuration,
+            ``attempt_id``. A column with the name of a keyfield gets the suffix ``_logged`` with `joined`.
 
         Raises
         ------
@@ -157,9 +160,14 @@ class Study:
             If there is no such logtable.
         """
         rows = self._store.log_rows(logtable_name, condition, all_attempts)
-        return self._frame(rows, self._store.schema.logtables[logtable_name]).drop(
-            columns="write_token", errors="ignore"
-        )
+        logs = self._frame(rows, self._store.schema.logtables[logtable_name])
+        logs = logs.drop(columns="write_token", errors="ignore")
+        if not joined:
+            return logs
+        from pyexperimenter.analysis import join_keyfields
+
+        names = ["ID", *self.config.table.keyfields, "creation_date", "status"]
+        return join_keyfields(logs, self.get_table(columns=names))
 
     def get_attempts(self, experiment_id: int | None = None) -> pd.DataFrame:
         """Return all executions: worker, machine and time, how they ended, and the resources that they used.

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pyexperimenter.analysis import export_frame, join_keyfields
+from pyexperimenter.analysis import export_frame
 from pyexperimenter.exceptions import InvalidValueError
 
 
@@ -173,11 +173,3 @@ def test_unknown_formats(frame: pd.DataFrame, tmp_path: Path, name: str, kind: s
 def test_the_format_can_be_named(frame: pd.DataFrame, tmp_path: Path) -> None:
     export_frame(frame, tmp_path / "f.txt", "csv")
     assert (tmp_path / "f.txt").read_text().startswith("ID,")
-
-
-def test_keyfields_are_joined_behind_the_experiments_id() -> None:
-    table = pd.DataFrame({"ID": [1, 2], "loss": ["l1", "l2"], "seed": [7, 8], "creation_date": None, "status": "done"})
-    logs = pd.DataFrame({"ID": [10, 11, 12], "experiment_id": [2, 1, 3], "loss": [0.2, 0.1, 0.3]})
-    joined = join_keyfields(logs, table)
-    assert list(joined.columns) == ["ID", "experiment_id", "loss", "seed", "loss_logged"]
-    assert joined.values.tolist() == [[10, 2, "l2", 8, 0.2], [11, 1, "l1", 7, 0.1]]
