@@ -394,11 +394,12 @@ def test_a_stopped_worker_gives_back_all_it_holds(target: Target) -> None:
     assert opened.counts() == {"created": 5, "running": 1, "done": 0, "error": 0, "paused": 0}
 
 
-def test_an_experiment_that_is_not_there_has_no_keyfields(sqlite_target: Target) -> None:
+def test_an_experiment_that_is_not_there_is_named(sqlite_target: Target) -> None:
     opened = store(sqlite_target)
     assert opened.keyfields_of(4) == {"dataset": "wine", "seed": 0}
-    with pytest.raises(InvalidExperimentError, match="the table study has no experiment with ID 99"):
-        opened.keyfields_of(99)
+    for ask in (opened.keyfields_of, lambda experiment_id: opened.attach(experiment_id, worker())):
+        with pytest.raises(InvalidExperimentError, match="the table study has no experiment with ID 99"):
+            ask(99)
 
 
 def test_add_and_claim_takes_an_open_row_and_reports_others(target: Target) -> None:

@@ -266,7 +266,13 @@ def test_attach_writes_to_running_and_to_finished_experiments(target: Target, fi
 
     filled.execute(function, max_experiments=1)
     assert one(target, "status, accuracy, model") == ("done", 0.5, "attached")
-    filled.attach(lambda results: results.process_results({"model": "afterwards"}), 1)
+
+    def afterwards(results: ResultProcessor) -> None:
+        results.process_results({"model": "afterwards"})
+        results.process_logs({"epochs": {"epoch": 8}})
+
+    filled.attach(afterwards, 1)
+    assert filled.get_logtable("epochs")["epoch"].tolist() == [7, 8], "both belong to the run"
     assert one(target, "status, accuracy, model") == ("done", 0.5, "afterwards")
     assert target.query("SELECT outcome FROM study__attempts ORDER BY ID") == [("done",), ("attached",)]
     with pytest.raises(InvalidExperimentError, match="no experiment with ID 99"):
