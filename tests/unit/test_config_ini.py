@@ -43,6 +43,7 @@ Resampling.test = 0.3
 
 [codecarbon]
 offline_mode = False
+log_level = true
 measure_power_secs = 2.5
 tracking_mode = process
 api_key = None
@@ -71,7 +72,7 @@ py_experimenter:
       Count: {Count: INT}
   Custom: {path: sample_data, Rate: 5%}
   Analysis: {unit: [dataset, kernel], resampling: {test: 0.3}}
-  CodeCarbon: {offline_mode: false, measure_power_secs: 2.5, tracking_mode: process, api_key: null}
+  CodeCarbon: {offline_mode: false, log_level: true, measure_power_secs: 2.5, tracking_mode: process, api_key: null}
 """
 
 
@@ -97,6 +98,10 @@ def test_ini_and_yaml_are_equal(load, name):
 
     assert without_grid(from_ini) == without_grid(from_yaml)
     assert (from_ini.source, from_ini.text) == (name, INI)
+
+
+def test_a_keyfield_may_have_the_name_of_a_section(load):
+    assert list(load(f"{HEAD}keyfields = Database:int, a:int\na = 1\n").table.keyfields) == ["Database", "a"]
 
 
 def test_emissions_are_measured_if_there_is_a_section_though_it_is_empty(load):
