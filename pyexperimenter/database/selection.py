@@ -24,7 +24,7 @@ _Item = TypeVar("_Item")
 
 _LONG = 100  # values; SQLite puts longer lists into temporary tables
 _LONGEST = 10_000  # values of a domain, for a statement that servers accept
-_MOST_VALUES = 900  # in short lists; SQLite may take only 999 parameters, and expressions of 1000 operators
+_MOST_VALUES = 800  # in short lists; SQLite may take only 999 parameters, and expressions of 1000 operators
 
 _MEANT = {
     **dict.fromkeys(["failed", "failure", "errors", "exception"], "error"),
@@ -199,8 +199,8 @@ class Selector:
     def meeting(self, predicate: Predicate) -> Condition | None:
         """Return the condition for rows whose keyfields meet a predicate; it is never NULL.
 
-        None if it cannot be expressed in SQL: for JSON, which databases rewrite, for values that are too many, and for
-        long ranges of what is not an integer, which only Python computes exactly.
+        None if it cannot be expressed in SQL: for JSON where databases rewrite it, for values that are too many, and
+        for long ranges of what is not an integer, which only Python computes exactly.
         """
         parameters: dict[str, list[Any]] = {}
         try:
@@ -239,14 +239,15 @@ class Selector:
 
     def _is_one_of(self, one_of: OneOf, parameters: dict[str, list[Any]]) -> str:
         field = self._schema.keyfields[one_of.name]
-        column = self._schema.dialect.comparable.get(field.kind, "{}").format(self._schema.q(one_of.name))
+        comparable = self._schema.dialect.comparable
+        column = comparable.get(field.kind, "{}").format(self._schema.q(one_of.name))
         values: Sequence[Any] = one_of.values
         if isinstance(values, range) and len(values) > _LONG:
             step = abs(values.step)
             # Databases give a remainder the sign of the dividend. No sum is negative, which UNSIGNED columns cannot be.
             steps = f" AND ({column} % {step} + {step - values[0] % step}) % {step} = 0" if step > 1 else ""
             return f"{column} IS NOT NULL AND {column} BETWEEN {min(values)} AND {max(values)}{steps}"
-        if field.kind is Kind.JSON or len(values) > _LONGEST:
+        if (field.kind is Kind.JSON and Kind.JSON not in comparable) or len(values) > _LONGEST:
             raise _NotInSql
         encode = Encoder(one_of.name, field, self._schema.dialect.keeps_infinity)
         encoded: list[Any] = [encode(value) for value in values]

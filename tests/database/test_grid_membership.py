@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from pyexperimenter.exceptions import (
     MissingTableError,
     ParameterCombinationError,
 )
-from tests.support.study import experimenter, statuses, store, study
+from tests.support.study import experimenter, statuses, store, study, wait_until
 from tests.support.target import Target
 
 TYPES = {
@@ -227,13 +228,16 @@ def test_rows_are_removed_by_condition_id_and_state(target: Target, larger: PyEx
     assert larger.fill_table_from_config() == (6, 0)
 
 
-def test_what_sql_cannot_compare_is_looked_up_row_by_row(target: Target) -> None:
+def test_json_is_compared_or_looked_up_row_by_row(target: Target) -> None:
     options = [{"depth": 1, "leaf": [2]}, {"depth": 1.5}, "x", None]
     keyfields = {"options": {"type": "JSON", "values": options}, "seed": {"type": "INT", "values": [0, 1]}}
     experimenter(target, study(target, keyfields=keyfields)).fill_table_from_config()
     keyfields["options"]["values"] = [{"leaf": [2], "depth": 1}, None]
     smaller = experimenter(target, study(target, keyfields=keyfields))
     assert smaller.counts(outside_grid=True) == {"created": 4}
+    grid = smaller.config.table.grid
+    assert grid is not None  # MySQL has its own form of JSON, which MariaDB has not, but both are one provider
+    assert (smaller._store._selector.meeting(grid.membership) is None) is (target.provider == "mysql")
     assert smaller.execute(lambda *_: None, only_grid=True, max_experiments=3) == 3
     assert smaller.prune() == 4
     assert statuses(target) == {"created": 1, "done": 3}
@@ -305,3 +309,17 @@ def test_columns_of_single_precision_have_the_values_of_the_grid(target: Target)
     opened.fill_table_from_config()
     opened.fill_table_with_rows([{"rate": 0.25}])
     assert opened.counts(outside_grid=True) == {"created": 1}
+
+
+@pytest.mark.parametrize("server", ["mariadb_target", "postgresql_target"])
+def test_a_row_that_is_claimed_at_the_same_time_is_not_pruned(server: str, request: pytest.FixtureRequest) -> None:
+    target: Target = request.getfixturevalue(server)
+    experimenter(target).fill_table_from_config()
+    smaller = shrunk(target)
+    with target.transaction() as run, ThreadPoolExecutor(1) as pool:
+        run("UPDATE study SET status = 'running' WHERE ID = 6")
+        pruned = pool.submit(smaller.prune)
+        wait_until(lambda: target.sessions_waiting() == 1)
+        run()
+        assert pruned.result() == 1  # the other one
+    assert target.query("SELECT ID FROM study WHERE ID IN (3, 6)") == [(6,)]
