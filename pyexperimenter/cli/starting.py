@@ -8,7 +8,7 @@ import sys
 import click
 
 from pyexperimenter.cli.printing import counted, echo, print_json, print_rows
-from pyexperimenter.cli.study_options import StudyOptions, json_option, study_options
+from pyexperimenter.cli.study_options import StudyOptions, json_option, load_function_of, study_options
 
 
 @click.command()
@@ -40,7 +40,7 @@ def init(directory: str) -> None:
 @json_option
 @study_options
 def validate(study: StudyOptions, head: int, schema: bool, as_json: bool) -> None:
-    """Check the config and show its grid.
+    """Check the config, with the function that it names, and show its grid.
 
     Shows the size of the grid and its first rows. Does not use the database.
     """
@@ -49,7 +49,12 @@ def validate(study: StudyOptions, head: int, schema: bool, as_json: bool) -> Non
 
         print_json(json_schema())
         return
-    config = study.open().config
+    experimenter = study.open()
+    config = experimenter.config
+    if config.execution.function is not None:
+        from pyexperimenter.execution.function import check_function
+
+        check_function(load_function_of(experimenter, None))
     grid = config.table.grid
     rows = [] if grid is None else list(itertools.islice(grid, head))
     if as_json:

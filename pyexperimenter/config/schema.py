@@ -56,7 +56,8 @@ class Section(BaseModel):
             spelling = known.get(str(key).casefold())
             if spelling is None:
                 # The message does not quote the key, which may be a secret. It is in the path, if it may be shown.
-                hint, names = nearest(key, known.values()), ", ".join(known.values())
+                names = ", ".join(known.values())
+                hint = _hint(str(key).casefold(), known) or nearest(key, known.values())
                 _refuse("UnknownKeyError", f"unknown key{hint} (choose from {names})", key=key)
             if spelling in result:
                 _refuse("DuplicateKeyError", f"{spelling} appears twice in this section; delete one", key=key)
@@ -67,6 +68,20 @@ class Section(BaseModel):
     def spellings(cls) -> list[str]:
         """Return the keys that this section may have, spelled as in the documentation."""
         return [field.alias or name for name, field in cls.model_fields.items()]
+
+
+_MEANT = {"end": "stop", "to": "stop", "from": "start", "begin": "start", "n": "num", "count": "num", "log": "scale"}
+"""What is often written -> the key that is meant, if the section has it."""
+
+
+def _hint(key: str, known: Mapping[str, str]) -> str:
+    """Return a hint for a key that another section has, or that other tools call so; or an empty string."""
+    if _MEANT.get(key) in known:
+        return f"; did you mean {_MEANT[key]!r}?"
+    sections: dict[str, type[Section]] = {"Database.table": Table, "Database": Database, "Execution": Execution}
+    sections |= {"Analysis": Analysis, "PY_EXPERIMENTER": Experiment}
+    places = [name for name, section in sections.items() if key in map(str.casefold, section.spellings())]
+    return f"; it belongs into the section {places[0]}" if places else ""
 
 
 _Refusal = Literal[

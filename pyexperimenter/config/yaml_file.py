@@ -21,6 +21,7 @@ else:
 
 _MOST_REPEATED = 100_000
 
+_COLON_MISSES = re.compile(r"\s*[\w-]+(?:\s[^:]*)?")
 _NULL, _MERGE = "tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"
 _MAP, _SEQUENCE = "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"
 _TIMESTAMP, _FLOAT = "tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:float"
@@ -175,6 +176,10 @@ def _problem(error: yaml.MarkedYAMLError, text: str) -> FileProblem:
         remedy = odd_space(line)
     elif "\t" in line[: column + 1]:
         remedy = "; indent with spaces, not with tabs"
+    elif error.problem == "mapping values are not allowed in this context" and _COLON_MISSES.fullmatch(
+        above.partition(" #")[0]
+    ):
+        remedy = f"; a colon may be missing in line {number}"
     elif "${" in line:
         remedy = "; put quotes around a string with ${...}"
     else:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from importlib.resources import files
 from pathlib import Path
 
+from pyexperimenter.config import json_schema
 from pyexperimenter.exceptions import PyExperimenterError
 
 _TEMPLATES = ("config/experiment_configuration.yml", "experiment.py")
+_SCHEMA = "config/experiment_configuration.schema.json"
 
 
 def write_starter(directory: str | Path = ".") -> list[Path]:
-    """Write a config and an experiment function, which can be executed without changes.
+    """Write a config and an experiment function, which can be executed without changes, and a schema for editors.
 
     Parameters
     ----------
@@ -28,11 +31,13 @@ def write_starter(directory: str | Path = ".") -> list[Path]:
     PyExperimenterError
         If one of the files exists. Nothing is written then.
     """
-    paths = [Path(directory, name) for name in _TEMPLATES]
+    contents = {name: (files("pyexperimenter.study") / "templates" / name).read_bytes() for name in _TEMPLATES}
+    contents[_SCHEMA] = f"{json.dumps(json_schema(), indent=2)}\n".encode()
+    paths = [Path(directory, name) for name in contents]
     for path in paths:
         if path.exists():
             raise PyExperimenterError(f"{path} exists and is not overwritten; choose another directory")
-    for name, path in zip(_TEMPLATES, paths, strict=True):
+    for path, content in zip(paths, contents.values(), strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes((files("pyexperimenter.study") / "templates" / name).read_bytes())
+        path.write_bytes(content)
     return paths

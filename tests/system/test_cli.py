@@ -32,6 +32,7 @@ from pyexperimenter import PyExperimenter
 from pyexperimenter.analysis import compare
 from pyexperimenter.cli import main
 from pyexperimenter.cli.printing import printable
+from pyexperimenter.config import json_schema
 from tests.support.study import study as study_config
 from tests.support.study import wait_until
 from tests.support.target import Target
@@ -77,7 +78,7 @@ def directory(tmp_path: Path) -> Iterator[Path]:
 
 def write_config(directory: Path, target: Target, **changes: Any) -> None:
     (directory / "config").mkdir(exist_ok=True)
-    config = study_config(target, Execution={"function": "functions:train"}, **changes)
+    config = study_config(target, **{"Execution": {"function": "functions:train"}, **changes})
     (directory / "config" / "experiment_configuration.yml").write_text(yaml.safe_dump(config, sort_keys=False))
     if target.credentials_file is not None:
         shutil.copy(target.credentials_file, directory / "config" / "database_credentials.yml")
@@ -120,7 +121,11 @@ def test_a_starter_is_written_checked_filled_run_and_summarized(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert call("init", "new").stdout.splitlines() == ["new/config/experiment_configuration.yml", "new/experiment.py"]
+    schema = "new/config/experiment_configuration.schema.json"
+    config = "new/config/experiment_configuration.yml"
+    assert call("init", "new").stdout.splitlines() == [config, "new/experiment.py", schema]
+    assert Path(config).read_text().startswith(f"# yaml-language-server: $schema={Path(schema).name}\n")
+    assert json.loads(Path(schema).read_text()) == json_schema()
     new = tmp_path / "new"
 
     def run(*arguments: str) -> str:
@@ -485,6 +490,20 @@ def test_a_table_of_the_best_settings(directory: Path) -> None:
     compared = study_.compare("y", "dataset", "seed", over=None, select=choice, unit="seed")
     assert compared.notes[0] == "For each dataset, seed, the setting (C) with the highest cv, of 2"
     assert "need each other" in call("table", "y", "--rows", "dataset", "--select-on", "cv", code=2).stderr
+
+
+def test_validate_checks_the_function(directory: Path) -> None:
+    write_config(directory, Target("sqlite", "sqlite", "study"), Execution={"function": "functions.py:train"})
+    assert "is valid" in call("validate").stdout
+    for name, message in {
+        "functions.py:nothing": "is of type int, not a function",
+        "functions.py:nix": "nix",
+        "nix.py:train": "nix.py",
+        "functions.py:pathlib.Path.cwd": "cannot be called with keyfields",
+    }.items():
+        write_config(directory, Target("sqlite", "sqlite", "study"), Execution={"function": name})
+        assert message in call("validate", code=1).stderr
+    assert not Path("study.db").exists()
 
 
 @pytest.fixture

@@ -130,6 +130,9 @@ CASES = {
     # conditions
     "condition never met": ("[1, 2]", "[1, 2], when: {kernel: poly}", "ContradictoryConditionError", 9, f"{SEED}.when.kernel", ["'poly'", "'linear', 'rbf'"]),
     "condition on itself": ("[1, 2]", "[1, 2], when: {seed: 1}", "ContradictoryConditionError", 9, f"{SEED}.when", ["circle"]),
+    "key of another tool": ("[1, 2]", "{start: 0, end: 4}", "UnknownKeyError", 9, f"{SEED}.values.end", ["did you mean 'stop'"]),
+    "key of the table one level out": ("    logtables:", "    requires: []\n    logtables:", "UnknownKeyError", 16, f"{DATABASE}.requires", ["belongs into the section Database.table"]),
+    "key of another section": ("n_jobs: 1", "time_limit: 5m", "UnknownKeyError", 2, "PY_EXPERIMENTER.time_limit", ["belongs into the section Execution"]),
     "condition on an unknown keyfield": ("[1, 2]", "[1, 2], when: {kernl: rbf}", "UnknownKeyError", 9, f"{SEED}.when.kernl", ["'kernl'", "'kernel'"]),
     "condition of another type": ("[1, 2]", "[1, 2], when: {kernel: [rbf, no]}", "InvalidValuesInConfiguration", 9, f"{SEED}.when.kernel[1]", ["False", "quote it"]),
     "condition without values": (", values: [1, 2]", ", when: {kernel: rbf}", "InvalidValuesInConfiguration", 9, f"{SEED}.when", ["'values'"]),
@@ -266,6 +269,12 @@ def test_unreadable_file():
             "config.yml:5:4: not valid YAML",
             "indentation",
         ),
+        (
+            CONFIG.replace("name: t", "name t"),
+            "InvalidConfigError",
+            "config.yml:8:",
+            "a colon may be missing in line 7",
+        ),
         (CONFIG.replace("[1, 2]", "[1, 2"), "InvalidConfigError", "config.yml:9:", "brackets"),
         (CONFIG.replace("{}", "{"), "InvalidConfigError", "config.yml:19:1: ", "brackets"),
         (CONFIG.replace("[1, 2]", "[" * 200 + "]" * 200), "InvalidConfigError", "config.yml:9: ", "than 100 levels"),
@@ -290,6 +299,7 @@ def test_unreadable_file():
     ids=[
         "tab",
         "indentation",
+        "colon",
         "bracket",
         "bracket at the end",
         "levels",
