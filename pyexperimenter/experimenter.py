@@ -194,7 +194,7 @@ class PyExperimenter(Study):
         MissingTableError
             If the database has no such study, or several and `table` names none of them.
         MissingDatabaseError
-            If there is no such database.
+            If the database does not exist.
         """
         where = load_database(provider, database, database_credential_file_path, use_ssh_tunnel)
         name, text = Studies(where).configuration(table)
@@ -635,7 +635,7 @@ class PyExperimenter(Study):
         Raises
         ------
         InvalidExperimentError
-            If there is no such experiment.
+            If the experiment does not exist.
         """
         check_function(experiment_function, ["result_processor"])
         self._prepare_execution()
@@ -669,7 +669,7 @@ class PyExperimenter(Study):
         Raises
         ------
         InvalidExperimentError
-            If there is no such experiment.
+            If the experiment does not exist.
         """
         check_function(experiment_function)
         attempt = Attempt(0, index(experiment_id))

@@ -61,7 +61,7 @@ def concat_studies(studies: Mapping[str, HasTable | pd.DataFrame]) -> pd.DataFra
     InvalidColumnError
         If a study has a column ``study``, or a keyfield of one is another column of another study.
     InvalidValueError
-        If there are no studies.
+        If `studies` is empty.
 
     Examples
     --------

@@ -369,7 +369,7 @@ class ClaimStore(ExperimentReader):
         Raises
         ------
         InvalidExperimentError
-            If there is no such experiment.
+            If the experiment does not exist.
         """
         with self.database.query() as cursor:
             row = self._row(cursor, experiment_id)
@@ -391,7 +391,7 @@ class ClaimStore(ExperimentReader):
         Raises
         ------
         InvalidExperimentError
-            If there is no such experiment.
+            If the experiment does not exist.
         """
         with self.database.transaction() as cursor:
             status = cursor.one(self._sql.claim.lock_status, experiment_id=experiment_id)

@@ -131,7 +131,7 @@ class Schema:
         Each side table -> what follows the name of the main table in its name, before that is shortened. The attempts
         come last, since their name tells those of others when the main table has been renamed.
     marks : dict of str to str
-        Each side table that is no logtable -> a column that only it has.
+        Each side table that is not a logtable -> a column that only it has.
     keyfields, resultfields : Mapping of str to FieldType
         Columns as configured.
     columns : dict of str to FieldType

@@ -142,7 +142,7 @@ class ExperimentStore(ClaimStore):
         Raises
         ------
         EmptyFillDatabaseCallError
-            If there are no rows.
+            If `rows` is empty.
         """
         added = seen = 0
         iterator, are_new = iter(rows), True
@@ -221,7 +221,7 @@ class ExperimentStore(ClaimStore):
         Raises
         ------
         InvalidExperimentError
-            If there is no such experiment.
+            If the experiment does not exist.
         ExperimentExistsError
             If an experiment is not open.
         """

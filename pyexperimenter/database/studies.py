@@ -13,7 +13,7 @@ _MAGIC = b"SQLite format 3\0"
 
 
 def is_sqlite_file(path: str | PathLike[str]) -> bool:
-    """Return whether a file is a SQLite database, whatever its name."""
+    """Return whether a file is a SQLite database."""
     with suppress(OSError, ValueError), open(path, "rb") as file:
         return file.read(len(_MAGIC)) == _MAGIC
     return False
@@ -38,7 +38,7 @@ class Studies:
         Raises
         ------
         MissingTableError
-            If there is no such study, or none at all, or several and no table is named.
+            If the study does not exist, or if there are several and no table is named.
         """
         kept = self.configurations()
         if table is None and len(kept) == 1:
@@ -62,7 +62,7 @@ class Studies:
         return dict(sorted(found.items()))
 
     def _main_table(self, cursor: Cursor, meta: str) -> str:
-        """Return the table of a study: that to which its side tables refer, whatever they are called."""
+        """Return the table of a study: that to which its side tables refer."""
         stem = meta.removesuffix("__meta")
         columns = self._columns(cursor, meta)
         if "experiment_id" not in columns:  # that of an older version has no foreign key

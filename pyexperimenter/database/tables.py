@@ -104,7 +104,7 @@ class Tables:
 
     @retried
     def columns(self, table: str) -> list[str]:
-        """Return the columns of the main table or a side table; none if there is no such table."""
+        """Return the columns of the main table or a side table; none if it does not exist."""
         with self.database.query() as cursor:
             return list(self._columns(cursor, table))
 
@@ -194,7 +194,7 @@ class Tables:
     # What is there
 
     def _columns(self, cursor: Cursor, table: str) -> dict[str, _Column]:
-        """Return a table's columns; empty if there is no such table."""
+        """Return a table's columns; empty if it does not exist."""
         rows = cursor.all(self._dialect.list_columns, table=table)
         return {name: _Column(_text(declared), bool(required), refers) for name, declared, required, refers in rows}
 

@@ -113,7 +113,7 @@ class JournalFile:
         return Content(entries, unreadable, len(data))
 
     def set_aside(self, lines: Iterable[bytes]) -> Path:
-        """Append lines to a file that is no journal, and return its path."""
+        """Append lines to a file that is not a journal, and return its path."""
         path = self.path.with_name(f"{self.path.name}.rejected")
         _keep(path, lines)
         return path

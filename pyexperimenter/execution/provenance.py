@@ -135,7 +135,7 @@ def code_state(directory: str) -> CodeState:
         return CodeState()
     top = os.path.join(directory, os.fsdecode(up[0]))
     status = _git(top, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=no")
-    if status is None:  # there is no working tree
+    if status is None:  # without a working tree
         return CodeState(commit.decode())
     search = ("ls-files", "-z", "--others", "--exclude-standard", "--", *_SOURCES)
     untracked = _git(top, *search, timeout=_UNTRACKED_TIMEOUT) or b""
