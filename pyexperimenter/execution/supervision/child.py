@@ -211,7 +211,7 @@ def _flush() -> None:
 
 
 def _inode_of(connection: Connection) -> int | None:
-    """Return what identifies the socket of a connection; None if it is closed, or on Windows, where it is not a file."""
+    """Return what identifies the socket of a connection; None if it is closed, or not a file, as on Windows."""
     try:
         return os.fstat(connection.fileno()).st_ino
     except OSError:
