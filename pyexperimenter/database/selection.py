@@ -12,7 +12,7 @@ from pyexperimenter.config.model import Requirement
 from pyexperimenter.database.records import OUTCOMES
 from pyexperimenter.database.schema import Schema
 from pyexperimenter.database.values import Encoder
-from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError
+from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError, PyExperimenterError
 from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.fieldtypes import Kind
 from pyexperimenter.jsonable import listed
@@ -95,7 +95,7 @@ class Selection:
     random: bool = False
 
 
-class _NotInSql(Exception):
+class _NotInSql(PyExperimenterError):
     """A predicate cannot be expressed in SQL."""
 
 
