@@ -125,8 +125,9 @@ def test_when_all_is_finished_there_is_no_time_to_go(target: Target) -> None:
 
 def test_executions_that_ended_no_experiment_are_not_progress(target: Target) -> None:
     study_ = executed(target, 10, [(60, 0)] * 2)
-    target.query("UPDATE study__attempts SET outcome = 'released' WHERE ID = 1")
-    assert study_.status().finished_per_hour == pytest.approx(60, rel=0.1)
+    for outcome, rate in (("released", 60), ("error", 120), ("paused", 120)):
+        target.query("UPDATE study__attempts SET outcome = ? WHERE ID = 1", outcome)
+        assert study_.status().finished_per_hour == pytest.approx(rate, rel=0.1)
 
 
 def test_workers_are_alive_until_their_leases_run_out(target: Target) -> None:

@@ -87,6 +87,7 @@ def test_a_death_is_an_error_with_cause_and_output_others_are_done(
     status, accuracy, error = row(target, "t.status, t.accuracy, t.error", 1)
     assert (status, accuracy) == ("error", 0.25)
     assert error.startswith(f"{cause}\nLast output:\nseed 1 begins\nthe last words\n")
+    assert ("Fatal Python error" in error) == (how in ("segfault", "abort")), "Python's traceback"
     assert row(target, "a.outcome, a.error", 1) == ("error", error)
     assert row(target, "a.output", 1)[0].startswith("seed 1 begins\nthe last words\n")
     assert row(target, "t.end_date IS NOT NULL, a.ended IS NOT NULL, a.wall_seconds > 0", 1) == (1, 1, 1)
