@@ -279,6 +279,13 @@ def test_jobs_take_what_they_have_the_cpus_for(sqlite_target: Target, tmp_path: 
     assert fleet.counts()["done"] == 6
 
 
+def test_jobs_execute_only_what_is_in_the_grid(sqlite_target: Target, tmp_path: Path) -> None:
+    fleet = experimenter(sqlite_target, study(sqlite_target, Execution=PROCESS, exclude=[{"dataset": "wine"}]))
+    fleet.fill_table_with_rows([{"dataset": "wine", "seed": 0}, {"dataset": "iris", "seed": 1}])
+    assert fleet.submit(work, cluster="local", folder=tmp_path / "jobs", only_grid=True).wait(120)
+    assert fleet.get_table(states="done")["dataset"].tolist() == ["iris"]
+
+
 # The command
 
 
