@@ -95,7 +95,7 @@ class ProcessTree:
         return os.read(self.connection.fileno(), _CHUNK) if self.connection.poll() else None
 
     def read_output(self) -> bytes:
-        """Return some bytes of output; none while there is no output."""
+        """Return some bytes of output; none if all of it was read."""
         try:
             return os.read(self._output, _CHUNK)
         except BlockingIOError:
@@ -195,7 +195,7 @@ class _WindowsTree(ProcessTree):
             return receiving.recv(_CHUNK)
 
     def read_output(self) -> bytes:
-        """Return some bytes of output; none while there is no output."""
+        """Return some bytes of output; none if all of it was read."""
         available = self._available()
         return os.read(self._output, min(available, _CHUNK)) if available else b""
 
@@ -233,16 +233,23 @@ def _accept(server: socket.socket, token: bytes, process: subprocess.Popen[bytes
         with suppress(OSError):
             connection, _ = server.accept()
             connection.settimeout(_HELLO_TIMEOUT)
-            shown = b""
-            while len(shown) < len(token) and (more := connection.recv(len(token) - len(shown))):
-                shown += more
-            if secrets.compare_digest(shown, token):
+            if secrets.compare_digest(_read_exactly(connection, len(token)), token):
                 connection.settimeout(None)
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 return connection
+            connection.close()
     connection, other = socket.socketpair()
     other.close()
     return connection
+
+
+def _read_exactly(connection: socket.socket, size: int) -> bytes:
+    """Return so many bytes; fewer if no more come."""
+    data = b""
+    with suppress(OSError):
+        while len(data) < size and (more := connection.recv(size - len(data))):
+            data += more
+    return data
 
 
 def _pidfd(pid: int) -> int | None:

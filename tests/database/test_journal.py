@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
@@ -26,6 +25,9 @@ from pyexperimenter.execution.journaling_store import JournalingStore, replay_jo
 from tests.support.proxies import CutOffWorker
 from tests.support.study import store, study, wait_until, worker
 from tests.support.target import Target
+
+with suppress(ImportError):  # Windows lacks it
+    import fcntl
 
 LOGGER = logging.getLogger("test")
 TIME = "2026-01-02 03:04:05"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import signal
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from psycopg.types.string import TextLoader
 
 from tests.support.private_server import PrivateServer, find_program, run
 from tests.support.server import PASSWORD, USER, Server
+
+with suppress(ImportError):  # Windows lacks it
+    import pwd
 
 POSTGRESQL_PATH = "PYEXPERIMENTER_TEST_POSTGRESQL_PATH"
 

@@ -40,9 +40,11 @@ def row(target: Target, columns: str, seed: int) -> tuple[Any, ...]:
 
 def is_gone(pid: int) -> bool:
     """Return whether a process has ended; its new parent need not have waited for it yet."""
+    import psutil
+
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
         return True
 
 

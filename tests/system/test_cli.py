@@ -7,7 +7,6 @@ import inspect
 import itertools
 import json
 import os
-import pty
 import re
 import select
 import shutil
@@ -752,7 +751,7 @@ def test_a_broken_pipe_is_silent(executed: Path) -> None:
 
 
 def on_a_terminal(*arguments: str) -> tuple[subprocess.Popen[bytes], int]:
-    ours, theirs = pty.openpty()
+    ours, theirs = os.openpty()
     process = subprocess.Popen([*PROGRAM, *arguments], stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL)
     os.close(theirs)
     return process, ours

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib
 import json
 import os
@@ -12,8 +11,8 @@ import signal
 import struct
 import subprocess
 import sys
-import termios
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,10 @@ from pyexperimenter.exceptions import (
 from pyexperimenter.experimenter import PyExperimenter
 from tests.support.study import experimenter, isolations, study
 from tests.support.target import Target
+
+with suppress(ImportError):  # Windows lacks them
+    import fcntl
+    import termios
 
 
 def one(target: Target, columns: str, row: int = 1) -> Any:

@@ -6,7 +6,6 @@ import ctypes
 import multiprocessing
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -35,17 +34,21 @@ from tests.support.supervision import (
 )
 from tests.support.target import A_FILE_AND_A_SERVER, Target
 
+with suppress(ImportError):  # Windows lacks it
+    import resource
+
 DATABASES = A_FILE_AND_A_SERVER
 
 
 # Deaths
 
+REAL_TIME = getattr(signal, "SIGRTMIN", 0) + 6
 DEATHS: dict[str, Callable[[], Any]] = {
     "segfault": lambda: ctypes.string_at(0),
     "abort": os.abort,
     "exit": lambda: os._exit(3),
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
-    "real-time signal": lambda: os.kill(os.getpid(), signal.SIGRTMIN + 6),
+    "real-time signal": lambda: os.kill(os.getpid(), REAL_TIME),
 }
 
 
@@ -72,7 +75,7 @@ def one_dies(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[s
         ("abort", "killed by SIGABRT (abort)"),
         ("exit", "its process ended with exit code 3, as by os._exit(3)"),
         ("kill", "killed by SIGKILL (out of memory?)"),
-        ("real-time signal", f"killed by signal {signal.SIGRTMIN + 6}"),
+        ("real-time signal", f"killed by signal {REAL_TIME}"),
     ],
 )
 def test_a_death_is_an_error_with_cause_and_output_others_are_done(
