@@ -23,6 +23,8 @@ _LONGEST_NAP = 0.3  # seconds
 _VALID = 2  # seconds for which the number of workers is not counted again
 _NAME = "pyexperimenter-worker-"
 
+_waited = 0.0  # when this process has last waited
+
 
 def runnable_threads() -> int:
     """Return how many threads of the whole machine run or wait for a core; 0 on systems that do not report it."""
@@ -66,6 +68,9 @@ def let_others_go_first(
 ) -> None:
     """Wait until the load is not too high, but only for a moment, and only if there are many workers.
 
+    All together wait no longer than if only a crowd of them worked at a time: if the load is that of other programs,
+    waiting does not help.
+
     Parameters
     ----------
     runnable : Callable
@@ -73,9 +78,11 @@ def let_others_go_first(
     workers_here : Callable
         Returns the number of workers on this machine.
     """
-    crowd = _CROWD * (os.cpu_count() or 1)
-    if workers_here() <= crowd:
-        return
-    deadline = time.monotonic() + _PATIENCE
-    while runnable() > crowd and time.monotonic() < deadline:
-        time.sleep(_LONGEST_NAP * random.random())  # random, so that waiting workers do not return all at once
+    global _waited  # noqa: PLW0603 - of this process
+    crowd, now = _CROWD * (os.cpu_count() or 1), time.monotonic()
+    deadline = now + min(_PATIENCE, (workers_here() / crowd - 1) * (now - _waited))
+    while now < deadline and runnable() > crowd:
+        # Random, so that waiting workers do not return all at once.
+        time.sleep(min(_LONGEST_NAP * random.random(), deadline - now))
+        now = time.monotonic()
+    _waited = now

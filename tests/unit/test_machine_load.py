@@ -42,14 +42,30 @@ def test_a_system_that_reports_no_load_is_never_crowded(monkeypatch: pytest.Monk
     assert runnable_threads() == 0
 
 
-def test_a_worker_waits_while_the_cores_are_crowded() -> None:
+def test_a_worker_waits_while_the_cores_are_crowded(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = [4 * CORES + 1, 4 * CORES + 1, 4 * CORES, 0]
+    monkeypatch.setattr("pyexperimenter.machine.load._waited", 0.0)
     let_others_go_first(lambda: looks.pop(0), many_workers)
     assert looks == [0]
 
 
 def test_few_workers_do_not_wait_for_other_programs() -> None:
     let_others_go_first(lambda: pytest.fail("it looked"), lambda: 4 * CORES)
+
+
+def test_workers_wait_no_longer_than_if_a_crowd_worked_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of three times as many waits twice as long as it has worked."""
+    clock, naps = [100.0], list[float]()
+
+    def sleep(seconds: float) -> None:
+        naps.append(seconds)
+        clock[0] += seconds
+
+    monkeypatch.setattr("pyexperimenter.machine.load._waited", 99.9)
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "sleep", sleep)
+    let_others_go_first(lambda: 1000 * CORES, lambda: 3 * 4 * CORES)
+    assert sum(naps) == pytest.approx(0.2)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists sockets")
