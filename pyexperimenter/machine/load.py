@@ -46,12 +46,11 @@ def workers() -> int:
 
 
 @cache
-def _announce(pid: int) -> socket.socket | None:
+def _announce(pid: int) -> None:
     with suppress(OSError, AttributeError):  # Windows lacks the family
         named = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         named.bind(f"\0{_NAME}{pid}-{random.getrandbits(32)}")  # the number may be that of another PID namespace
-        return named
-    return None
+        named.detach()  # open until the process ends
 
 
 @lru_cache(maxsize=1)
