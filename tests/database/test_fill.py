@@ -330,3 +330,10 @@ def test_a_refill_needs_no_temporary_tables(target: Target) -> None:
             target.query(f"DROP USER {user}")
         else:
             target.query(f"DROP USER {user}@'%'")
+
+
+def test_a_configuration_is_kept_unless_it_is_the_last(target: Target) -> None:
+    first, second = store(target), store(target, filled=False, n_jobs=2)
+    for opened in (first, second, second):
+        opened.keep_config("1")
+    assert target.query("SELECT COUNT(*) FROM study__meta") == [(2,)]

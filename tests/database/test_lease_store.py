@@ -227,6 +227,7 @@ def test_who_waits_waits_for_open_rows_and_for_leases_only(target: Target) -> No
     let_lease_run_out(target, ended_by_hand)
     assert opened.unfinished(just_held) == (0, 1, 1)
     opened.finish(held, ExperimentStatus.DONE)
+    let_lease_run_out(target, held)
     assert opened.unfinished(everything) == (1, 0, 3)
 
 
