@@ -1,9 +1,11 @@
 """Simulate thousands of workers on one database, with measured costs.
 
 The model: the server does one thing at a time, and each takes as long as it does under load (MEASURED). Each worker is
-a process with a thread for its heartbeats. Both hold a connection while they wait for the server, and half a second
-longer. If all `connections` are in use, they are refused and try again after random waits that double up to four
-seconds. Experiments take 0.5 to 1.5 times their mean. Workers are in the middle of one when the simulation begins.
+a process with a thread for its heartbeats. Both hold a connection while they wait for the server, and for some time
+after: heartbeats for half a second, and workers for as long as the library does, which depends on how many connections
+there are when it opens one. If all `connections` are in use, they are refused and try again after random waits that
+double up to four seconds. Experiments take 0.5 to 1.5 times their mean. Workers are in the middle of one when the
+simulation begins.
 
 Run:  python benchmarks/simulation.py                                             make the table of docs/scale.md
       python benchmarks/simulation.py --mysql mysql://user:password@host:port     compare with real workers
@@ -30,10 +32,13 @@ from workers import rows_a_second
 
 from pyexperimenter import ExperimentStatus, PyExperimenter
 from pyexperimenter.config import load_config
+from pyexperimenter.database.claims import Claim
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.execution.provenance import worker_info
 
-IDLE = 0.5  # seconds after which an idle connection is closed
+# Seconds after which an idle connection is closed: that of a heartbeat, of a worker, and of a worker in a crowd. The
+# connections of workers are closed after half to all of MOST seconds in any case. A crowd is a share of the limit.
+IDLE_HEARTBEAT, IDLE_WORKER, IDLE_IN_A_CROWD, MOST, CROWD = 0.5, 5.0, 0.1, 60.0, 0.75
 HEARTBEAT = 60.0
 FIRST_WAIT, LONGEST_WAIT = 0.005, 4.0
 MANY = 16  # workers that keep the server busy
@@ -60,8 +65,8 @@ class Costs:
 
 
 MEASURED = Costs(
-    experiment=Cost(0.0023, 10),
-    connection=Cost(0.00036, 4),
+    experiment=Cost(0.0019, 8),
+    connection=Cost(0.00076, 6),
     heart_connection=Cost(0.0003, 2),
     beat=Cost(0.0007, 3),
     look=Cost(0.00012, 1),
@@ -105,7 +110,9 @@ class Simulation:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         for _ in range(workers):
-            Client(self, self.length, costs.connection, self._end_experiment).after(self.random.random() * length)
+            Client(self, self.length, costs.connection, self._end_experiment, keeps=True).after(
+                self.random.random() * length
+            )
             Client(self, HEARTBEAT, costs.heart_connection, self._beat).after(self.random.random() * HEARTBEAT)
 
     def at(self, time: float, call: Callable[[], None]) -> None:
@@ -151,8 +158,11 @@ class Simulation:
 class Client:
     """A worker or its heartbeat: sends a request, rests, and sends the next."""
 
-    def __init__(self, of: Simulation, period: float, opening: Cost, ask: Callable[[Client], None]) -> None:
-        self._of, self._period, self._opening, self._ask = of, period, opening, ask
+    def __init__(
+        self, of: Simulation, period: float, opening: Cost, ask: Callable[[Client], None], keeps: bool = False
+    ) -> None:
+        self._of, self._period, self._opening, self._ask, self._keeps = of, period, opening, ask, keeps
+        self._idle, self._oldest = IDLE_HEARTBEAT, math.inf
         self._connected = False
         self._uses = 0
         self.asked = 0.0
@@ -162,10 +172,10 @@ class Client:
         self._of.at(self._of.now + seconds, self._begin)
 
     def rest(self, begin: float, seconds: float) -> None:
-        """Be idle from this time on; the connection is closed half a second later."""
+        """Be idle from this time on, until the connection is closed."""
         self._uses += 1
         uses = self._uses
-        self._of.at(begin + IDLE, lambda: self._close(uses))
+        self._of.at(max(begin, min(begin + self._idle, self._oldest)), lambda: self._close(uses))
         self._of.at(begin + seconds, self._begin)
 
     def _begin(self) -> None:
@@ -181,6 +191,9 @@ class Client:
                 return
             of.open += 1
             self._connected = True
+            if self._keeps:
+                self._idle = IDLE_WORKER if of.open < CROWD * of.limit else IDLE_IN_A_CROWD
+                self._oldest = of.now + MOST * of.random.uniform(0.5, 1)
             of.serve(self._opening)
         self._uses += 1
         self._ask(self)
@@ -208,6 +221,7 @@ def measure(url: str) -> Costs:
         PyExperimenter(config, log_level="ERROR", database_credential_file_path=credentials).fill_table_from_config()
         loaded = load_config(config, credentials_path=credentials)
         store, heart = ExperimentStore(loaded), ExperimentStore(loaded)
+        store.database.keep_connections()
         heart.database.spare_settings()
         info = worker_info("benchmark", "benchmark")
 
@@ -216,9 +230,12 @@ def measure(url: str) -> Costs:
                 pass
             store.database.close()
 
+        held = store.claim(info)
+
         def execute() -> None:
-            experiment = store.claim(info)
-            store.finish(experiment.attempt, ExperimentStatus.DONE, results={"accuracy": 0.5})
+            nonlocal held
+            results = {"accuracy": 0.5}
+            held = store.finish(held.attempt, ExperimentStatus.DONE, results=results, claim=Claim(info)).claimed
 
         def cost(operation: Callable[[], Any], seconds: float | None = None) -> Cost:
             operation()
@@ -228,7 +245,7 @@ def measure(url: str) -> Costs:
             statements = round((asked(connection) - before) / 20)
             return Cost(seconds or _seconds_each(operation), statements)
 
-        attempt = store.claim(info).attempt
+        attempt = store.claim(worker_info("benchmark", "another")).attempt
         return Costs(
             experiment=cost(execute, seconds_a_row),
             connection=cost(lambda: open_and_close(store)),

@@ -39,7 +39,7 @@ def work(config: dict[str, Any], all_have_one: Any, seconds: float, options: dic
     PyExperimenter(config, log_level="ERROR", **options).execute(function)
 
 
-def rows_a_second(config: dict[str, Any], workers: int, length: float, **options: Any) -> float:
+def rows_a_second(config: dict[str, Any], workers: int, length: float = 0.0, **options: Any) -> float:
     experimenter = PyExperimenter(config, log_level="ERROR", **options)
     experimenter.fill_table_from_config()
     context = multiprocessing.get_context("fork")  # the library is loaded only once
