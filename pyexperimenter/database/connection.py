@@ -32,6 +32,7 @@ from pyexperimenter.machine.system import at_fork
 _LONGEST_WAIT = 4.0  # seconds between two tries
 _LONGEST_SILENCE = 60.0  # seconds; more than a server waits for a lock by default
 _MUTE = 1.0  # seconds without an answer after which a user wants to know why
+_READ_AT_ONCE = 500  # rows; more tuples would make the garbage collector look at them again and again
 _LARGE = 100_000  # characters or bytes of a statement that may be too large for a server
 _LONGEST_INSERT = 250_000  # characters of the rows of one INSERT, so that it has less than a megabyte
 _IDLE_SECONDS = 0.5  # after which a released connection is closed
@@ -232,6 +233,28 @@ class Cursor:
     def all(self, sql: str, /, **parameters: Any) -> list[tuple[Any, ...]]:
         """Run a query and return all its rows."""
         return self.run_together((sql, parameters))[0].rows
+
+    @contextmanager
+    def stream(self, sql: str, /, **parameters: Any) -> Iterator[tuple[list[str], Iterator[list[tuple[Any, ...]]]]]:
+        """Run a query; yield the names of its columns, and its rows in parts, of which one at a time is in memory."""
+        text, values = self._translated(sql, parameters)
+        cursor = self._backend.streaming(self._cursor.connection)
+
+        def parts() -> Iterator[list[tuple[Any, ...]]]:
+            while True:
+                with self._translated_errors():
+                    rows = cursor.fetchmany(_READ_AT_ONCE)
+                if not rows:
+                    return
+                yield rows
+
+        try:
+            with self._translated_errors():
+                cursor.execute(text, values)
+            yield [column[0] for column in cursor.description or ()], parts()
+        finally:
+            with suppress(*self._backend.errors):
+                cursor.close()
 
     @property
     def is_lost(self) -> bool:

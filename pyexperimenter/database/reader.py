@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyexperimenter.config.model import ExperimentConfig
 from pyexperimenter.database.connection import Database, retried
@@ -30,6 +30,17 @@ if TYPE_CHECKING:
 
 Rows = tuple[list[str], list[tuple[Any, ...]]]
 """Names of columns, and rows."""
+_T = TypeVar("_T")
+Parts = Iterable[Sequence[tuple[Any, ...]]]
+"""Some rows, and some more."""
+Take = Callable[[Sequence[str], Parts], _T]
+"""What is done with the names of columns and the rows, which come in parts; it may be called again."""
+
+
+def all_rows(columns: Sequence[str], parts: Parts) -> Rows:
+    """Return the names of columns, and all rows together."""
+    return list(columns), [row for part in parts for row in part]
+
 
 _ERRORS = 500  # rows with their errors that are read at a time
 _READ = 50_000  # rows with their keyfields that are read at a time
@@ -132,6 +143,12 @@ class ExperimentReader:
             return cursor.columns, rows
 
     @retried
+    def stream(self, take: Take[_T], sql: str, /, **parameters: Any) -> _T:
+        """Run a query, hand its rows over in parts, and return what becomes of them."""
+        with self.database.query() as cursor, cursor.stream(sql, **parameters) as (columns, parts):
+            return take(columns, parts)
+
+    @retried
     def run_once(self, sql: str) -> list[tuple[Any, ...]] | int:
         """Run any statement; return its rows, or the number of rows that it changed if it is not a query.
 
@@ -164,8 +181,9 @@ class ExperimentReader:
         states: States = None,
         latest: Latest = Latest(),  # noqa: B008 - frozen
         only_grid: bool = False,
-    ) -> Rows:
-        """Return columns and rows of the main table.
+        take: Take[Any] = all_rows,
+    ) -> Any:
+        """Return columns and rows of the main table, or what `take` makes of them.
 
         Raises
         ------
@@ -186,16 +204,24 @@ class ExperimentReader:
             order=f"{order}, " if order else "",
             limit="" if limit is None else f" LIMIT {whole_number('limit', limit, least=0)}",
         )
-        found, rows = self.query(statement, **condition.parameters)
-        missing = [] if columns is not None else sorted(COLUMNS_OF_EVERY_STUDY - {*found})
-        if missing:
-            raise TableHasWrongStructureError(
-                f"the table {self.schema.table} is not that of a study: it has no column {missing[0]}; check its name"
-            )
-        return found, rows
 
-    def attempt_rows(self, experiment_id: int | None = None, columns: Sequence[str] | None = None) -> Rows:
-        """Return columns and rows of the attempts; a table of py-experimenter may have none yet.
+        def checked(found: Sequence[str], parts: Parts) -> Any:
+            missing = [] if columns is not None else sorted(COLUMNS_OF_EVERY_STUDY - {*found})
+            if missing:
+                raise TableHasWrongStructureError(
+                    f"the table {self.schema.table} is not that of a study: it has no column {missing[0]}; check its "
+                    "name"
+                )
+            return take(found, parts)
+
+        return self.stream(checked, statement, **condition.parameters)
+
+    def attempt_rows(
+        self, experiment_id: int | None = None, columns: Sequence[str] | None = None, take: Take[Any] = all_rows
+    ) -> Any:
+        """Return columns and rows of the attempts, or what `take` makes of them.
+
+        A table of py-experimenter may have none yet.
 
         Of `columns`, only those are returned that the table has: one of an older version may lack some.
         """
@@ -208,11 +234,11 @@ class ExperimentReader:
             if columns is not None:
                 existing, _ = self.query(attempts.format(columns="*", condition="1 = 0"))
                 names = ", ".join(self.schema.q(name) for name in columns if name in existing)
-            return self.query(attempts.format(columns=names, condition=condition.sql), **condition.parameters)
+            return self.stream(take, attempts.format(columns=names, condition=condition.sql), **condition.parameters)
         except MissingTableError:
             self.count(Condition())
             self._refuse_renamed()
-            return list(self.schema.types_of(self.schema.attempts)), []
+            return take(list(self.schema.types_of(self.schema.attempts)), [])
 
     def _refuse_renamed(self) -> None:
         """Raise if the main table was renamed, and its side tables were not yet."""
@@ -250,12 +276,12 @@ class ExperimentReader:
         workers = [(*row[:5], *(None if value is None else _moment(value) for value in row[5:])) for row in running]
         return _moment(now), [(_moment(start), _moment(end)) for start, end in ended], workers
 
-    def emission_rows(self) -> Rows:
-        """Return columns and rows of CodeCarbon's table."""
-        return self.query(self._sql.read.side_table.format(side=self.schema.q(self.schema.codecarbon)))
+    def emission_rows(self, take: Take[Any] = all_rows) -> Any:
+        """Return columns and rows of CodeCarbon's table, or what `take` makes of them."""
+        return self.stream(take, self._sql.read.side_table.format(side=self.schema.q(self.schema.codecarbon)))
 
-    def log_rows(self, name: str, condition: str | None, all_attempts: bool) -> Rows:
-        """Return columns and rows of a logtable.
+    def logtable(self, name: str) -> str:
+        """Return the name of a logtable in the database.
 
         Raises
         ------
@@ -265,15 +291,19 @@ class ExperimentReader:
         if name not in self.schema.logtables:
             known = ", ".join(self.schema.logtables) or "none"
             raise InvalidLogtableError(f"{name!r} is not a logtable; configured are {known}")
-        table = self.schema.q(self.schema.logtables[name])
+        return self.schema.logtables[name]
+
+    def log_rows(self, name: str, condition: str | None, all_attempts: bool, take: Take[Any] = all_rows) -> Any:
+        """Return columns and rows of a logtable, or what `take` makes of them."""
+        table = self.schema.q(self.logtable(name))
         where = f"({condition}\n)" if condition else "1 = 1"
         if not all_attempts:
             try:
-                return self.query(self._sql.read.current_logs.format(side=table, condition=where))
+                return self.stream(take, self._sql.read.current_logs.format(side=table, condition=where))
             except MissingTableError:
                 self._refuse_renamed()
                 # A table of py-experimenter without attempts: all its logs are current.
-        return self.query(self._sql.read.all_logs.format(side=table, condition=where))
+        return self.stream(take, self._sql.read.all_logs.format(side=table, condition=where))
 
 
 def _moment(value: Any) -> datetime:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from html import escape
 from operator import index
 from pathlib import Path
@@ -118,8 +119,8 @@ class Study:
             With `only_grid`, if the configuration has no grid.
         """
         latest = Latest(commit, job, outcome)
-        rows = self._store.table_rows(
-            where, columns, order_by, limit, states=states, latest=latest, only_grid=only_grid
+        rows = partial(
+            self._store.table_rows, where, columns, order_by, limit, states=states, latest=latest, only_grid=only_grid
         )
         table = self._frame(rows, self._store.schema.table)
         # The functions of the analysis, which only see the table, read them there.
@@ -159,9 +160,9 @@ class Study:
         InvalidLogtableError
             If there is no such logtable.
         """
-        rows = self._store.log_rows(logtable_name, condition, all_attempts)
-        logs = self._frame(rows, self._store.schema.logtables[logtable_name])
-        logs = logs.drop(columns="write_token", errors="ignore")
+        table = self._store.logtable(logtable_name)
+        rows = partial(self._store.log_rows, logtable_name, condition, all_attempts)
+        logs = self._frame(rows, table).drop(columns="write_token", errors="ignore")
         if not joined:
             return logs
         from pyexperimenter.analysis import join_keyfields
@@ -183,7 +184,7 @@ class Study:
             One row per attempt, ordered by ``ID``; times in UTC, durations in seconds, memory in bytes.
         """
         return self._frame(
-            self._store.attempt_rows(None if experiment_id is None else index(experiment_id)),
+            partial(self._store.attempt_rows, None if experiment_id is None else index(experiment_id)),
             self._store.schema.attempts,
         )
 
@@ -199,8 +200,9 @@ class Study:
             raise InvalidLogtableError(
                 "emissions are not measured; add a section CodeCarbon to the configuration, or use_codecarbon=True"
             )
-        rows = self._store.emission_rows()
-        return self._frame(rows, self._store.schema.codecarbon).drop(columns="write_token", errors="ignore")
+        return self._frame(self._store.emission_rows, self._store.schema.codecarbon).drop(
+            columns="write_token", errors="ignore"
+        )
 
     def export(
         self,
@@ -442,14 +444,14 @@ class Study:
         """Return which code each execution ran, without the long texts that attempts may have."""
         from pyexperimenter.analysis.versions import COLUMNS
 
-        return self._frame(self._store.attempt_rows(columns=COLUMNS), self._store.schema.attempts)
+        return self._frame(partial(self._store.attempt_rows, columns=COLUMNS), self._store.schema.attempts)
 
     def _side_table(self, name: str) -> pd.DataFrame:
         if name == "attempts":
             return self.get_attempts()
         return self.get_codecarbon_table() if name == "codecarbon" else self.get_logtable(name)
 
-    def _frame(self, rows: tuple[list[str], list[tuple[Any, ...]]], table: str) -> pd.DataFrame:
-        from pyexperimenter.analysis import to_frame
+    def _frame(self, rows: Callable[..., Any], table: str) -> pd.DataFrame:
+        from pyexperimenter.analysis.frame import read_frame
 
-        return to_frame(*rows, self._store.schema.types_of(table))
+        return read_frame(rows, self._store.schema.types_of(table))

@@ -6,10 +6,18 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from pandas.testing import assert_frame_equal
 
 from pyexperimenter import ExperimentStatus
-from pyexperimenter.exceptions import DatabaseQueryError, InvalidLogtableError, InvalidValueError
-from tests.support.study import experimenter, study
+from pyexperimenter.analysis import frame, to_frame
+from pyexperimenter.database import connection
+from pyexperimenter.exceptions import (
+    DatabaseQueryError,
+    InvalidLogtableError,
+    InvalidValueError,
+    TransientDatabaseError,
+)
+from tests.support.study import experimenter, store, study
 from tests.support.target import Target
 
 ALL_KINDS = {
@@ -215,3 +223,69 @@ def test_tables_of_older_versions_are_summarized_as_they_are(target: Target) -> 
 def test_codecarbons_table_is_refused_if_emissions_are_not_measured(sqlite_target: Target) -> None:
     with pytest.raises(InvalidLogtableError, match="add a section CodeCarbon"):
         experimenter(sqlite_target).get_codecarbon_table()
+
+
+def test_a_large_table_is_read_by_one_statement_and_in_parts(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More rows than are fetched at once, and than are converted at once."""
+    monkeypatch.setattr(connection, "_READ_AT_ONCE", 7)
+    monkeypatch.setattr(frame, "_CONVERTED_AT_ONCE", 20)
+    study_ = experimenter(target)
+    study_.fill_table_with_rows([{"dataset": None if seed % 3 else "ä", "seed": seed} for seed in range(100)])
+    target.query("UPDATE study SET accuracy = seed / 7.0, start_date = creation_date WHERE seed > 50")
+    statements: list[str] = []
+    stream = connection.Cursor.stream
+
+    def noted(self: connection.Cursor, sql: str, **parameters: Any) -> Any:
+        statements.append(sql)
+        return stream(self, sql, **parameters)
+
+    monkeypatch.setattr(connection.Cursor, "stream", noted)
+    opened = study_._store
+    columns, rows = opened.query("SELECT * FROM study ORDER BY ID")
+    expected = to_frame(columns, rows, opened.schema.types_of("study"))
+    assert_frame_equal(study_.get_table(), expected)
+    assert len(statements) == 1
+    assert len(study_.get_table(limit=0)) == 0
+    assert_frame_equal(
+        study_.get_table(where={"dataset": "ä"}), expected[expected["dataset"] == "ä"].reset_index(drop=True)
+    )
+
+
+def test_what_was_not_read_to_the_end_does_not_disturb_the_next_query(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_READ_AT_ONCE", 2)
+    opened = store(target)
+    for error in (InvalidValueError, KeyError):
+
+        def read_some(columns: Any, parts: Any, error: type[Exception] = error) -> None:
+            assert len(next(iter(parts))) == 2
+            raise error("enough")
+
+        with pytest.raises(error):
+            opened.table_rows(take=read_some)
+        assert opened.counts()["created"] == 6
+        assert len(opened.table_rows()[1]) == 6
+
+
+def test_a_connection_that_is_lost_while_rows_are_read_costs_no_row(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All are read again."""
+    if target.server is None:
+        pytest.skip("a file is not lost")
+    monkeypatch.setattr(connection, "_READ_AT_ONCE", 2)
+    opened = store(target)
+    losses = 0
+
+    def lose_once(columns: Any, parts: Any) -> list[Any]:
+        nonlocal losses
+        found = []
+        for part in parts:
+            found += part
+            if not losses:
+                losses += 1
+                raise TransientDatabaseError("the connection was lost")
+        return found
+
+    assert [row[0] for row in opened.table_rows(take=lose_once)] == [1, 2, 3, 4, 5, 6]

@@ -59,6 +59,10 @@ class Backend(Protocol):
     def connect(self, create: bool) -> Any:
         """Open a connection of the driver in autocommit mode; `create` makes a missing SQLite file."""
 
+    def streaming(self, connection: Any) -> Any:
+        """Return a cursor of the driver that need not have all rows of a query in memory."""
+        return connection.cursor()
+
     def create(self) -> None:
         """Create the database if it does not exist."""
 

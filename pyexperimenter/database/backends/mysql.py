@@ -11,6 +11,7 @@ import pymysql
 from pymysql.connections import Connection
 from pymysql.constants import CLIENT
 from pymysql.converters import escape_item
+from pymysql.cursors import SSCursor
 
 from pyexperimenter.config.model import TlsConfig
 from pyexperimenter.database.backends.base import CONNECT_TIMEOUT, Server, translated_errors
@@ -316,6 +317,10 @@ class MySqlServer(Server):
             if not self.plain:
                 connection.query(_SETTINGS)
             return connection
+
+    def streaming(self, connection: Any) -> Any:
+        """Return a cursor that reads the rows as they come; the usual one has all of them as Python objects."""
+        return connection.cursor(SSCursor)
 
     def create(self) -> None:
         """Create the database if it does not exist."""

@@ -318,6 +318,10 @@ class SqliteFile:
     def close_tunnel(self) -> None:
         """Do nothing: files are not opened through SSH."""
 
+    def streaming(self, connection: sqlite3.Connection) -> sqlite3.Cursor:
+        """Return a cursor, which reads rows when they are asked for."""
+        return connection.cursor()
+
     def create(self) -> None:
         """Check that the file can be created; creating the first table creates it."""
         if not self.path.parent.is_dir():
