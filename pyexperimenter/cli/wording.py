@@ -16,6 +16,7 @@ _WORDS = {
     r"summarize\(\)": "pyexperimenter table",
     r"use fill_table_from_combination or fill_table_with_rows": "fill it with rows in Python",
     r"only_grid=True": "--only-grid",
+    r"one, such as a score on validation data, or pass optimistic=True": "one, such as a score on validation data",
     r"failures=\{'([^']+)': ([^{}]*)\}": r"--failures \1=\2",
     r"(failures|pairing|unit|better)='?([\w.]+)'?": r"--\1 \2",
 }

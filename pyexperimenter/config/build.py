@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -26,6 +27,7 @@ from pyexperimenter.config.model import (
 from pyexperimenter.exceptions import (
     DuplicateKeyError,
     InvalidConfigError,
+    InvalidNameError,
     InvalidTypeError,
     InvalidValueError,
     MissingKeyError,
@@ -209,6 +211,8 @@ def database_config(
 
 
 def _sqlite_file(database: str) -> str:
+    if Path(database).name in ("", ".."):
+        raise InvalidNameError(f"database: {database!r} is a directory; give the path of a file")
     path = absolute_path(database)  # workers may be started in another directory
     with_suffix = path.with_name(f"{path.name}.db")  # as py-experimenter called it, also that of "study_v1.2"
     return str(with_suffix if not path.suffix or (with_suffix.exists() and not path.exists()) else path)

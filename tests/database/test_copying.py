@@ -12,7 +12,7 @@ import pytest
 
 from pyexperimenter import ExperimentStatus, PyExperimenter
 from pyexperimenter.database import copying
-from pyexperimenter.exceptions import CopyError
+from pyexperimenter.exceptions import CopyError, InvalidNameError
 from tests.support.study import experimenter, statuses, study, wait_until
 from tests.support.target import Target
 
@@ -184,6 +184,14 @@ def test_the_study_itself_is_refused(target: Target) -> None:
     original = executed(target)
     with pytest.raises(CopyError, match="is the database of the study itself"):
         copy(original, target)
+
+
+@pytest.mark.parametrize("path", ["", "/", "..", "."])
+def test_a_path_without_the_name_of_a_file_is_refused(sqlite_target: Target, path: str) -> None:
+    with pytest.raises(InvalidNameError, match="is a directory; give the path of a file"):
+        experimenter(sqlite_target, config(sqlite_target)).copy_to(path)
+    with pytest.raises(InvalidNameError):
+        PyExperimenter(config(sqlite_target), database_name=path or ".")
 
 
 def test_the_command(sqlite_target: Target, tmp_path: Path) -> None:
