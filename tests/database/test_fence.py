@@ -14,7 +14,7 @@ import pytest
 from pyexperimenter import ExperimentStatus, PyExperimenter, ResultProcessor
 from pyexperimenter.database.records import Attempt, Ending, Note, Silent
 from pyexperimenter.database.store import ExperimentStore
-from pyexperimenter.exceptions import ClaimLostError
+from pyexperimenter.exceptions import ClaimLostError, NoPausedExperimentsException
 from tests.support.outages import executing, seeds
 from tests.support.study import experimenter, outcomes, statuses, store, study, wait_until, worker
 from tests.support.target import Target
@@ -251,6 +251,19 @@ def test_an_end_does_not_reach_who_claims_the_row_meanwhile(target: Target, what
             writing.result(60)
     assert target.query("SELECT status, name, accuracy, error FROM study") == [("running", "other", None, None)]
     assert target.query("SELECT outcome FROM study__attempts ORDER BY ID") == [("reset",), (None,)]
+
+
+@servers
+def test_an_experiment_that_another_is_resuming_is_no_longer_paused(target: Target) -> None:
+    opened = store(target, keyfields=seeds(1))
+    opened.finish(claim(opened), ExperimentStatus.PAUSED)
+    with ThreadPoolExecutor(1) as pool, target.transaction() as run:
+        run("UPDATE study SET status = 'running' WHERE ID = 1")
+        resuming = pool.submit(opened.resume, 1, worker())
+        wait_until(lambda: resuming.done() or target.sessions_waiting())
+        run()
+        with pytest.raises(NoPausedExperimentsException, match="its status is running"):
+            resuming.result(60)
 
 
 @servers
