@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
-from pyexperimenter.machine.system import existing_signals
+from pyexperimenter.machine.system import existing_signals, file_of
 
 _Undo = Callable[[], object]
 _SIGNALS = existing_signals("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGCHLD", "SIGPIPE")
@@ -69,23 +69,15 @@ def _descriptor(number: int) -> _Undo:
 
 
 def _keep(descriptor: int, put_back: Callable[[int], object]) -> _Undo:
-    file = _file_of(descriptor)
+    file = file_of(descriptor)
 
     def undo() -> None:
-        if _file_of(descriptor) == file:  # the function may have closed it, and opened another file with its number
+        if file_of(descriptor) == file:  # the function may have closed it, and opened another file with its number
             with suppress(OSError):
                 put_back(descriptor)
             os.close(descriptor)
 
     return undo
-
-
-def _file_of(descriptor: int) -> tuple[int, int] | None:
-    try:
-        found = os.fstat(descriptor)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _environment() -> _Undo:

@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from pyexperimenter.machine.system import POSIX, bytes_of
+from pyexperimenter.machine.system import POSIX, bytes_of, file_of, poll_socket
 
 _CHUNK = 64 * 1024  # bytes
 _BEGINNING = "import sys; del sys.path[0]; "  # files in the working directory must not shadow the standard library
@@ -37,7 +37,7 @@ class ProcessTree:
     command : sequence of str
         Python and its options.
     program : str
-        What it runs. The other end of the connection is its variable `supervisor`.
+        What it runs. Its variables are `supervisor`, the other end of the connection, and `pipes`, for `Printed`.
     environment : Mapping of str to str
         Its environment.
 
@@ -48,6 +48,7 @@ class ProcessTree:
     """
 
     _sentinel: int | None = None
+    _marks: int | None = None
 
     def __init__(self, command: Sequence[str], program: str, environment: Mapping[str, str]) -> None:
         self._output, printed = os.pipe()
@@ -59,17 +60,21 @@ class ProcessTree:
         self, command: list[str], program: str, options: dict[str, Any]
     ) -> tuple[subprocess.Popen[bytes], Connection]:
         connect = (
-            "import os; from multiprocessing.connection import Connection; supervisor = Connection(int(sys.argv[1])); "
-            "os.set_inheritable(supervisor.fileno(), False); "
+            "import os; from multiprocessing.connection import Connection; pipes = list(map(int, sys.argv[1:])); "
+            "[os.set_inheritable(pipe, False) for pipe in pipes]; supervisor = Connection(pipes.pop(0)); "
         )
         command.append(_BEGINNING + connect + program)
-        os.set_blocking(self._output, False)
+        marks, self._marks = os.pipe()
+        for pipe in (self._output, marks, self._marks):
+            os.set_blocking(pipe, False)
         ours, theirs = socket.socketpair()
         with theirs:
-            command.append(str(theirs.fileno()))
+            passed = [theirs.fileno(), self._output, marks]
+            command += map(str, passed)
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True, **options
+                command, stdin=subprocess.DEVNULL, pass_fds=passed, start_new_session=True, **options
             )
+        os.close(marks)
         self._sentinel = _pidfd(process.pid)
         return process, Connection(ours.detach())
 
@@ -79,11 +84,11 @@ class ProcessTree:
         return (ProcessTree if POSIX else _WindowsTree)(command, program, environment)
 
     def close(self) -> None:
-        """Close the connection and the pipe of the output."""
+        """Close the connection and the pipes."""
         self.connection.close()
-        os.close(self._output)
-        if self._sentinel is not None:
-            os.close(self._sentinel)
+        for descriptor in (self._output, self._marks, self._sentinel):
+            if descriptor is not None:
+                os.close(descriptor)
 
     def wait(self, seconds: float, messages: bool) -> bool:
         """Wait at most so many seconds for output, messages or the end; return whether there is output."""
@@ -96,6 +101,9 @@ class ProcessTree:
 
     def read_output(self) -> bytes:
         """Return some bytes of output; none if all of it was read."""
+        assert self._marks is not None
+        with suppress(OSError):  # the process has ended, or has not looked at the marks for long
+            os.write(self._marks, b"-")  # first: what is neither in the pipe nor marked was not printed
         try:
             return os.read(self._output, _CHUNK)
         except BlockingIOError:
@@ -159,7 +167,7 @@ class _WindowsTree(ProcessTree):
             "import socket; from multiprocessing.connection import Connection; port, token = sys.stdin.read().split(); "
             "supervisor = socket.create_connection(('127.0.0.1', int(port))); supervisor.sendall(token.encode()); "
             "supervisor.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1); "
-            "supervisor = Connection(supervisor.detach()); "
+            "supervisor = Connection(supervisor.detach()); pipes = []; "
         )
         command.append(_BEGINNING + connect + program)
         flags = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
@@ -290,6 +298,36 @@ def _as_socket(connection: Connection) -> Iterator[socket.socket]:
         yield borrowed
     finally:
         borrowed.detach()
+
+
+class Printed:
+    """Knows whether the process has printed anything, or another one of its tree.
+
+    It does not ask the supervisor, whose answer takes as long as a short experiment.
+
+    Parameters
+    ----------
+    pipes : sequence of int
+        Descriptors of the pipe of the output, which is not read here, and of a pipe to which the supervisor writes
+        before it reads output. None on Windows.
+    """
+
+    def __init__(self, pipes: Sequence[int]) -> None:
+        self._files = {pipe: file_of(pipe) for pipe in pipes}
+
+    def is_something(self) -> bool:
+        """Return whether something was printed since the last `forget`, or that is not known."""
+        return not self._are_open() or any(poll_socket(pipe, True, False, 0)[0] for pipe in self._files)
+
+    def forget(self) -> None:
+        """Forget what was printed and read so far."""
+        with suppress(BlockingIOError):
+            while self._are_open() and os.read(list(self._files)[-1], _CHUNK):
+                pass
+
+    def _are_open(self) -> bool:
+        """Return whether the descriptors are still those of the pipes; the function may have closed them."""
+        return bool(self._files) and all(file_of(pipe) == file for pipe, file in self._files.items())
 
 
 def end_own_tree() -> None:

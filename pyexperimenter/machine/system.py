@@ -47,6 +47,15 @@ def poll_socket(descriptor: int, reading: bool, writing: bool, seconds: float) -
     return bool(events & ~select.POLLOUT), bool(events & ~select.POLLIN)
 
 
+def file_of(descriptor: int) -> tuple[int, int] | None:
+    """Return what identifies an open file; None if the descriptor is closed."""
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def user_id() -> int | None:
     """Return the ID of the user; None on systems whose users have none."""
     return os.getuid() if hasattr(os, "getuid") else None

@@ -21,6 +21,7 @@ import pytest
 
 from pyexperimenter import ExperimentStatus, PyExperimenter, ResultProcessor
 from pyexperimenter.execution.supervision.echo import Echo
+from pyexperimenter.machine.processes import Printed
 from tests.support.study import credentials, experimenter, statuses, study, wait_until
 from tests.support.supervision import await_note, note
 from tests.support.target import A_FILE_AND_A_SERVER, Target
@@ -137,6 +138,40 @@ def test_warnings_of_an_experiment_are_its_output(
 def print_sometimes(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> None:
     if keyfields["seed"] == 1:
         print()
+
+
+def test_a_process_knows_without_its_supervisor_that_nothing_was_printed() -> None:
+    (output, printed), (marks, mark) = os.pipe(), os.pipe()
+    for descriptor in (output, marks):
+        os.set_blocking(descriptor, False)
+    known = Printed([output, marks])
+    assert not known.is_something()
+    os.write(printed, b"here")
+    assert known.is_something()
+    os.write(mark, b"-")
+    os.read(output, 100)
+    assert known.is_something(), "the supervisor has read it"
+    known.forget()
+    assert not known.is_something()
+    os.dup2(printed, marks)
+    assert known.is_something(), "this is not known if the function has closed the pipe, and opened another file"
+    for descriptor in (output, printed, marks, mark):
+        os.close(descriptor)
+
+
+def print_now_and_then(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> None:
+    if keyfields["seed"] % 3 == 0:
+        print("seed", keyfields["seed"])
+    if keyfields["seed"] % 30 == 0:
+        subprocess.run(["echo", "of a program"], check=True)
+
+
+def test_what_some_of_many_short_experiments_print_is_the_output_of_these(
+    sqlite_target: Target, tmp_path: Path
+) -> None:
+    filled(sqlite_target, tmp_path, rows=100).execute(print_now_and_then)
+    expected = [f"seed {n}\n" + "of a program\n" * (n % 30 == 0) if n % 3 == 0 else None for n in range(100)]
+    assert outputs(sqlite_target) == expected
 
 
 def test_no_output_is_null(target: Target, tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ import queue
 import sys
 import threading
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -38,13 +40,13 @@ from pyexperimenter.execution.supervision.messages import (
 from pyexperimenter.execution.task import WorkerReport, WorkerTask
 from pyexperimenter.execution.worker import Worker
 from pyexperimenter.logger import LogSettings
-from pyexperimenter.machine.processes import adopt_orphans, end_own_tree, write_messages
+from pyexperimenter.machine.processes import Printed, adopt_orphans, end_own_tree, write_messages
 from pyexperimenter.machine.system import POSIX
 
 _RELEASE_TIMEOUT = 10.0  # seconds for a process without supervisor to release its experiment
 
 
-def main(supervisor: Connection) -> None:
+def main(supervisor: Connection, pipes: Sequence[int]) -> None:
     """Run the worker whose task the supervisor sends."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError):
@@ -54,7 +56,7 @@ def main(supervisor: Connection) -> None:
         faulthandler.register(TRACEBACK_SIGNAL, all_threads=True, chain=True)  # also sent at the CPU time limit
     adopt_orphans()
     tell_interrupts_apart()
-    watch = SupervisorWatch(supervisor)
+    watch = SupervisorWatch(supervisor, Printed(pipes))
     try:
         task: WorkerTask = cloudpickle.loads(supervisor.recv_bytes())
     except BaseException as error:
@@ -79,12 +81,15 @@ class SupervisorWatch:
     ----------
     supervisor : Connection
         The connection to the supervisor.
+    printed : Printed
+        Knows whether there is output.
     """
 
     in_own_process = True
 
-    def __init__(self, supervisor: Connection) -> None:
+    def __init__(self, supervisor: Connection, printed: Printed) -> None:
         self.stop: Stop = _SupervisedStop()
+        self._printed = printed
         self._supervisor = supervisor
         self._inode = _inode_of(supervisor)
         self._sending = threading.RLock()
@@ -117,10 +122,14 @@ class SupervisorWatch:
         return True
 
     def returned(self) -> str | None:
-        """Ask the supervisor for the end of the output."""
+        """Ask the supervisor for the end of the output, if there is any."""
         _flush()
-        self.send(Returned())
+        asks = self._printed.is_something()
+        self.send(Returned(asks))
+        if not asks:
+            return None
         output: str | None = self._answers.get()
+        self._printed.forget()
         return output
 
     def ended(self, failed: bool) -> None:
@@ -207,7 +216,12 @@ def _flush() -> None:
         with suppress(Exception):
             stream.flush()
     with suppress(Exception):
-        ctypes.CDLL(None if POSIX else "ucrtbase").fflush(None)
+        _c_library().fflush(None)
+
+
+@cache
+def _c_library() -> ctypes.CDLL:
+    return ctypes.CDLL(None if POSIX else "ucrtbase")
 
 
 def _inode_of(connection: Connection) -> int | None:

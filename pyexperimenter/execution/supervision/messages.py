@@ -79,7 +79,9 @@ class Claimed:
 
 @dataclass(frozen=True)
 class Returned:
-    """The function has returned. The supervisor answers with the end of its output."""
+    """The function has returned. The supervisor answers with the end of its output, if it is asked for that."""
+
+    asks: bool
 
 
 @dataclass(frozen=True)

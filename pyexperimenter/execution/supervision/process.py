@@ -21,7 +21,7 @@ from pyexperimenter.machine.processes import ProcessTree
 
 _PROGRAM = (
     "sys.path[:], sys.argv[:] = supervisor.recv(); "
-    "from pyexperimenter.execution.supervision.child import main; main(supervisor)"
+    "from pyexperimenter.execution.supervision.child import main; main(supervisor, pipes)"
 )
 _TRACEBACK_TIMEOUT = 0.5  # seconds for a process to print its traceback
 _THREADS = (

@@ -169,10 +169,11 @@ class Supervisor:
                 self._lease = self._heartbeat.keep(attempt)
                 self._began = self._looked = time.monotonic()
                 self._ran = 0.0
-            case Returned():
+            case Returned(asks):
                 self._returned = True
-                process.read_output()
-                process.send(Answer(process.tail.text()))
+                if asks:
+                    process.read_output()
+                    process.send(Answer(process.tail.text()))
             case Ended(failed):
                 self._executed += 1
                 self._errors = self._errors + 1 if failed else 0
