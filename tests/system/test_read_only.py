@@ -120,7 +120,7 @@ def test_writing_there_is_refused_at_once_with_the_remedy(archive: Path) -> None
     with closing(sqlite3.connect(archive / "study?.db", isolation_level=None)) as connection:
         connection.execute("UPDATE study SET status = 'created' WHERE seed = 2")
         connection.execute("UPDATE study SET status = 'running' WHERE seed = 1")
-    done = read_only(archive, ["fill"], ["run", "os:getcwd"], ["reset", "done", "-y"], ["release", "-y"])
+    done = read_only(archive, ["fill"], ["run", "operator:setitem"], ["reset", "done", "-y"], ["release", "-y"])
     for command, (code, output, seconds) in done.items():
         assert code == 1, (command, output)
         assert "make the file and its directory writable for you" in output, command
