@@ -40,7 +40,7 @@ def init(directory: str) -> None:
 @json_option
 @study_options
 def validate(study: StudyOptions, head: int, schema: bool, as_json: bool) -> None:
-    """Check the config, with the function that it names, and show its grid.
+    """Check the config and its function, and show the grid.
 
     Shows the size of the grid and its first rows. Does not use the database.
     """

@@ -272,5 +272,7 @@ def test_a_function_that_closes_our_files_harms_no_other_row(
     assert study_.execute(one_closes) == 6
     assert row(target, "t.status", 1)[0] in ("done", "error")
     assert target.query("SELECT status, COUNT(*) FROM study WHERE seed <> 1 GROUP BY status") == [("done", 5)]
-    assert sum(outcomes(target).values()) == 6
+    ended = outcomes(target)
+    assert ended.pop("released", 0) <= 1  # the next one, if it was claimed before the process ended
+    assert sum(ended.values()) == 6
     assert (tmp_path / "executions of 1").read_text() == "x"

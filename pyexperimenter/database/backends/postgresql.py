@@ -52,8 +52,8 @@ except ImportError as missing:
 
 _IN_USE = "2BP01"  # a view or a foreign key depends on a table
 # Locks are waited for as long as MySQL does by default. DOUBLEs are read with all their digits, whatever a role or a
-# database has set.
-_SESSION = "SET lock_timeout = '50s'; SET extra_float_digits = 3"
+# database has set. Without standard strings, psycopg's COPY would double the backslashes of bytes.
+_SESSION = "SET lock_timeout = '50s'; SET extra_float_digits = 3; SET standard_conforming_strings = on"
 _ANY_DATABASE = "postgres"  # every server has it
 _NO_FILE = f"{os.devnull}/none"  # cannot exist
 
