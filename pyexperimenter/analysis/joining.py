@@ -13,7 +13,7 @@ from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError
 _STUDY = "study"
 
 
-class HasTable(Protocol):
+class StudyLike(Protocol):
     """A study, such as a `PyExperimenter`."""
 
     def get_table(self) -> pd.DataFrame:
@@ -41,7 +41,7 @@ def join_keyfields(side_table: pd.DataFrame, table: pd.DataFrame) -> pd.DataFram
     return joined[first + [name for name in joined.columns if name not in first]]
 
 
-def concat_studies(studies: Mapping[str, HasTable | pd.DataFrame]) -> pd.DataFrame:
+def concat_studies(studies: Mapping[str, StudyLike | pd.DataFrame]) -> pd.DataFrame:
     """Concatenate the tables of several studies, for example of two methods, to summarize and compare them together.
 
     Parameters
