@@ -46,7 +46,7 @@ class StudyOptions:
 
     def open(self, config: str | None = None, log_level: int = logging.WARNING, **more: Any) -> PyExperimenter:
         """Return the experimenter of the study."""
-        from pyexperimenter.database.studies import is_sqlite_file
+        from pyexperimenter.database.backends.sqlite import is_sqlite_file
         from pyexperimenter.experimenter import PyExperimenter
 
         source = config or self.config

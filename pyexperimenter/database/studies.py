@@ -2,21 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from os import PathLike
-
 from pyexperimenter.config.model import DatabaseConfig
 from pyexperimenter.database.connection import Cursor, Database, retried
 from pyexperimenter.exceptions import MissingTableError
-
-_MAGIC = b"SQLite format 3\0"
-
-
-def is_sqlite_file(path: str | PathLike[str]) -> bool:
-    """Return whether a file is a SQLite database."""
-    with suppress(OSError, ValueError), open(path, "rb") as file:
-        return file.read(len(_MAGIC)) == _MAGIC
-    return False
 
 
 class Studies:

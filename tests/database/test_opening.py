@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from pyexperimenter import PyExperimenter
+from pyexperimenter.database.backends.sqlite import is_sqlite_file
 from pyexperimenter.exceptions import InvalidValueError, MissingDatabaseError, MissingTableError
 from tests.support.study import credentials, experimenter, statuses, study
 from tests.support.target import Target
@@ -117,3 +118,30 @@ def test_a_copied_file_is_opened_by_every_command(sqlite_target: Target, tmp_pat
         "dataset,seed",
     )
     assert run("export", "-", "-c", "archive.sqlite").count("\n") == 7
+
+
+def test_opening_a_file_ends_no_locks_of_this_process(sqlite_target: Target, tmp_path: Path) -> None:
+    """POSIX ends all locks of a process on a file when it closes the file once. Others then remove the log in use."""
+    study_ = executed(sqlite_target)
+    with sqlite_target.session() as run:
+        run("SELECT COUNT(*) FROM study")  # holds a lock as long as it is open
+        study_.create_table()
+        assert is_sqlite_file(sqlite_target.database)
+        PyExperimenter.open(sqlite_target.database, log_level="ERROR").fill_table_from_config()
+        other = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('SELECT * FROM study').fetchall()"
+        subprocess.run([sys.executable, "-c", other, sqlite_target.database], check=True)
+        assert Path(f"{sqlite_target.database}-wal").exists()
+        run("UPDATE study SET accuracy = 1")
+
+
+def test_other_files_are_not_taken_for_a_database(tmp_path: Path) -> None:
+    for name, content in {
+        "empty": b"",
+        "config.yml": b"PY_EXPERIMENTER: {}\n" * 100,
+        "short": b"SQLite format 3\0",
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        assert not is_sqlite_file(tmp_path / name)
+    assert not is_sqlite_file(tmp_path / "missing")
+    assert not is_sqlite_file(tmp_path)
+    assert not (tmp_path / "missing").exists()

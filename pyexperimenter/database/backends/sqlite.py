@@ -8,7 +8,7 @@ import sqlite3
 import stat
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -258,9 +258,12 @@ class SqliteFile:
         return connection
 
     def _make_file(self) -> None:
-        """Create the file with the rights of the umask: SQLite takes away those of the group."""
-        with suppress(OSError):  # opening it will say why
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666))
+        """Create the file with the rights of the umask: SQLite takes away those of the group.
+
+        One that exists is not opened: closing it would end the locks of all connections of this process (POSIX).
+        """
+        with suppress(OSError):  # it exists, or opening it will say why
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
 
     @property
     def _log_files(self) -> tuple[Path, Path]:
@@ -288,12 +291,12 @@ class SqliteFile:
         """
         wal, index = self._log_files
         writable = os.access(self.path.parent, os.W_OK) and os.access(self.path, os.W_OK)
-        if writable or not self._has_log() or (wal.exists() and index.exists()):
+        if writable or (wal.exists() and index.exists()) or not self._has_log():
             return None
         # A log that was left behind has rows that the file lacks, and `immutable` ignores it.
         without_locks = "win32-none" if os.name == "nt" else "unix-none"
         options = f"mode=ro&vfs={without_locks}" if wal.exists() else "immutable=1"
-        return f"{self.path.absolute().as_uri()}?{options}"
+        return _uri(self.path, options)
 
     def _has_log(self) -> bool:
         try:
@@ -333,6 +336,19 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except PermissionError:
         return True  # as far as is known; opening it will say why it cannot be read
+
+
+def is_sqlite_file(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file is a SQLite database. SQLite itself has to look: see `_make_file`."""
+    with suppress(sqlite3.Error, OSError, ValueError):
+        with closing(sqlite3.connect(_uri(Path(path), "mode=ro&immutable=1"), uri=True)) as file:
+            file.execute("PRAGMA schema_version")
+        return os.path.getsize(path) > 0
+    return False
+
+
+def _uri(path: Path, options: str) -> str:
+    return f"{path.absolute().as_uri()}?{options}"
 
 
 def _version_of(path: Path) -> tuple[int, ...] | None:
