@@ -289,13 +289,12 @@ class SqliteFile:
         writable, they would belong to the reader, who could not remove them, and would stop all writers. None if
         they are there, as they are while another user writes.
         """
-        wal, index = self._log_files
         writable = os.access(self.path.parent, os.W_OK) and os.access(self.path, os.W_OK)
-        if writable or (wal.exists() and index.exists()) or not self._has_log():
+        if writable or all(map(os.path.exists, self._log_files)) or not self._has_log():
             return None
         # A log that was left behind has rows that the file lacks, and `immutable` ignores it.
         without_locks = "win32-none" if os.name == "nt" else "unix-none"
-        options = f"mode=ro&vfs={without_locks}" if wal.exists() else "immutable=1"
+        options = f"mode=ro&vfs={without_locks}" if self._log_files[0].exists() else "immutable=1"
         return _uri(self.path, options)
 
     def _has_log(self) -> bool:
