@@ -15,6 +15,7 @@ from pyexperimenter.cli.study_options import (
     NameList,
     StudyOptions,
     check_filled,
+    decorated,
     json_option,
     only_grid_option,
     study_options,
@@ -83,10 +84,6 @@ _select_options = (
 )
 
 
-def _decorated(command: Command, *options: Callable[[Command], Command]) -> Command:
-    return functools.reduce(lambda decorated, option: option(decorated), reversed(options), command)
-
-
 def _analysis_options(command: Command) -> Command:
     """Add the options that say which runs count; they and those that select rows are passed to the command as `how`."""
 
@@ -106,7 +103,7 @@ def _analysis_options(command: Command) -> Command:
         how |= {"failures": _settings(failures, _count), "pairing": pairing, "test_share": test_share}
         return command(*context, how=how, **arguments)
 
-    return _decorated(run, _over_option, *_count_options, where_option, only_grid_option)
+    return decorated(run, _over_option, *_count_options, where_option, only_grid_option)
 
 
 def _selecting(command: Command) -> Command:
@@ -129,7 +126,7 @@ def _selecting(command: Command) -> Command:
             how = {**how, "select": choice}
         return command(*context, how=how, **arguments)
 
-    return _decorated(run, *_select_options)
+    return decorated(run, *_select_options)
 
 
 def _picture_options(command: Command) -> Command:
@@ -149,7 +146,7 @@ def _picture_options(command: Command) -> Command:
         command(experimenter, ax=figure.subplots(), **arguments)
         figure.savefig(output)
 
-    return _decorated(
+    return decorated(
         run,
         click.option("-o", "--output", metavar="FILE", required=True, help="File to write, .png, .svg or .pdf."),
         click.option(
@@ -165,16 +162,33 @@ def _picture_options(command: Command) -> Command:
     )
 
 
-_better_option = click.option(
-    "--better", type=click.Choice(["max", "min"]), default="max", show_default=True, help="What gets rank 1."
-)
-_test_option = click.option(
-    "--test",
-    type=click.Choice(["wilcoxon", "nemenyi"]),
-    default="wilcoxon",
-    show_default=True,
-    help="How the pairs of three or more levels are tested.",
-)
+def _comparison_options(command: Command) -> Command:
+    """Add the options that say what is compared, and how."""
+    return decorated(
+        command,
+        click.option(
+            "--by", required=True, metavar="COLUMN", help="Keyfield whose levels are compared, such as the method."
+        ),
+        click.option(
+            "--blocks",
+            type=NameList(),
+            required=True,
+            metavar="COLUMNS",
+            help="Keyfields of the blocks, such as the data set.",
+        ),
+        _analysis_options,
+        _selecting,
+        click.option(
+            "--better", type=click.Choice(["max", "min"]), default="max", show_default=True, help="What gets rank 1."
+        ),
+        click.option(
+            "--test",
+            type=click.Choice(["wilcoxon", "nemenyi"]),
+            default="wilcoxon",
+            show_default=True,
+            help="How the pairs of three or more levels are tested.",
+        ),
+    )
 
 
 def _stat_option(default: str) -> Callable[[Command], Command]:
@@ -189,7 +203,7 @@ def _stat_option(default: str) -> Callable[[Command], Command]:
 @click.option("--columns", type=NameList(), metavar="COLUMNS", help="Keyfields whose values form the columns.")
 @_analysis_options
 @_selecting
-@click.option("--stat", default="mean±std", show_default=True, help="mean±std, median±iqr, ci95, mean or median.")
+@_stat_option("mean±std")
 @click.option(
     "--format",
     "kind",
@@ -307,14 +321,7 @@ def _count(text: str) -> str | float:
 
 @click.command()
 @click.argument("value", metavar="RESULTFIELD")
-@click.option("--by", required=True, metavar="COLUMN", help="Keyfield whose levels are compared, such as the method.")
-@click.option(
-    "--blocks", type=NameList(), required=True, metavar="COLUMNS", help="Keyfields of the blocks, such as the data set."
-)
-@_analysis_options
-@_selecting
-@_better_option
-@_test_option
+@_comparison_options
 @click.option("--describe", is_flag=True, help="Print it in sentences for a paper instead.")
 @json_option
 @study_options
@@ -409,14 +416,7 @@ def progress(experimenter: PyExperimenter, ax: Axes, where: str | None, only_gri
 
 @plot.command()
 @click.argument("value", metavar="RESULTFIELD")
-@click.option("--by", required=True, metavar="COLUMN", help="Keyfield whose levels are compared, such as the method.")
-@click.option(
-    "--blocks", type=NameList(), required=True, metavar="COLUMNS", help="Keyfields of the blocks, such as the data set."
-)
-@_better_option
-@_test_option
-@_analysis_options
-@_selecting
+@_comparison_options
 @_picture_options
 def ranks(experimenter: PyExperimenter, ax: Axes, how: dict[str, Any], **what: Any) -> None:
     """Draw average ranks as a critical difference diagram."""

@@ -109,14 +109,19 @@ ids_option = click.option(
 )
 
 
+def decorated(command: Command, *options: Callable[[Command], Command]) -> Command:
+    """Add options to a command, shown in this order."""
+    return functools.reduce(lambda result, option: option(result), reversed(options), command)
+
+
 def latest_options(command: Command) -> Command:
     """Add the options that select experiments by their last execution."""
-    options = (
+    return decorated(
+        command,
         click.option("--commit", metavar="HASH", help="Only experiments last executed with this git commit."),
         click.option("--job", metavar="ID", help="Only experiments last executed in this cluster job."),
         click.option("--outcome", type=click.Choice(OUTCOMES), help="Only experiments whose last execution ended so."),
     )
-    return functools.reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
 
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
