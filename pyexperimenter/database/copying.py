@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pyexperimenter.database.connection import Cursor, retried
+from pyexperimenter.database.reader import BEFORE_ALL
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.database.values import Encoder, decode
 from pyexperimenter.exceptions import CopyError
 from pyexperimenter.fieldtypes import FieldType, Kind
 
 _CHUNK = 2_000  # rows; an attempt may have 64 KiB of output
-_BEFORE_ALL = -(2**63)  # IDs given by hand may be negative
+_AFTER_ALL = 2**63 - 1
 _AS_IT_IS = {Kind.INTEGER: int, Kind.REAL: float, Kind.TEXT: str}
 
 Rows = list[tuple[Any, ...]]
@@ -69,15 +70,16 @@ class StudyCopy:
             [(running,)] = cursor.all(f"SELECT COUNT(*) FROM {schema.q(schema.table)} WHERE status = 'running'")
             if running and not snapshot:
                 raise CopyError(f"experiments are running ({running}); wait for their end, or copy a snapshot")
-            experiments = 0
+            experiments = self._copy(cursor, schema.table, existing.pop(schema.table), progress)
             for table, columns in existing.items():
                 if columns:
-                    of_main = table == schema.table
-                    rows = _TableCopy(self._source, self._target, table, columns).run(
-                        cursor, progress if of_main else lambda _: None
-                    )
-                    experiments = rows if of_main else experiments
+                    self._copy(cursor, table, columns)
         return experiments
+
+    def _copy(
+        self, cursor: Cursor, table: str, columns: Sequence[str], progress: Callable[[int], object] = lambda _: None
+    ) -> int:
+        return _TableCopy(self._source, self._target, table, columns).run(cursor, progress)
 
 
 class _TableCopy:
@@ -99,8 +101,8 @@ class _TableCopy:
         return f"SELECT {columns} FROM {name} WHERE {key} > :after AND {key} <= :last ORDER BY {key} LIMIT {_CHUNK}"
 
     def run(self, cursor: Cursor, progress: Callable[[int], object]) -> int:
-        copied, after = 0, _BEFORE_ALL
-        while rows := self._converted(cursor.all(self._read, after=after, last=2**63 - 1)):
+        copied, after = 0, BEFORE_ALL
+        while rows := self._converted(cursor.all(self._read, after=after, last=_AFTER_ALL)):
             last = rows[-1][0]
             there = self._there(after, last)
             if len(there) < len(rows):
@@ -110,7 +112,7 @@ class _TableCopy:
             self._check(rows, there)
             copied, after = copied + len(rows), last
             progress(len(rows))
-        self._check([], self._there(after, 2**63 - 1))
+        self._check([], self._there(after, _AFTER_ALL))
         if copied and self._dialect.advance_ids is not None:
             self._advance_ids()
         return copied

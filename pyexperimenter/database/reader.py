@@ -44,7 +44,8 @@ def all_rows(columns: Sequence[str], parts: Parts) -> Rows:
 
 _ERRORS = 500  # rows with their errors that are read at a time
 _READ = 50_000  # rows with their keyfields that are read at a time
-_BEFORE_ALL = -(2**63)  # a person may have given a row a negative ID
+BEFORE_ALL = -(2**63)
+"""An ID before all others: a person may have given a row a negative one."""
 
 
 class ExperimentReader:
@@ -108,7 +109,7 @@ class ExperimentReader:
 
     def _all_keyfields(self) -> Iterator[tuple[int, dict[str, Any] | None]]:
         """Yield the ID of each row with its keyfields; None if they cannot be read."""
-        last = _BEFORE_ALL
+        last = BEFORE_ALL
         while rows := self.query(self._sql.read.keyfields_from, last=last, limit=_READ)[1]:
             for row in rows:
                 try:
@@ -251,7 +252,7 @@ class ExperimentReader:
 
     def error_rows(self) -> Iterator[tuple[Any, ...]]:
         """Yield ID, keyfields and error of each experiment in error, by ID, with a few of them in memory at a time."""
-        last = _BEFORE_ALL
+        last = BEFORE_ALL
         while rows := self.query(self._sql.read.errors, last=last, limit=_ERRORS)[1]:
             yield from rows
             last = rows[-1][0]

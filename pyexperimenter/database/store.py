@@ -442,9 +442,8 @@ class ExperimentStore(ClaimStore):
         last = notes[-1]
         with self.database.transaction() as cursor:
             try:
-                replayed = self._fence(
-                    cursor, attempt
-                )  # under its lock, as others may be writing a copy of the journal
+                # Read under the lock of the fence, as others may be writing a copy of the journal.
+                replayed = self._fence(cursor, attempt)
             except ClaimLostError:
                 before, outcome = cursor.one(self._sql.write.replayed, **attempt.named) or (None, None)
                 if last.ending is not None and outcome in (last.ending.outcome, RETRIED):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -103,18 +104,12 @@ def test_an_interrupted_copy_is_completed(target: Target, other: Target, monkeyp
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pyexperimenter.experimenter.fill_bar", _calling(interrupt))
+        patch.setattr("pyexperimenter.experimenter.fill_bar", lambda total: nullcontext(interrupt))
         with pytest.raises(KeyboardInterrupt):
             copy(original, other)
     assert other.query("SELECT COUNT(*) FROM study") == [(21,)]
     assert copy(original, other) == 31
     assert repr(contents(experimenter(other, config(other)))) == repr(whole)
-
-
-def _calling(function: Any) -> Any:
-    from contextlib import nullcontext
-
-    return lambda total: nullcontext(function)
 
 
 COPY = """
