@@ -296,8 +296,9 @@ def test_jump_host_gets_no_password(sshd: SshServer, home: Path) -> None:
             f"Host behind\n HostName 127.0.0.1\n Port {sshd.port}\n ProxyJump jump\n"
         )
         assert "Connection closed" in failure(sshd.config(address="behind", port=22, password=Secret(PASSPHRASE)))
-        log = (jump.home / "log").read_text()
-        assert "authenticating user root" in log
+        logged = (jump.home / "log").read_text
+        wait_until(lambda: "authenticating user root" in logged())  # its last line, after the ssh ended
+        log = logged()
         assert "Accepted" not in log
         assert "Failed password" not in log
 
