@@ -30,8 +30,9 @@ def to_latex(
     label: str | None = None,
     environment: str = "table",
     scale: Scale = 1,
+    siunitx: bool = False,
 ) -> str:
-    r"""Render a summary as a LaTeX table, which needs ``\usepackage{booktabs}`` and nothing else.
+    r"""Render a summary as a LaTeX table, whose first line is a comment with the packages that it needs.
 
     Parameters
     ----------
@@ -60,6 +61,8 @@ def to_latex(
     scale : float or mapping of str to float
         What numbers are multiplied by, for all values or for each value by its name: 100 makes shares percentages.
         The note says so.
+    siunitx : bool
+        Align numbers at their decimal markers, in columns of the package siunitx (version 3).
 
     Returns
     -------
@@ -81,6 +84,7 @@ def to_latex(
     >>> summary = pd.DataFrame({"kernel": ["linear", "rbf"], "mean": [0.92, 0.96], "std": [0.02, 0.01],
     ...                         "n": [5, 5], "missing": [0, 0]})
     >>> print(to_latex(summary, best="max"))
+    % needs \usepackage{booktabs}
     \begin{tabular}{lr}
     \toprule
     kernel & mean $\pm$ standard deviation \\
@@ -92,18 +96,27 @@ def to_latex(
     \par\smallskip{\footnotesize Mean $\pm$ standard deviation over n = 5 runs.\par}
     """
     layout = lay_out(summary, columns, stat, digits, best, best_per, scale)
-    width = len(layout.names)
-    lines = [rf"\begin{{tabular}}{{{'l' * width}{'r' * len(layout.header[0])}}}", r"\toprule"]
+    width, packages = len(layout.names), ["booktabs"]
+    write_cell = _siunitx_cell if siunitx else _latex_cell
+    cells_of_columns = zip(*(cells for _, cells in layout.rows), strict=True)
+    kinds = [_siunitx_column(cells) if siunitx else "r" for cells in cells_of_columns]
+    lines = [rf"\begin{{tabular}}{{{'l' * width}{''.join(kinds)}}}", r"\toprule"]
     for level in range(len(layout.header) - 1):
         lines += _latex_spans(layout.spans(level), width)
-    lines += [" & ".join(map(_escape_latex, (*layout.names, *layout.header[-1]))) + r" \\", r"\midrule"]
+    heads = [f"{{{_escape_latex(head)}}}" if siunitx else _escape_latex(head) for head in layout.header[-1]]
+    lines += [" & ".join([*map(_escape_latex, layout.names), *heads]) + r" \\", r"\midrule"]
     for names, cells in layout.rows:
-        lines.append(" & ".join([*map(_latex_label, names), *map(_latex_cell, cells)]) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}", rf"\par\smallskip{{\footnotesize {_escape_latex(layout.note)}\par}}"]
+        lines.append(" & ".join([*map(_latex_label, names), *map(write_cell, cells)]) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    if siunitx:
+        packages.append("siunitx")
+        lines = [r"\begingroup", _SIUNITX, *lines, r"\endgroup"]
+    lines.append(rf"\par\smallskip{{\footnotesize {_escape_latex(layout.note)}\par}}")
     if caption is not None or label is not None:
         above = [rf"\caption{{{caption}}}"] * (caption is not None) + [rf"\label{{{label}}}"] * (label is not None)
         lines = [rf"\begin{{{environment}}}", r"\centering", *above, *lines, rf"\end{{{environment}}}"]
-    return "\n".join(lines)
+        packages += _PACKAGES.get(environment, ())
+    return "\n".join([rf"% needs \usepackage{{{','.join(packages)}}}", *lines])
 
 
 def to_markdown(
@@ -227,6 +240,14 @@ _LATEX = {
     "–": "--",
 }
 
+_PACKAGES = {"sidewaystable": ["rotating"], "sidewaystable*": ["rotating"]}  # of environments
+
+# Bold numbers in bold; an uncertainty as ±, also if it is 0; a mark right behind its number.
+_SIUNITX = (
+    r"\sisetup{mode=text, reset-text-series=false, separate-uncertainty, retain-zero-uncertainty, "
+    "table-align-text-after=false}"
+)
+
 
 def _escape_latex(text: str) -> str:
     r"""Escape a string for LaTeX.
@@ -264,10 +285,52 @@ def _latex_spans(spans: Sequence[tuple[str, int]], offset: int) -> Iterator[str]
 def _latex_cell(cell: Cell | None) -> str:
     if cell is None:
         return "--"
-    text = _plain(cell).replace("±", r"\pm").replace(NULL, r"\mbox{--}").replace("inf", r"\infty")
-    bold = rf"\mathbf{{{text}}}" if cell.bold else text
+    return f"${_latex_math(_plain(cell), cell)}$"
+
+
+def _latex_math(text: str, cell: Cell) -> str:
+    """Return (a part of) what a cell shows, with its mark, for math mode."""
+    text = text.replace("±", r"\pm").replace(NULL, r"\mbox{--}").replace("inf", r"\infty")
+    bold = rf"\mathbf{{{text}}}" if cell.bold and text else text
     mark = rf"^{{\dagger {cell.mark}}}" if cell.mark else ""
-    return f"${bold}{mark}$"
+    return f"{bold}{mark}"
+
+
+def _siunitx_column(cells: Sequence[Cell | None]) -> str:
+    """Return the type of a column: S with room for the largest number, its uncertainty and what follows it."""
+    shown = [cell for cell in cells if cell and _siunitx_numbers(cell)]
+    if not shown:
+        return "r"
+    centers, *uncertainties = zip(*map(_siunitx_numbers, shown), strict=True)
+    whole, decimals = _room([center.lstrip("-") for center in centers])
+    sign = "-" * any(center.startswith("-") for center in centers)
+    uncertainty = "".join(f"({sum(_room(texts))})" for texts in uncertainties)
+    return f"S[table-format={sign}{whole}.{decimals}{uncertainty}{max(map(_after_number, shown), key=len)}]"
+
+
+def _siunitx_cell(cell: Cell | None) -> str:
+    if cell is None or not _siunitx_numbers(cell):
+        return f"{{{_latex_cell(cell)}}}"
+    return r"\bfseries " * cell.bold + r" \pm ".join(_siunitx_numbers(cell)) + _after_number(cell)
+
+
+def _siunitx_numbers(cell: Cell) -> list[str]:
+    """Return the number of a cell and its uncertainty, or nothing if siunitx cannot read them."""
+    numbers = [cell.center, *(cell.spread if len(cell.spread) == 1 else ())]
+    return numbers if all(re.fullmatch(r"-?\d+(\.\d+)?", number) for number in numbers) else []
+
+
+def _after_number(cell: Cell) -> str:
+    """Return the interval and the mark of a cell."""
+    interval = f"[{', '.join(cell.spread)}]" if len(cell.spread) == 2 else ""
+    text = _latex_math(interval, cell)
+    return f"{{{' ' * bool(interval)}${text}$}}" if text else ""
+
+
+def _room(numbers: Sequence[str]) -> tuple[int, int]:
+    """Return the most digits before and after the decimal point."""
+    parts = [number.partition(".") for number in numbers]
+    return max(len(whole) for whole, _, _ in parts), max(len(decimals) for _, _, decimals in parts)
 
 
 def _escape_markdown(text: str) -> str:

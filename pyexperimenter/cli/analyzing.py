@@ -243,6 +243,7 @@ def _stat_option(default: str) -> Callable[[Command], Command]:
     help="Multiply what is shown; 100 makes shares percentages.",
 )
 @click.option("--environment", metavar="NAME", help="Environment of the LaTeX table, such as table*.")
+@click.option("--siunitx", is_flag=True, help="Align the numbers of the LaTeX table with the package siunitx.")
 @click.option("--caption", metavar="TEXT", help="Caption of the LaTeX table.")
 @click.option("--label", metavar="TEXT", help="Label of the LaTeX table.")
 @click.option("-o", "--output", metavar="FILE", help="Write the table to this file instead of printing it.")
@@ -261,6 +262,7 @@ def table(
     best_per: str | None,
     scale: tuple[str, ...],
     environment: str | None,
+    siunitx: bool,
     caption: str | None,
     label: str | None,
     output: str | None,
@@ -284,9 +286,9 @@ def table(
     if scale:
         options["scale"] = _settings(scale, _count)
     if kind == "latex":
-        options |= {"caption": caption, "label": label, "environment": environment or "table"}
-    elif caption or label or environment:
-        raise click.UsageError("--caption, --label and --environment are for --format latex")
+        options |= {"caption": caption, "label": label, "environment": environment or "table", "siunitx": siunitx}
+    elif caption or label or environment or siunitx:
+        raise click.UsageError("--caption, --label, --environment and --siunitx are for --format latex")
     text = getattr(analysis, _RENDERINGS[kind])(summary, **options)
     if output is None:
         echo(text)

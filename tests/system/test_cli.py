@@ -446,6 +446,8 @@ def test_table(executed: Path) -> None:
     wide = ["--environment", "table*", "--scale", "accuracy=100", "--digits", "0"]
     latex = call("table", "accuracy", "--rows", "dataset", *options, *drop, *wide).stdout
     assert r"\begin{table*}" in latex and r"$\mathbf{60 \pm 10}$" in latex
+    aligned = call("table", "accuracy", "--rows", "dataset", *options, "--siunitx", *drop).stdout
+    assert r"\bfseries 0.60 \pm 0.10" in aligned and "siunitx" in aligned.split("\n")[0]
     by_seed = ["--columns", "seed", "-w", "status = 'done'"]
     result = call("table", "accuracy", "--rows", "dataset", *by_seed, "-o", "t.md", "--format", "markdown")
     assert result.stdout == ""
@@ -464,7 +466,8 @@ def test_table(executed: Path) -> None:
     share = ["--stat", "ci95", "--test-share", "0.1", "-w", "dataset = 'iris'"]
     (iris,) = data("table", "accuracy", "--rows", "dataset", *share)
     assert iris["ci95"] == pytest.approx(4.302653 * 0.1 * (1 / 3 + 1 / 9) ** 0.5)
-    assert "--format latex" in call("table", "accuracy", "--rows", "dataset", "--caption", "x", *drop, code=2).stderr
+    for option in (["--caption", "x"], ["--siunitx"]):
+        assert "--format latex" in call("table", "accuracy", "--rows", "dataset", *option, *drop, code=2).stderr
 
 
 def test_a_table_of_the_best_settings(directory: Path) -> None:
