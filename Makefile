@@ -7,8 +7,8 @@ SEED ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := mariadb-server-core mariadb-client-core postgresql slurmctld slurmd slurmdbd slurm-client munge \
-    openssh-client openssh-server faketime
-PROGRAMS := mariadbd my_print_defaults postgres slurmctld slurmd slurmdbd sbatch munged ssh sshd faketime
+    openssh-client openssh-server faketime texlive-latex-recommended texlive-science
+PROGRAMS := mariadbd my_print_defaults postgres slurmctld slurmd slurmdbd sbatch munged ssh sshd faketime pdflatex
 # Both are editable installs into one environment, so that neither shadows the other with a stale copy.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 PYTEST := -m pytest --numprocesses 4 --dist worksteal

@@ -13,6 +13,7 @@ import hypothesis
 import pytest
 
 import tests.support
+from tests.support.latex import Latex
 from tests.support.mariadb import PrivateMariaDB
 from tests.support.mysql import MYSQL_URL, MYSQLD, PrivateMySQL, server_from_url
 from tests.support.outages import Signs
@@ -63,11 +64,12 @@ def _mysql() -> Server:
     return server_from_url(url) if url else PrivateMySQL()
 
 
-_STARTERS: dict[str, Callable[[], Server | SlurmCluster]] = {
+_STARTERS: dict[str, Callable[[], Server | SlurmCluster | Latex]] = {
     "mariadb": PrivateMariaDB,
     "mysql": _mysql,
     "postgresql": PrivatePostgreSQL,
     "slurm": lambda: SlurmCluster(nodes=4, cpus=2),
+    "pdflatex": Latex,
 }
 
 
@@ -164,6 +166,13 @@ def slurm(pytestconfig: pytest.Config) -> Iterator[SlurmCluster]:
     cluster.recover()
 
 
+@pytest.fixture
+def latex(pytestconfig: pytest.Config) -> Latex:
+    """LaTeX, which compiles what the test renders."""
+    compiler: Latex = pytestconfig.stash[SERVERS].get("pdflatex")
+    return compiler
+
+
 def _sqlite(directory: Path) -> Target:
     return Target("sqlite", "sqlite", str(directory / "study.db"))
 
@@ -184,6 +193,7 @@ _FIXTURES = {
     "postgresql_target": "postgresql",
     "private_postgresql": "postgresql",
     "slurm": "slurm",
+    "latex": "pdflatex",
 }
 
 
