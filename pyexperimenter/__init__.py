@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from pyexperimenter.result_processor import ResultProcessor
     from pyexperimenter.study.details import ExperimentDetails
     from pyexperimenter.study.errors import ErrorGroup
+    from pyexperimenter.study.groups import ExperimentGroup
     from pyexperimenter.study.status import StudyStatus, WorkerState
 
 __all__ = [
@@ -100,6 +101,7 @@ __all__ = [
     "ExperimentDetails",
     "ExperimentExistsError",
     "ExperimentFunctionError",
+    "ExperimentGroup",
     "ExperimentStatus",
     "FillCount",
     "FunctionNotPicklableError",
@@ -152,6 +154,7 @@ _MODULES = {
     "Comparison": "analysis",
     "ErrorGroup": "study.errors",
     "ExperimentDetails": "study.details",
+    "ExperimentGroup": "study.groups",
     "ExperimentStatus": "experiment_status",
     "FillCount": "database.records",
     "PyExperimenter": "experimenter",

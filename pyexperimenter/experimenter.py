@@ -226,6 +226,21 @@ class PyExperimenter(Study):
     def __repr__(self) -> str:
         return f"<PyExperimenter {self.name!r}: table {self.config.table.name} in {self._store.database}>"
 
+    def read_only(self, time_limit: float = 60.0) -> PyExperimenter:
+        """Return this study for reading only: the database itself refuses whatever would change something.
+
+        Use it to run SQL that you do not trust, or that must not keep the database busy for long.
+
+        Parameters
+        ----------
+        time_limit : float
+            Seconds after which a statement is stopped, with an error.
+        """
+        reading = object.__new__(type(self))
+        vars(reading).update(vars(self), _store=ExperimentStore(self.config))
+        reading._store.database.only_read(time_limit)
+        return reading
+
     # Creating and filling the table
 
     def create_table(self, create_database: bool = False) -> None:

@@ -93,7 +93,7 @@ def list_experiments(
     order_by: list[str] | None,
     limit: int | None,
     as_json: bool,
-    **latest: str | None,
+    **latest: Any,
 ) -> None:
     """List experiments."""
     experimenter = study.open_for_reading()

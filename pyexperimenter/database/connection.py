@@ -24,6 +24,7 @@ from pyexperimenter.exceptions import (
     DatabaseError,
     InvalidValueError,
     PyExperimenterError,
+    ReadOnlyDatabaseError,
     SshTunnelError,
     TransientDatabaseError,
 )
@@ -360,6 +361,8 @@ class Database:
         DatabaseError
             If the database cannot be reached, or a statement fails.
         """
+        if self._backend.time_limit is not None:
+            raise ReadOnlyDatabaseError("the study was opened for reading only, so nothing can be changed with it")
         with self._cursor(create) as cursor:
             cursor.begin()
             try:
@@ -377,7 +380,16 @@ class Database:
         Outside transactions, a database may refuse to write unless it is asked for that.
         """
         with self._cursor(create=False) as cursor:
-            yield cursor
+            if self._backend.time_limit is None or not self.dialect.read_only:
+                yield cursor
+                return
+            cursor.begin(*self.dialect.read_only)
+            cursor.run_together()
+            try:
+                yield cursor
+            finally:
+                with suppress(DatabaseError):
+                    cursor.roll_back()
 
     @contextmanager
     def snapshot(self) -> Iterator[Cursor]:
@@ -407,6 +419,13 @@ class Database:
         self.for_user = for_user
         self._waits_for_server = True
         self._backend.silence = min(silence or outage / 2, _LONGEST_SILENCE)
+
+    def only_read(self, time_limit: float) -> None:
+        """Let the database itself refuse to write, and cut statements that take longer than so many seconds.
+
+        A statement is then always one: what follows a semicolon is refused, wherever users may write SQL.
+        """
+        self._backend.time_limit = self.patience = time_limit
 
     def spare_settings(self) -> None:
         """Open connections with settings of the server that do for numbers, times and ASCII texts."""

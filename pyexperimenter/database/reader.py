@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyexperimenter.config.model import ExperimentConfig
@@ -22,7 +22,7 @@ from pyexperimenter.exceptions import (
     UndecodableValueError,
 )
 from pyexperimenter.experiment_status import ExperimentStatus
-from pyexperimenter.fieldtypes import FieldType
+from pyexperimenter.fieldtypes import FieldType, Kind
 from pyexperimenter.jsonable import whole_number
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def all_rows(columns: Sequence[str], parts: Parts) -> Rows:
 
 
 _ERRORS = 500  # rows with their errors that are read at a time
+_STATES = 8  # more than there are, with some that people have made up
 _READ = 50_000  # rows with their keyfields that are read at a time
 BEFORE_ALL = -(2**63)
 """An ID before all others: a person may have given a row a negative one."""
@@ -182,6 +183,7 @@ class ExperimentReader:
         states: States = None,
         latest: Latest = Latest(),  # noqa: B008 - frozen
         only_grid: bool = False,
+        after: int | None = None,
         take: Take[Any] = all_rows,
     ) -> Any:
         """Return columns and rows of the main table, or what `take` makes of them.
@@ -198,6 +200,8 @@ class ExperimentReader:
         condition = self._selector.rows(states, where, ids, latest=latest)
         if only_grid:
             condition &= self.in_grid()
+        if after is not None:
+            condition &= self._selector.after(order_by, after)
         order = self._selector.order(order_by)
         statement = self._sql.read.table.format(
             columns="*" if columns is None else self._selector.columns(columns),
@@ -276,6 +280,64 @@ class ExperimentReader:
             ended, running = [], []  # a table of py-experimenter
         workers = [(*row[:5], *(None if value is None else _moment(value) for value in row[5:])) for row in running]
         return _moment(now), [(_moment(start), _moment(end)) for start, end in ended], workers
+
+    def groups(
+        self, by: Sequence[str], value: str | None, states: States, where: Where, limit: int | None
+    ) -> tuple[float, list[tuple[Any, ...]]]:
+        """Return a number, and rows of values of `by`, a status, and how many experiments have them.
+
+        And the number of values, their mean, and the sum of the squares of their distances to that number.
+        """
+        condition = self._selector.rows(states, where)
+        # A statement needs a number even where no result is asked for.
+        result = "NULLIF(1.0, 1.0)" if value is None else self._selector.columns([value])
+        ((center,),) = (
+            [(0.0,)]
+            if value is None
+            else self.query(self._sql.read.mean.format(value=result, condition=condition.sql), **condition.parameters)[
+                1
+            ]
+        )
+        center = float(center or 0)
+        columns, groups = [], []
+        for name, column in ((name, self._selector.columns([name])) for name in by):
+            kind = self.schema.columns[name].kind
+            exact = self.database.dialect.comparable.get(kind, "{}").format(column)
+            columns.append(exact if kind is Kind.JSON else column)
+            groups += [exact] if kind is Kind.JSON or exact == column else [exact, column]
+        statement = self._sql.read.groups.format(
+            columns=", ".join(columns),
+            value=result,
+            condition=condition.sql,
+            groups=", ".join(groups),
+            limit="" if limit is None else f" LIMIT {whole_number('limit', limit, least=0) * _STATES}",
+        )
+        return center, self.query(statement, center=center, **condition.parameters)[1]
+
+    def ended(self, parts: int) -> list[tuple[datetime, int]]:
+        """Return how many executions ended in each of some parts of the time in which any did, with the part's end."""
+        try:
+            ((first, last),) = self.query(self._sql.read.first_and_last_end)[1]
+        except MissingTableError:
+            return []  # a table of py-experimenter
+        if first is None:
+            return []
+        first, last = _moment(first), _moment(last)
+        ends = [first + (last - first) * (part / parts) for part in range(parts + 1)]
+        ends[0] -= timedelta(seconds=1)  # the first itself counts, too
+        bounds = {f"since_{part}": ends[part].isoformat(" ", "microseconds") for part in range(parts)}
+        bounds |= {f"until_{part}": ends[part + 1].isoformat(" ", "microseconds") for part in range(parts)}
+        counting = " UNION ALL ".join(self._sql.read.ended_until.format(number=part) for part in range(parts))
+        counts = dict[int, int](self.query(counting, **bounds)[1])
+        return [(ends[part + 1], int(counts[part])) for part in range(parts)]
+
+    def versions(self) -> list[tuple[str | None, bool | None, int]]:
+        """Return which commits the last executions ran, whether with changes, and how many executions; most first."""
+        try:
+            rows = self.query(self._sql.read.versions)[1]
+        except MissingTableError:
+            return []  # a table of py-experimenter
+        return [(commit, None if dirty is None else bool(dirty), int(number)) for commit, dirty, number in rows]
 
     def emission_rows(self, take: Take[Any] = all_rows) -> Any:
         """Return columns and rows of CodeCarbon's table, or what `take` makes of them."""

@@ -6,6 +6,8 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import and_
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pyexperimenter.config.model import Requirement
@@ -15,13 +17,14 @@ from pyexperimenter.database.values import Encoder
 from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError, PyExperimenterError
 from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.fieldtypes import Kind
-from pyexperimenter.jsonable import listed
+from pyexperimenter.jsonable import listed, whole_number
 
 if TYPE_CHECKING:
     from pyexperimenter.grid.membership import OneOf, Predicate
 
 _Item = TypeVar("_Item")
 
+_ANY_ID = -(2**63)
 _LONG = 100  # values; SQLite puts longer lists into temporary tables
 _LONGEST = 10_000  # values of a domain, for a statement that servers accept
 _MOST_VALUES = 800  # in short lists; SQLite may take only 999 parameters, and expressions of 1000 operators
@@ -33,8 +36,8 @@ _MEANT = {
     **dict.fromkeys(["active", "started", "executing"], "running"),
 }
 
-Where = Mapping[str, Any] | str | None
-"""A mapping of columns to values or lists of values, all of which must match; or a condition in SQL."""
+Where = Mapping[str, Any] | str | Sequence[Mapping[str, Any] | str] | None
+"""A mapping of columns to values or lists of values, all of which must match; or a condition in SQL; or several."""
 
 States = str | Sequence[str] | None
 """A status or several; None or ``"all"`` for all."""
@@ -175,6 +178,9 @@ class Selector:
             return Condition()
         if isinstance(where, str):
             return Condition(f"({where}\n)")  # the condition may end in a comment
+        if isinstance(where, (list, tuple)):
+            parts = (self.condition(part, f"{parameter}_{number}") for number, part in enumerate(where))
+            return reduce(and_, parts, Condition())
         if not isinstance(where, Mapping):
             raise InvalidValueError(
                 f"where: {where!r} is neither a mapping of columns to values nor a condition in SQL"
@@ -304,6 +310,25 @@ class Selector:
             order_by = [order_by] if order_by else []
         parts = (part for name in _items(order_by, "order_by") for part in str(name).split(","))
         return ", ".join(self._direction(part.strip()) for part in parts)
+
+    def after(self, order_by: OrderBy, experiment_id: int) -> Condition:
+        """Return the condition for rows that come after an experiment in an order, which ends with the ID.
+
+        NULL is before all other values, or after them, as the database sorts it.
+        """
+        table, key = self._schema.q(self._schema.table), {"after": whole_number("after", experiment_id, least=_ANY_ID)}
+        parts, equal = list[str](), list[str]()
+        for column in [*filter(None, self.order(order_by).split(", ")), "ID"]:
+            name, descends = column.removesuffix(" ASC").removesuffix(" DESC"), column.endswith(" DESC")
+            here = f"(SELECT {name} FROM {table} WHERE ID = :after)" if name != "ID" else ":after"
+            null_first = descends is self._schema.dialect.null_is_largest
+            nulls = f"{here} IS {'' if null_first else 'NOT '}NULL AND {name} IS {'NOT ' if null_first else ''}NULL"
+            parts.append(" AND ".join([*equal, f"({name} {'<' if descends else '>'} {here} OR {nulls})"]))
+            equal.append(f"({name} = {here} OR {name} IS NULL AND {here} IS NULL)")
+            if name == "ID":  # an ID is unique, and never NULL
+                parts[-1] = " AND ".join([*equal[:-1], f"ID {'<' if descends else '>'} :after"])
+                break
+        return Condition(f"({' OR '.join(parts)})", key)
 
     def _latest(self, latest: Latest) -> Condition:
         """Return the condition on the last execution. Attempts without a lease were opened by `attach`."""

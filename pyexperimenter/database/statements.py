@@ -278,6 +278,22 @@ class ReadStatements(_Group):
         FROM {table} t JOIN {attempts} a ON a.experiment_id = t.ID
         WHERE t.status = 'running' AND a.ended IS NULL ORDER BY a.ID
     """)
+    # One row for each combination of values; {value} is a number, from whose {center} the squares are measured.
+    groups = _Statement("""
+        SELECT {columns}, status, COUNT(*), COUNT({value}), AVG({value}), SUM(({value} - :center) * ({value} - :center))
+        FROM {table} WHERE {condition} GROUP BY {groups}, status ORDER BY {groups}{limit}
+    """)
+    mean = _Statement("SELECT AVG({value}) FROM {table} WHERE {condition}")
+    first_and_last_end = _Statement("SELECT MIN(ended), MAX(ended) FROM {attempts}")
+    # The index on the ends of attempts is all that is read.
+    ended_until = _Statement(
+        "SELECT {number}, COUNT(*) FROM {attempts} WHERE ended > :since_{number} AND ended <= :until_{number}"
+    )
+    versions = _Statement("""
+        SELECT git_commit, git_dirty, COUNT(*) FROM
+            (SELECT ID, git_commit, git_dirty FROM {attempts} ORDER BY ID DESC LIMIT 20000) latest
+        GROUP BY git_commit, git_dirty ORDER BY 3 DESC
+    """)
     side_table = _Statement("SELECT * FROM {side} ORDER BY ID")
     # The condition may use the columns of the logtable only.
     all_logs = _Statement("SELECT log.* FROM {side} log WHERE {condition} ORDER BY log.ID")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from html import escape
 from operator import index
@@ -21,6 +22,7 @@ from pyexperimenter.exceptions import (
 from pyexperimenter.predecessor import advising
 from pyexperimenter.study.details import ExperimentDetails, details_of
 from pyexperimenter.study.errors import ErrorGroup, error_groups
+from pyexperimenter.study.groups import ExperimentGroup, grouped
 from pyexperimenter.study.status import StudyStatus, status_of
 
 if TYPE_CHECKING:
@@ -71,13 +73,14 @@ class Study:
         job: str | int | None = None,
         outcome: str | None = None,
         only_grid: bool = False,
+        after: int | None = None,
     ) -> pd.DataFrame:
         """Return experiments.
 
         Parameters
         ----------
         where : mapping or str, optional
-            Only experiments with these values, or that match this SQL condition.
+            Only experiments with these values, or that match this SQL condition; a list of several, if all must hold.
         columns : sequence of str, optional
             Only these columns.
         order_by : str or sequence of str, optional
@@ -98,6 +101,9 @@ class Study:
             ``"retried"``, ``"released"``, ``"lost"``, ``"reset"`` or ``"superseded"``.
         only_grid : bool
             Only experiments that are in the grid of the configuration.
+        after : int, optional
+            Only experiments that come after the one with this ID, in the order of `order_by`. With `limit`, this reads
+            a large table in pages.
 
         Returns
         -------
@@ -120,7 +126,15 @@ class Study:
         """
         latest = Latest(commit, job, outcome)
         rows = partial(
-            self._store.table_rows, where, columns, order_by, limit, states=states, latest=latest, only_grid=only_grid
+            self._store.table_rows,
+            where,
+            columns,
+            order_by,
+            limit,
+            states=states,
+            latest=latest,
+            only_grid=only_grid,
+            after=after,
         )
         table = self._frame(rows, self._store.schema.table)
         # The functions of the analysis, which only see the table, read them there.
@@ -280,6 +294,58 @@ class Study:
     def error_groups(self) -> list[ErrorGroup]:
         """Return the experiments in error, grouped by what went wrong, with the largest group first."""
         return error_groups(self._store)
+
+    def group_by(
+        self,
+        by: str | Sequence[str],
+        value: str | None = None,
+        where: Where = None,
+        states: States = None,
+        limit: int | None = None,
+    ) -> list[ExperimentGroup]:
+        """Return how many experiments have each combination of values, by status. The database does the counting.
+
+        Parameters
+        ----------
+        by : str or sequence of str
+            Columns of the table, for example two keyfields.
+        value : str, optional
+            A resultfield with numbers, of which mean and standard deviation are computed, too.
+        where : mapping or str, optional
+            Only experiments with these values, or that match this SQL condition.
+        states : str, ExperimentStatus or sequence of them, optional
+            Only experiments in these states.
+        limit : int, optional
+            Maximum number of groups.
+
+        Returns
+        -------
+        list of ExperimentGroup
+            Sorted by the values, as the database sorts them.
+
+        Raises
+        ------
+        InvalidColumnError
+            If the table does not have one of the columns.
+        """
+        return grouped(self._store, [by] if isinstance(by, str) else by, value, where, states, limit)
+
+    def ended_over_time(self, parts: int = 48) -> list[tuple[datetime, int]]:
+        """Return how many executions ended in each of so many equal parts of the time from the first end to the last.
+
+        Returns
+        -------
+        list of tuple of (datetime.datetime, int)
+            The end of each part in UTC, and the number of executions; empty if none has ended.
+        """
+        return self._store.ended(parts)
+
+    def commits(self) -> list[tuple[str | None, bool | None, int]]:
+        """Return which code the last executions ran: git commit, whether it had uncommitted changes, and their number.
+
+        It looks at up to 20,000 executions, whether they have ended or not. None if it is not known.
+        """
+        return self._store.versions()
 
     def execute_custom_query(self, sql: str) -> list[tuple[Any, ...]] | int:
         """Run an SQL statement.

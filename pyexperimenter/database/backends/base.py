@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from pyexperimenter.config.model import Credentials, DatabaseConfig, SshConfig
-from pyexperimenter.database.backends.dialect import LOST, Dialect
+from pyexperimenter.database.backends.dialect import LOST, Dialect, Remedy
 from pyexperimenter.exceptions import (
     AccessDeniedError,
     DatabaseConnectionError,
@@ -33,6 +33,9 @@ class Backend(Protocol):
         Its SQL.
     silence : float or None
         Seconds after which a server that does not answer counts as away; None: never.
+    time_limit : float or None
+        Seconds after which a statement is cut, on connections that can only read and take one statement at a time;
+        None: connections are not restricted.
     plain : bool
         Whether connections keep the server's own settings, which saves it some statements.
     errors : tuple of exception classes
@@ -41,6 +44,7 @@ class Backend(Protocol):
 
     dialect: Dialect
     silence: float | None
+    time_limit: float | None
     plain: bool
     errors: tuple[type[Exception], ...]
 
@@ -85,6 +89,9 @@ def translated(error: Exception, backend: Backend, doing: str, connection: Any =
         The connection of the statement that failed; by default, it could not be opened.
     """
     remedy = backend.dialect.meaning_of(error, connecting=connection is None)
+    if backend.time_limit is not None and backend.dialect.was_cut(error):
+        advice = f"it was cut after {backend.time_limit:g} s; select fewer experiments, or allow more time"
+        remedy = Remedy(DatabaseQueryError, advice)
     if remedy is None and connection is not None and backend.is_closed(connection):
         remedy = LOST
     message, doing = (" ".join(text.split()) for text in (backend.message_of(error), doing))  # on one line
@@ -116,6 +123,7 @@ class Server(Backend):
 
     dialect: Dialect
     silence: float | None = None
+    time_limit: float | None = None
     plain = False
 
     def __init__(self, config: DatabaseConfig) -> None:

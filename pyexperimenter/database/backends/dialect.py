@@ -71,6 +71,10 @@ class Dialect:
         Starts a transaction that may write. If the database has no row locks, only one at a time.
     snapshot : tuple of str
         Statements that start a transaction that only reads, and sees the database as it is at its beginning.
+    read_only : tuple of str
+        Statements that start a transaction that can only read, if transactions are what restricts statements.
+    cut : frozenset
+        The driver's error codes of a statement that took longer than it may; a message, where the driver gives no code.
     now, now_exact : str
         UTC time by the database's clock, to the second and to the microsecond.
     later : str
@@ -158,6 +162,8 @@ class Dialect:
         compared byte by byte.
     keeps_infinity : bool
         Whether a DOUBLE can be infinite.
+    null_is_largest : bool
+        Whether NULL is sorted after all values, not before them.
     states : Mapping
         SQLSTATE of an error, or its first two letters -> what it means.
     remedies : Mapping
@@ -172,6 +178,8 @@ class Dialect:
     opaque: str
     begin: str
     snapshot: tuple[str, ...]
+    read_only: tuple[str, ...]
+    cut: frozenset[int | str]
     now: str
     now_exact: str
     later: str
@@ -217,6 +225,7 @@ class Dialect:
     lengths_matter: bool
     comparable: Mapping[Kind, str]
     keeps_infinity: bool
+    null_is_largest: bool
     states: Mapping[str, Remedy]
     remedies: Mapping[int | str, Remedy]
     refusals: Mapping[str, Remedy]
@@ -285,6 +294,11 @@ class Dialect:
                 replaced[place] = ", ".join([self.placeholder] * len(several))
                 items += several
         return "".join(replaced), items
+
+    def was_cut(self, error: Exception) -> bool:
+        """Return whether a driver's error says that a statement took longer than it may."""
+        codes = (getattr(error, name, None) for name in ("sqlstate", "sqlite_errorcode"))
+        return not self.cut.isdisjoint([*codes, *error.args[:1]])
 
     def meaning_of(self, error: Exception, connecting: bool = False) -> Remedy | None:
         """Return what a driver's error means; None if it is not one of those that we know.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cache, cached_property
 from operator import attrgetter
@@ -46,6 +47,7 @@ from pyexperimenter.exceptions import (
 )
 from pyexperimenter.fieldtypes import FieldType, Kind
 
+_UNKNOWN_VARIABLE = 1193
 IDENTITY = "pyexperimenter_identity"
 """Name of the invisible column with the hash of a row's keyfields."""
 
@@ -79,6 +81,8 @@ MYSQL = Dialect(
         r"""|--(?=\s|\Z)[^\n]*|\#[^\n]*|/\*.*?(?:\*/|\Z)"""
     ),
     begin="START TRANSACTION READ WRITE",
+    read_only=("START TRANSACTION READ ONLY",),
+    cut=frozenset([1969, 3024]),  # of MariaDB, of MySQL
     snapshot=(
         "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
         "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
@@ -182,6 +186,7 @@ MYSQL = Dialect(
     lengths_matter=True,
     comparable={Kind.TEXT: "CAST(CONVERT({} USING utf8mb4) AS BINARY)"},  # no collation, no padding
     keeps_infinity=False,
+    null_is_largest=False,
     states={},
     remedies={
         1020: BUSY,  # the row changed since the snapshot (MariaDB's innodb_snapshot_isolation)
@@ -251,6 +256,7 @@ MYSQL = Dialect(
 
 # A statement does not wait for locks on rows that it does not concern. DDL, which is never in a transaction, may write.
 _BEGIN = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE"
+_BEGIN_READING = _BEGIN.replace("READ WRITE", "READ ONLY")  # DDL would end a transaction that only reads
 # A value that does not fit is an error, and never truncated. The rest is the usual, whatever the server's default.
 _SETTINGS = (
     "SET sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', completion_type = 0, sql_safe_updates = 0, "
@@ -303,20 +309,31 @@ class MySqlServer(Server):
             connection = connect(
                 **options,
                 **self._encryption,
-                init_command=_BEGIN,
+                init_command=_BEGIN if self.time_limit is None else _BEGIN_READING,
                 user=credentials.user,
                 password=self._password,
                 database=database,
                 charset="utf8mb4",
                 autocommit=True,
-                client_flag=CLIENT.MULTI_STATEMENTS,
+                client_flag=CLIENT.MULTI_STATEMENTS if self.time_limit is None else 0,
                 connect_timeout=CONNECT_TIMEOUT,
                 read_timeout=self.silence,
                 write_timeout=self.silence,
             )
             if not self.plain:
                 connection.query(_SETTINGS)
+            if self.time_limit is not None:
+                self._restrict(connection, self.time_limit)
             return connection
+
+    def _restrict(self, connection: Any, seconds: float) -> None:
+        """Set the time limit of statements, which MariaDB and MySQL call differently."""
+        try:
+            connection.query(f"SET SESSION max_statement_time = {seconds:f}")
+        except pymysql.err.OperationalError as error:
+            if error.args[0] != _UNKNOWN_VARIABLE:
+                raise
+            connection.query(f"SET SESSION max_execution_time = {math.ceil(seconds * 1000)}")
 
     def streaming(self, connection: Any) -> Any:
         """Return a cursor that reads the rows as they come; the usual one has all of them as Python objects."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import socket
@@ -99,6 +100,8 @@ POSTGRESQL = Dialect(
     ),
     # A statement neither waits for nor fails because of changes to rows that it does not concern.
     begin="BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+    read_only=("BEGIN READ ONLY",),
+    cut=frozenset(["57014"]),
     snapshot=("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",),
     now=f"date_trunc('second', {_UTC})",
     now_exact=_UTC,
@@ -201,6 +204,7 @@ POSTGRESQL = Dialect(
     lengths_matter=True,
     comparable={Kind.JSON: "{}::text"},
     keeps_infinity=True,
+    null_is_largest=True,
     states={
         "40001": BUSY,  # serialization failure
         "40P01": BUSY,  # deadlock
@@ -338,12 +342,16 @@ class PostgreSqlServer(Server):
                 connect_timeout=CONNECT_TIMEOUT,
                 tcp_user_timeout=int((self.silence or 0) * 1000),
                 autocommit=True,
-                cursor_factory=psycopg.ClientCursor,  # puts the values in: several statements take no parameters
+                # The first puts the values in: several statements take no parameters.
+                cursor_factory=psycopg.ClientCursor if self.time_limit is None else psycopg.Cursor,
             )
             connection.silence = self.silence
             connection.adapters.register_loader("json", TextLoader)
             if not self.plain:
                 connection.execute(_SESSION)
+            if self.time_limit is not None:
+                connection.execute(f"SET statement_timeout = {math.ceil(self.time_limit * 1000)}")
+                connection.prepare_threshold = 0  # what is prepared is one statement
         return connection
 
     def create(self) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import sqlite3
 import stat
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
@@ -41,12 +43,16 @@ from pyexperimenter.machine.system import user_name
 
 _LOCK_TIMEOUT = 60.0  # seconds to wait for another writer
 _LONG_LIST = 100  # values
+_LOOK = 10_000  # instructions of SQLite's virtual machine, after which it looks at the clock
+_READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+_ABOUT_TABLES = {"table_info", "foreign_key_list", "index_list"}
 _BITS = 62  # of an integer that are used
 _MOUNTS = Path("/proc/mounts")  # Linux's list of mounted file systems
 _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "ceph", "afs", "9p", "fuse.sshfs"}
 
 
 _READ_ONLY = Remedy(ReadOnlyDatabaseError, "make the file and its directory writable for you")
+_RESTRICTED = Remedy(ReadOnlyDatabaseError, "the study was opened for reading only")
 _FULL = Remedy(DatabaseFullError, "free some space; nothing committed was lost")
 _DISK = Remedy(DatabaseFullError, "check the disk and its quota; nothing committed was lost")
 _NO_FILE = Remedy(DatabaseConnectionError, "check that the directory exists and that you may read and write there")
@@ -70,6 +76,8 @@ _BY_CODE: list[tuple[int, str, Remedy]] = [
     (2067, "UNIQUE constraint failed", EXISTS),
     (19, "constraint failed", CONSTRAINT),
     (18, "string or blob too big", _TOO_LONG),
+    (23, "not authorized", _RESTRICTED),
+    (23, "prohibited", _RESTRICTED),
 ]
 
 
@@ -97,6 +105,8 @@ SQLITE = Dialect(
     opaque=r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]|--[^\n]*|/\*.*?(?:\*/|\Z)""",
     begin="BEGIN IMMEDIATE",
     snapshot=("BEGIN",),
+    read_only=(),  # the connection does
+    cut=frozenset([9, "interrupted"]),
     now="datetime('now')",
     now_exact="strftime('%Y-%m-%d %H:%M:%f', 'now')",
     later="strftime('%Y-%m-%d %H:%M:%f', 'now', :lease || ' seconds')",
@@ -159,6 +169,7 @@ SQLITE = Dialect(
     lengths_matter=False,
     comparable=dict.fromkeys((Kind.TEXT, Kind.JSON), "{} COLLATE BINARY"),
     keeps_infinity=True,
+    null_is_largest=False,
     states={},
     remedies={
         "error in view": Remedy(DatabaseQueryError, "drop that view, or make what it selects from"),
@@ -180,11 +191,35 @@ class _Archive(sqlite3.Connection):
     opened: tuple[tuple[int, ...] | None, ...] = ()
 
 
+class _ReadOnly(_Archive):
+    """Refuses to write, except into temporary tables, and cuts what takes too long after a cursor was opened."""
+
+    time_limit = math.inf
+    _deadline = math.inf
+
+    def restrict(self, time_limit: float) -> None:
+        """Refuse to write from now on, and cut what takes longer."""
+        self.time_limit = time_limit
+        self.set_progress_handler(lambda: time.monotonic() > self._deadline, _LOOK)
+        self.set_authorizer(_may_read)
+
+    def cursor(self, *args: Any, **kwargs: Any) -> Any:
+        """Return a cursor, and measure the time from now on."""
+        self._deadline = time.monotonic() + self.time_limit
+        return super().cursor(*args, **kwargs)
+
+
+def _may_read(action: int, name: str | None, _: str | None, database: str | None, __: str | None) -> int:
+    allowed = action in _READING or database == "temp" or (action == sqlite3.SQLITE_PRAGMA and name in _ABOUT_TABLES)
+    return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
+
+
 class SqliteFile:
     """A SQLite database: one file, created by the first write."""
 
     dialect = SQLITE
     silence: float | None = None  # a file always answers
+    time_limit: float | None = None
     plain = False
     errors: tuple[type[Exception], ...] = (sqlite3.Error, OverflowError)
 
@@ -207,7 +242,7 @@ class SqliteFile:
 
     def is_outdated(self, connection: sqlite3.Connection) -> bool:
         """Return whether a file that is read without locks was written, so that what was read may be wrong."""
-        return isinstance(connection, _Archive) and connection.opened != self._version()
+        return isinstance(connection, _Archive) and connection.opened not in ((), self._version())
 
     def with_many_parameters(
         self, cursor: sqlite3.Cursor, sql: str, parameters: Mapping[str, Any]
@@ -233,16 +268,17 @@ class SqliteFile:
             if create:
                 self._make_file()
             version, uri = self._version(), self._uri_of_archive()
+            factory = sqlite3.Connection if self.time_limit is None else _ReadOnly
             # Only one thread uses it, but the garbage collector may close it in another.
             connection = sqlite3.connect(
                 uri or self.path,
                 timeout=_LOCK_TIMEOUT,
                 isolation_level=None,
                 check_same_thread=False,
-                factory=_Archive if uri else sqlite3.Connection,
+                factory=_Archive if uri and self.time_limit is None else factory,
                 uri=bool(uri),
             )
-            if isinstance(connection, _Archive):
+            if isinstance(connection, _Archive) and uri:
                 connection.opened = version
         try:
             with translated_errors(self, f"opening {self.path}"):
@@ -252,6 +288,8 @@ class SqliteFile:
                 connection.execute("PRAGMA synchronous = FULL")
                 if create:
                     self._choose_journal(connection)
+                if isinstance(connection, _ReadOnly) and self.time_limit is not None:
+                    connection.restrict(self.time_limit)
         except DatabaseError:
             connection.close()
             raise

@@ -1,0 +1,113 @@
+"""A study that was opened for reading only, and what pages of a large table need: groups, order, pages."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from pyexperimenter import ExperimentStatus, PyExperimenter
+from pyexperimenter.exceptions import DatabaseQueryError, InvalidColumnError, ReadOnlyDatabaseError
+from tests.support.study import experimenter, study
+from tests.support.target import Target
+
+KEYFIELDS = {
+    "dataset": {"type": "VARCHAR(50)", "values": ["iris", "Iris", "it's", None]},
+    "seed": {"type": "INT", "values": {"start": 0, "stop": 3}},
+}
+
+
+@pytest.fixture
+def executed(target: Target) -> PyExperimenter:
+    """Twelve experiments, of which those with seed 1 failed; one is open."""
+    study_ = experimenter(target, study(target, keyfields=KEYFIELDS))
+    study_.fill_table_from_config()
+
+    def function(keyfields: dict[str, Any], results: Any, custom: Any) -> Any:
+        results.process_results({"accuracy": 1e9 + keyfields["seed"]})
+        return ExperimentStatus.ERROR if keyfields["seed"] == 1 else None
+
+    study_.execute(function, max_experiments=11)
+    return study_
+
+
+# Whatever follows is not executed, and where the database must parse it, an error.
+EVIL = "1 = 1); DELETE FROM study; SELECT (1"
+
+
+def test_nothing_can_be_written(target: Target, executed: PyExperimenter) -> None:
+    reading = executed.read_only()
+    assert reading.counts() == executed.counts()
+    for statement in ("DELETE FROM study", "CREATE TABLE more (a INT)", "UPDATE study SET status = 'done'"):
+        with pytest.raises(ReadOnlyDatabaseError):
+            reading.execute_custom_query(statement)
+    for change in (lambda: reading.reset_experiments("done"), reading.fill_table_from_config):
+        with pytest.raises(ReadOnlyDatabaseError):
+            change()
+    with pytest.raises(DatabaseQueryError):
+        reading.get_table(EVIL)
+    with pytest.raises(DatabaseQueryError):
+        reading.execute_custom_query("SELECT 1; DELETE FROM study")
+    assert len(reading.get_table({"dataset": ["it's", None], "seed": [*range(200)]})) == 6
+    assert target.query("SELECT COUNT(*) FROM study") == [(12,)]
+
+
+def test_reading_again_is_still_read_only(target: Target, executed: PyExperimenter) -> None:
+    """Of PostgreSQL's settings, a query can change those of the session."""
+    reading = executed.read_only()
+    if target.provider == "postgresql":
+        reading.execute_custom_query("SELECT set_config('default_transaction_read_only', 'off', false)")
+        with pytest.raises(ReadOnlyDatabaseError):
+            reading.execute_custom_query("WITH gone AS (DELETE FROM study RETURNING 1) SELECT * FROM gone")
+    with pytest.raises(ReadOnlyDatabaseError):
+        reading.execute_custom_query("DELETE FROM study")
+    assert executed.counts()["created"] == 1
+
+
+def test_slow_statements_are_cut(executed: PyExperimenter) -> None:
+    reading = executed.read_only(time_limit=0.5)
+    slow = "SELECT COUNT(*) FROM " + ", ".join(f"study s{number}" for number in range(12))
+    start = time.monotonic()
+    with pytest.raises(DatabaseQueryError, match=r"cut after 0\.5 s; select fewer experiments"):
+        reading.execute_custom_query(slow)
+    with pytest.raises(DatabaseQueryError, match=r"cut after 0\.5 s"):
+        reading.get_table(f"({slow}) > 0")
+    assert time.monotonic() - start < 60
+    assert reading.counts()["done"] == 7
+
+
+def test_groups_have_counts_and_moments(executed: PyExperimenter) -> None:
+    groups = {group.values["dataset"]: group for group in executed.group_by("dataset", "accuracy")}
+    assert {*groups} == {"iris", "Iris", "it's", None}
+    for name, group in groups.items():
+        done = 1 if name is None else 2
+        assert group.counts == {"created": 2 - done, "running": 0, "done": done, "error": 1, "paused": 0}
+        assert (group.number, group.mean) == (done + 1, 1e9 + (1 if done == 2 else 0.5))
+        assert group.std == pytest.approx(1 if done == 2 else 0.5**0.5)
+    pairs = executed.group_by(["dataset", "seed"], states="error", limit=3)
+    assert [group.total for group in pairs] == [1, 1, 1]
+    assert pairs[0].mean is None
+    assert executed.group_by("status", where=["seed < 2", {"dataset": "iris"}])[0].total == 1
+    with pytest.raises(InvalidColumnError):
+        executed.group_by("no such column")
+
+
+@pytest.mark.parametrize(
+    "order_by", [None, "-ID", ["dataset", "-seed"], ["-dataset", "accuracy"], "-accuracy", "error"]
+)
+def test_pages_together_are_the_table(executed: PyExperimenter, order_by: Any) -> None:
+    whole = executed.get_table(order_by=order_by)["ID"].tolist()
+    pages, after = list[int](), None
+    while page := executed.get_table(order_by=order_by, limit=5, after=after)["ID"].tolist():
+        pages, after = pages + page, page[-1]
+    assert pages == whole
+
+
+def test_ends_over_time_are_all_counted(target: Target, executed: PyExperimenter) -> None:
+    parts = executed.ended_over_time(7)
+    assert len(parts) == 7 and sum(number for _, number in parts) == 11
+    ((_, _, number),) = executed.commits()
+    assert number == 11
+    target.query("DELETE FROM study__attempts")
+    assert executed.ended_over_time() == []
