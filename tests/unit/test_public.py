@@ -18,6 +18,7 @@ CLASSES = {
     "Comparison",
     "ErrorGroup",
     "ExperimentDetails",
+    "ExperimentGroup",
     "ExperimentStatus",
     "FillCount",
     "PyExperimenter",
