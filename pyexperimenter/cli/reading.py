@@ -25,6 +25,7 @@ from pyexperimenter.cli.study_options import (
     where_option,
 )
 from pyexperimenter.jsonable import records
+from pyexperimenter.tracebacks import parts_of, summary_of, without_stacks
 
 _DAY = 86400.0  # seconds
 _FIRST = 50  # rows that list shows on a terminal by default
@@ -116,9 +117,9 @@ def list_experiments(
 
 
 def _colored(row: dict[Any, Any]) -> list[Any]:
-    """Return the cells of a row, with only the last line of an error, which names the exception."""
+    """Return the cells of a row, with the cause of an error instead of its text."""
     if isinstance(row.get("error"), str):
-        row["error"] = row["error"].strip().rpartition("\n")[2]
+        row["error"] = summary_of(row["error"])
     if row.get("status") in COLORS:
         row["status"] = click.style(row["status"], fg=COLORS[row["status"]])
     return list(row.values())
@@ -133,8 +134,6 @@ def show(study: StudyOptions, experiment_id: int, as_json: bool) -> None:
 
     Shows its inputs, results, attempts, error and last output.
     """
-    from pyexperimenter.study.errors import summary_of
-
     experimenter = study.open_for_reading()
     details = experimenter.get_experiment(experiment_id)
     if as_json:
@@ -158,13 +157,20 @@ def show(study: StudyOptions, experiment_id: int, as_json: bool) -> None:
             ],
             [*_ATTEMPT_COLUMNS, "cause"],
         )
+    output = details.attempts[-1]["output"] if details.attempts else None
     if row["error"]:
         heading("Error")
-        echo(str(row["error"]).rstrip())
-    output = details.attempts[-1]["output"] if details.attempts else None
-    if output:
+        echo(_explained(str(row["error"]), with_output=not output))
+    if output and (printed := without_stacks(str(output))[0].rstrip()):
         heading("Last output")
-        echo(str(output).rstrip())
+        echo(printed)
+
+
+def _explained(error: str, with_output: bool = True) -> str:
+    """Return an error for people, with the stack of a killed process folded, before its output."""
+    parts = parts_of(error)
+    output = f"Last output:\n{parts.output}" if with_output and parts.output.strip() else ""
+    return "\n".join(part.rstrip() for part in (parts.cause, parts.folded_stacks, output) if part)
 
 
 @click.command()
@@ -175,7 +181,8 @@ def show(study: StudyOptions, experiment_id: int, as_json: bool) -> None:
 def errors(study: StudyOptions, verbose: bool, as_json: bool) -> None:
     """Group the experiments in error by what went wrong.
 
-    Shows the size of each group, some of its IDs, and the keyfield values that all its experiments share.
+    Shows the size of each group, its commonest texts, some of its IDs, and the keyfield values that all its experiments
+    share.
     """
     experimenter = study.open_for_reading()
     groups = experimenter.error_groups()
@@ -188,12 +195,14 @@ def errors(study: StudyOptions, verbose: bool, as_json: bool) -> None:
     for group in groups:
         examples = ", ".join(map(str, group.example_ids)) + (", ..." if group.count > len(group.example_ids) else "")
         echo(f"{click.style(str(group.count), fg='red', bold=True)}  {click.style(group.summary, bold=True)}")
+        for text, count in group.variants.items():
+            echo(f"   {count} {text}")
         echo(f"   ID {examples}")
         if group.shared:
             shared = (f"{name} = {cell(value) or 'NULL'}" for name, value in group.shared.items())
             echo(f"   all have {', '.join(shared)}")
         if verbose:
-            echo("".join(f"   | {line}\n" for line in group.error.splitlines()))
+            echo("".join(f"   | {line}\n" for line in _explained(group.error).splitlines()))
 
 
 @click.command()

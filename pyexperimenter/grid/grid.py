@@ -148,6 +148,31 @@ class Grid:
                 for value, position in zip(row, positions, strict=True)
             )
 
+    def implied(self, values: Mapping[str, Any]) -> list[str]:
+        """Return the keyfields whose values follow from the other values by their conditions.
+
+        Parameters
+        ----------
+        values : Mapping of str to object
+            Keyfield -> value, of some keyfields.
+
+        Examples
+        --------
+        >>> grid = Grid({"kernel": ["linear", "rbf"], "gamma": Domain([0.1, 1.0], when={"kernel": ["rbf"]})})
+        >>> grid.implied({"kernel": "linear", "gamma": None}), grid.implied({"kernel": "rbf", "gamma": 0.1})
+        (['gamma'], [])
+        """
+        return [
+            name
+            for name, domain in self._domains.items()
+            if domain.when is not None and name in values and self._follows(name, domain, domain.when, values)
+        ]
+
+    def _follows(self, name: str, domain: Domain, when: Condition, values: Mapping[str, Any]) -> bool:
+        if not all(OneOf(other, allowed).holds(values) for other, allowed in when.items() if other in values):
+            return values[name] is None
+        return when.keys() <= values.keys() and len(domain.values) == 1 and self._values[name].holds(values)
+
     # Iteration
 
     def _walk(self, columns: Sequence[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:

@@ -293,7 +293,7 @@ class Study:
 
     def error_groups(self) -> list[ErrorGroup]:
         """Return the experiments in error, grouped by what went wrong, with the largest group first."""
-        return error_groups(self._store)
+        return error_groups(self._store, self.config.table.grid)
 
     def group_by(
         self,

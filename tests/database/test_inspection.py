@@ -225,6 +225,10 @@ def test_errors_are_grouped_with_what_they_share(target: Target) -> None:
     assert wine.summary == "FileNotFoundError: no file …"
     assert (iris.count, iris.example_ids, iris.shared) == (2, [1, 2], {"dataset": "iris"})
     assert iris.summary == "ValueError: seed … of '…' is at …"
+    assert iris.variants == {
+        "ValueError: seed 0 of 'iris' is at 0x0": 1,
+        "ValueError: seed 1 of 'iris' is at 0x1": 1,
+    }
     assert iris.error.endswith("ValueError: seed 0 of 'iris' is at 0x0\n")
 
 
@@ -234,6 +238,30 @@ def test_what_all_errors_of_a_group_say_is_not_hidden(target: Target) -> None:
     study_.execute(lambda keyfields, results, custom: {}["tree"])  # type: ignore[misc]
     (group,) = study_.error_groups()
     assert (group.summary, group.count) == ("KeyError: 'tree'", 6)
+
+
+def test_the_commonest_texts_of_a_group_are_counted(sqlite_target: Target) -> None:
+    study_ = filled(sqlite_target, 9)
+    for key, ids in {"a": "1, 4", "b": "2, 3, 5", "c": "6", "d": "7", "e": "8"}.items():
+        sqlite_target.query(f"UPDATE study SET status = 'error', error = ? WHERE ID IN ({ids})", f"KeyError: '{key}'")
+    (group,) = study_.error_groups()
+    assert list(group.variants.items()) == [("KeyError: 'b'", 3), ("KeyError: 'a'", 2), ("KeyError: 'c'", 1)]
+
+
+def test_what_a_condition_implies_is_not_shared(target: Target) -> None:
+    keyfields = {
+        "method": {"type": "VARCHAR(9)", "values": ["tree", "svm", "net"]},
+        "kernel": {"type": "VARCHAR(9)", "when": {"method": "svm"}, "values": ["rbf"]},
+        "cost": {"type": "DOUBLE", "when": {"kernel": "rbf"}, "values": [0.1, 10]},
+        "seed": {"type": "INT", "values": [0, 1]},
+    }
+    study_ = experimenter(target, study(target, keyfields=keyfields))
+    study_.fill_table_from_config()
+    target.query("UPDATE study SET status = 'error', error = 'E: 1' WHERE method = 'net'")
+    target.query("UPDATE study SET status = 'error', error = 'F: 1' WHERE cost > 1")
+    assert [group.shared for group in study_.error_groups()] == [{"method": "svm", "cost": 10.0}, {"method": "net"}]
+    target.query("UPDATE study SET status = 'error', error = 'E: 1' WHERE method = 'tree'")
+    assert study_.error_groups()[0].shared == {"kernel": None}
 
 
 def test_without_errors_there_are_no_groups(target: Target) -> None:

@@ -272,8 +272,9 @@ def test_show(executed: Path) -> None:
 
 def test_errors(executed: Path) -> None:
     call("run")
-    first, ids, shared = call("errors").stdout.splitlines()
-    assert re.fullmatch(r"2  ValueError: no wine with seed .*", first)
+    first, *variants, ids, shared = call("errors").stdout.splitlines()
+    assert re.fullmatch(r"2  ValueError: no wine with seed …", first)
+    assert variants == ["   1 ValueError: no wine with seed 1", "   1 ValueError: no wine with seed 2"]
     assert ids.strip() == "ID 5, 6"
     assert shared.strip() == "all have dataset = wine"
     assert "   | ValueError: no wine with seed 1" in call("errors", "-v").stdout
@@ -281,6 +282,38 @@ def test_errors(executed: Path) -> None:
     assert call("errors").stderr == "No experiments are in error\n"
     call("run", "-n", "1")
     assert len(call("errors").stdout.splitlines()) == 2  # what a single one has is not shared
+
+
+def test_a_process_that_was_killed_is_explained_once(executed: Path) -> None:
+    output = """epoch 1
+Thread 0x1 (most recent call first):
+  File "/usr/lib/python3.11/threading.py", line 9 in wait
+
+Current thread 0x2 (most recent call first):
+  File "/usr/lib/python3.11/json/encoder.py", line 8 in encode
+  File "/me/functions.py", line 7 in train
+  File "/usr/lib/python3.11/site-packages/pyexperimenter/execution/worker.py", line 6 in run
+  File "<string>", line 1 in <module>
+"""
+    error = f"exceeded time_limit 2s and was killed\nLast output:\n{output}"
+    target = Target("sqlite", "sqlite", "study.db")
+    target.query("UPDATE study SET error = ? WHERE ID = 5", error)
+    target.query("UPDATE study__attempts SET error = ?, output = ? WHERE experiment_id = 5", error, output)
+    cause = "exceeded time_limit 2s in train (functions.py:7)"
+    assert call("list", "-s", "error").stdout.splitlines()[-1].endswith(f"  {cause}")
+    explained = """\
+exceeded time_limit 2s and was killed
+Stack (most recent call first):
+  ... 1 frame of libraries ...
+  File "/me/functions.py", line 7 in train
+
+Last output
+epoch 1
+"""
+    shown = call("show", "5").stdout
+    assert shown.endswith(f"\nError\n{explained}")
+    assert shown.count(cause) == 1
+    assert "   | epoch 1\n" in call("errors", "-v").stdout
 
 
 def test_logs(executed: Path) -> None:

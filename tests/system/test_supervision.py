@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from pyexperimenter import ResultProcessor
+from pyexperimenter.tracebacks import summary_of
 from tests.support.study import isolations, outcomes, statuses, wait_until
 from tests.support.supervision import (
     BEGINNING,
@@ -313,6 +314,7 @@ def test_a_row_that_exceeds_time_limit_is_killed_with_its_traceback(target: Targ
     assert (status, accuracy) == ("error", 0.25)
     assert error.startswith("exceeded time_limit 1s and was killed\nLast output:\nthis will take a while\n")
     assert f" in {how}\n" in error
+    assert re.fullmatch(rf"exceeded time_limit 1s in {how} \((test_)?supervision.py:\d+\)", summary_of(error))
     assert f" in {how}\n" in row(target, "a.output", 1)[0]
     assert row(target, "t.error, a.wall_seconds > 1", 1) == (error, 1)
 

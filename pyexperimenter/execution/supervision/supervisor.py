@@ -28,7 +28,7 @@ _EXIT_TIMEOUT = 10.0  # seconds for a process to exit after its report
 _USED_UP_EXIT_TIMEOUT = 2.0  # the same for one that is replaced: a thread that was left running may keep it
 _DISCONNECTED_EXIT_TIMEOUT = 1.0  # seconds for a process to exit after its connection was closed
 _MAX_FAILED_STARTS = 3  # processes in a row that may end without executing anything
-_MAX_OUTPUT_IN_ERROR = 4000  # bytes
+_MAX_OUTPUT_IN_ERROR = 16_000  # bytes; the stack of one thread, of which 100 frames are printed, fits
 
 
 def supervise(task: WorkerTask) -> WorkerReport:
