@@ -6,7 +6,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -57,6 +57,16 @@ def export_frame(
     OSError
         If the file cannot be written. An existing file is left unchanged.
     """
+    export_parts([frame], target, kind, escape_formulas)
+
+
+def export_parts(
+    parts: Iterable[pd.DataFrame], target: str | Path | TextIO, kind: str | None, escape_formulas: bool
+) -> int:
+    """Do the same with a DataFrame in parts with the same columns and types, and return the number of rows.
+
+    One part is in memory at a time, except for Excel. `parts` is iterated more than once.
+    """
     path = absolute_path(target) if isinstance(target, (str, Path)) else None
     kind = kind or (path.suffix[1:].lower() if path is not None else "csv")
     if kind not in _WRITERS or (path is None and kind not in _TEXT_FORMATS):
@@ -65,26 +75,25 @@ def export_frame(
         )
     write = _WRITERS[kind]
     if escape_formulas and kind == "csv":
-        frame = _flat(frame).map(_escaped)
+        parts = map(_escaped, parts)
     if path is None:
-        write(frame, target)
-        return
+        return write(parts, target)
     if not path.parent.is_dir():
         raise InvalidValueError(f"the directory {path.parent} does not exist; create it first")
     mode, encoding = "w" if kind in _TEXT_FORMATS else "wb", _TEXT_FORMATS.get(kind, {})
     if path.exists() and not path.is_file():  # a pipe, or a device such as /dev/null, which root could replace
         with open(path, mode, **encoding) as file:
-            write(frame, file)
-        return
+            return write(parts, file)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=f".{kind}")
     try:
         with os.fdopen(handle, mode, **encoding) as file:
-            write(frame, file)
+            rows = write(parts, file)
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
+    return rows
 
 
 def _umask() -> int:
@@ -94,25 +103,69 @@ def _umask() -> int:
     return mask
 
 
-def _write_csv(frame: pd.DataFrame, file: Any) -> None:
-    _flat(frame).to_csv(file, index=False, lineterminator="\n")
+def _write_csv(parts: Iterable[pd.DataFrame], file: Any) -> int:
+    rows = 0
+    for number, part in enumerate(parts):
+        _flat(part).to_csv(file, index=False, header=not number, lineterminator="\n")
+        rows += len(part)
+    return rows
 
 
-def _write_json(frame: pd.DataFrame, file: Any) -> None:
-    lines = (json.dumps(row, ensure_ascii=False) for row in records(frame))
+def _write_json(parts: Iterable[pd.DataFrame], file: Any) -> int:
+    rows = 0
     file.write("[")
-    for number, line in enumerate(lines):
-        file.write(f"{',' if number else ''}\n{line}")
+    for part in parts:
+        for row in records(part):
+            file.write(f"{',' if rows else ''}\n{json.dumps(row, ensure_ascii=False)}")
+            rows += 1
     file.write("\n]\n")
+    return rows
 
 
-def _write_parquet(frame: pd.DataFrame, file: Any) -> None:
-    optional_import("pyarrow", "parquet")
-    _flat(frame).to_parquet(file, index=False)
+def _write_parquet(parts: Iterable[pd.DataFrame], file: Any) -> int:
+    pyarrow = optional_import("pyarrow", "parquet")
+    parquet = optional_import("pyarrow.parquet", "parquet")
+    schema, whole = _schema_of(parts, pyarrow)
+    rows = 0
+    with parquet.ParquetWriter(file, schema) as writer:
+        for part in parts:
+            flat = _flat(part)
+            for name in whole.columns:
+                flat[name] = whole[name].iloc[rows : rows + len(part)].array
+            writer.write_table(pyarrow.Table.from_pandas(flat, schema, preserve_index=False))
+            rows += len(part)
+    return rows
 
 
-def _write_excel(frame: pd.DataFrame, file: Any) -> None:
+def _schema_of(parts: Iterable[pd.DataFrame], pyarrow: Any) -> tuple[Any, pd.DataFrame]:
+    """Return the schema of all parts together, and the columns whose type cannot be seen in a part."""
+    import pandas as pd
+
+    found: dict[str, dict[Any, Any]] = {}
+    for part in parts:
+        flat = _flat(part)
+        for field in pyarrow.Schema.from_pandas(flat, preserve_index=False):
+            found.setdefault(field.name, {})[field.type] = flat.dtypes[field.name]
+    for dtypes in found.values():
+        if len(dtypes) > 1:
+            dtypes.pop(pyarrow.null(), None)
+    several = [name for name, dtypes in found.items() if len(dtypes) > 1]
+    whole = _flat(pd.concat([part[several] for part in parts], ignore_index=True)) if several else pd.DataFrame()
+    for field in pyarrow.Schema.from_pandas(whole, preserve_index=False):
+        found[field.name] = {field.type: whole.dtypes[field.name]}
+    types = {name: next(iter(dtypes)) for name, dtypes in found.items()}
+    empty = pd.DataFrame({name: pd.Series(dtype=dtypes[types[name]]) for name, dtypes in found.items()})
+    schema = pyarrow.Table.from_pandas(empty, pyarrow.schema(types), preserve_index=False).schema
+    # As pandas does, for its read_parquet.
+    attrs = {"PANDAS_ATTRS": json.dumps(part.attrs)} if part.attrs else {}
+    return schema.with_metadata(schema.metadata | attrs), whole
+
+
+def _write_excel(parts: Iterable[pd.DataFrame], file: Any) -> int:
     optional_import("openpyxl", "excel")
+    import pandas as pd
+
+    frame = pd.concat(parts, ignore_index=True)
     if len(frame) > _MOST_ROWS:
         raise InvalidValueError(
             f"the table has {len(frame)} rows, but an Excel sheet holds {_MOST_ROWS}; write CSV instead"
@@ -120,17 +173,16 @@ def _write_excel(frame: pd.DataFrame, file: Any) -> None:
     flat = _flat(frame)
     for name in flat.columns:
         flat[name] = flat[name].map(_excel_text)
-    import pandas as pd
-
     with pd.ExcelWriter(file, engine="openpyxl") as writer:
         flat.to_excel(writer, index=False)
         for row in writer.book.active.iter_rows():
             for cell in row:
                 if isinstance(cell.value, str) and cell.value:
                     cell.data_type = "s"  # and not what it looks like: a formula, or an error such as #N/A
+    return len(flat)
 
 
-_WRITERS: dict[str, Callable[[Any, Any], None]] = {
+_WRITERS: dict[str, Callable[[Iterable[Any], Any], int]] = {
     "csv": _write_csv,
     "json": _write_json,
     "parquet": _write_parquet,
@@ -141,15 +193,34 @@ _TEXT_FORMATS: dict[str, dict[str, Any]] = {name: {"encoding": "utf-8", "newline
 
 def _flat(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a copy with lists and dicts as JSON text, and columns of mixed types as text."""
+    import pandas as pd
+
     flat = frame.copy()
     for name in [name for name, dtype in flat.dtypes.items() if dtype.name == "object"]:
-        values = flat[name].map(lambda value: json.dumps(jsonable(value)) if isinstance(value, (list, dict)) else value)
-        mixed = len({type(value) for value in values.dropna()}) > 1
-        flat[name] = values.map(str, na_action="ignore") if mixed else values
+        present = flat[name].notna()
+        values = [
+            json.dumps(jsonable(value)) if isinstance(value, (list, dict)) else value if there else None
+            for value, there in zip(flat[name], present, strict=True)
+        ]
+        kinds = {*map(type, values)} - {type(None)}
+        if len(kinds) > 1:
+            values = [None if value is None else str(value) for value in values]
+        # Not what pandas would make of them: of integers and None, it makes floats.
+        dtype = str if kinds == {str} or len(kinds) > 1 else object
+        flat[name] = pd.Series(values, flat.index, dtype)
     return flat
 
 
-def _escaped(value: Any) -> Any:
+def _escaped(frame: pd.DataFrame) -> pd.DataFrame:
+    import pandas as pd
+
+    flat = _flat(frame)
+    for name in [name for name, dtype in flat.dtypes.items() if dtype.name in ("object", "str")]:
+        flat[name] = pd.Series(map(_escaped_text, flat[name]), flat.index, object)
+    return flat
+
+
+def _escaped_text(value: Any) -> Any:
     if not isinstance(value, str) or not value.startswith(_BEGINS_FORMULA):
         return value
     try:

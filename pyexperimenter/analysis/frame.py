@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from pyexperimenter.database.values import decode
 from pyexperimenter.exceptions import UndecodableValueError
@@ -15,6 +16,9 @@ from pyexperimenter.fieldtypes import FieldType, Kind
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_Columns = tuple[int, dict[str, "pd.Series[Any] | int"]]
+"""The number of rows of a part, and its columns; of one in which all is NULL, only how much."""
 
 
 def to_frame(columns: Sequence[str], rows: Sequence[tuple[Any, ...]], types: Mapping[str, FieldType]) -> pd.DataFrame:
@@ -57,48 +61,142 @@ def read_frame(rows: Callable[..., Any], types: Mapping[str, FieldType]) -> pd.D
     types : Mapping of str to FieldType
         As of `to_frame`.
     """
+    return cast("pd.DataFrame", _read(rows, partial(_joined, types=types), types))
+
+
+class FrameInParts:
+    """A DataFrame that is never in memory as a whole: its parts wait in a temporary file.
+
+    Iterating yields them, as often as it is done. Together they are what `read_frame` returns; columns that it
+    converts as a whole are in memory.
+
+    Parameters
+    ----------
+    rows, types
+        As of `read_frame`.
+    finish : callable
+        Called with each part; returns what takes its place.
+    file : binary file
+        A temporary file.
+    """
+
+    def __init__(
+        self,
+        rows: Callable[..., Any],
+        types: Mapping[str, FieldType],
+        finish: Callable[[pd.DataFrame], pd.DataFrame],
+        file: IO[bytes],
+    ) -> None:
+        self._types = types
+        self._finish = finish
+        self._file = file
+        _read(rows, self._keep, types)
+
+    def _keep(self, columns: Sequence[str], parts: Iterable[_Columns], whole: dict[str, list[Any]]) -> None:
+        self._order = _order(columns, self._types)
+        self._file.seek(0)
+        self._file.truncate()
+        self._sizes: list[int] = []
+        self._dtypes: dict[str, Any] = {}
+        for size, pieces in parts:
+            pickle.dump(pieces, self._file)
+            self._sizes.append(size)
+            self._dtypes |= {name: piece.dtype for name, piece in pieces.items() if not isinstance(piece, int)}
+        self._whole = {name: _series(name, values, self._types.get(name)) for name, values in whole.items()}
+
+    def __iter__(self) -> Iterator[pd.DataFrame]:
+        import pandas as pd
+
+        self._file.seek(0)
+        start = 0
+        for size in self._sizes:
+            found = {
+                name: _missing(name, piece, self._types[name], self._dtypes.get(name))
+                if isinstance(piece, int)
+                else piece
+                for name, piece in pickle.load(self._file).items()
+            }
+            for name, values in self._whole.items():
+                found[name] = values.iloc[start : start + size].reset_index(drop=True)
+            yield self._finish(pd.DataFrame(found, columns=self._order, copy=False))
+            start += size
+
+
+class _UnusualValuesError(Exception):
+    """A column has values of other types than usual, and must be converted as a whole."""
+
+
+def _read(rows: Callable[..., Any], gather: Callable[..., Any], types: Mapping[str, FieldType]) -> Any:
+    """Read rows until it is known which columns must be converted as a whole; return what `gather` makes of them."""
     unusual: set[str] = set()
+
+    def take(columns: Sequence[str], parts: Iterable[Sequence[tuple[Any, ...]]]) -> Any:
+        whole: dict[str, list[Any]] = {name: [] for name in columns if name not in types or name in unusual}
+        return gather(columns, _converted(columns, parts, types, whole, unusual), whole)
+
     while True:
-        known = len(unusual)
-        frame: pd.DataFrame = rows(take=partial(_joined, types=types, as_they_are={*unusual}, unusual=unusual))
-        if len(unusual) == known:
-            return frame
+        with suppress(_UnusualValuesError):
+            return rows(take=take)
 
 
-def _joined(
+def _converted(
     columns: Sequence[str],
     parts: Iterable[Sequence[tuple[Any, ...]]],
     types: Mapping[str, FieldType],
-    as_they_are: set[str],
+    whole: Mapping[str, list[Any]],
     unusual: set[str],
-) -> pd.DataFrame:
-    """Return a DataFrame of rows, and note in `unusual` which columns of it are not valid."""
-    import pandas as pd
+) -> Iterator[_Columns]:
+    """Yield parts of the typed columns, and append the values of others to `whole`.
 
-    untyped = {name for name in columns if name not in types or name in as_they_are}
-    pieces: dict[str, list[Any]] = {name: [] for name in columns}
-    for column_values in _together(columns, parts):
+    Raises
+    ------
+    _UnusualValuesError
+        At the end, if `unusual` got more columns.
+    """
+    known = len(unusual)
+    for size, column_values in _together(columns, parts):
+        pieces: dict[str, pd.Series[Any] | int] = {}
         for name, values in column_values.items():
-            if name in untyped:
-                pieces[name] += values
+            if name in whole:
+                whole[name].extend(values)
             elif name not in unusual:
                 try:
-                    pieces[name].append(_piece(name, values, types[name]))
+                    pieces[name] = _piece(name, values, types[name])
                 except _UNFIT:
                     unusual.add(name)
-                    pieces[name].clear()
-    order = [name for name in types if name in pieces] + [name for name in columns if name not in types]
+        if len(unusual) == known:
+            yield size, pieces
+    if len(unusual) > known:
+        raise _UnusualValuesError
+
+
+def _joined(
+    columns: Sequence[str], parts: Iterable[_Columns], whole: dict[str, list[Any]], types: Mapping[str, FieldType]
+) -> pd.DataFrame:
+    import pandas as pd
+
+    gathered: dict[str, list[pd.Series[Any] | int]] = {name: [] for name in columns if name not in whole}
+    for _, pieces in parts:
+        for name, piece in pieces.items():
+            gathered[name].append(piece)
+    order = _order(columns, types)
     joined = {
-        name: _series(name, pieces.pop(name), types.get(name))
-        if name in untyped
-        else _concatenated(name, pieces.pop(name), types[name])
+        name: _series(name, whole.pop(name), types.get(name))
+        if name in whole
+        else _concatenated(name, gathered.pop(name), types[name])
         for name in order
     }
     return pd.DataFrame(joined, columns=order, copy=False)
 
 
-def _together(columns: Sequence[str], parts: Iterable[Sequence[tuple[Any, ...]]]) -> Iterator[dict[str, list[Any]]]:
-    """Yield the values of all columns, of so many rows that it is worth converting them."""
+def _order(columns: Sequence[str], types: Mapping[str, FieldType]) -> list[str]:
+    return [name for name in types if name in columns] + [name for name in columns if name not in types]
+
+
+def _together(
+    columns: Sequence[str], parts: Iterable[Sequence[tuple[Any, ...]]]
+) -> Iterator[tuple[int, dict[str, list[Any]]]]:
+    """Yield the values of all columns, of so many rows that it is worth converting them, and their number."""
     gathered: dict[str, list[Any]] = {name: [] for name in columns}
     count = 0
     for part in parts:
@@ -106,9 +204,9 @@ def _together(columns: Sequence[str], parts: Iterable[Sequence[tuple[Any, ...]]]
             values += more
         count += len(part)
         if count >= _CONVERTED_AT_ONCE:
-            yield gathered
+            yield count, gathered
             gathered, count = {name: [] for name in columns}, 0
-    yield gathered
+    yield count, gathered
 
 
 def _piece(name: str, values: Sequence[Any], field: FieldType) -> pd.Series[Any] | int:
@@ -132,9 +230,15 @@ def _concatenated(name: str, pieces: Sequence[pd.Series[Any] | int], field: Fiel
 
     typed = next((piece for piece in pieces if not isinstance(piece, int)), None)
     if typed is None:
-        return _series(name, [None] * sum(piece for piece in pieces if isinstance(piece, int)), field)
-    parts = [_objects([None] * piece).astype(typed.dtype) if isinstance(piece, int) else piece for piece in pieces]
+        return _missing(name, sum(piece for piece in pieces if isinstance(piece, int)), field, None)
+    parts = [_missing(name, piece, field, typed.dtype) if isinstance(piece, int) else piece for piece in pieces]
     return pd.concat(parts, ignore_index=True) if len(parts) > 1 else typed
+
+
+def _missing(name: str, count: int, field: FieldType, dtype: Any) -> pd.Series[Any]:
+    """Return so many NULLs of a column with this dtype, or with that of a column that has no other values."""
+    values = [None] * count
+    return _series(name, values, field) if dtype is None else _objects(values).astype(dtype)
 
 
 def _series(name: str, values: Sequence[Any], field: FieldType | None) -> pd.Series[Any]:

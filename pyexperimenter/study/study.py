@@ -8,6 +8,7 @@ from functools import partial
 from html import escape
 from operator import index
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pyexperimenter.config import ExperimentConfig
@@ -136,8 +137,10 @@ class Study:
             only_grid=only_grid,
             after=after,
         )
-        table = self._frame(rows, self._store.schema.table)
-        # The functions of the analysis, which only see the table, read them there.
+        return self._with_attrs(self._frame(rows, self._store.schema.table))
+
+    def _with_attrs(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Tell the functions of the analysis, which only see the table, what they have to know."""
         grid, analysis = self.config.table.grid, self.config.analysis
         declared = {
             "unit": list(analysis.unit),
@@ -210,13 +213,7 @@ class Study:
         InvalidLogtableError
             If emissions are not measured.
         """
-        if self._codecarbon is None:
-            raise InvalidLogtableError(
-                "emissions are not measured; add a section CodeCarbon to the configuration, or use_codecarbon=True"
-            )
-        return self._frame(self._store.emission_rows, self._store.schema.codecarbon).drop(
-            columns="write_token", errors="ignore"
-        )
+        return self._frame(*self._side_table("codecarbon")).drop(columns="write_token", errors="ignore")
 
     def export(
         self,
@@ -229,6 +226,8 @@ class Study:
         only_grid: bool = False,
     ) -> int:
         """Write a table to a file for other programs.
+
+        Whole tables are in memory only for Excel. The others wait in a temporary file, for which there must be room.
 
         Parameters
         ----------
@@ -259,16 +258,20 @@ class Study:
         InvalidValueError
             If the format is unknown, or cannot hold so many rows.
         """
-        from pyexperimenter.analysis import export_frame, join_keyfields
+        from pyexperimenter.analysis.export import export_parts
+        from pyexperimenter.analysis.frame import FrameInParts
 
-        frame = table = self.get_table(where, only_grid=only_grid)
-        if what != "experiments":
-            frame = self._side_table(what)
-            frame = frame[frame["experiment_id"].isin(table["ID"])]
-            if joined:
-                frame = join_keyfields(frame, table)
-        export_frame(frame, target, kind, escape_formulas)
-        return len(frame)
+        rows: Callable[..., Any]
+        finish: Callable[[pd.DataFrame], pd.DataFrame]
+        if what == "experiments":
+            rows, name = partial(self._store.table_rows, where, only_grid=only_grid), self._store.schema.table
+            finish = self._with_attrs
+        else:
+            rows, name = self._side_table(what)
+            finish = self._chosen(where, only_grid, joined)
+        with TemporaryFile() as file:
+            parts = FrameInParts(rows, self._store.schema.types_of(name), finish, file)
+            return export_parts(parts, target, kind, escape_formulas)
 
     def counts(self, outside_grid: bool = False) -> dict[str, int]:
         """Return the number of experiments by status: created, running, done, error and paused.
@@ -512,10 +515,38 @@ class Study:
 
         return self._frame(partial(self._store.attempt_rows, columns=COLUMNS), self._store.schema.attempts)
 
-    def _side_table(self, name: str) -> pd.DataFrame:
+    def _side_table(self, name: str) -> tuple[Callable[..., Any], str]:
+        """Return what reads the rows of a side table, and its name in the database."""
         if name == "attempts":
-            return self.get_attempts()
-        return self.get_codecarbon_table() if name == "codecarbon" else self.get_logtable(name)
+            return self._store.attempt_rows, self._store.schema.attempts
+        if name != "codecarbon":
+            return partial(self._store.log_rows, name, None, False), self._store.logtable(name)
+        if self._codecarbon is None:
+            raise InvalidLogtableError(
+                "emissions are not measured; add a section CodeCarbon to the configuration, or use_codecarbon=True"
+            )
+        return self._store.emission_rows, self._store.schema.codecarbon
+
+    def _chosen(self, where: Where, only_grid: bool, joined: bool) -> Callable[[pd.DataFrame], pd.DataFrame]:
+        """Return a function that keeps the rows of some experiments in a part of a side table."""
+        import pandas as pd
+
+        from pyexperimenter.analysis.cells import keyfields_of
+        from pyexperimenter.analysis.joining import join_keyfields
+
+        columns = ["ID"]
+        if joined:
+            columns += [*keyfields_of(self.get_table(limit=0)), "creation_date", "status"]
+        table = self.get_table(where, columns, only_grid=only_grid)
+        places = pd.Index(table["ID"])
+
+        def chosen(part: pd.DataFrame) -> pd.DataFrame:
+            part = part.drop(columns="write_token", errors="ignore")
+            found = places.get_indexer(part["experiment_id"].unique())
+            own = table.iloc[found[found >= 0]]
+            return join_keyfields(part, own) if joined else part[part["experiment_id"].isin(own["ID"])]
+
+        return chosen
 
     def _frame(self, rows: Callable[..., Any], table: str) -> pd.DataFrame:
         from pyexperimenter.analysis.frame import read_frame

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -9,7 +10,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from pyexperimenter import ExperimentStatus
-from pyexperimenter.analysis import frame, to_frame
+from pyexperimenter.analysis import export_frame, frame, join_keyfields, to_frame
 from pyexperimenter.database import connection
 from pyexperimenter.exceptions import (
     DatabaseQueryError,
@@ -249,6 +250,49 @@ def test_a_large_table_is_read_by_one_statement_and_in_parts(target: Target, mon
     assert_frame_equal(
         study_.get_table(where={"dataset": "ä"}), expected[expected["dataset"] == "ä"].reset_index(drop=True)
     )
+
+
+def test_exports_have_the_whole_table_and_a_part_of_it_in_memory(
+    sqlite_target: Target, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    study_ = experimenter(sqlite_target)
+    study_.fill_table_with_rows([{"dataset": f"d{seed % 7}", "seed": seed} for seed in range(100)])
+    study_.execute(lambda k, r, c: r.process_logs({"epochs": [{"epoch": e, "loss": 1 / e} for e in (1, 2)]}))
+    sqlite_target.query("UPDATE study SET accuracy = 'by hand' WHERE seed = 90")
+    table, logs = study_.get_table("seed >= 10"), study_.get_logtable("epochs", joined=True)
+    expected = {
+        ("experiments", False): table,
+        ("epochs", True): logs[logs["seed"] >= 10],
+        ("attempts", True): join_keyfields(study_.get_attempts(), table),
+    }
+
+    monkeypatch.setattr(connection, "_READ_AT_ONCE", 7)
+    monkeypatch.setattr(frame, "_CONVERTED_AT_ONCE", 20)
+    written: list[int] = []
+
+    def note(place: Any, name: str, data: int) -> None:
+        write = getattr(place, name)
+
+        def noted(*args: Any, **named: Any) -> Any:
+            written.append(len(args[data]))
+            return write(*args, **named)
+
+        monkeypatch.setattr(place, name, noted)
+
+    note(pd.DataFrame, "to_csv", 0)
+    note(parquet.ParquetWriter, "write_table", 1)
+    for (what, joined), whole in expected.items():
+        export_frame(whole, tmp_path / "whole.parquet")
+        for kind in ("csv", "parquet"):
+            written.clear()
+            rows = study_.export(tmp_path / f"parts.{kind}", what, joined, where="seed >= 10")
+            assert sum(written) == rows == len(whole)
+            assert max(written) <= 26
+        found = [parquet.read_table(tmp_path / f"{name}.parquet") for name in ("parts", "whole")]
+        assert found[0].schema.equals(found[1].schema, check_metadata=True)
+        assert found[0].equals(found[1])
+        assert (tmp_path / "parts.csv").read_text().count("\n") == rows + 1
 
 
 def test_what_was_not_read_to_the_end_does_not_disturb_the_next_query(

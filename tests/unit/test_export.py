@@ -85,6 +85,15 @@ def test_csv(frame: pd.DataFrame, tmp_path: Path) -> None:
     assert back["end_date"][0] == "2024-01-02 03:04:05.678901"
 
 
+@pytest.mark.parametrize("escape_formulas", [False, True])
+def test_integers_of_json_columns_with_missing_values_keep_their_digits(escape_formulas: bool) -> None:
+    file = io.StringIO()
+    export_frame(
+        pd.DataFrame({"options": pd.Series([2**53 + 1, None], dtype=object), "seed": 1}), file, None, escape_formulas
+    )
+    assert file.getvalue() == f"options,seed\n{2**53 + 1},1\n,1\n"
+
+
 def test_parquet_keeps_types(frame: pd.DataFrame, tmp_path: Path) -> None:
     export_frame(frame, tmp_path / "f.parquet")
     back = pd.read_parquet(tmp_path / "f.parquet")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+import tempfile
+from collections.abc import Callable, Iterable
 from datetime import date, datetime, timezone
 from decimal import Decimal
+from io import BytesIO
 from typing import Any
 
 import pandas as pd
@@ -15,7 +18,8 @@ from pandas.testing import assert_frame_equal
 
 from pyexperimenter.analysis import frame as frame_module
 from pyexperimenter.analysis import to_frame
-from pyexperimenter.analysis.frame import read_frame
+from pyexperimenter.analysis.export import export_parts
+from pyexperimenter.analysis.frame import FrameInParts, read_frame
 from pyexperimenter.fieldtypes import FieldType
 
 # What the databases return for a column, and what it holds after an edit by hand, or in tables of py-experimenter.
@@ -89,7 +93,49 @@ def in_parts(rows: list[tuple[Any, ...]], size: int, calls: list[int]) -> Callab
 def test_parts_make_the_same_frame(monkeypatch: pytest.MonkeyPatch, rows: list[tuple[Any, ...]], size: int) -> None:
     monkeypatch.setattr(frame_module, "_CONVERTED_AT_ONCE", 4)
     found = read_frame(in_parts(rows, size, []), TYPES)
-    assert_frame_equal(found, to_frame(COLUMNS, rows, TYPES), check_exact=True, check_column_type=True)
+    expected = to_frame(COLUMNS, rows, TYPES)
+    assert_frame_equal(found, expected, check_exact=True, check_column_type=True)
+    with tempfile.TemporaryFile() as file:
+        parts = FrameInParts(in_parts(rows, size, []), TYPES, lambda part: part, file)
+        for _ in range(2):
+            every = [*parts]
+            assert max(map(len, every)) <= 8
+            assert_frame_equal(pd.concat(every, ignore_index=True), expected, check_exact=True)
+            assert all((part.dtypes == expected.dtypes).all() for part in every)
+
+
+def exported(parts: Iterable[pd.DataFrame], kind: str, escape: bool) -> Any:
+    """Return what a file has, or the error. The times of a CSV file are shorter if none of a part need all digits."""
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    with tempfile.NamedTemporaryFile(suffix=f".{kind}") as file:
+        try:
+            export_parts(parts, file.name, kind, escape)
+        except (pyarrow.ArrowException, OverflowError) as error:
+            return type(error)
+        with open(file.name, "rb") as written:
+            data = written.read()
+    if kind != "parquet":
+        return re.sub(r" 00:00:00|\.000000", "", data.decode())
+    found = parquet.read_table(BytesIO(data))
+    return found.schema, found.schema.metadata, found.to_pydict()
+
+
+@given(rows=tables(), size=st.integers(1, 5))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.filterwarnings("ignore")  # of pandas, about the odd values
+def test_parts_make_the_same_file(monkeypatch: pytest.MonkeyPatch, rows: list[tuple[Any, ...]], size: int) -> None:
+    monkeypatch.setattr(frame_module, "_CONVERTED_AT_ONCE", 4)
+    whole = to_frame(COLUMNS, rows, TYPES)
+    whole.attrs = {"unit": ["ID"]}
+    with tempfile.TemporaryFile() as file:
+
+        def finish(part: pd.DataFrame) -> pd.DataFrame:
+            part.attrs = whole.attrs
+            return part
+
+        parts = FrameInParts(in_parts(rows, size, []), TYPES, finish, file)
+        for kind, escape in (("csv", False), ("csv", True), ("json", False), ("parquet", False)):
+            assert repr(exported(parts, kind, escape)) == repr(exported([whole], kind, escape))  # NaN is not NaN
 
 
 @pytest.mark.parametrize("declared", list(USUAL))
