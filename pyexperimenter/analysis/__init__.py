@@ -4,7 +4,8 @@ Only this package imports pandas, which is slow to import, so its callers import
 matplotlib are imported by the functions that use them; the extras ``stats`` and ``plots`` install them.
 """
 
-from pyexperimenter.analysis.comparison import Comparison, compare
+from pyexperimenter.analysis.comparing import compare
+from pyexperimenter.analysis.comparison import Comparison
 from pyexperimenter.analysis.export import export_frame
 from pyexperimenter.analysis.frame import to_frame
 from pyexperimenter.analysis.joining import concat_studies, join_keyfields
