@@ -21,7 +21,7 @@ from pyexperimenter.analysis.cells import (
     warn,
 )
 from pyexperimenter.analysis.comparison import Comparison
-from pyexperimenter.analysis.pair_tests import CORRECTED, TESTS, WILCOXON, pairwise
+from pyexperimenter.analysis.pair_tests import CORRECTED, CORRECTIONS, TESTS, WILCOXON, pairwise
 from pyexperimenter.analysis.rank_tests import friedman, rank
 from pyexperimenter.analysis.units import Failures, Rules, rules_of, units_of
 from pyexperimenter.analysis.versions import mixed_versions
@@ -42,6 +42,8 @@ def compare(
     failures: Failures = "error",
     pairing: str = "common",
     test_share: float | None = None,
+    rope: float | None = None,
+    correction: str = "holm",
 ) -> Comparison:
     """Test whether the levels of a keyfield differ, with paired tests over blocks.
 
@@ -82,6 +84,12 @@ def compare(
     test_share : float, optional
         If seeds are random splits of a data set: the share of the test part, as for `summarize`. Then a test whose
         blocks are splits of one data set is a t test with the corrected variance.
+    rope : float, optional
+        Region of practical equivalence: differences of at most this size do not matter, in the units of `value`. Then
+        each pair is also tested for equivalence, by two one-sided tests and by a Bayesian test.
+    correction : {"holm", "shaffer"}
+        How the p-values of three or more levels are adjusted. Shaffer's method rejects at least as much as Holm's. It
+        is for hypotheses that two levels have the same distribution.
 
     Returns
     -------
@@ -125,6 +133,10 @@ def compare(
     test by default (A. Benavoli, G. Corani and F. Mangili. Should we really use post-hoc tests based on mean-ranks?
     *Journal of Machine Learning Research* 17(5):1-10, 2016).
 
+    A difference that is not significant is no evidence of equivalence. With `rope`, the pairs are tested for it by
+    Wilcoxon tests against a shift by `rope` in either direction (TOST), and by the Bayesian signed-rank test; on splits
+    of one data set by t tests, and by the correlated Bayesian t test. See the module `equivalence`.
+
     Examples
     --------
     >>> table = pd.DataFrame({
@@ -156,6 +168,12 @@ def compare(
         raise InvalidValueError(f"better: {better!r} is unknown; choose 'max' or 'min'")
     if test not in TESTS:
         raise InvalidValueError(f"test: {test!r} is unknown; choose 'wilcoxon' or 'nemenyi'")
+    if correction not in CORRECTIONS:
+        raise InvalidValueError(f"correction: {correction!r} is unknown; choose 'holm' or 'shaffer'")
+    if correction != "holm" and test == "nemenyi":
+        raise InvalidValueError("correction: the Nemenyi test has its own; leave this option out")
+    if rope is not None and not 0 < rope < math.inf:
+        raise InvalidValueError(f"rope: {rope} is not a positive number; give the largest difference without relevance")
     if not listed(blocks):
         raise InvalidColumnError("blocks: no keyfield is named; name at least one")
     averaged = averaged_over(table, over, [by, *listed(blocks)])
@@ -173,9 +191,9 @@ def compare(
     ranks = rank(matrix, better)
     if test == "nemenyi" and matrix.shape[1] == 2:
         raise InvalidValueError(f"test: the Nemenyi test needs at least three levels of {by}; for two, use 'wilcoxon'")
-    tested = pairwise(matrix, ranks, better, test, split_ratio)
+    tested = pairwise(matrix, ranks, better, test, split_ratio, rope, correction)
     if split_ratio:
-        overall, statistic, p_value = CORRECTED, tested["statistic"].abs().max(), tested["p_holm"].min()
+        overall, statistic, p_value = CORRECTED, tested["statistic"].abs().max(), tested[f"p_{correction}"].min()
     elif len(tested) == 1:
         overall, statistic, p_value = WILCOXON, tested["statistic"].iloc[0], tested["p_value"].iloc[0]
     else:
@@ -201,6 +219,8 @@ def compare(
         ),
         runs=runs,
         missing=len(table) - runs,
+        rope=rope,
+        correction=correction,
     )
 
 

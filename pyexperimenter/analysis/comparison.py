@@ -11,7 +11,7 @@ import pandas as pd
 
 from pyexperimenter.analysis import comparison_text
 from pyexperimenter.analysis.cells import as_text
-from pyexperimenter.analysis.pair_tests import ADJUSTED, NEMENYI
+from pyexperimenter.analysis.pair_tests import NEMENYI
 from pyexperimenter.analysis.rank_tests import iman_davenport, nemenyi
 from pyexperimenter.exceptions import InvalidValueError
 
@@ -58,8 +58,12 @@ class Comparison:
         - ``rank_biserial``, the matched-pairs rank-biserial correlation: 1 if the first is always better, -1 if the
           second is; see `effects` for both effect sizes;
         - ``statistic`` and ``p_value`` of the Wilcoxon signed-rank test, and ``p_holm``, the p-value adjusted for the
-          number of pairs by Holm's method; or ``rank_difference``, the difference of the average ranks, and
-          ``p_nemenyi``, the p-value of the Nemenyi test, which is adjusted for the number of pairs, too.
+          number of pairs by Holm's method, and ``p_shaffer`` by Shaffer's, if chosen; or ``rank_difference``, the
+          difference of the average ranks, and ``p_nemenyi``, the p-value of the Nemenyi test, which is adjusted for the
+          number of pairs, too;
+        - with a region of practical equivalence, ``p_equivalence``, the p-value of the test that the levels are
+          equivalent, and ``p_equivalence_holm``, adjusted by Holm's method; and ``first_better``, ``equivalent`` and
+          ``second_better``, the posterior probabilities of the Bayesian test. See `equivalence`.
 
         For the corrected t test, ``difference``, ``low`` and ``high`` are the mean difference and its 95 % interval,
         and ``statistic`` is t; there is no ``rank_biserial``.
@@ -71,6 +75,10 @@ class Comparison:
         The number of runs behind the scores.
     missing : int
         The number of other runs: without a result, or left out.
+    rope : float or None
+        Half the width of the region of practical equivalence, in the units of the value.
+    correction : str
+        ``"holm"`` or ``"shaffer"``: how the p-values of the pairs are adjusted, unless by the Nemenyi test.
     """
 
     value: str
@@ -88,6 +96,13 @@ class Comparison:
     notes: tuple[str, ...] = ()
     runs: int = 0
     missing: int = 0
+    rope: float | None = None
+    correction: str = "holm"
+
+    @property
+    def adjusted(self) -> pd.Series[float]:
+        """The p-values of `pairwise`, adjusted for the number of pairs."""
+        return self.pairwise["p_nemenyi" if self.pairwise_test == NEMENYI else f"p_{self.correction}"]
 
     @property
     def iman_davenport(self) -> tuple[float, float]:
@@ -148,7 +163,7 @@ class Comparison:
         _check_alpha(alpha)
         places = self.average_ranks.index.get_indexer(self.scores.columns).tolist()  # finds NULL, too
         similar: dict[int, set[int]] = {place: set() for place in places}
-        pairs = zip(combinations(places, 2), self.pairwise[ADJUSTED[self.pairwise_test]], strict=True)
+        pairs = zip(combinations(places, 2), self.adjusted, strict=True)
         for (first, second), p_value in pairs:
             if p_value > alpha:
                 similar[first].add(second)

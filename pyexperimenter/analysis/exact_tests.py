@@ -46,9 +46,18 @@ def signed_rank_p(ranks: Sequence[float], statistic: float) -> float:
     >>> signed_rank_p([3, 3, 3, 3, 3, 6, 7], 3)
     0.09375
     """
+    return min(1.0, 2 * rank_sum_p(ranks, statistic))
+
+
+def rank_sum_p(ranks: Sequence[float], largest: float) -> float:
+    """Return how likely the sum of the positive ranks is at most `largest`: the p-value of a one-sided test.
+
+    >>> rank_sum_p([1, 2, 3, 4, 5], 1)  # 2 of 32
+    0.0625
+    """
     doubled = np.rint(2 * np.asarray(ranks, dtype=float)).astype(int)
     divisor = max(1, int(np.gcd.reduce(doubled)))  # 2 without ties
-    return min(1.0, 2 * float(_rank_sums(doubled // divisor, round(2 * statistic) // divisor).sum()))
+    return float(_rank_sums(doubled // divisor, round(2 * largest) // divisor).sum())
 
 
 @cache

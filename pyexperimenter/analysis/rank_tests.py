@@ -6,12 +6,16 @@ References, cited where each method is implemented:
   7:1-30, 2006. It recommends these tests; some examples below are taken from it.
 - M. Friedman. The use of ranks to avoid the assumption of normality implicit in the analysis of variance. *Journal of
   the American Statistical Association* 32(200):675-701, 1937.
+- S. García and F. Herrera. An extension on "Statistical comparisons of classifiers over multiple data sets" for all
+  pairwise comparisons. *Journal of Machine Learning Research* 9:2677-2694, 2008.
 - S. Holm. A simple sequentially rejective multiple test procedure. *Scandinavian Journal of Statistics* 6(2):65-70,
   1979.
 - R. L. Iman and J. M. Davenport. Approximations of the critical region of the Friedman statistic. *Communications in
   Statistics - Theory and Methods* 9(6):571-595, 1980.
 - C. Nadeau and Y. Bengio. Inference for the generalization error. *Machine Learning* 52(3):239-281, 2003.
 - P. B. Nemenyi. *Distribution-free multiple comparisons*. PhD thesis, Princeton University, 1963.
+- J. P. Shaffer. Modified sequentially rejective multiple test procedures. *Journal of the American Statistical
+  Association* 81(395):826-831, 1986.
 - F. Wilcoxon. Individual comparisons by ranking methods. *Biometrics Bulletin* 1(6):80-83, 1945.
 """
 
@@ -20,6 +24,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from functools import cache
 from itertools import combinations
 from typing import Any
 
@@ -27,7 +32,7 @@ import numpy as np
 import pandas as pd
 
 from pyexperimenter.analysis.cells import optional_import
-from pyexperimenter.analysis.exact_tests import Array, friedman_p, signed_rank_p
+from pyexperimenter.analysis.exact_tests import Array, friedman_p, rank_sum_p, signed_rank_p
 from pyexperimenter.exceptions import InvalidValueError
 
 Scores = Sequence[float] | Array
@@ -38,6 +43,11 @@ EXACT = 400  # the most blocks for which p-values are not asymptotic; more would
 
 def _stats() -> Any:
     return optional_import("scipy.stats", "stats")
+
+
+def student() -> Any:
+    """Return Student's t distribution."""
+    return _stats().t
 
 
 def rank(scores: pd.DataFrame, better: str) -> pd.DataFrame:
@@ -137,6 +147,20 @@ def wilcoxon(first: Scores, second: Scores) -> tuple[float, float]:
     return statistic, float(approximate.pvalue)
 
 
+def wilcoxon_less(first: Scores, second: Scores) -> float:
+    """Return the p-value of the one-sided test that the first scores are lower; see `wilcoxon`.
+
+    >>> wilcoxon_less([1, 2, 3, 4, 5, 6], [2, 4, 6, 8, 10, 3])  # 3.5 or less: 6 of 64
+    0.09375
+    """
+    differences, ranks = ranked_differences(first, second)
+    signed = ranks[differences != 0]
+    if len(signed) <= EXACT:
+        return rank_sum_p(signed, float(ranks[differences > 0].sum()))
+    how = {"zero_method": "zsplit", "method": "asymptotic", "alternative": "less"}
+    return float(_stats().wilcoxon(np.sign(differences) * ranks, **how).pvalue)
+
+
 def corrected_t(first: Scores, second: Scores, split_ratio: float) -> tuple[float, float, float, float, float]:
     """Compare paired scores on random splits of one data set with the corrected t test (Nadeau and Bengio, 2003).
 
@@ -167,17 +191,29 @@ def corrected_t(first: Scores, second: Scores, split_ratio: float) -> tuple[floa
     >>> [round(value, 5) for value in corrected_t(differences, [0] * 10, 1 / 9)]
     [0.015, 0.00551, 0.02449, 3.57624, 0.00597]
     """
+    mean, error, degrees = corrected_mean(first, second, split_ratio)
+    half = float(student().ppf(0.975, degrees)) * error
+    t = mean / error if error else math.copysign(math.inf, mean) if mean else 0.0
+    p_value = max(sys.float_info.min, 2 * float(student().sf(abs(t), degrees)))
+    return mean, mean - half, mean + half, t, p_value
+
+
+def corrected_mean(first: Scores, second: Scores, split_ratio: float) -> tuple[float, float, int]:
+    """Return the mean difference, its standard error and the degrees of freedom; see `corrected_t`.
+
+    Raises
+    ------
+    InvalidValueError
+        If a score is infinite.
+    """
     differences = differences_of(first, second)
     if not np.isfinite(differences).all():
         raise InvalidValueError(
             "a t test needs finite differences; let failed runs count as a number, as in failures=0.0, or drop them"
         )
-    count, mean = len(differences), float(differences.mean())
+    count = len(differences)
     error = float(differences.std(ddof=1)) * math.sqrt(1 / count + split_ratio)
-    half = float(_stats().t.ppf(0.975, count - 1)) * error
-    t = mean / error if error else math.copysign(math.inf, mean) if mean else 0.0
-    p_value = max(sys.float_info.min, 2 * float(_stats().t.sf(abs(t), count - 1)))
-    return mean, mean - half, mean + half, t, p_value
+    return float(differences.mean()), error, count - 1
 
 
 def p_against(best: int, scores: Array, split_ratio: float = 0.0) -> list[float]:
@@ -340,9 +376,58 @@ def holm(p_values: Sequence[float] | pd.Series[float]) -> list[float]:
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
+    return _adjusted(p_values, range(len(p_values), 0, -1))
+
+
+def shaffer(p_values: Sequence[float] | pd.Series[float], k: int) -> list[float]:
+    """Adjust the p-values of all pairs of k levels with the static step-down method of Shaffer (1986).
+
+    It is Holm's method, but the factors are the largest numbers of hypotheses that can be true at once. If two of
+    three levels differ, for example, at most one of the other two pairs can be equal. So it rejects at least as much.
+    This holds for hypotheses of the kind that both levels have the same distribution, for which A = B and B = C
+    imply A = C.
+
+    Parameters
+    ----------
+    p_values : sequence of float
+        One for each of the k (k - 1) / 2 pairs, in any order.
+    k : int
+        Number of levels.
+
+    Returns
+    -------
+    list of float
+        The adjusted p-values in the same order, at most 1.
+
+    Examples
+    --------
+    >>> shaffer([0.01, 0.04, 0.03], k=3)
+    [0.03, 0.04, 0.03]
+    """
+    possible = sorted(_true_at_once(k))
+    left = range(len(p_values), 0, -1)  # hypotheses that are not rejected yet
+    return _adjusted(p_values, [max(number for number in possible if number <= most) for most in left])
+
+
+@cache
+def _true_at_once(k: int) -> frozenset[int]:
+    """Return how many pairs of k levels can be equal, including none (Shaffer, 1986).
+
+    Levels fall into groups of equal ones; `size` is that of the first group.
+
+    >>> sorted(_true_at_once(5))  # García and Herrera (2008), page 2681
+    [0, 1, 2, 3, 4, 6, 10]
+    """
+    sizes = range(1, k + 1)
+    return frozenset(size * (size - 1) // 2 + rest for size in sizes for rest in _true_at_once(k - size)) or frozenset(
+        [0]
+    )
+
+
+def _adjusted(p_values: Sequence[float] | pd.Series[float], factors: Sequence[int]) -> list[float]:
+    """Multiply the p-values, in ascending order, by the factors; no adjusted value is below a previous one."""
     p = np.asarray(p_values, dtype=float)
     order = np.argsort(p, kind="stable")
-    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
     result = np.empty_like(p)
-    result[order] = adjusted.clip(max=1)
+    result[order] = np.maximum.accumulate(p[order] * np.asarray(factors)).clip(max=1)
     return [float(value) for value in result]

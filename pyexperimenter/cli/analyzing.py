@@ -188,6 +188,19 @@ def _comparison_options(command: Command) -> Command:
             show_default=True,
             help="How the pairs of three or more levels are tested.",
         ),
+        click.option(
+            "--correction",
+            type=click.Choice(["holm", "shaffer"]),
+            default="holm",
+            show_default=True,
+            help="How the p-values of pairs are adjusted.",
+        ),
+        click.option(
+            "--rope",
+            type=float,
+            metavar="SIZE",
+            help="Also test for equivalence: the largest difference without relevance.",
+        ),
     )
 
 
@@ -333,10 +346,10 @@ def compare(
     by: str,
     blocks: list[str],
     better: str,
-    test: str,
     describe: bool,
     as_json: bool,
     how: dict[str, Any],
+    **tests: Any,
 ) -> None:
     """Test whether the levels of a keyfield differ.
 
@@ -344,7 +357,7 @@ def compare(
     """
     experimenter = study.open_for_reading()
     check_filled(experimenter)
-    comparison = experimenter.compare(value, by, blocks, better, test=test, **how)
+    comparison = experimenter.compare(value, by, blocks, better, **tests, **how)
     if as_json:
         print_json(
             {
