@@ -268,7 +268,8 @@ class PyExperimenter(Study):
     def fill_table_from_config(self) -> FillCount:
         """Insert the rows of the grid that are missing from the table.
 
-        A warning says how many other rows the table has; see `prune`.
+        A warning says how many other rows the table has; see `prune`. With a design, the rows are inserted block by
+        block, and so executed block by block.
 
         Returns
         -------
@@ -287,6 +288,7 @@ class PyExperimenter(Study):
                 "add values, or use fill_table_from_combination or fill_table_with_rows"
             )
         count = self._fill(grid.tuples(self._store.keyfield_encoders), len(grid))
+        self._warn_of_continued_blocks(count)
         if others := self.counts(outside_grid=True):
             advice = "prune() removes open ones, and only_grid=True leaves them out"
             self.logger.warning("%s: %s", outside_grid_text(others), advice)
@@ -689,7 +691,7 @@ class PyExperimenter(Study):
         check_function(experiment_function)
         attempt = Attempt(0, index(experiment_id))
         keyfields = self._store.keyfields_of(attempt.experiment_id)
-        processor = PrintingResultProcessor(self._store, attempt, self._log_settings)
+        processor = PrintingResultProcessor(self._store, attempt, self._log_settings, keyfields=keyfields)
         try:
             return experiment_function(keyfields, processor, dict(self.config.custom))
         except Exception as error:
@@ -1012,6 +1014,17 @@ class PyExperimenter(Study):
             count = self._store.fill(rows, progress)
         self.logger.info("added %s, skipped %d that already existed", _counted(count.added, "row"), count.skipped)
         return count
+
+    def _warn_of_continued_blocks(self, count: FillCount) -> None:
+        """Say that open rows come before rows which complete blocks, as experiments are executed by their IDs."""
+        design = self.config.table.design
+        if design and count.added and count.skipped and (n := self._store.blocks_continued(design, count.added)):
+            self.logger.warning(
+                "%s got more experiments, which are executed after those that were open before; to go on block by "
+                "block, execute with order_by=%s",
+                _counted(n, "block"),
+                list(design.blocks),
+            )
 
     def _prepare_execution(self) -> None:
         """Check that the table exists. Tables of py-experimenter and of older versions get what they lack."""

@@ -8,6 +8,8 @@ from typing import Any
 
 from pyexperimenter.database.records import Attempt
 from pyexperimenter.database.store import ExperimentStore
+from pyexperimenter.exceptions import InvalidValueError
+from pyexperimenter.grid import block_seed
 from pyexperimenter.logger import LogSettings
 from pyexperimenter.predecessor import advising
 
@@ -25,11 +27,13 @@ class ResultProcessor:
         attempt: Attempt,
         logging: LogSettings = LogSettings(),  # noqa: B008 - frozen
         should_stop: Callable[[], bool] = lambda: False,
+        keyfields: Mapping[str, Any] | None = None,
     ) -> None:
         self._store = store
         self._attempt = attempt
         self._logging = logging
         self._should_stop = should_stop
+        self._keyfields = keyfields
 
     def __repr__(self) -> str:
         return f"<ResultProcessor of experiment {self.experiment_id}>"
@@ -53,6 +57,35 @@ class ResultProcessor:
     def log(self) -> logging.Logger:
         """A logger that writes to stderr, as part of the attempt's ``output`` if supervised."""
         return self._logging.experiment_logger()
+
+    def block_seed(self, stream: str = "") -> int:
+        """Return a seed that all experiments of the same block share: those that are compared with each other.
+
+        Parameters
+        ----------
+        stream : str
+            What the random numbers are for, such as ``"split"`` or ``"initialization"``. The seeds of two streams are
+            independent.
+
+        Returns
+        -------
+        int
+            From 0 to 2**32 - 1: a hash of the values of the block's keyfields. It never changes.
+
+        Raises
+        ------
+        InvalidValueError
+            If the table has no design.
+        """
+        design = self._store.design
+        if design is None:
+            raise InvalidValueError(
+                "block_seed: the table has no design; add one to the configuration, as in "
+                "design: {blocks: [dataset, seed]}"
+            )
+        if self._keyfields is None:
+            self._keyfields = self._store.keyfields_of(self.experiment_id)
+        return block_seed({name: self._keyfields[name] for name in design.blocks}, stream)
 
     def process_results(self, results: Mapping[str, Any]) -> None:
         """Write values of resultfields. May be called several times, each time with some of them.

@@ -4,6 +4,7 @@ Only this package imports pandas, which is slow to import, so its callers import
 matplotlib are imported by the functions that use them; the extras ``stats`` and ``plots`` install them.
 """
 
+from pyexperimenter.analysis.blocks import complete_blocks
 from pyexperimenter.analysis.comparing import compare
 from pyexperimenter.analysis.comparison import Comparison
 from pyexperimenter.analysis.export import export_frame
@@ -17,6 +18,7 @@ from pyexperimenter.analysis.summary import summarize
 __all__ = [
     "Comparison",
     "compare",
+    "complete_blocks",
     "concat_studies",
     "export_frame",
     "join_keyfields",

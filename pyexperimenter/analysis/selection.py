@@ -165,7 +165,7 @@ def select(
         if (number := which.sum())
     ]
     warn(lacking)
-    result.attrs = {**table.attrs, "notes": [*notes, *lacking]}
+    result.attrs = {**table.attrs, "notes": [*table.attrs.get("notes", []), *notes, *lacking]}
     return result
 
 

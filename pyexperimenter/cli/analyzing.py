@@ -57,6 +57,9 @@ _count_options = (
         "--test-share", type=float, metavar="SHARE", help="If seeds are random splits: the share of the test part."
     ),
 )
+_complete_blocks_option = click.option(
+    "--complete-blocks", is_flag=True, help="Only blocks of the design in which all experiments are done."
+)
 _select_options = (
     click.option(
         "--select-on", metavar="RESULTFIELD", help="Take only the best settings, chosen by this other resultfield."
@@ -93,6 +96,7 @@ def _analysis_options(command: Command) -> Command:
         over: list[str] | None,
         where: str | None,
         only_grid: bool,
+        complete_blocks: bool,
         unit: list[str] | None,
         failures: tuple[str, ...],
         pairing: str,
@@ -100,10 +104,11 @@ def _analysis_options(command: Command) -> Command:
         **arguments: Any,
     ) -> Any:
         how: dict[str, Any] = {"over": over or "seed", "where": where, "only_grid": only_grid, "unit": unit}
+        how |= {"complete_blocks": complete_blocks}
         how |= {"failures": _settings(failures, _count), "pairing": pairing, "test_share": test_share}
         return command(*context, how=how, **arguments)
 
-    return decorated(run, _over_option, *_count_options, where_option, only_grid_option)
+    return decorated(run, _over_option, *_count_options, where_option, only_grid_option, _complete_blocks_option)
 
 
 def _selecting(command: Command) -> Command:

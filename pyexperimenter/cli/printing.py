@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from numbers import Number
 from typing import TYPE_CHECKING, Any
@@ -110,6 +111,10 @@ def print_status(title: str, status: StudyStatus) -> None:
         click.style(f"{name} {count}", fg=COLORS.get(name), dim=not count) for name, count in status.counts.items()
     )
     echo("  ".join(counts))
+    if status.blocks is not None:
+        of_blocks = asdict(status.blocks)
+        total = of_blocks.pop("total")
+        echo(f"{counted(total, 'block')}: {', '.join(f'{count} {name}' for name, count in of_blocks.items())}")
     if status.outside_grid:
         echo(f"{outside_grid_text(status.outside_grid)}; to remove open ones: pyexperimenter prune")
     if status.finished_per_hour is not None:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pyexperimenter.config import names, schema
 from pyexperimenter.config.credentials import credentials_of
 from pyexperimenter.config.document import Document
-from pyexperimenter.config.domains import grid_of, requirements_of
+from pyexperimenter.config.domains import design_of, grid_of, requirements_of
 from pyexperimenter.config.interpolation import ENVIRONMENT, interpolate
 from pyexperimenter.config.messages import KeyPath, nearest, problems_of, within
 from pyexperimenter.config.model import (
@@ -127,6 +127,7 @@ def _table(table: schema.Table, name: str | None) -> TableConfig:
             resultfields=resultfields,
             result_timestamps=result_timestamps,
             grid=grid_of(table),
+            design=design_of(table),
             requires=requirements_of(table),
         )
 

@@ -18,7 +18,7 @@ from pyexperimenter.exceptions import (
     UnknownKeyError,
 )
 from pyexperimenter.fieldtypes import FieldType, Kind
-from pyexperimenter.grid import Domain, Grid, Lazy, sampled, spaced, stepped
+from pyexperimenter.grid import Design, Domain, Grid, Lazy, sampled, spaced, stepped
 from pyexperimenter.jsonable import listed
 
 # If n integers have a constant ratio p/q, the first is divisible by q**(n - 1) and the last by p**(n - 1), so there
@@ -54,7 +54,23 @@ def grid_of(table: Table) -> Grid | None:
         exclude.append({next(iter(types)): [None]})
     for index, names in enumerate(table.zip):
         _check_known(names, types, "zip", index)
-    return Grid(domains, exclude, include, table.zip)
+    return Grid(domains, exclude, include, table.zip, design_of(table))
+
+
+def design_of(table: Table) -> Design | None:
+    """Return how the grid of a table is divided into blocks.
+
+    Raises
+    ------
+    InvalidConfigError
+        If it names an unknown keyfield, or one twice.
+    """
+    if table.design is None:
+        return None
+    design = Design(table.design.blocks, table.design.compare, table.design.shuffle)
+    for key, names in (("blocks", design.blocks), ("compare", design.compare)):
+        _check_known(names, table.keyfields, "design", key)
+    return design
 
 
 def requirements_of(table: Table) -> list[Requirement]:
@@ -191,11 +207,11 @@ def _row(row: Mapping[str, Any], types: Mapping[str, FieldType], *path: str | in
     return result
 
 
-def _check_known(names: Iterable[str], types: Mapping[str, FieldType], *path: str | int) -> None:
+def _check_known(names: Iterable[str], types: Mapping[str, object], *path: str | int) -> None:
     for name in names:
         if name not in types:
             message = f"{name!r} is not a keyfield{nearest(name, types)} (choose from {', '.join(types)})"
-            raise UnknownKeyError(message, (*path, name) if path[0] != "zip" else path)
+            raise UnknownKeyError(message, (*path, name) if path[0] not in ("zip", "design") else path)
 
 
 def as_declared(field: FieldType, value: Any) -> Any:

@@ -15,7 +15,7 @@ from pyexperimenter.fieldtypes import FieldType
 from pyexperimenter.predecessor import OF_CONFIG, no_attribute
 
 if TYPE_CHECKING:
-    from pyexperimenter.grid import Grid
+    from pyexperimenter.grid import Design, Grid
 
 _pickling = threading.local()
 
@@ -163,7 +163,8 @@ class Requirement:
 class TableConfig:
     """The experiment table: its columns in order, and the grid that its rows come from.
 
-    `grid` is None if no keyfield has values; such a table can only be filled from combinations or rows.
+    `grid` is None if no keyfield has values; such a table can only be filled from combinations or rows. `design` is
+    None if its rows are not divided into blocks.
     """
 
     name: str
@@ -171,6 +172,7 @@ class TableConfig:
     resultfields: Mapping[str, FieldType] = field(default_factory=dict)
     result_timestamps: bool = False
     grid: Grid | None = None
+    design: Design | None = None
     requires: Sequence[Requirement] = ()
 
 

@@ -31,6 +31,7 @@ from pyexperimenter.config.names import module_and_function
 from pyexperimenter.config.source import plain
 from pyexperimenter.durations import seconds
 from pyexperimenter.fieldtypes import TYPE_NAMES, FieldType
+from pyexperimenter.grid import Design
 from pyexperimenter.jsonable import shown, unwrap
 
 
@@ -188,6 +189,7 @@ def _spell_provider(value: Any) -> Any:
     return _PROVIDERS.get(value.lower(), value) if isinstance(value, str) else value
 
 
+_INTERPOLATION = {"type": "string", "pattern": r"\$\{.+\}", "description": "A value from elsewhere, as in ${VARIABLE}."}
 PathText = Annotated[str, BeforeValidator(_as_text)]
 ColumnType = Annotated[
     FieldType,
@@ -332,6 +334,31 @@ class Requirement(Section):
     )
 
 
+def _parse_shuffle(value: Any) -> int | None:
+    if value is False:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        _refuse("InvalidTypeError", f"{shown(value)} is not a seed; write an integer, or false for the grid's order")
+    return value
+
+
+Shuffle = Annotated[
+    int | None,
+    PlainValidator(_parse_shuffle),
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"const": False}, _INTERPOLATION]}),
+]
+
+
+class Blocks(Section):
+    """Which experiments are compared with each other, so that they are executed one after the other."""
+
+    blocks: NameOrNames = Field(
+        min_length=1, description="Keyfields whose combinations are the blocks, such as [dataset, seed]."
+    )
+    compare: NameOrNames = Field((), description="Keyfields whose values are compared in a block, such as method.")
+    shuffle: Shuffle = Field(Design.shuffle, description="Seed of the order of the blocks; false for that of the grid.")
+
+
 class Table(Section):
     """The experiment table."""
 
@@ -344,6 +371,7 @@ class Table(Section):
     exclude: Mappings = Field([], description="Combinations to leave out: keyfield -> value or list of values.")
     include: Mappings = Field([], description="Single rows to add to the grid; omitted keyfields are NULL.")
     zip: list[Names] = Field([], description="Lists of keyfields whose values are paired instead of crossed.")
+    design: Blocks | None = Field(None, description="How the grid is divided into blocks, which are run one by one.")
     requires: list[Requirement] = Field([], description="Resources that some experiments need, such as {gpus: 1}.")
     resultfields: Columns = Field({}, description="The outputs, one column each.")
     result_timestamps: bool = Field(
@@ -500,8 +528,6 @@ class ConfigFile(Section):
 
 
 # JSON Schema
-
-_INTERPOLATION = {"type": "string", "pattern": r"\$\{.+\}", "description": "A value from elsewhere, as in ${VARIABLE}."}
 
 
 class _EditorSchema(GenerateJsonSchema):

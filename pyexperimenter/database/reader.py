@@ -26,7 +26,7 @@ from pyexperimenter.fieldtypes import FieldType, Kind
 from pyexperimenter.jsonable import whole_number
 
 if TYPE_CHECKING:
-    from pyexperimenter.grid import Grid
+    from pyexperimenter.grid import Design, Grid
 
 Rows = tuple[list[str], list[tuple[Any, ...]]]
 """Names of columns, and rows."""
@@ -63,6 +63,7 @@ class ExperimentReader:
         self.schema = Schema(config, self.database.dialect)
         self._sql = Statements(self.schema)
         self._selector = Selector(self.schema)
+        self.design = config.table.design
         self._grid = config.table.grid
 
     @retried
@@ -125,6 +126,21 @@ class ExperimentReader:
             return {}
         outside = ~self.in_grid()
         return dict(self.query(self._sql.read.counts_where.format(condition=outside.sql), **outside.parameters)[1])
+
+    def block_counts(self, design: Design) -> tuple[int, int, int, int]:
+        """Return how many blocks are complete, have a failed row, are begun without one, and all."""
+        statement = self._sql.read.block_counts.format(blocks=self._selector.columns(design.blocks))
+        ((complete, failed, begun, total),) = self.query(statement)[1]
+        return complete, failed, begun, total
+
+    def blocks_continued(self, design: Design, added: int) -> int:
+        """Count the blocks that have some of the last `added` rows and others, if any of the rows before is open."""
+        before = self.query(self._sql.read.id_before_last, added=added)[1]
+        if not before:
+            return 0
+        statement = self._sql.read.blocks_continued.format(blocks=self._selector.columns(design.blocks))
+        ((number,),) = self.query(statement, last=before[0][0])[1]
+        return int(number)
 
     def _decode_keyfields(self, row: tuple[Any, ...]) -> dict[str, Any]:
         """Return the keyfields of a row of ID and keyfields."""

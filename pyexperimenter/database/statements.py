@@ -246,6 +246,23 @@ class ReadStatements(_Group):
     counts_where = _Statement(
         "SELECT COALESCE(status, ''), COUNT(*) FROM {table} WHERE {condition} GROUP BY 1 ORDER BY 1"
     )
+    # How many blocks are complete, have a failure, are begun, and all.
+    block_counts = _Statement("""
+        SELECT COUNT(CASE WHEN done = size THEN 1 END), COUNT(CASE WHEN failed > 0 THEN 1 END),
+            COUNT(CASE WHEN done < size AND failed = 0 AND begun > 0 THEN 1 END), COUNT(*)
+        FROM (
+            SELECT COUNT(*) AS size, COUNT(CASE WHEN status = 'done' THEN 1 END) AS done,
+                COUNT(CASE WHEN status = 'error' THEN 1 END) AS failed,
+                COUNT(CASE WHEN status <> 'created' THEN 1 END) AS begun
+            FROM {table} GROUP BY {blocks}) b
+    """)
+    # Blocks with rows both before and after an ID, if an open row is before it: the last one but this many.
+    id_before_last = _Statement("SELECT ID FROM {table} ORDER BY ID DESC LIMIT 1 OFFSET :added")
+    blocks_continued = _Statement("""
+        SELECT COUNT(*) FROM (
+            SELECT 1 AS one FROM {table} GROUP BY {blocks} HAVING MIN(ID) <= :last AND MAX(ID) > :last) b
+        WHERE EXISTS (SELECT 1 FROM {table} WHERE status = 'created' AND ID <= :last)
+    """)
     largest_id = _Statement("SELECT MAX(ID) FROM {table}")
     status_of = _Statement("SELECT status FROM {table} WHERE ID = :experiment_id")
     find = _Statement("SELECT ID, {keyfields} FROM {table} WHERE {condition}")

@@ -171,7 +171,9 @@ class Worker:
         """
         self._watch.claimed(experiment.attempt)
         self._logger.debug("experiment %s starts: %s", experiment.id, experiment.keyfields)
-        processor = ResultProcessor(self.store, experiment.attempt, self._task.logging, self._should_stop)
+        processor = ResultProcessor(
+            self.store, experiment.attempt, self._task.logging, self._should_stop, experiment.keyfields
+        )
         emissions = self._emissions_meter()
         left_running = LeftRunning()
         usage = Meter()

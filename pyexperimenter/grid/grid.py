@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pyexperimenter.exceptions import ContradictoryConditionError, EmptyDomainError, InvalidValuesInConfiguration
+from pyexperimenter.grid.blocks import Design
 from pyexperimenter.grid.membership import AllOf, AnyOf, IfElse, Not, OneOf, Paired, Predicate, Rows, identity, meets
 from pyexperimenter.grid.ranges import Lazy
 
@@ -42,6 +44,8 @@ class Grid:
         Single rows to add; missing keyfields are None. Rows that are in the grid anyway do not count twice.
     zipped : sequence of sequences of str
         Keyfields whose values are paired instead of crossed; their domains must have equal lengths.
+    design : Design, optional
+        How the rows are divided into blocks. Without one, all are one block.
 
     Raises
     ------
@@ -50,8 +54,8 @@ class Grid:
     ContradictoryConditionError
         If a condition can never be met, or if conditions depend on each other in a circle.
     InvalidValuesInConfiguration
-        If a condition names an unknown keyfield, a domain repeats a value, zipped lengths differ, or there are
-        more rows than Python can count with `len`.
+        If a condition names an unknown keyfield, a domain repeats a value, zipped lengths differ, there are more rows
+        than Python can count with `len`, or what a block is depends on other keyfields.
 
     Attributes
     ----------
@@ -63,7 +67,8 @@ class Grid:
     Notes
     -----
     The rows are in the order of nested loops over the keyfields, the last one varying fastest. A keyfield whose
-    condition depends on a later one is moved behind it. Rows of `include` come last.
+    condition depends on a later one is moved behind it. Rows of `include` come last. With a design, the rows come block
+    by block, and those of `include` at the end of their block.
 
     Examples
     --------
@@ -85,12 +90,15 @@ class Grid:
         exclude: Sequence[Condition] = (),
         include: Sequence[Mapping[str, Any]] = (),
         zipped: Sequence[Sequence[str]] = (),
+        design: Design | None = None,
     ) -> None:
         self.columns: tuple[str, ...] = tuple(domains)
+        self._design = design or Design((), shuffle=None)
         self._domains = {n: d if isinstance(d, Domain) else Domain(d) for n, d in domains.items()}
         self._values = {name: OneOf(name, domain.values) for name, domain in self._domains.items()}
         self._check_domains()
         self._check_zipped(zipped)
+        self._check_design(zipped)
         for index, row in enumerate(include):
             self._check_names(row, ("include", index))
         for index, condition in enumerate(exclude):
@@ -137,16 +145,21 @@ class Grid:
         order = [name for axis in self._axes for name in axis]
         positions = [order.index(name) for name in self.columns]
         in_order = positions == list(range(len(positions)))
-        converters = [convert.get(name) for name in order]
+        converters = [convert.get(name) for name in self.columns]
         # Small domains are converted in advance; large ones, usually ranges, during iteration.
         columns = [_converted(self._domains[name].values, convert.get(name)) for name in order]
-        rows = self._walk(columns)
-        yield from rows if in_order else (tuple(values[position] for position in positions) for values in rows)
+        extra = defaultdict(list)
         for row in self._extra:
-            yield tuple(
-                value if value is None or (function := converters[position]) is None else function(value)
-                for value, position in zip(row, positions, strict=True)
+            extra[identity([row[self.columns.index(name)] for name in self._design.blocks])].append(
+                tuple(
+                    value if value is None or convert_value is None else convert_value(value)
+                    for value, convert_value in zip(row, converters, strict=True)
+                )
             )
+        for block, rows in self._walk(columns):
+            yield from rows if in_order else (tuple(values[position] for position in positions) for values in rows)
+            yield from extra.pop(identity(block), ())
+        yield from itertools.chain.from_iterable(extra.values())
 
     def implied(self, values: Mapping[str, Any]) -> list[str]:
         """Return the keyfields whose values follow from the other values by their conditions.
@@ -175,8 +188,11 @@ class Grid:
 
     # Iteration
 
-    def _walk(self, columns: Sequence[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
-        """Yield converted values in axis order; conditions are evaluated on positions in the domains."""
+    def _walk(self, columns: Sequence[Sequence[Any]]) -> Iterator[tuple[list[Any], Iterator[tuple[Any, ...]]]]:
+        """Yield each block, and its rows as converted values in axis order.
+
+        Conditions are evaluated on positions in the domains.
+        """
         axes: list[list[Sequence[Any]]] = []
         start = 0
         for axis in self._axes:
@@ -184,9 +200,11 @@ class Grid:
             start += len(axis)
         watched = {level for when in self._when if when for level in when}
         watched |= {level for exclusions in self._exclude for exclusion in exclusions for level in exclusion}
+        outer = len({self._levels[name] for name in self._design.blocks})
+        watched |= {*range(outer)}
         chosen: list[int | None] = [None] * len(axes)  # positions of the watched levels only
         free = len(axes)  # the levels from this one on are simply crossed
-        while free and self._is_free(free - 1, axes) and free - 1 not in watched:
+        while free > outer and self._is_free(free - 1, axes) and free - 1 not in watched:
             free -= 1
 
         def choices(level: int) -> Iterator[tuple[Any, ...]]:
@@ -209,19 +227,38 @@ class Grid:
                 if not any(_holds(exclusion, chosen) for exclusion in exclusions):
                     yield value
 
-        # Not recursive, as there may be more axes than Python allows calls within calls.
-        prefixes: list[tuple[Any, ...]] = [()] if axes else []
-        iterators = [choices(0)] if axes else []
-        while iterators:
-            prefix = prefixes[-1]
-            if len(iterators) == min(free + 1, len(axes)):
-                yield from map(prefix.__add__, iterators[-1])
-            elif (chosen_next := next(iterators[-1], None)) is not None:
-                prefixes.append(prefix + chosen_next)
-                iterators.append(choices(len(iterators)))
-                continue
-            iterators.pop()
-            prefixes.pop()
+        def walk(first: int, end: int, before: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+            """Yield the values of the axes before `end`, for those that are chosen for the axes before `first`.
+
+            It is not recursive, as there may be more axes than Python allows calls within calls.
+            """
+            prefixes = [before] if first < end else []
+            iterators = [choices(first)] if first < end else []
+            while iterators:
+                prefix = prefixes[-1]
+                if first + len(iterators) == min(free + 1, end):
+                    yield from map(prefix.__add__, iterators[-1])
+                elif (chosen_next := next(iterators[-1], None)) is not None:
+                    prefixes.append(prefix + chosen_next)
+                    iterators.append(choices(first + len(iterators)))
+                    continue
+                iterators.pop()
+                prefixes.pop()
+
+        if not outer:
+            yield [], walk(0, len(axes), ())
+            return
+        blocks: Iterable[_Block] = ((self._block_at(chosen), chosen[:outer], values) for values in walk(0, outer, ()))
+        if self._design.shuffle is not None:
+            names, place = self._design.blocks, self._design.place
+            blocks = sorted(blocks, key=lambda block: place(dict(zip(names, block[0], strict=True))))
+        for block, chosen[:outer], values in blocks:
+            yield block, walk(outer, len(axes), values)
+
+    def _block_at(self, chosen: Sequence[int | None]) -> list[Any]:
+        """Return the values of the keyfields that make a block."""
+        positions = [(name, chosen[self._levels[name]]) for name in self._design.blocks]
+        return [None if at is None else self._domains[name].values[at] for name, at in positions]
 
     def _is_free(self, level: int, axes: Sequence[Sequence[Sequence[Any]]]) -> bool:
         """Return whether an axis has one keyfield, no condition, and so few values that they may be kept in memory."""
@@ -234,7 +271,9 @@ class Grid:
     def _order_axes(self, zipped: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
         """Group zipped keyfields, and move each behind those that its condition depends on."""
         group_of = {name: tuple(n for n in self.columns if n in group) for group in zipped for name in group}
-        axes = list(dict.fromkeys(group_of.get(name, (name,)) for name in self.columns))
+        blocks, compare = self._design.blocks, self._design.compare
+        names = sorted(self.columns, key=lambda name: (name not in blocks) + (name in compare))
+        axes = list(dict.fromkeys(group_of.get(name, (name,)) for name in names))
         ordered: list[tuple[str, ...]] = []
         placed: set[str] = set()
         while axes:
@@ -347,6 +386,25 @@ class Grid:
                 counts = ", ".join(f"{name} has {length}" for name, length in lengths.items())
                 raise InvalidValuesInConfiguration(f"zipped keyfields need the same number of values: {counts}", path)
 
+    def _check_design(self, zipped: Sequence[Sequence[str]]) -> None:
+        blocks = self._design.blocks
+        for key, names in (("blocks", blocks), ("compare", self._design.compare)):
+            self._check_names(dict.fromkeys(names), ("design", key))
+        path = ("design", "blocks")
+        for name in blocks:
+            together = next((group for group in zipped if name in group), (name,))
+            others = [other for other in (*together, *(self._domains[name].when or ())) if other not in blocks]
+            if others:
+                raise InvalidValuesInConfiguration(
+                    f"{name} depends on {others[0]}, which is not in blocks; add it, or take {name} out", path
+                )
+        if blocks and len(blocks) == len(self.columns):
+            raise InvalidValuesInConfiguration("all keyfields are in blocks, so there is nothing to compare", path)
+        for name in self._design.compare:
+            if name in blocks:
+                message = f"{name} is in blocks, too; a keyfield is either compared or the same in a block"
+                raise InvalidValuesInConfiguration(message, ("design", "compare"))
+
     def _check_reachable(self) -> None:
         for axis, when in zip(self._axes, self._when, strict=True):
             if when is not None and _Counter(self, when).count() == 0:
@@ -355,6 +413,9 @@ class Grid:
                     ("keyfields", axis[0], "when"),
                 )
 
+
+_Block = tuple[list[Any], list["int | None"], tuple[Any, ...]]
+"""The values of a block, its positions in the domains, and its converted values in axis order."""
 
 _Positions = dict[int, frozenset["int | None"]]
 

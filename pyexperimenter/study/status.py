@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from html import escape
 from typing import Any
@@ -51,6 +51,19 @@ class WorkerState:
 
 
 @dataclass(frozen=True)
+class BlockCounts:
+    """Numbers of blocks: complete ones, those with a failed experiment, other ones that have begun, and all.
+
+    A block is complete if all its experiments are done.
+    """
+
+    complete: int
+    failed: int
+    partial: int
+    total: int
+
+
+@dataclass(frozen=True)
 class StudyStatus:
     """The progress of a study.
 
@@ -68,6 +81,8 @@ class StudyStatus:
         The workers that are executing experiments.
     outside_grid : Mapping of str to int
         Number of experiments that are not in the grid of the configuration, for each status that some of them have.
+    blocks : BlockCounts or None
+        The progress of the blocks, if the configuration has a design.
     """
 
     counts: Mapping[str, int]
@@ -75,6 +90,7 @@ class StudyStatus:
     eta_seconds: float | None
     workers: Sequence[WorkerState]
     outside_grid: Mapping[str, int] = field(default_factory=dict)
+    blocks: BlockCounts | None = None
 
     @property
     def total(self) -> int:
@@ -92,6 +108,8 @@ class StudyStatus:
             facts["time to go"] = duration_text(round(self.eta_seconds))
         if self.outside_grid:
             facts["experiments outside the grid"] = f"{sum(self.outside_grid.values()):,}"
+        if self.blocks is not None:
+            facts |= {f"{name} blocks": f"{count:,}" for name, count in asdict(self.blocks).items()}
         facts["workers alive"] = f"{alive:,}"
         facts["workers with expired lease"] = f"{len(self.workers) - alive:,}"
         cells = "".join(
@@ -133,7 +151,8 @@ def status_of(reader: ExperimentReader) -> StudyStatus:
         eta = 0.0
     elif rate and (any(worker.alive for worker in workers) or now - max(end for _, end in ended) < _PAUSE):
         eta = left / rate * 3600
-    return StudyStatus(counts, rate, eta, workers, reader.counts_outside_grid())
+    blocks = BlockCounts(*reader.block_counts(reader.design)) if reader.design else None
+    return StudyStatus(counts, rate, eta, workers, reader.counts_outside_grid(), blocks)
 
 
 def _per_hour(now: datetime, executions: Sequence[tuple[datetime, datetime]]) -> float | None:

@@ -111,8 +111,8 @@ class Study:
         pandas.DataFrame
             One row per experiment, ordered by ``ID``; columns ``ID``, keyfields, ``creation_date``, ``status``,
             ``start_date``, ``name``, ``machine``, resultfields, ``end_date``, ``error``. Its ``attrs`` have what the
-            section Analysis declares, if anything, and ``uneven`` if a value of a keyfield is in more rows of the grid
-            than another, because of conditions.
+            section Analysis declares, if anything, ``uneven`` if a value of a keyfield is in more rows of the grid than
+            another, because of conditions, and the ``blocks`` of the design.
 
         Raises
         ------
@@ -141,11 +141,12 @@ class Study:
 
     def _with_attrs(self, table: pd.DataFrame) -> pd.DataFrame:
         """Tell the functions of the analysis, which only see the table, what they have to know."""
-        grid, analysis = self.config.table.grid, self.config.analysis
+        grid, design, analysis = self.config.table.grid, self.config.table.design, self.config.analysis
         declared = {
             "unit": list(analysis.unit),
             "test_share": analysis.test_share,
             "uneven": grid is not None and not grid.is_product,
+            "blocks": list(design.blocks) if design else [],
         }
         table.attrs = {name: setting for name, setting in declared.items() if setting}
         return table
@@ -281,7 +282,7 @@ class Study:
         return self._store.counts_outside_grid() if outside_grid else self._store.counts()
 
     def status(self) -> StudyStatus:
-        """Return the progress of the study: experiments by status, their rate, and the workers."""
+        """Return the progress of the study: experiments by status, their rate, blocks, and the workers."""
         return status_of(self._store)
 
     def get_experiment(self, experiment_id: int) -> ExperimentDetails:
@@ -378,15 +379,14 @@ class Study:
         failures: str = "error",
         optimistic: bool = False,
         only_grid: bool = False,
+        complete_blocks: bool = False,
     ) -> pd.DataFrame:
         """Choose the best setting for each combination of `by`, as `pyexperimenter.analysis.select` does.
 
         Pass the result to `summarize`, `compare` or the figures of `pyexperimenter.analysis`.
         """
-        from pyexperimenter.analysis import select
-
-        table = self.get_table(where, only_grid=only_grid)
-        return select(table, by, on, report, better, failures=failures, optimistic=optimistic)
+        choice = {"by": by, "on": on, "better": better, "failures": failures, "optimistic": optimistic}
+        return self._selected(where, choice, report, only_grid, complete_blocks)
 
     def summarize(
         self,
@@ -398,18 +398,21 @@ class Study:
         where: Where = None,
         select: Mapping[str, Any] | None = None,
         only_grid: bool = False,
+        complete_blocks: bool = False,
         **how: Any,
     ) -> pd.DataFrame:
         """Summarize results cell by cell, with warnings about cells that are incomplete or mix versions of the code.
 
         Parameters, result and errors are those of `pyexperimenter.analysis.summarize`, and `where` and `only_grid` are
-        those of `get_table`. With `select`, only the best settings count: options of the method of that name, such as
-        ``{"by": ["dataset", "model", "seed"], "on": "cv_accuracy"}``. In `how`, this and the methods below take `unit`,
-        `failures`, `pairing` and `test_share`, and the other options of the functions of their names.
+        those of `get_table`. With `complete_blocks`, only the blocks of the design count in which all experiments are
+        done, see `pyexperimenter.analysis.complete_blocks`. With `select`, only the best settings count: options of the
+        method of that name, such as ``{"by": ["dataset", "model", "seed"], "on": "cv_accuracy"}``. In `how`, this and
+        the methods below take `unit`, `failures`, `pairing` and `test_share`, and the other options of the functions of
+        their names.
         """
         from pyexperimenter.analysis import summarize
 
-        table = self._selected(where, select, values, only_grid)
+        table = self._selected(where, select, values, only_grid, complete_blocks)
         return summarize(table, values, rows, columns, over, stat, self._versions(), **how)
 
     def compare(
@@ -423,6 +426,7 @@ class Study:
         test: str = "wilcoxon",
         select: Mapping[str, Any] | None = None,
         only_grid: bool = False,
+        complete_blocks: bool = False,
         **how: Any,
     ) -> Comparison:
         """Test whether the levels of a keyfield differ, as `pyexperimenter.analysis.compare` does.
@@ -431,7 +435,7 @@ class Study:
         """
         from pyexperimenter.analysis import compare
 
-        table = self._selected(where, select, value, only_grid)
+        table = self._selected(where, select, value, only_grid, complete_blocks)
         return compare(table, value, by, blocks, better, over, test, self._versions(), **how)
 
     def plot_result(
@@ -445,6 +449,7 @@ class Study:
         where: Where = None,
         select: Mapping[str, Any] | None = None,
         only_grid: bool = False,
+        complete_blocks: bool = False,
         **how: Any,
     ) -> Axes:
         """Draw a resultfield over a keyfield, as `pyexperimenter.analysis.plot_result` does.
@@ -453,7 +458,7 @@ class Study:
         """
         from pyexperimenter.analysis import plot_result
 
-        table = self._selected(where, select, value, only_grid)
+        table = self._selected(where, select, value, only_grid, complete_blocks)
         return plot_result(table, value, x, hue, over, stat, ax, self._versions(), **how)
 
     def plot_heatmap(
@@ -467,6 +472,7 @@ class Study:
         where: Where = None,
         select: Mapping[str, Any] | None = None,
         only_grid: bool = False,
+        complete_blocks: bool = False,
         **how: Any,
     ) -> Axes:
         """Draw means over two keyfields, as `pyexperimenter.analysis.plot_heatmap` does.
@@ -475,7 +481,7 @@ class Study:
         """
         from pyexperimenter.analysis import plot_heatmap
 
-        table = self._selected(where, select, value, only_grid)
+        table = self._selected(where, select, value, only_grid, complete_blocks)
         return plot_heatmap(table, value, x, y, over, digits, ax, self._versions(), **how)
 
     def plot_curves(
@@ -488,12 +494,13 @@ class Study:
         ax: Axes | None = None,
         where: Where = None,
         only_grid: bool = False,
+        complete_blocks: bool = False,
         **how: Any,
     ) -> Axes:
         """Draw what experiments logged, as `pyexperimenter.analysis.plot_curves` does."""
         from pyexperimenter.analysis import plot_curves
 
-        logs, table = self.get_logtable(logtable_name), self.get_table(where, only_grid=only_grid)
+        logs, table = self.get_logtable(logtable_name), self._selected(where, None, [], only_grid, complete_blocks)
         return plot_curves(logs, table, value, index, hue, over, ax, self._versions(), **how)
 
     def plot_progress(self, ax: Axes | None = None, where: Where = None, only_grid: bool = False) -> Axes:
@@ -503,11 +510,18 @@ class Study:
         return plot_progress(self.get_table(where, only_grid=only_grid), ax)
 
     def _selected(
-        self, where: Where, choice: Mapping[str, Any] | None, report: str | Sequence[str], only_grid: bool
+        self,
+        where: Where,
+        choice: Mapping[str, Any] | None,
+        report: str | Sequence[str],
+        only_grid: bool,
+        only_complete: bool,
     ) -> pd.DataFrame:
-        if choice is None:
-            return self.get_table(where, only_grid=only_grid)
-        return self.select(report=report, where=where, only_grid=only_grid, **choice)
+        from pyexperimenter.analysis import complete_blocks, select
+
+        table = self.get_table(where, only_grid=only_grid)
+        table = complete_blocks(table) if only_complete else table
+        return table if choice is None else select(table, report=report, **choice)
 
     def _versions(self) -> pd.DataFrame:
         """Return which code each execution ran, without the long texts that attempts may have."""

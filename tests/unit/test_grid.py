@@ -13,7 +13,7 @@ from pyexperimenter.exceptions import (
     InvalidValuesInConfiguration,
     PyExperimenterError,
 )
-from pyexperimenter.grid import Domain, Grid, Lazy, spaced, stepped
+from pyexperimenter.grid import Design, Domain, Grid, Lazy, spaced, stepped
 
 # Brute force: all combinations, then filter. Written from the documentation, not from the code.
 
@@ -118,6 +118,63 @@ def test_a_grid_equals_brute_force(arguments):
     assert len(grid) == len(found)
     assert len({tuple(map(identical, row.values())) for row in found}) == len(found)
     assert list(grid) == found  # a second iteration gives the same rows
+
+
+@settings(max_examples=150)
+@given(grids(), st.data())
+def test_with_a_design_the_same_rows_come_block_by_block(arguments, data):
+    names = list(arguments[0])
+    blocks = data.draw(st.lists(st.sampled_from(names), unique=True, max_size=len(names)))
+    compare = data.draw(st.lists(st.sampled_from(names), unique=True, max_size=2))
+    shuffle = data.draw(st.none() | st.integers(0, 5))
+    try:
+        rows = list(Grid(*arguments))
+        found = list(Grid(*arguments, Design(tuple(blocks), tuple(compare), shuffle)))
+    except (ContradictoryConditionError, InvalidValuesInConfiguration):
+        return  # of the grid itself, or what a block is depends on others; see the messages below
+    keys = [tuple(identical(row[name]) for name in blocks) for row in found]
+    assert len(list(itertools.groupby(keys))) == len(set(keys))  # no block comes twice
+    assert sorted(map(repr, found)) == sorted(map(repr, rows))
+    assert all(list(row) == names for row in found)
+
+
+def test_the_order_of_blocks():
+    domains = {"method": "ab", "C": Domain([1, 2], {"method": "b"}), "data": "xyz", "seed": range(30)}
+    grid = Grid(domains, design=Design(("data", "seed"), ("method",), shuffle=3))
+    order = list(dict.fromkeys((row["data"], row["seed"]) for row in grid))
+    assert order[:3] == [("x", 28), ("y", 18), ("x", 16)]  # for ever
+    fewer = Grid({**domains, "data": "zx"}, design=Design(("data", "seed"), shuffle=3))
+    assert list(dict.fromkeys((row["data"], row["seed"]) for row in fewer)) == [at for at in order if at[0] != "y"]
+    assert [row["method"] for row in grid][:6] == ["a", "b", "b"] * 2
+
+
+def test_what_is_compared_varies_fastest():
+    domains = {"method": "ab", "size": [1, 2], "seed": [0]}
+    rows = Grid(domains, design=Design(("seed",), ("method",)))
+    assert [(row["size"], row["method"]) for row in rows] == [(1, "a"), (1, "b"), (2, "a"), (2, "b")]
+
+
+def test_included_rows_end_their_block():
+    include = [{"method": "c", "seed": 1}, {"method": "c", "seed": 7}]
+    rows = Grid({"method": "ab", "seed": range(3)}, include=include, design=Design(("seed",), shuffle=None))
+    assert [row["method"] for row in rows] == [*"ab", *"abc", *"ab", "c"]
+
+
+@pytest.mark.parametrize(
+    ("design", "message"),
+    [
+        (Design(("C",)), "C depends on method, which is not in blocks"),
+        (Design(("seed",)), "seed depends on data, which is not in blocks"),
+        (Design(("method", "C", "data", "seed")), "nothing to compare"),
+        (Design(("data", "seed"), ("seed",)), "seed is in blocks, too"),
+        (Design(("fold",)), "'fold' is not a keyfield"),
+        (Design(("method",), ("fold",)), "'fold' is not a keyfield"),
+    ],
+)
+def test_designs_that_are_refused(design, message):
+    domains = {"method": "ab", "C": Domain([1, 2], {"method": "b"}), "data": "xy", "seed": [0, 1]}
+    with pytest.raises(InvalidValuesInConfiguration, match=message):
+        Grid(domains, zipped=[["data", "seed"]], design=design)
 
 
 @settings(max_examples=300)
