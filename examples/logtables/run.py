@@ -59,7 +59,7 @@ def main() -> None:
 
     axes = experimenter.plot_curves("epochs", "test_accuracy", index="epoch", hue=["solver", "learning_rate"])
     axes.figure.savefig("curves.png")
-    print("\nThe plot of the curves, with bands of one standard deviation, is in curves.png")
+    print("\nThe plot of the curves, with bands of their 95 % intervals, is in curves.png")
 
 
 if __name__ == "__main__":

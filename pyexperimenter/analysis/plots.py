@@ -2,10 +2,14 @@
 
 Without `ax`, the axes are on a new figure, which a notebook displays and ``ax.figure.savefig(path)`` saves. Matplotlib
 is imported when something is drawn; the extra ``plots`` installs it.
+
+Lines can be told apart without colors, and colors by the color-blind. Legends are to the right of the axes, where they cover
+nothing.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -40,6 +44,15 @@ if TYPE_CHECKING:
 
 _LONG_LABELS = 60  # characters that fit side by side below axes of the default width
 
+# The palette of Okabe and Ito (2008) without its yellow, which is hardly visible on paper. The first four differ most
+# when they are printed in gray. No two of 36 lines have the same marker and style.
+_COLORS = ("#0072B2", "#E69F00", "#000000", "#D55E00", "#56B4E9", "#009E73", "#CC79A7")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+_STYLES = ("-", "--", "-.", ":")
+_MARKERS_OF_A_LINE = 10
+
+_LINES_OF_A_LEGEND = 20  # that fit next to axes of the default height
+
 
 def plot_result(
     table: pd.DataFrame,
@@ -47,7 +60,7 @@ def plot_result(
     x: str,
     hue: Names = None,
     over: Names = "seed",
-    stat: str = "mean±std",
+    stat: str = "mean±ci95",
     ax: Axes | None = None,
     attempts: pd.DataFrame | None = None,
     *,
@@ -56,7 +69,7 @@ def plot_result(
     pairing: str = "common",
     test_share: float | None = None,
 ) -> Axes:
-    """Draw a resultfield over a keyfield, with error bars.
+    """Draw a resultfield over a keyfield: means with their 95 % intervals, as bands of lines or as error bars.
 
     Parameters
     ----------
@@ -65,10 +78,10 @@ def plot_result(
     value : str
         Resultfield.
     x : str
-        Keyfield. Numbers are on a numeric axis and joined by lines; strings, and numbers with NULL among them, are
-        categories.
+        Keyfield. Numbers are on a numeric axis and joined by lines with bands; strings, and numbers with NULL among
+        them, are categories with error bars.
     hue : str or sequence of str, optional
-        Keyfields whose combinations get a color each.
+        Keyfields whose combinations get a color, a marker and a line style each.
     over : str or sequence of str, optional
         Keyfields to average over.
     stat : str
@@ -115,18 +128,17 @@ def plot_result(
     center, spread = STATISTICS[stat]
     places, ticks = _places(summary, x)
     codes, hues = levels(summary, listed(hue))
-    for number, labels in enumerate(hues):
+    for number, (labels, style) in enumerate(zip(hues, _styles(axes), strict=False)):
         line = summary[codes == number]
+        label = ", ".join(map(as_text, labels))
+        if ticks is None and len(line) > 1:
+            _draw_line(axes, places[line.index], line, center, spread, label, style)
+            continue
         # Shifted, so that error bars do not hide each other.
         shift = 0.0 if ticks is None else (number - (len(hues) - 1) / 2) * 0.4 / len(hues)
-        axes.errorbar(
-            places[line.index] + shift,
-            line[center],
-            yerr=_bars(line, center, spread),
-            fmt="o-" if ticks is None else "o",
-            capsize=3,
-            label=", ".join(map(as_text, labels)),
-        )
+        bars = _bars(line, center, spread)
+        style = {**style, "linestyle": "none"}
+        axes.errorbar(places[line.index] + shift, line[center], yerr=bars, capsize=3, label=label, **style)
     if ticks is not None:
         _set_ticks(axes, ticks)
     _describe(axes, x, _label(value, stat, summary), listed(hue))
@@ -328,12 +340,9 @@ def plot_curves(
     curves.attrs["units"] = rules.replicates(averaged)
     codes, labels = levels(pd.concat([lines.cells[keys], curves[keys]]), keys)
     thin, short = [], []
-    for number, names in enumerate(labels):
+    for number, (names, style) in enumerate(zip(labels, _styles(axes), strict=False)):
         curve = curves[codes[len(labels) :].to_numpy() == number]
-        (line,) = axes.plot(curve[step], curve[center], label=", ".join(map(as_text, names)))
-        if spread:
-            low, high = _ends(curve, center, spread)
-            axes.fill_between(curve[step], low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+        _draw_line(axes, curve[step], curve, center, spread, ", ".join(map(as_text, names)), style)
         fewest, most = curve["n"].min(), lines.cells["n"].iloc[number]
         name = cell_name(keys, names) or "the line"
         if fewest < most:
@@ -385,18 +394,18 @@ def plot_progress(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     state, start, end = (table[name].reset_index(drop=True) for name in columns)
     finished = end[state.isin(["done", "error"])].dropna()
     begin = min([*start[finished.index].dropna(), *finished], default=None)
-    for name, color in (("done", "C0"), ("error", "C3")):
+    for name, style in zip(("done", "error"), _styles(axes), strict=False):
         times = finished[state[finished.index] == name].sort_values()
         # All lines span the whole time, so that they can be compared.
         all_times = [] if begin is None else [begin, *times, finished.max()]
         counts = [] if begin is None else [*range(len(times) + 1), len(times)]
-        axes.step(all_times, counts, where="post", color=color, label=f"{name} ({len(times)})")
+        axes.step(all_times, counts, where="post", label=f"{name} ({len(times)})", **{**style, "marker": ""})
     dates = optional_import("matplotlib.dates", "plots")
     if begin is not None:
         locator = dates.AutoDateLocator()
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
-    axes.legend()
+    _set_legend(axes)
     _describe(axes, "time (UTC)", f"{'executions' if executions else 'experiments'} finished", [])
     return axes
 
@@ -484,7 +493,36 @@ def _describe(axes: Axes, x: str, y: str, hue: list[str]) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     if hue:
-        axes.legend(title=", ".join(hue))
+        _set_legend(axes, ", ".join(hue))
+
+
+def _set_legend(axes: Axes, title: str | None = None) -> None:
+    columns = math.ceil(len(axes.get_legend_handles_labels()[0]) / _LINES_OF_A_LEGEND)
+    axes.legend(title=title, ncols=columns, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
+
+
+def _styles(axes: Axes) -> Iterator[dict[str, Any]]:
+    """Yield the color, marker and style of each further line."""
+    for number in itertools.count(len(axes.lines)):
+        color, marker, style = (kinds[number % len(kinds)] for kinds in (_COLORS, _MARKERS, _STYLES))
+        yield {"color": color, "marker": marker, "linestyle": style}
+
+
+def _draw_line(
+    axes: Axes,
+    places: pd.Series[float],
+    line: pd.DataFrame,
+    center: str,
+    spread: Sequence[str],
+    label: str,
+    style: Mapping[str, Any],
+) -> None:
+    """Draw a line in its band."""
+    every = max(1, len(line) // _MARKERS_OF_A_LINE)
+    axes.plot(places, line[center], label=label, markevery=every, markersize=5, **style)
+    if spread:
+        low, high = _ends(line, center, spread)
+        axes.fill_between(places, low, high, color=style["color"], alpha=0.2, linewidth=0)
 
 
 def _points(logs: pd.DataFrame, experiments: pd.Series[int], value: str, index: str) -> pd.DataFrame:

@@ -388,7 +388,7 @@ def plot() -> None:
 @click.argument("value", metavar="RESULTFIELD")
 @click.option("--x", required=True, metavar="COLUMN", help="Keyfield of the horizontal axis.")
 @click.option("--hue", type=NameList(), metavar="COLUMNS", help="Keyfields whose values get a line each.")
-@_stat_option("mean±std")
+@_stat_option("mean±ci95")
 @_analysis_options
 @_selecting
 @_picture_options

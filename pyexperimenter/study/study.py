@@ -444,7 +444,7 @@ class Study:
         x: str,
         hue: str | Sequence[str] | None = None,
         over: str | Sequence[str] | None = "seed",
-        stat: str = "mean±std",
+        stat: str = "mean±ci95",
         ax: Axes | None = None,
         where: Where = None,
         select: Mapping[str, Any] | None = None,

@@ -6,10 +6,12 @@ import pickle
 import subprocess
 import sys
 import warnings
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.dates import num2date
 from matplotlib.figure import Figure
 
@@ -44,15 +46,25 @@ def drawn(container):
     return line.get_xydata().round(6).tolist(), ends
 
 
+def band(ax, number):
+    """Return the lower and upper edge of a band at each point."""
+    (path,) = ax.collections[number].get_paths()
+    edges: dict[float, set[float]] = {}
+    for x, y in path.vertices:
+        edges.setdefault(float(x), set()).add(round(float(y), 6))
+    return {x: (min(ys), max(ys)) for x, ys in edges.items()}
+
+
 # Results
 
 
 def test_numbers_are_on_a_numeric_axis():
-    ax = plot_result(by_c(), "accuracy", x="C", hue="kernel")
-    linear, rbf = ax.containers
-    assert drawn(linear) == ([[1, 0.5], [100, 0.6]], [[0.4, 0.6], [0.5, 0.7]])
-    assert drawn(rbf) == ([[1, 0.7], [100, 0.9]], [[0.6, 0.8], [0.8, 1.0]])
-    assert linear.lines[0].get_linestyle() == "-"
+    ax = plot_result(by_c(), "accuracy", x="C", hue="kernel", stat="mean±std")
+    assert [line.get_xydata().round(6).tolist() for line in ax.lines] == [
+        [[1, 0.5], [100, 0.6]],
+        [[1, 0.7], [100, 0.9]],
+    ]
+    assert [band(ax, 0), band(ax, 1)] == [{1: (0.4, 0.6), 100: (0.5, 0.7)}, {1: (0.6, 0.8), 100: (0.8, 1.0)}]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("C", "accuracy\n(mean ± standard deviation over 3 runs)")
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["linear", "rbf"]
     assert ax.get_legend().get_title().get_text() == "kernel"
@@ -70,7 +82,7 @@ def test_strings_are_categories():
 
 def test_one_line_needs_no_legend():
     ax = plot_result(by_c().query("kernel == 'rbf'"), "accuracy", x="C")
-    assert len(ax.containers) == 1
+    assert len(ax.lines) == 1
     assert ax.get_legend() is None
 
 
@@ -87,10 +99,15 @@ def test_booleans_are_categories():
 
 
 def test_a_single_run_has_no_bar():
-    ax = plot_result(experiments([(1, 0, 0.5), (2, 0, 0.7)], ["C", "seed"]), "accuracy", x="C")
+    ax = plot_result(experiments([("a", 0, 0.5), ("b", 0, 0.7)], ["method", "seed"]), "accuracy", x="method")
     points, ends = drawn(ax.containers[0])
-    assert points == [[1, 0.5], [2, 0.7]]
+    assert points == [[0, 0.5], [1, 0.7]]
     assert all(np.isnan(end).all() for end in ends)
+
+
+def test_a_single_number_has_a_bar_as_a_band_would_not_be_seen():
+    ax = plot_result(by_c().query("C == 1"), "accuracy", x="C", hue="kernel", stat="mean±std")
+    assert [drawn(container) for container in ax.containers] == [([[1, 0.5]], [[0.4, 0.6]]), ([[1, 0.7]], [[0.6, 0.8]])]
 
 
 @pytest.mark.parametrize(
@@ -98,21 +115,23 @@ def test_a_single_run_has_no_bar():
     [("ci95", "mean ± half 95 % interval of the mean", 4.302653 * 0.1 / 3**0.5), ("mean", "mean", None)],
 )
 def test_other_statistics(stat, name, spread):
-    ax = plot_result(by_c(), "accuracy", x="C", hue="kernel", stat=stat)
-    assert ax.get_ylabel() == f"accuracy\n({name} over 3 runs)"
-    bars = ax.containers[0].lines[2]
+    lines = plot_result(by_c(), "accuracy", x="C", hue="kernel", stat=stat)
+    points = plot_result(by_c(), "accuracy", x="kernel", hue="C", stat=stat)
+    assert lines.get_ylabel() == points.get_ylabel() == f"accuracy\n({name} over 3 runs)"
+    bars = points.containers[0].lines[2]
     if spread is None:
-        assert bars == ()
+        assert (bars, [*lines.collections]) == ((), [])
     else:
-        (low, high) = bars[0].get_segments()[0][:, 1]
-        assert (low, high) == pytest.approx((0.5 - spread, 0.5 + spread), abs=1e-6)
+        ends = pytest.approx((0.5 - spread, 0.5 + spread), abs=1e-6)
+        assert band(lines, 0)[1] == ends
+        assert tuple(bars[0].get_segments()[0][:, 1]) == ends
 
 
 def test_medians_have_bars_from_quartile_to_quartile():
-    runs = [(1, seed, accuracy) for seed, accuracy in enumerate([0.1, 0.2, 0.3, 0.7, 0.9])]
-    ax = plot_result(experiments(runs, ["C", "seed"]), "accuracy", x="C", stat="median±iqr")
+    runs = [("a", seed, accuracy) for seed, accuracy in enumerate([0.1, 0.2, 0.3, 0.7, 0.9])]
+    ax = plot_result(experiments(runs, ["method", "seed"]), "accuracy", x="method", stat="median±iqr")
     assert ax.get_ylabel() == "accuracy\n(median [Q1, Q3] over 5 runs)"
-    assert ax.lines[0].get_xydata().tolist() == [[1, 0.3]]
+    assert ax.lines[0].get_xydata().tolist() == [[0, 0.3]]
     assert ax.containers[0].lines[2][0].get_segments()[0][:, 1] == pytest.approx([0.2, 0.7])
 
 
@@ -131,7 +150,7 @@ def test_what_is_missing_is_reported():
     with pytest.warns(UserWarning, match=message) as caught:
         ax = plot_result(table, "accuracy", x="C", hue="kernel", failures="drop")
     assert caught[0].filename == __file__
-    assert drawn(ax.containers[1])[0][1] == [100, 0.95]
+    assert ax.lines[1].get_xydata()[1].round(6).tolist() == [100, 0.95]
 
 
 def test_nothing_is_averaged_over_silently():
@@ -185,11 +204,11 @@ def test_heatmaps_without_numbers():
     with pytest.warns(UserWarning, match="^12 runs still open: "):
         ax = plot_heatmap(table, "accuracy", x="C", y="kernel")
     assert [text.get_text() for text in ax.texts] == ["–"] * 4
-    ax.figure.canvas.draw()
+    ax.figure.draw_without_rendering()
     infinite = by_c().assign(accuracy=np.inf)
     ax = plot_heatmap(infinite, "accuracy", x="C", y="kernel")
     assert [text.get_text() for text in ax.texts] == ["inf"] * 4
-    ax.figure.canvas.draw()
+    ax.figure.draw_without_rendering()
 
 
 # Curves
@@ -205,15 +224,6 @@ def study_with_logs():
     logs = pd.DataFrame(rows, columns=["experiment_id", "epoch", "loss", "attempt_id"])
     logs.insert(0, "ID", range(1, len(logs) + 1))
     return logs, table
-
-
-def band(ax, number):
-    """Return the lower and upper edge of a band at each point."""
-    (path,) = ax.collections[number].get_paths()
-    edges: dict[float, set[float]] = {}
-    for x, y in path.vertices:
-        edges.setdefault(float(x), set()).add(round(float(y), 6))
-    return {x: (min(ys), max(ys)) for x, ys in edges.items()}
 
 
 def test_curves_are_means_in_bands_of_intervals():
@@ -366,7 +376,7 @@ def test_progress_of_executions():
 def test_progress_before_anything_is_finished():
     ax = plot_progress(finished()[3:])
     assert steps(ax) == {"done (0)": [], "error (0)": []}
-    ax.figure.canvas.draw()
+    ax.figure.draw_without_rendering()
 
 
 def test_progress_needs_times():
@@ -404,7 +414,7 @@ def test_a_critical_difference_diagram():
     assert np.ptp(bar.get_xdata()) == pytest.approx(comparison.critical_difference())
     assert f"CD = {comparison.critical_difference():.2f}" in names
     assert ax.get_title() == "Bars: no significant difference\n(Nemenyi test, p > 0.05)"
-    ax.figure.canvas.draw()
+    ax.figure.draw_without_rendering()
 
 
 def test_bars_follow_the_tests_of_the_pairs():
@@ -445,6 +455,58 @@ def test_the_level_of_significance_is_drawn():
     assert np.ptp(bar.get_xdata()) == pytest.approx(comparison.critical_difference(0.01))
 
 
+# Lines and legends
+
+
+def gray(color):
+    """Return how light a color is when it is printed in gray, from 0 to 1 (ITU-R BT.601)."""
+    return float(np.dot(to_rgb(color), [0.299, 0.587, 0.114]))
+
+
+def of_many(x):
+    """36 methods over the numbers or the categories of another keyfield."""
+    rows = [(f"m{number:02}", value, number) for number in range(36) for value in x]
+    return plot_result(experiments(rows, ["method", "x"]), "accuracy", x="x", hue="method", over=None)
+
+
+def test_lines_can_be_told_apart_without_colors():
+    lines = of_many([1, 2]).lines
+    assert len({(line.get_marker(), line.get_linestyle()) for line in lines}) == 36
+    assert len({line.get_marker() for line in lines[:9]}) == 9
+    assert len({line.get_linestyle() for line in lines[:4]}) == 4
+    categories = of_many(["a", "b"]).containers[:9]
+    assert len({container.lines[0].get_marker() for container in categories}) == 9
+
+
+def test_the_first_colors_differ_in_gray_and_all_are_seen_on_white():
+    levels = [gray(line.get_color()) for line in of_many([1, 2]).lines[:7]]
+    assert min(abs(one - other) for one, other in combinations(levels[:3], 2)) > 0.25
+    assert min(abs(one - other) for one, other in combinations(levels[:4], 2)) > 0.1
+    assert max(levels) < 0.7
+
+
+def test_lines_drawn_later_differ_from_those_that_are_there():
+    ax = plot_result(by_c(), "accuracy", x="C", hue="kernel")
+    plot_result(by_c(), "accuracy", x="C", hue="kernel", ax=ax)
+    assert len({line.get_color() for line in ax.lines}) == 4
+
+
+def test_long_lines_have_few_markers():
+    logs, table = study_with_logs()
+    many = pd.concat([logs.assign(epoch=logs["epoch"] + 2 * n, ID=logs["ID"] + 8 * n) for n in range(100)])
+    ax = plot_curves(many, table, "loss", index="epoch", hue="kernel")
+    assert [line.get_markevery() for line in ax.lines] == [20, 20]
+
+
+def test_legends_cover_nothing():
+    for ax in [*all_plots(), of_many([1, 2])]:
+        if legend := ax.get_legend():
+            ax.figure.draw_without_rendering()
+            box = legend.get_window_extent()
+            assert not box.overlaps(ax.bbox)
+            assert box.x1 <= ax.figure.bbox.x1 and box.x0 >= ax.bbox.x1, "it is within the figure"
+
+
 # Axes
 
 
@@ -474,7 +536,7 @@ def test_pyplot_is_left_alone():
     program = (
         "import sys; sys.path.insert(0, 'tests/unit')\n"
         "import test_analysis_plots as t\n"
-        "[ax.figure.canvas.draw() for ax in t.all_plots()]\n"
+        "[ax.figure.draw_without_rendering() for ax in t.all_plots()]\n"
         "print('matplotlib.pyplot' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
@@ -500,4 +562,4 @@ def test_drawing_warns_of_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for ax in all_plots():
-            ax.figure.canvas.draw()
+            ax.figure.draw_without_rendering()
