@@ -3,8 +3,7 @@
 Without `ax`, the axes are on a new figure, which a notebook displays and ``ax.figure.savefig(path)`` saves. Matplotlib
 is imported when something is drawn; the extra ``plots`` installs it.
 
-Lines can be told apart without colors, and colors by the color-blind. Legends are to the right of the axes, where they cover
-nothing.
+Lines differ without colors, and colors for the color-blind. Legends are to the right, where they cover nothing.
 """
 
 from __future__ import annotations
