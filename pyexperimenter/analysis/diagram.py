@@ -9,17 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pyexperimenter.analysis.plots import axes_or_new
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Distances below the axis, in lines of text.
 _ABOVE = -1.5  # where the critical difference is drawn
 _CLIQUE = 0.4
 _NAME = 0.9
+_LINE = 0.22  # inches of a new figure
+_TITLE = 0.9  # inches for title and ticks
+_TICKS = 10  # whose numbers fit between long names
 
 
 def draw_critical_differences(
@@ -46,7 +50,8 @@ def draw_critical_differences(
     critical_difference : float, optional
         The smallest significant difference of average ranks, drawn above the axis.
     ax : matplotlib.axes.Axes, optional
-        Axes to draw on.
+        Axes to draw on. Names are to their left and right, for which a figure with ``layout="constrained"`` has room.
+        The default is a new figure, as high as is needed.
 
     Returns
     -------
@@ -68,7 +73,10 @@ def draw_critical_differences(
     axes, k = axes_or_new(ax), len(names)
     first_name = _CLIQUE * (len(cliques) + 1) + 0.6
     bottom = first_name + _NAME * math.ceil(k / 2)
-    _draw_axis(axes, k, bottom, top=-1 if critical_difference is None else _ABOVE - 1)
+    top = -1 if critical_difference is None else _ABOVE - 1
+    _draw_axis(axes, k, bottom, top)
+    if ax is None:
+        cast("Figure", axes.figure).set_figheight(_TITLE + _LINE * (bottom - top))
 
     half = math.ceil(k / 2)
     for number, (name, rank) in enumerate(zip(names, ranks, strict=True)):
@@ -102,11 +110,10 @@ def _draw_clique(axes: Axes, clique: Sequence[int], ranks: Sequence[float], heig
 
 def _draw_axis(axes: Axes, k: int, bottom: float, top: float) -> None:
     """Reduce the axes to a horizontal axis from k to 1 at height 0."""
-    margin = 0.1 + 0.25 * (k - 1)  # for the names
-    axes.set_xlim(k + margin, 1 - margin)
+    axes.set_xlim(k + 0.1, 0.9)
     axes.set_ylim(bottom, top)
     axes.set_yticks([])
-    axes.set_xticks(range(1, k + 1))
+    axes.set_xticks(range(1, k + 1, math.ceil(k / _TICKS)))
     axes.xaxis.tick_top()
     for side in ("left", "right", "bottom"):
         axes.spines[side].set_visible(False)

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 _RENDERINGS = {"text": "to_text", "latex": "to_latex", "markdown": "to_markdown", "html": "to_html"}
 _PICTURES = (".pdf", ".png", ".svg")
-_SIZE = (6.0, 4.0)  # inches
 
 _over_option = click.option(
     "--over", type=NameList(), metavar="COLUMNS", help="Keyfields to aggregate over; by default seed, if there is one."
@@ -135,20 +134,19 @@ def _selecting(command: Command) -> Command:
 
 
 def _picture_options(command: Command) -> Command:
-    """Add the options of figures. The command draws on the axes that it is passed, which are then saved."""
+    """Add the options of figures. The command returns the axes, whose figure is saved."""
 
     @functools.wraps(command)
-    def run(study: StudyOptions, output: str, size: tuple[float, float], **arguments: Any) -> None:
+    def run(study: StudyOptions, output: str, size: tuple[float, float] | None, **arguments: Any) -> None:
         if Path(output).suffix.lower() not in _PICTURES:
             raise click.UsageError(
                 f"--output: {output} does not end with {', '.join(_PICTURES[:-1])} or {_PICTURES[-1]}"
             )
         experimenter = study.open_for_reading()
         check_filled(experimenter)
-        from pyexperimenter.analysis.cells import optional_import
-
-        figure = optional_import("matplotlib.figure", "plots").Figure(figsize=size, layout="constrained")
-        command(experimenter, ax=figure.subplots(), **arguments)
+        figure = command(experimenter, **arguments).figure
+        if size is not None:
+            figure.set_size_inches(size)
         figure.savefig(output)
 
     return decorated(
@@ -158,10 +156,8 @@ def _picture_options(command: Command) -> Command:
             "--size",
             type=click.FloatRange(0.5, 100),
             nargs=2,
-            default=_SIZE,
-            show_default=True,
             metavar="WIDTH HEIGHT",
-            help="Size in inches.",
+            help="Size in inches; by default 6.4 4.8, and for ranks what they need.",
         ),
         study_options,
     )
@@ -392,9 +388,9 @@ def plot() -> None:
 @_analysis_options
 @_selecting
 @_picture_options
-def result(experimenter: PyExperimenter, ax: Axes, value: str, how: dict[str, Any], **roles: Any) -> None:
+def result(experimenter: PyExperimenter, value: str, how: dict[str, Any], **roles: Any) -> Axes:
     """Draw a resultfield over a keyfield."""
-    experimenter.plot_result(value, ax=ax, **roles, **how)
+    return experimenter.plot_result(value, **roles, **how)
 
 
 @plot.command()
@@ -405,9 +401,9 @@ def result(experimenter: PyExperimenter, ax: Axes, value: str, how: dict[str, An
 @_analysis_options
 @_selecting
 @_picture_options
-def heatmap(experimenter: PyExperimenter, ax: Axes, value: str, how: dict[str, Any], **roles: Any) -> None:
+def heatmap(experimenter: PyExperimenter, value: str, how: dict[str, Any], **roles: Any) -> Axes:
     """Draw a resultfield over two keyfields, as colors and numbers."""
-    experimenter.plot_heatmap(value, ax=ax, **roles, **how)
+    return experimenter.plot_heatmap(value, **roles, **how)
 
 
 @plot.command()
@@ -418,29 +414,27 @@ def heatmap(experimenter: PyExperimenter, ax: Axes, value: str, how: dict[str, A
 @_stat_option("mean±ci95")
 @_analysis_options
 @_picture_options
-def curves(
-    experimenter: PyExperimenter, ax: Axes, logtable: str, value: str, how: dict[str, Any], **roles: Any
-) -> None:
+def curves(experimenter: PyExperimenter, logtable: str, value: str, how: dict[str, Any], **roles: Any) -> Axes:
     """Draw what experiments logged."""
-    experimenter.plot_curves(logtable, value, ax=ax, **roles, **how)
+    return experimenter.plot_curves(logtable, value, **roles, **how)
 
 
 @plot.command()
 @where_option
 @only_grid_option
 @_picture_options
-def progress(experimenter: PyExperimenter, ax: Axes, where: str | None, only_grid: bool) -> None:
+def progress(experimenter: PyExperimenter, where: str | None, only_grid: bool) -> Axes:
     """Draw the number of finished experiments over time."""
-    experimenter.plot_progress(ax, where, only_grid)
+    return experimenter.plot_progress(where=where, only_grid=only_grid)
 
 
 @plot.command()
 @click.argument("value", metavar="RESULTFIELD")
 @_comparison_options
 @_picture_options
-def ranks(experimenter: PyExperimenter, ax: Axes, how: dict[str, Any], **what: Any) -> None:
+def ranks(experimenter: PyExperimenter, how: dict[str, Any], **what: Any) -> Axes:
     """Draw average ranks as a critical difference diagram."""
-    experimenter.compare(**what, **how).critical_difference_diagram(ax)
+    return experimenter.compare(**what, **how).critical_difference_diagram()
 
 
 COMMANDS = (table, compare, plot)

@@ -448,6 +448,24 @@ def test_lines_to_the_names_do_not_cross():
                 assert height > other_height or other_x == x, "a stem between a name and its rank ends above the line"
 
 
+@pytest.mark.parametrize("test", ["nemenyi", "wilcoxon"])
+@pytest.mark.parametrize("levels", [3, 12])
+def test_a_diagram_is_as_large_as_what_it_shows(test, levels):
+    rng = np.random.default_rng(0)
+    names = [f"a method with a name {level}" for level in range(levels)]
+    rows = [(d, name, rng.normal() + 0.3 * i) for d in range(30) for i, name in enumerate(names)]
+    table = experiments(rows, ["dataset", "method"])
+    comparison = compare(table, "accuracy", by="method", blocks="dataset", test=test)
+    ax = comparison.critical_difference_diagram()
+    ax.figure.draw_without_rendering()
+    whole, shown = ax.figure.get_size_inches(), ax.figure.get_tightbbox()
+    assert shown.height > 0.9 * whole[1] and shown.width > 0.9 * whole[0]
+    assert shown.x0 >= 0 and shown.y0 >= 0 and shown.x1 <= whole[0] and shown.y1 <= whole[1], "nothing is cut off"
+    texts = [*ax.texts, ax.title, *ax.get_xticklabels()]
+    for one, other in combinations([text.get_window_extent() for text in texts], 2):
+        assert not one.overlaps(other)
+
+
 def test_the_level_of_significance_is_drawn():
     comparison = ranked()
     wide = comparison.critical_difference_diagram(alpha=0.01)
