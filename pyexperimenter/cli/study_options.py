@@ -166,6 +166,8 @@ class Assignment(click.ParamType):  # type: ignore[type-arg] # generic in newer 
         name, equals, text = str(value).partition("=")
         if not (name and equals):
             self.fail(f"{value!r} is not an assignment; write NAME=VALUE", param, ctx)
+        if " #" in f" {text}" and text[:1] not in "\"'[{":
+            return name, text  # YAML would leave out a comment
         try:
             return name, read(text)[0]
         except FileProblem:
