@@ -48,7 +48,7 @@ COPY = HOME / "tree"
 FAILURE = HOME / "failure"  # the test that has failed, and why
 LIMIT, LIMIT_AGAIN = 10, 60  # seconds of tests that a mutant gets, and one that has survived before
 # What takes long to import. Not this library, which is different in each process.
-IMPORTS = "click cloudpickle hypothesis jinja2 joblib pandas psycopg pydantic pymysql submitit tabulate tqdm yaml"
+IMPORTS = "click cloudpickle hypothesis jinja2 joblib pandas psycopg pydantic pymysql tabulate tqdm yaml"
 
 # Module -> the tests that fail first when it is broken, the quickest first.
 TESTS = {
@@ -77,9 +77,9 @@ TESTS = {
     "execution/supervision/child": "test_supervision test_output test_signals test_functions test_outages",
     "execution/stopping": "test_signals test_functions test_wait",
     "execution/budget": "test_budget test_slurm_answers",
-    "cluster/engine": "test_submit test_before_rooms",
+    "cluster/engine": "test_batch_script test_submit",
     "cluster/job": "test_submit test_before_rooms",
-    "cluster/options": "test_submit test_cli",
+    "cluster/options": "test_batch_script test_submit test_cli",
     "cluster/submission": "test_submit test_cli",
     "machine/gpus": "test_gpus",
     "config/build": "test_config_yaml test_config_values test_config_errors",

@@ -54,6 +54,7 @@ from pyexperimenter.study.study import Study
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pyexperimenter.cluster.job import Job
     from pyexperimenter.cluster.submission import Submission
 
 __all__ = ["ExperimentStatus", "PyExperimenter"]
@@ -486,7 +487,7 @@ class PyExperimenter(Study):
     ) -> Submission:
         """Start workers as cluster jobs. Each executes open experiments until none are left or its time is up.
 
-        Needs the extra ``slurm``. Before anything is submitted, `submit` checks that the table exists, that `where` and
+        Before anything is submitted, `submit` checks that the table exists, that `where` and
         `order_by` are valid, that another process can load the function, and that the machines share the database.
 
         Parameters
@@ -502,12 +503,14 @@ class PyExperimenter(Study):
             Profile in the section ``Cluster`` of the configuration to take options from. By default ``default``, if
             there is one.
         folder : str or Path
-            Where logs and the data for the jobs are kept. All machines must be able to access it.
+            Where the logs of the jobs are. All machines must be able to access it.
         where, order_by, random_order, resources, only_grid
             As for `execute`. By default, `resources` are the GPUs and CPUs that the jobs request.
         **options
             ``time`` (``"4h"``), ``cpus_per_task``, ``mem`` (``"8G"``), ``gpus``, ``partition``, ``array_parallelism``,
-            and any other option of sbatch, with ``_`` instead of ``-``. Local jobs use ``time`` and ``gpus`` only.
+            ``name`` of the jobs, by default that of the table, ``setup`` (lines of the shell to execute first, as
+            ``"module load cuda"``), and any other option of sbatch, with ``_`` instead of ``-``. Local jobs use
+            ``time`` and ``gpus`` only.
 
         Returns
         -------
@@ -523,31 +526,28 @@ class PyExperimenter(Study):
         ExperimentFunctionError, FunctionNotPicklableError
             If another process cannot load the function.
         InvalidValueError
-            If the cluster or profile does not exist.
+            If the cluster or profile does not exist, or an option is not valid.
         SubmissionError
-            If submitit or SLURM is missing or reports an error, or the database is a file that the machines do not
-            share.
+            If SLURM is missing or reports an error, or the database is a file that the machines do not share. Nothing
+            is left behind.
         ExecutionError
             If this machine has fewer free GPUs than the local jobs need.
         """
-        from pyexperimenter.cluster.job import checked_job
-        from pyexperimenter.cluster.options import options_of
+        from pyexperimenter.cluster.job import check_machines
         from pyexperimenter.cluster.submission import submit
 
-        options = options_of(self.config, profile, cluster, options)
-        selected = {"where": where, "order_by": order_by, "random_order": random_order, "resources": resources}
-        job = checked_job(
-            self._made_again,
-            self.config,
-            experiment_function,
-            selected | ({"only_grid": True} if only_grid else {}),
-            workers,
-            cluster,
-            options,
-        )
+        selection = {
+            "where": where,
+            "order_by": order_by,
+            "random_order": random_order,
+            "resources": resources,
+            "only_grid": only_grid,
+        }
+        job, options = self._job(experiment_function, profile, cluster, selection, options)
+        check_machines(self.config.database, job.gpus, workers, cluster)
         self._prepare_execution()
         self._check_selection(where, order_by, only_grid)
-        submission = submit(job, workers, cluster, Path(folder), options, self.config.execution.grace)
+        submission = submit(job, workers, cluster, absolute_path(folder), options, self.config.execution.grace)
         jobs = ", ".join(submission.job_ids)
         self.logger.info("submitted %s to %s: %s", _counted(workers, "worker"), cluster, jobs)
         return submission
@@ -582,17 +582,45 @@ class PyExperimenter(Study):
         return chosen
 
     def sbatch_script(
-        self, workers: int = 1, profile: str | None = None, folder: str | Path = "cluster_jobs", **options: Any
+        self,
+        experiment_function: ExperimentFunction,
+        workers: int = 1,
+        profile: str | None = None,
+        folder: str | Path = "cluster_jobs",
+        where: Where = None,
+        order_by: OrderBy = None,
+        random_order: bool = False,
+        resources: Mapping[str, float] | None = None,
+        only_grid: bool = False,
+        **options: Any,
     ) -> str:
-        """Return the script that `submit` would pass to sbatch. Nothing is submitted or checked.
+        """Return the script that `submit` would pass to sbatch, so that you can change it and submit it yourself.
+
+        It contains all that the jobs need, but no passwords. The database is not asked for anything. The folder for
+        the logs is created, because SLURM fails jobs whose logs it cannot open.
 
         The parameters are those of `submit`.
+
+        Raises
+        ------
+        ExperimentFunctionError, FunctionNotPicklableError
+            If another process cannot load the function.
+        InvalidValueError
+            If the profile does not exist, or an option is not valid.
         """
-        from pyexperimenter.cluster.options import options_of
+        from pyexperimenter.cluster.engine import new_folder
         from pyexperimenter.cluster.submission import sbatch_script
 
-        options = options_of(self.config, profile, "slurm", options)
-        return sbatch_script(workers, Path(folder).absolute(), options, self.config.execution.grace)
+        selection = {
+            "where": where,
+            "order_by": order_by,
+            "random_order": random_order,
+            "resources": resources,
+            "only_grid": only_grid,
+        }
+        job, options = self._job(experiment_function, profile, "slurm", selection, options)
+        with new_folder(absolute_path(folder)):
+            return sbatch_script(job, workers, absolute_path(folder), options, self.config.execution.grace)
 
     def add_experiment_and_execute(
         self, keyfield_values: Mapping[str, Any], experiment_function: ExperimentFunction
@@ -1007,6 +1035,21 @@ class PyExperimenter(Study):
         executed = sum(report.executed for report in reports)
         self.logger.info("%s executed", _counted(executed, "experiment"))
         return executed
+
+    def _job(
+        self,
+        function: ExperimentFunction,
+        profile: str | None,
+        cluster: str,
+        selected: Mapping[str, Any],
+        options: Mapping[str, Any],
+    ) -> tuple[Job, dict[str, Any]]:
+        """Return what each job of a cluster does, and its options, with those of the profile."""
+        from pyexperimenter.cluster.job import job_of
+        from pyexperimenter.cluster.options import options_of
+
+        options = options_of(self.config, profile, cluster, options)
+        return job_of(self._made_again, self.config, function, selected, cluster, options), options
 
     def _fill(self, rows: Iterable[tuple[Any, ...]], total: int | None) -> FillCount:
         self.create_table()

@@ -90,14 +90,13 @@ def submit(
     options = {name: value for name, value in options.items() if value is not None} | plain(
         dict(more), for_programs=True
     )
-    if dry_run:
-        echo(experimenter.sbatch_script(workers, profile, folder, **options), nl=False)
-        return
     function = load_function_of(experimenter, function_name)
+    options |= {"where": where, "order_by": order_by, "random_order": random_order, "only_grid": only_grid}
+    if dry_run:
+        echo(experimenter.sbatch_script(function, workers, profile, folder, **options), nl=False)
+        return
     check_filled(experimenter)
-    jobs = experimenter.submit(
-        function, workers, cluster, profile, folder, where, order_by, random_order, None, only_grid, **options
-    )
+    jobs = experimenter.submit(function, workers, cluster, profile, folder, **options)
     echo("\n".join(jobs.job_ids))
     echo(f"Logs are in {jobs.folder}; to see the progress: pyexperimenter status", err=True)
     if wait:

@@ -1,24 +1,23 @@
-"""Options of jobs: those of the config's profiles and of a call, translated for submitit and sbatch."""
+"""Options of jobs: those of the config's profiles and of a call, translated for sbatch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from pyexperimenter.cluster.engine import known_options
 from pyexperimenter.config import ExperimentConfig
 from pyexperimenter.durations import seconds
 from pyexperimenter.exceptions import InvalidValueError
 from pyexperimenter.machine.slurm import parse_time
-
-_UNLIMITED = 100 * 365 * 24 * 60  # minutes
+from pyexperimenter.paths import absolute_path
 
 
 def options_of(
     config: ExperimentConfig, profile: str | None, cluster: str, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the options of a profile, overridden by those of the call.
+    """Return the options of a profile, overridden by those of the call. Jobs are named after the table.
 
     Raises
     ------
@@ -32,7 +31,7 @@ def options_of(
         raise InvalidValueError(
             f"the section Cluster has no profile {profile!r}; its profiles are {', '.join(profiles) or 'none'}"
         )
-    return {**profiles.get(profile or "default", {}), **options}
+    return {"name": config.table.name, **profiles.get(profile or "default", {}), **options}
 
 
 def number_of_gpus(options: Mapping[str, Any]) -> int:
@@ -47,64 +46,73 @@ def number_of_gpus(options: Mapping[str, Any]) -> int:
     return int(count) if count.isdecimal() else 1
 
 
-def sbatch_options(options: Mapping[str, Any], workers: int, grace: float) -> dict[str, Any]:
-    """Translate options into submitit's. Those that it has no name for go to sbatch unchanged.
+def sbatch_options(options: Mapping[str, Any], workers: int, folder: Path, grace: float) -> dict[str, Any]:
+    """Translate options into sbatch's, which those with other names are passed to unchanged.
 
     Parameters
     ----------
     options : Mapping
         ``time`` as a duration (``"4h"``) or in SLURM's form (``"1-12:00:00"``), ``gpus`` for each worker, ``name`` of
-        the jobs, ``array_parallelism``, and any option of sbatch, with ``_`` for ``-``. None leaves an option out.
+        the jobs, ``array_parallelism``, ``signal_delay_s`` and any option of sbatch, with ``_`` for ``-``. None and
+        False leave an option out.
     workers : int
         Number of jobs.
+    folder : Path
+        Where their logs are.
     grace : float
         Seconds that experiments have to end before a job's time is over.
 
     Raises
     ------
     InvalidValueError
-        If ``time`` is not a valid duration.
-    SubmissionError
-        If submitit is missing.
+        If ``time`` is not a valid duration, or the folder cannot be that of logs.
 
     Examples
     --------
-    >>> options = sbatch_options({"time": "4h", "gpus": 1, "mem": "8G", "reservation": "paper"}, 10, 30)
-    >>> options["time"], options["gpus_per_node"], options["mem"], options["additional_parameters"]
-    (240, 1, '8G', {'reservation': 'paper'})
+    >>> options = sbatch_options({"time": "4h", "gpus": 1, "reservation": "paper"}, 10, Path("/jobs"), 30)
+    >>> [options[name] for name in ("time", "gpus-per-node", "reservation", "array", "signal", "output")]
+    [240, 1, 'paper', '0-9', 'B:USR2@60', '/jobs/%A_%a.log']
     """
-    given = {name.replace("-", "_"): value for name, value in options.items() if value is not None}
-    translated: dict[str, Any] = {
-        "job_name": given.pop("name", "pyexperimenter"),
-        "time": _minutes(given.pop("time", None)),
-        "gpus_per_node": given.pop("gpus", None),
-        "array_parallelism": given.pop("array_parallelism", workers),
-        # Time for experiments to end, and for the worker to record that.
-        "signal_delay_s": given.pop("signal_delay_s", math.ceil(grace) + 30),
-        "wckey": given.pop("wckey", None),
+    given = {name.replace("_", "-"): value for name, value in options.items()}
+    parallel = given.pop("array-parallelism", None)
+    if "\\" in str(folder):
+        raise InvalidValueError(
+            f"folder: {str(folder)!r} contains a backslash, after which SLURM names no log; rename it"
+        )
+    output = f"{folder}/".replace("%", "%%") + ("%A_%a.log" if workers > 1 else "%j.log")
+    limit = time_limit(given.pop("time", None))
+    # Time for experiments to end, and for the worker to record that.
+    delay = given.pop("signal-delay-s", None) or math.ceil(grace) + 30
+    translated = {
+        "job-name": given.pop("name", None),
+        "array": f"0-{workers - 1}{f'%{parallel}' if parallel else ''}" if workers > 1 else None,
+        "chdir": str(absolute_path(".")),
+        "gpus-per-node": given.pop("gpus", None),
+        "open-mode": "append",  # a job that is requeued keeps its log
+        "output": output,
+        "signal": f"B:USR2@{delay}",
+        "time": None if limit is None else math.ceil(limit / 60),
     }
-    known = known_options()
-    beyond = {name: given.pop(name) for name in list(given) if name not in known}
-    if beyond:
-        translated["additional_parameters"] = beyond
-    return {**translated, **given}
+    return {name: value for name, value in {**translated, **given}.items() if value is not None and value is not False}
 
 
-def local_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Translate options into submitit's for jobs on this machine, which only have a time limit."""
-    return {"timeout_min": _minutes(options.get("time")) or _UNLIMITED}
+def time_limit(duration: Any) -> float | None:
+    """Return a time limit in seconds.
 
+    Raises
+    ------
+    InvalidValueError
+        If it is not a valid duration.
 
-def _minutes(duration: Any) -> int | None:
-    """Return a time limit in minutes, rounded up.
-
-    >>> _minutes("4h"), _minutes("1-12:00:00"), _minutes("90:30"), _minutes(None)
-    (240, 2160, 91, None)
+    Examples
+    --------
+    >>> time_limit("4h"), time_limit("1-12:00:00"), time_limit("90:30"), time_limit(None)
+    (14400.0, 129600, 5430, None)
     """
     if duration is None:
         return None
     try:
         limit = parse_time(str(duration))
-        return math.ceil((seconds(duration) if limit is None else limit) / 60)
+        return seconds(duration) if limit is None else limit
     except ValueError as error:
         raise InvalidValueError(f"time: {error}, or in SLURM's form, as in 1-12:00:00") from None

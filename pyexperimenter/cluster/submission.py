@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pyexperimenter.cluster import engine
-from pyexperimenter.cluster.options import local_options, sbatch_options
+from pyexperimenter.cluster.options import sbatch_options
 from pyexperimenter.jsonable import whole_number
-from pyexperimenter.machine.slurm import queued_states
+from pyexperimenter.machine import slurm
 
 _POLL = 2.0  # seconds between two looks at the jobs
 # Of SLURM's states, those after which a job does not run again; ENDED is ours. PREEMPTED is one of them: a job that is
@@ -46,11 +46,17 @@ class Submission:
         One per worker; those of a job array are ``"12_0", "12_1", ...``
     """
 
-    def __init__(self, cluster: str, folder: Path, jobs: Sequence[Any]) -> None:
+    def __init__(
+        self,
+        cluster: str,
+        folder: Path,
+        job_ids: Sequence[str],
+        processes: Mapping[str, tuple[Any, Path]] | None = None,
+    ) -> None:
         self.cluster = cluster
         self.folder = folder
-        self._jobs = {str(job.job_id): job for job in jobs}
-        self.job_ids = list(self._jobs)
+        self.job_ids = list(job_ids)
+        self._processes = processes or {}  # of local jobs, with their logs
 
     def __repr__(self) -> str:
         return f"<Submission to {self.cluster}: {', '.join(self.job_ids)}>"
@@ -61,9 +67,13 @@ class Submission:
         For the state of the experiments, see `PyExperimenter.status`.
         """
         if self.cluster == "local":
-            return {name: "COMPLETED" if job.done() else "RUNNING" for name, job in self._jobs.items()}
-        queued = queued_states(self.job_ids)
-        return {name: queued.get(name) or engine.end_state(job) for name, job in self._jobs.items()}
+            codes = {name: process.poll() for name, (process, _) in self._processes.items()}
+            return {
+                name: "RUNNING" if code is None else "FAILED" if code else "COMPLETED" for name, code in codes.items()
+            }
+        states = slurm.queued_states(self.job_ids)
+        states |= slurm.final_states([name for name in self.job_ids if name not in states])
+        return {name: states.get(name, "ENDED") for name in self.job_ids}
 
     def wait(self, timeout: float | None = None) -> dict[str, str]:
         """Wait until all jobs have ended, and return their states.
@@ -89,16 +99,17 @@ class Submission:
 
     def cancel(self) -> None:
         """Stop all jobs. Running experiments are released."""
-        for job in self._jobs.values():
-            if self.cluster == "slurm":
-                job.cancel(check=False)
-            else:
-                engine.terminate(job)
+        going_on = [name for name, state in self.states().items() if state not in _ENDED]
+        if self.cluster == "local":
+            for name in going_on:
+                self._processes[name][0].terminate()
+        elif going_on:
+            slurm.cancel(slurm.whole_jobs(going_on))
 
     def logs(self, job_id: str) -> str:
-        """Return what a job has printed so far: its stdout, then its stderr."""
-        paths = self._jobs[job_id].paths
-        return "".join(path.read_text(errors="replace") for path in (paths.stdout, paths.stderr) if path.exists())
+        """Return what a job has printed so far."""
+        log = self._processes[job_id][1] if self.cluster == "local" else self.folder / f"{job_id}.log"
+        return log.read_text(errors="replace") if log.exists() else ""
 
 
 def submit(
@@ -115,23 +126,29 @@ def submit(
     cluster : {"slurm", "local"}
         Where they run.
     folder : Path
-        For pickles and logs; all machines of the cluster must see it.
+        For logs; all machines of the cluster must see it.
     options, grace
         As for `sbatch_options`.
 
     Raises
     ------
     InvalidValueError
-        If `workers` is not a whole number, or the option ``time`` not a valid duration.
+        If `workers` is not a whole number, or an option is not valid.
     SubmissionError
-        If submitit or SLURM is missing, or SLURM refuses the jobs.
+        If SLURM is missing or refuses the jobs. Nothing is left behind then.
     """
     workers = whole_number("workers", workers, least=1)
-    translated = sbatch_options(options, workers, grace) if cluster == "slurm" else local_options(options)
-    return Submission(cluster, *engine.start(work, workers, cluster, folder, translated))
+    if cluster == "local":
+        processes = engine.start_processes(work, workers, folder)
+        return Submission(cluster, folder, list(processes), processes)
+    job = engine.start_array(sbatch_script(work, workers, folder, options, grace), folder)
+    return Submission(cluster, folder, [f"{job}_{task}" for task in range(workers)] if workers > 1 else [job])
 
 
-def sbatch_script(workers: int, folder: Path, options: Mapping[str, Any], grace: float) -> str:
+def sbatch_script(work: Callable[[], Any], workers: int, folder: Path, options: Mapping[str, Any], grace: float) -> str:
     """Return the script that `submit` passes to sbatch. SLURM need not be installed."""
     workers = whole_number("workers", workers, least=1)
-    return engine.script(workers, folder, sbatch_options(options, workers, grace))
+    others = dict(options)
+    setup = others.pop("setup", None) or []
+    lines = [setup] if isinstance(setup, str) else [str(line) for line in setup]
+    return engine.script(work, sbatch_options(others, workers, folder, grace), lines)

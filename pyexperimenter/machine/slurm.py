@@ -14,6 +14,7 @@ _PATIENCE = 3.0  # seconds that a worker waits for an answer
 _TIMEOUT = 60.0  # seconds to wait when submitting jobs or looking at them
 _RUN = re.compile(r"([0-9]+(?:_[0-9]+)?)(?: restart ([0-9]+))?")
 _JOB = re.compile(r"[0-9]+(?:_(?:[0-9]+|\[[-0-9,]+\]))?")
+_SUBMITTED = re.compile(r"^([0-9]+)(?:;\S+)?\s*\Z", re.M)  # the last line; sites print greetings, too
 _TIME = re.compile(r"(?:([0-9]+)-)?([0-9]+(?::[0-9]+){0,2})")
 
 
@@ -84,6 +85,21 @@ def parse_time(text: str) -> int | None:
 # The queue
 
 
+def submit(script: str) -> str:
+    """Pass a script to sbatch; return the ID of the job.
+
+    Raises
+    ------
+    SubmissionError
+        If SLURM is missing, refuses the job or cannot be reached. Then there is no job.
+    """
+    done = _run(None, "sbatch", "--parsable", text=script)  # it gives up by itself, and only then is the answer known
+    job = _SUBMITTED.search(done.stdout)
+    if done.returncode != 0 or job is None:
+        raise SubmissionError(f"nothing was submitted: {' '.join((done.stderr or done.stdout).split())}")
+    return job[1]
+
+
 def node_names() -> set[str]:
     """Return the host names of the cluster's machines.
 
@@ -142,6 +158,16 @@ def cancel(job_ids: Sequence[str]) -> None:
 # The accounting
 
 
+def final_states(job_ids: Sequence[str]) -> dict[str, str]:
+    """Return the states of jobs that have ended, by ID; without those that SLURM has no record of.
+
+    >>> final_states([])
+    {}
+    """
+    runs = parse_sacct(_sacct(job_ids) or "") if job_ids else {}
+    return {job: re.split("[ ,]", runs[job][-1])[0] for job in job_ids if job in runs}
+
+
 class Accounting:
     """SLURM's records of jobs that have ended. If they cannot be read, they are asked for only once."""
 
@@ -153,15 +179,7 @@ class Accounting:
         asked = {job_id: found for job_id in job_ids if job_id and (found := _RUN.fullmatch(job_id))}
         if not asked or not self._answers:
             return {}
-        answer = _answer(
-            "sacct",
-            "--allocations",
-            "--duplicates",  # the runs of a job before it was requeued
-            "--noheader",
-            "--parsable2",
-            "--format=JobID,State,ExitCode",
-            f"--jobs={','.join(sorted({found[1] for found in asked.values()}))}",
-        )
+        answer = _sacct(sorted({found[1] for found in asked.values()}))
         self._answers = answer is not None
         runs = parse_sacct(answer or "")
         return {
@@ -194,6 +212,18 @@ def parse_sacct(text: str) -> dict[str, list[str]]:
 # Its commands
 
 
+def _sacct(job_ids: Iterable[str]) -> str | None:
+    return _answer(
+        "sacct",
+        "--allocations",
+        "--duplicates",  # the runs of a job before it was requeued
+        "--noheader",
+        "--parsable2",
+        "--format=JobID,State,ExitCode",
+        f"--jobs={','.join(job_ids)}",
+    )
+
+
 def _answer(*command: str) -> str | None:
     """Return the output of a command; None if it is missing, fails or takes longer than a worker can wait."""
     with suppress(SubmissionError, OSError):
@@ -203,13 +233,13 @@ def _answer(*command: str) -> str | None:
     return None
 
 
-def _run(timeout: float, *command: str) -> subprocess.CompletedProcess[str]:
+def _run(timeout: float | None, *command: str, text: str = "") -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
             command,
-            stdin=subprocess.DEVNULL,
+            input=text,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             timeout=timeout,
             check=False,

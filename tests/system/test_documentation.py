@@ -396,7 +396,7 @@ def check_command(words: list[str], where: str) -> None:
             assert {word for word in rest if word.startswith("-")} <= options, f"{where}: no such option"
         case ["exec", *rest]:
             check_command(rest, where)
-        case ["sbatch" | "squeue" | "scancel" | "source" | "git", *_]:
+        case ["module" | "sbatch" | "squeue" | "scancel" | "source" | "git", *_]:
             pass  # other programs
         case _:
             pytest.fail(f"{where}: this test does not know the command {shlex.join(words)}")

@@ -53,7 +53,7 @@ CALLS: dict[str, tuple[Callable[[PyExperimenter], Any], str]] = {
     "a limit below 0": (lambda s: s.get_table(limit=-1), "limit: -1 is not a whole number"),
     "a huge limit": (lambda s: s.get_table(limit=HUGE), "limit: .* is not a whole number from 0"),
     "no jobs": (lambda s: s.submit(print, workers=0, cluster="local"), "workers: 0 is not a whole number from 1"),
-    "a script for no jobs": (lambda s: s.sbatch_script(workers=-1), "workers: -1 is not a whole number from 1"),
+    "a script for no jobs": (lambda s: s.sbatch_script(print, workers=-1), "workers: -1 is not a whole number from 1"),
     "no workers": (lambda s: s.execute(print, n_jobs=0), "n_jobs: 0 is not a number of workers"),
     "half a worker": (lambda s: s.execute(print, n_jobs=0.5), "n_jobs: 0.5 is not a number of workers"),
     "an export with a null character": (lambda s: s.export("a\0b.csv"), "it contains a null character"),

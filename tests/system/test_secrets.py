@@ -362,11 +362,11 @@ def noop(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, 
     pass
 
 
-def test_what_jobs_load_is_readable_by_its_user_only(sqlite_target: Target, tmp_path: Path) -> None:
+def test_logs_of_jobs_are_readable_by_their_user_only(sqlite_target: Target, tmp_path: Path) -> None:
     study_ = PyExperimenter(study(sqlite_target), log_level="ERROR")
     study_.fill_table_from_config()
     study_.submit(noop, cluster="local", folder=tmp_path / "new" / "jobs").wait()
     assert study_.counts()["done"] == 6
     assert stat.S_IMODE((tmp_path / "new" / "jobs").stat().st_mode) == 0o700
-    submitted = (tmp_path / "new" / "jobs").glob("*_submitted.pkl")
-    assert {stat.S_IMODE(path.stat().st_mode) for path in submitted} == {0o600}
+    logs = (tmp_path / "new" / "jobs").iterdir()
+    assert {stat.S_IMODE(path.stat().st_mode) for path in logs} == {0o600}

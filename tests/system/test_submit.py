@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import os
+import random
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +33,7 @@ from pyexperimenter.exceptions import (
     InvalidValueError,
     SubmissionError,
 )
+from tests.support.apart import command
 from tests.support.study import experimenter, study, wait_until
 from tests.support.target import Target
 
@@ -40,6 +47,10 @@ def work(keyfields: dict[str, Any], results: Any, custom: dict[str, Any]) -> dic
 def wait_long(keyfields: dict[str, Any], results: Any, custom: dict[str, Any]) -> None:
     Path(custom["file"]).write_text("begun")
     threading.Event().wait(300)
+
+
+def submit_array(target: Target, folder: Path) -> None:
+    experimenter(target).submit(work, workers=2, folder=folder)
 
 
 @pytest.fixture
@@ -56,7 +67,7 @@ def test_jobs_on_this_machine_execute_all(fleet: PyExperimenter, tmp_path: Path)
     assert set(jobs.wait(120).values()) == {"COMPLETED"}
     assert fleet.counts()["done"] == 4
     assert sorted(fleet.get_table("status = 'done'")["accuracy"]) == [0, 0, 0.1, 0.1]
-    assert "Job completed successfully" in jobs.logs(jobs.job_ids[0])
+    assert [path.suffix for path in (tmp_path / "jobs").iterdir()] == [".log"] * 2
 
 
 def test_a_cancelled_job_gives_its_experiment_back(target: Target, tmp_path: Path) -> None:
@@ -124,7 +135,7 @@ def test_without_a_table_nothing_is_submitted(sqlite_target: Target, tmp_path: P
     assert not (tmp_path / "jobs").exists()
 
 
-def test_unknown_clusters_and_profiles(sqlite_target: Target) -> None:
+def test_unknown_clusters_and_profiles(sqlite_target: Target, tmp_path: Path) -> None:
     config = study(sqlite_target)
     config["PY_EXPERIMENTER"]["Cluster"] = {"default": {"time": "1h"}, "gpu": {"gpus": 1, "time": "2h"}}
     fleet = experimenter(sqlite_target, config)
@@ -132,18 +143,23 @@ def test_unknown_clusters_and_profiles(sqlite_target: Target) -> None:
         fleet.submit(work, cluster="pbs")
     with pytest.raises(InvalidValueError, match="no profile 'cpu'; its profiles are default, gpu"):
         fleet.submit(work, profile="cpu")
-    assert "--time=60\n" in fleet.sbatch_script()
-    script = fleet.sbatch_script(3, profile="gpu", time="1-00:00:00", mem="8G", qos=None, reservation="paper")
-    wanted = {"array=0-2%3", "gpus-per-node=1", "time=1440", "mem=8G", "reservation=paper", "signal=USR2@50"}
+    assert "--time=60\n" in fleet.sbatch_script(work, folder=tmp_path)
+    options = {"time": "1-00:00:00", "mem": "8G", "qos": None, "reservation": "paper"}
+    script = fleet.sbatch_script(work, 3, profile="gpu", folder=tmp_path, array_parallelism=2, **options)
+    wanted = {"array=0-2%2", "gpus-per-node=1", "time=1440", "mem=8G", "reservation=paper", "signal=B:USR2@50"}
     assert wanted <= set(re.findall(r"^#SBATCH --(\S+)$", script, re.M))
     with pytest.raises(InvalidValueError, match="time: 'soon' is not a positive duration"):
-        fleet.sbatch_script(time="soon")
+        fleet.sbatch_script(work, folder=tmp_path, time="soon")
 
 
-def test_scripts_hold_no_secret(mariadb_target: Target) -> None:
+def test_scripts_hold_no_secret(mariadb_target: Target, tmp_path: Path) -> None:
     fleet = experimenter(mariadb_target)
     assert mariadb_target.server is not None
-    assert mariadb_target.server.password not in fleet.sbatch_script(2) + repr(fleet._made_of)
+    script = fleet.sbatch_script(work, 2, folder=tmp_path)
+    packed = script.partition("<<'END'\n")[2].removesuffix("END\n")
+    content = zlib.decompress(base64.b64decode(packed)) + f"{script}{fleet._made_of!r}".encode()
+    assert b"experiment_configuration_file_path" in content
+    assert mariadb_target.server.password.encode() not in content
 
 
 @pytest.mark.parametrize(
@@ -205,7 +221,7 @@ def made_up_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A directory with programs that answer as SLURM's do: it takes a job, and forgets it."""
     program(tmp_path / "scontrol", "echo NodeName=n1 NodeHostName=here")
     program(tmp_path / "srun", "exit 0")
-    program(tmp_path / "sbatch", "echo Submitted batch job 12")
+    program(tmp_path / "sbatch", "cat > /dev/null; echo Welcome; echo '12;here'")
     program(tmp_path / "squeue", "exit 0")
     program(tmp_path / "sacct", "exit 1")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
@@ -213,12 +229,75 @@ def made_up_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_jobs_that_slurm_refuses(sqlite_target: Target, made_up_slurm: Path) -> None:
+@pytest.mark.parametrize(
+    ("sbatch", "message"),
+    [
+        (
+            "echo 'sbatch: error: invalid partition specified: large' >&2; exit 1",
+            "nothing was submitted: sbatch: error: invalid partition specified: large",
+        ),
+        ("echo welcome", "nothing was submitted: welcome"),
+        (None, "there is no sbatch here; submit from a machine of the SLURM cluster"),
+    ],
+    ids=["refused", "an answer without an ID", "missing"],
+)
+def test_a_failed_submit_leaves_nothing_behind(
+    sqlite_target: Target, made_up_slurm: Path, monkeypatch: pytest.MonkeyPatch, sbatch: str | None, message: str
+) -> None:
     fleet = experimenter(sqlite_target)
     fleet.fill_table_from_config()
-    program(made_up_slurm / "sbatch", "echo 'sbatch: error: invalid partition specified: large' >&2; exit 1")
-    with pytest.raises(SubmissionError, match=r"^nothing was submitted: .*invalid partition specified: large"):
-        fleet.submit(work, folder=made_up_slurm / "jobs", partition="large")
+    (made_up_slurm / "sbatch").unlink()
+    if sbatch is not None:
+        program(made_up_slurm / "sbatch", sbatch)
+    monkeypatch.setenv("PATH", str(made_up_slurm))  # without the real one
+    before = set(made_up_slurm.rglob("*"))
+    with pytest.raises(SubmissionError, match=f"^{re.escape(message)}$"):
+        fleet.submit(work, folder=made_up_slurm / "new" / "jobs", partition="large")
+    assert set(made_up_slurm.rglob("*")) == before
+    (made_up_slurm / "new").mkdir()
+    with pytest.raises(SubmissionError):
+        fleet.submit(work, 2, folder=made_up_slurm / "new")
+    assert list((made_up_slurm / "new").iterdir()) == []  # it was there before
+
+
+def test_a_killed_submit_leaves_no_files(sqlite_target: Target, made_up_slurm: Path) -> None:
+    experimenter(sqlite_target).fill_table_from_config()
+    program(made_up_slurm / "scontrol", f"echo NodeName=n1 NodeHostName={os.uname().nodename}")
+    program(made_up_slurm / "sbatch", f"touch {made_up_slurm / 'asked'}; exec sleep 300")
+    submitting = subprocess.Popen(
+        command(partial(submit_array, sqlite_target, made_up_slurm / "jobs")),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        start_new_session=True,
+    )
+    try:
+        wait_until((made_up_slurm / "asked").exists)
+    finally:
+        os.killpg(submitting.pid, signal.SIGKILL)
+        submitting.wait()
+    assert list((made_up_slurm / "jobs").iterdir()) == []
+
+
+def test_too_much_data_for_a_script(sqlite_target: Target, made_up_slurm: Path) -> None:
+    fleet = experimenter(sqlite_target)
+    fleet.fill_table_from_config()
+    program(made_up_slurm / "sbatch", "cat > /dev/null; echo too long >&2; exit 1")
+    data = random.Random(1).randbytes(1_000_000)
+    with pytest.raises(SubmissionError, match=r"too long; the script has 1\.\d MB, because .* so much data: load it"):
+        fleet.submit(lambda *_: len(data), folder=made_up_slurm / "jobs")
+
+
+def test_processes_that_cannot_be_started_leave_nothing_behind(
+    sqlite_target: Target, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fleet = experimenter(sqlite_target)
+    fleet.fill_table_from_config()
+    monkeypatch.setattr("pyexperimenter.cluster.engine._COMMAND", [str(tmp_path / "no such program")])
+    with pytest.raises(SubmissionError, match=r"^nothing was submitted: .*no such program"):
+        fleet.submit(work, cluster="local", folder=tmp_path / "new" / "jobs")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(SubmissionError, match=r"^nothing was submitted: .*file"):
+        fleet.submit(work, cluster="local", folder=tmp_path / "file")
 
 
 def test_how_a_job_ended_that_slurm_has_forgotten(sqlite_target: Target, made_up_slurm: Path) -> None:
@@ -226,10 +305,9 @@ def test_how_a_job_ended_that_slurm_has_forgotten(sqlite_target: Target, made_up
     fleet.fill_table_from_config()
     jobs = fleet.submit(work, folder=made_up_slurm / "jobs")
     assert jobs.wait(0) == {"12": "ENDED"}  # nothing says how
-    program(made_up_slurm / "sacct", "printf 'JobID|State|NodeList\\n12|CANCELLED by 0|n1\\n'")
+    program(made_up_slurm / "sacct", "printf '12|CANCELLED by 0|0:15\\n'")
     assert jobs.wait(0) == {"12": "CANCELLED"}
-    (jobs.folder / "12_0_result.pkl").touch()
-    assert jobs.wait(0) == {"12": "COMPLETED"}
+    jobs.cancel()  # nothing is left to cancel
 
 
 @pytest.mark.parametrize("state", ["PREEMPTED", "LAUNCH_FAILED", "REVOKED", "RECONFIG_FAIL", "ENDED"])
@@ -252,16 +330,6 @@ def test_the_command_does_not_wait_unless_asked(
     done = CliRunner().invoke(main, ["submit", "config.yml"], catch_exceptions=False)
     assert done.exit_code == 0
     assert done.output.startswith("12\nLogs are in ")
-
-
-def test_without_submitit_it_says_what_to_install(
-    sqlite_target: Target, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    fleet = experimenter(sqlite_target)
-    fleet.fill_table_from_config()
-    monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(SubmissionError, match=r"submitit.*; pip install pyexperimenter\[slurm\]"):
-        fleet.submit(work, cluster="local", folder=tmp_path)
 
 
 def program(path: Path, script: str) -> None:
@@ -303,7 +371,7 @@ def test_the_command(target: Target, tmp_path: Path) -> None:
 
     dry = run("--dry-run", "-n", "5", "--time", "2h", "-o", "account=me")
     assert dry.stdout.startswith("#!/bin/bash\n") and "#SBATCH --account=me\n" in dry.stdout
-    assert not (tmp_path / "cluster_jobs").exists()
+    assert list((tmp_path / "cluster_jobs").iterdir()) == []
     done = run("--cluster", "local", "-n", "2", "--wait")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()) == 2 and "COMPLETED" in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def test_an_array_executes_all(workplace: Path, mariadb_target: Target) -> None:
     assert set(jobs.wait(120).values()) == {"COMPLETED"}
     assert study_.counts()["done"] == 6
     assert set(study_.get_attempts()["job_id"]) <= set(jobs.job_ids)
-    assert "Job completed successfully" in jobs.logs(f"{array}_0")
+    assert sorted(path.name for path in jobs.folder.iterdir()) == [f"{array}_{task}.log" for task in range(3)]
 
 
 def test_a_cancelled_job_gives_its_experiment_back(workplace: Path, mariadb_target: Target) -> None:
@@ -107,12 +108,41 @@ def test_the_command_cancels_all_jobs_of_a_study_or_those_that_are_named(
     assert set(attempts["error"]) == {"its worker was stopped by SIGTERM"}
 
 
+def test_the_script_of_a_dry_run_can_be_submitted_by_hand(
+    workplace: Path, slurm: SlurmCluster, mariadb_target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = study(mariadb_target, Execution={**EXECUTION, "function": "functions_by_hand:train"})
+    (workplace / "config.yml").write_text(yaml.safe_dump(config))
+    (workplace / "functions_by_hand.py").write_text("def train(keyfields, *_):\n    return {'accuracy': 1}\n")
+    study_ = experimenter(mariadb_target, config)
+    study_.fill_table_from_config()
+    comment = r"""it's 50% # \ "of" $HOME `id` ümlaut"""
+    arguments = ["submit", "config.yml", "--credentials", str(mariadb_target.credentials_file), "--dry-run"]
+    arguments += ["-n", "2", "--where", "seed < 2", "-o", "mem=400M", "-o", f"comment={comment}"]
+    arguments += ["-o", "setup=echo ready", "--folder", "the jobs' logs"]
+    monkeypatch.chdir(workplace)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    done = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    (workplace / "job.sh").write_text(done.stdout, encoding="utf-8")
+    monkeypatch.chdir("/")
+    job = slurm.submit(workplace / "job.sh")
+    shown = slurm.run("squeue", "--noheader", "--states=all", f"--jobs={job}_0", "--Format=name:.40,comment:.90")
+    assert shown.split(maxsplit=1) == ["study", comment]
+    assert slurm.wait_for_end(job, 120) == ["COMPLETED"] * 2
+    assert study_.counts() == {"created": 2, "running": 0, "done": 4, "error": 0, "paused": 0}
+    logs = {path.name: path.read_text() for path in (workplace / "the jobs' logs").iterdir()}
+    assert {name: text.partition("\n")[0] for name, text in logs.items()} == dict.fromkeys(
+        [f"{job}_0.log", f"{job}_1.log"], "ready"
+    )
+
+
 def test_before_its_time_is_over_a_job_gives_its_experiment_back(
     workplace: Path, slurm: SlurmCluster, mariadb_target: Target
 ) -> None:
     study_ = fleet(mariadb_target, workplace, held=[0])
     jobs = study_.submit(work, folder=workplace / "jobs", where={"seed": 0, "dataset": "iris"})
     wait_until((workplace / "held").exists)
-    slurm.run("scancel", "--signal=USR2", jobs.job_ids[0])  # as --signal of the script asks SLURM to send it
+    slurm.run("scancel", "--batch", "--signal=USR2", jobs.job_ids[0])  # as --signal of the script asks SLURM to send it
     assert jobs.wait(120) == {jobs.job_ids[0]: "COMPLETED"}, jobs.logs(jobs.job_ids[0])
     assert study_.counts() == {"created": 6, "running": 0, "done": 0, "error": 0, "paused": 0}
