@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +21,11 @@ from pyexperimenter.cli.study_options import (
     where_option,
     yes_option,
 )
+
+if TYPE_CHECKING:
+    from pyexperimenter.cluster.submission import Submission
+
+_SHOWN = 5  # jobs that did not complete
 
 
 @click.command()
@@ -61,7 +67,7 @@ from pyexperimenter.cli.study_options import (
 )
 @click.option("--random-order", is_flag=True, help="Take open experiments at random.")
 @click.option("--dry-run", is_flag=True, help="Print the sbatch script without submitting it.")
-@click.option("--wait", is_flag=True, help="Wait until all jobs have ended.")
+@click.option("--wait", is_flag=True, help="Wait until all jobs have ended; fail if some did not complete.")
 @study_options
 def submit(
     study: StudyOptions,
@@ -99,9 +105,30 @@ def submit(
     jobs = experimenter.submit(function, workers, cluster, profile, folder, **options)
     echo("\n".join(jobs.job_ids))
     echo(f"Logs are in {jobs.folder}; to see the progress: pyexperimenter status", err=True)
-    if wait:
-        ended = jobs.wait()
-        echo(", ".join(f"{name} {state}" for name, state in ended.items()), err=True)
+    if not wait:
+        return
+    complete = _all_complete(jobs)
+    counts = experimenter.counts()
+    echo(f"Experiments: {', '.join(f'{number} {status}' for status, number in counts.items() if number)}", err=True)
+    if not complete:
+        click.get_current_context().exit(1)
+
+
+def _all_complete(jobs: Submission) -> bool:
+    """Wait until all jobs have ended, and print how; return whether all have completed, as far as is known."""
+    try:
+        states = jobs.wait()
+    except KeyboardInterrupt:
+        program = "pyexperimenter cancel" if jobs.cluster == "slurm" else "kill"
+        ids = dict.fromkeys(name.partition("_")[0] for name in jobs.job_ids)
+        echo(f"The jobs continue; to stop them: {program} {' '.join(ids)}", err=True)
+        raise
+    counts = Counter(states.values())
+    echo(f"Jobs: {', '.join(f'{number} {state}' for state, number in counts.most_common())}", err=True)
+    others = [name for name, state in states.items() if state not in ("COMPLETED", "ENDED")]
+    for name in others[:_SHOWN]:
+        echo(f"{name} {states[name]}: see {jobs.log_file(name)}", err=True)
+    return not others
 
 
 @click.command()

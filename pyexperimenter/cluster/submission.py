@@ -106,9 +106,13 @@ class Submission:
         elif going_on:
             slurm.cancel(slurm.whole_jobs(going_on))
 
+    def log_file(self, job_id: str) -> Path:
+        """Return the file to which a job prints. SLURM creates it when the job starts."""
+        return self._processes[job_id][1] if self.cluster == "local" else self.folder / f"{job_id}.log"
+
     def logs(self, job_id: str) -> str:
         """Return what a job has printed so far."""
-        log = self._processes[job_id][1] if self.cluster == "local" else self.folder / f"{job_id}.log"
+        log = self.log_file(job_id)
         return log.read_text(errors="replace") if log.exists() else ""
 
 

@@ -310,6 +310,57 @@ def test_how_a_job_ended_that_slurm_has_forgotten(sqlite_target: Target, made_up
     jobs.cancel()  # nothing is left to cancel
 
 
+@pytest.fixture
+def command_study(sqlite_target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PyExperimenter:
+    """The study of the working directory, whose experiments take long; commands need no options."""
+    config = study(sqlite_target, Execution=PROCESS | {"function": "functions_of_command:train"})
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "experiment_configuration.yml").write_text(yaml.safe_dump(config))
+    (tmp_path / "functions_of_command.py").write_text(
+        "import pathlib, threading\n\n"
+        "def train(*_):\n    pathlib.Path('begun').touch()\n    threading.Event().wait(300)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    made = experimenter(sqlite_target, config)
+    made.fill_table_from_config()
+    return made
+
+
+def test_the_command_says_which_jobs_did_not_complete(command_study: PyExperimenter, made_up_slurm: Path) -> None:
+    states = "12_0 COMPLETED\\n12_1 TIMEOUT\\n12_2 COMPLETED\\n"
+    program(made_up_slurm / "squeue", f"printf '{states}'")
+    done = CliRunner().invoke(main, ["submit", "-n", "3", "--wait"], catch_exceptions=False)
+    assert done.exit_code == 1
+    log = made_up_slurm / "cluster_jobs" / "12_1.log"
+    report = f"Jobs: 2 COMPLETED, 1 TIMEOUT\n12_1 TIMEOUT: see {log}\nExperiments: 6 created\n"
+    assert done.stderr.endswith(report)
+
+
+def test_an_interrupted_command_leaves_its_jobs_alone(command_study: PyExperimenter, tmp_path: Path) -> None:
+    errors = tmp_path / "errors"
+    with errors.open("w") as stderr:
+        waiting = subprocess.Popen(
+            [sys.executable, "-m", "pyexperimenter", "submit", "--cluster", "local", "--wait"],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            start_new_session=True,
+        )
+    try:
+        wait_until(lambda: (tmp_path / "begun").exists() and "Logs are in" in errors.read_text())
+        os.killpg(waiting.pid, signal.SIGINT)  # as a terminal does
+        job, _ = waiting.communicate(timeout=120)
+    finally:
+        waiting.kill()
+    assert waiting.returncode == 130
+    assert f"The jobs continue; to stop them: kill {job}" in errors.read_text()
+    assert command_study.counts()["running"] == 1
+    os.kill(int(job), signal.SIGTERM)
+    wait_until(lambda: command_study.counts()["running"] == 0)
+    assert list(command_study.get_attempts()["outcome"]) == ["released"]
+
+
 @pytest.mark.parametrize("state", ["PREEMPTED", "LAUNCH_FAILED", "REVOKED", "RECONFIG_FAIL", "ENDED"])
 def test_waiting_ends_with_each_state_in_which_a_job_stays(state: str, tmp_path: Path) -> None:
     submission = Submission("slurm", tmp_path, [])
@@ -374,7 +425,8 @@ def test_the_command(target: Target, tmp_path: Path) -> None:
     assert list((tmp_path / "cluster_jobs").iterdir()) == []
     done = run("--cluster", "local", "-n", "2", "--wait")
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.split()) == 2 and "COMPLETED" in done.stderr
+    assert len(done.stdout.split()) == 2
+    assert done.stderr.endswith("Jobs: 2 COMPLETED\nExperiments: 6 done\n")
     assert experimenter(target, config).counts()["done"] == 6
     wrong = run("functions:nix", "--cluster", "local")
     assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)
