@@ -1,4 +1,4 @@
-"""Make the README's pictures in docs/pictures: the status of a running study, a table and a figure.
+"""Make docs/pictures: of the README, the status of a running study, a table and a figure; of a guide, its figures.
 
 Run it from the root of the repository, where `make test` has made the environment: .venv/bin/python docs/pictures.py
 """
@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import pty
 import re
+import shlex
 import subprocess
 import tempfile
 import time
 from io import StringIO
 from pathlib import Path
 
-import matplotlib as mpl
 from rich.console import Console
 from rich.text import Text
 
@@ -32,14 +32,20 @@ COMMANDS = {
     --rows dataset --columns kernel --best max \\
     --where "C = 10 AND (gamma IS NULL OR gamma = 0.1) AND (degree IS NULL OR degree = 2)\"""",
 }
+GUIDE = ROOT / "docs" / "howto" / "analysis.md"
+# The same files each time, with texts instead of the outlines of letters.
+MATPLOTLIBRC = "svg.hashsalt: pyexperimenter\nsvg.fonttype: none\n"
 
 
 def main() -> None:
     PICTURES.mkdir(exist_ok=True)
+    os.environ["SOURCE_DATE_EPOCH"] = "0"
     with tempfile.TemporaryDirectory() as directory:
         os.chdir(directory)
         for name in (".venv", "examples"):
             os.symlink(ROOT / name, name)
+        Path("matplotlibrc").write_text(MATPLOTLIBRC)
+        guide_figures()
         demo = subprocess.Popen(DEMO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         experimenter = PyExperimenter(CONFIG, log_level="ERROR")
         wait_for(experimenter, done=200)
@@ -100,13 +106,33 @@ def anonymous(text: str) -> str:
 
 def figure(experimenter: PyExperimenter) -> None:
     """Draw the accuracies over C, one line per kernel."""
-    mpl.rcParams["svg.hashsalt"] = "pyexperimenter"  # the same file each time
+    import matplotlib as mpl
+
+    mpl.rc_file("matplotlibrc")
     where = "dataset = 'digits' AND (gamma IS NULL OR gamma = 0.01) AND (degree IS NULL OR degree = 2)"
     axes = experimenter.plot_result("accuracy", x="C", hue="kernel", where=where)
     axes.set_xscale("log")
-    axes.set_title("SVMs on the digits data, mean and standard deviation over 5 seeds")
+    axes.set_title("SVMs on the digits data")
     axes.figure.set_size_inches(6.4, 3.6)
-    axes.figure.savefig(PICTURES / "figure.svg", metadata={"Date": None})
+    axes.figure.savefig(PICTURES / "figure.svg")
+
+
+def guide_commands() -> dict[str, str]:
+    """Return the commands by which the guide draws figures, by the names of their files."""
+    lines = re.findall(r"^(pyexperimenter plot .* -o (\w+)\.pdf.*)$", GUIDE.read_text(encoding="utf-8"), re.M)
+    return {name: command for command, name in lines}
+
+
+def guide_figures() -> None:
+    """Draw the figures of the guide by its own commands, on its own study."""
+    blocks = re.findall(r"^```(yaml|python)\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.M | re.S)
+    config, study = (next(code for language, code in blocks if language == wanted) for wanted in ("yaml", "python"))
+    Path("config").mkdir()
+    Path("config/experiment_configuration.yml").write_text(config)
+    subprocess.run([".venv/bin/python", "-c", study], check=True)
+    for name, command in guide_commands().items():
+        words = shlex.split(command.replace(f"{name}.pdf", str(PICTURES / f"{name}.svg")))
+        subprocess.run([f".venv/bin/{words[0]}", *words[1:]], check=True)
 
 
 if __name__ == "__main__":

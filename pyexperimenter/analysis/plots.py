@@ -140,7 +140,7 @@ def plot_result(
         axes.errorbar(places[line.index] + shift, line[center], yerr=bars, capsize=3, label=label, **style)
     if ticks is not None:
         _set_ticks(axes, ticks)
-    _describe(axes, x, _label(value, stat, summary), listed(hue))
+    _describe(axes, x, _label(value, _drawn(stat), summary), listed(hue))
     return axes
 
 
@@ -231,7 +231,7 @@ def plot_heatmap(
         axes.text(column, row, text, ha="center", va="center", color="black" if light else "white")
     _set_ticks(axes, [as_text(name) for (name,) in column_labels])
     axes.set_yticks(range(len(row_labels)), [as_text(name) for (name,) in row_labels])
-    axes.figure.colorbar(image, ax=axes, label=_label(value, stat, summary))
+    axes.figure.colorbar(image, ax=axes, label=_label(value, statistic_name(stat), summary))
     _describe(axes, x, y, [])
     return axes
 
@@ -351,7 +351,7 @@ def plot_curves(
     few = [f"some points are means of fewer runs than the line has: {some_of(thin, '; ')}"] * bool(thin)
     cut = f"lines end with the first of their runs; ends='carry' carries last values forward: {some_of(short, '; ')}"
     warn([*lines.notes, *few, *[cut] * bool(short), *mixed_versions(table, keys, attempts)])
-    _describe(axes, index, _label(value, stat, curves), listed(hue))
+    _describe(axes, index, _label(value, _drawn(stat), curves), listed(hue))
     return axes
 
 
@@ -438,13 +438,18 @@ def _summary(
     return summary
 
 
-def _label(value: str, stat: str, summary: pd.DataFrame) -> str:
+def _drawn(stat: str) -> str:
+    """Return the name of a statistic whose intervals are drawn, short enough for the side of a figure."""
+    return "mean and 95 % interval" if "ci95" in STATISTICS[stat][1] else statistic_name(stat)
+
+
+def _label(value: str, what: str, summary: pd.DataFrame) -> str:
     """Return the label of an axis: the value, and what is drawn of how many runs or units."""
     counts, units = summary["n_units"], summary.attrs["units"]
     least, most = (0, 0) if counts.empty else (counts.min(), counts.max())
     number = f"{most:.0f}" if least == most else f"{least:.0f} to {most:.0f}"
     of = f"unit{'' if most == 1 else 's'} ({', '.join(units)})" if units else f"run{'' if most == 1 else 's'}"
-    return f"{value}\n({statistic_name(stat)} over {number} {of})"
+    return f"{value}\n({what} over {number} {of})"
 
 
 def _texts(summary: pd.DataFrame, center: str, spread: Sequence[str], digits: int | str) -> Iterator[str]:

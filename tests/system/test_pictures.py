@@ -1,10 +1,11 @@
-"""The README's pictures show commands that can be typed on the demo's study, and what they print."""
+"""Pictures show commands that can be typed, and what they print or draw."""
 
 from __future__ import annotations
 
 import html
 import importlib.util
 import re
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -54,5 +55,23 @@ def test_a_picture_shows_its_command_and_output(name: str, root_after_demo: Path
     assert shown[len(command)].split()[0] == done.stdout.split()[0]
 
 
-def test_each_command_has_a_picture_and_each_picture_is_made() -> None:
-    assert {path.stem for path in pictures.PICTURES.glob("*.svg")} == {*pictures.COMMANDS, "figure"}
+@pytest.mark.parametrize(("name", "command"), pictures.guide_commands().items())
+def test_a_figure_of_the_guide_shows_what_its_command_draws(name: str, command: str) -> None:
+    svg = (pictures.PICTURES / f"{name}.svg").read_text(encoding="utf-8")
+    shown = set(re.findall(r"<text [^>]*>([^<]+)</text>", svg))
+    words = shlex.split(command)
+    for option, texts in {
+        "--x": {words[words.index("--x") + 1]} if "--x" in words else set(),
+        "--hue": {"baseline", "ours", "theirs"},
+        "--y": {"baseline", "ours", "theirs"},
+        "--blocks": {"Bars: no significant difference"},
+    }.items():
+        assert option not in words or texts <= shown
+    assert len(svg) < 40_000
+
+
+def test_each_command_has_a_picture_and_each_picture_is_shown() -> None:
+    made = {path.name for path in pictures.PICTURES.glob("*.svg")}
+    assert made == {f"{name}.svg" for name in [*pictures.COMMANDS, "figure", *pictures.guide_commands()]}
+    pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "README.md", pictures.GUIDE))
+    assert made == set(re.findall(r"pictures/(\w+\.svg)\)", pages))

@@ -112,7 +112,7 @@ def test_a_single_number_has_a_bar_as_a_band_would_not_be_seen():
 
 @pytest.mark.parametrize(
     ("stat", "name", "spread"),
-    [("ci95", "mean ± half 95 % interval of the mean", 4.302653 * 0.1 / 3**0.5), ("mean", "mean", None)],
+    [("ci95", "mean and 95 % interval", 4.302653 * 0.1 / 3**0.5), ("mean", "mean", None)],
 )
 def test_other_statistics(stat, name, spread):
     lines = plot_result(by_c(), "accuracy", x="C", hue="kernel", stat=stat)
@@ -230,7 +230,7 @@ def test_curves_are_means_in_bands_of_intervals():
     logs, table = study_with_logs()
     ax = plot_curves(logs.sample(frac=1, random_state=0), table, "loss", index="epoch", hue="kernel")
     assert band(ax, 0)[1] == pytest.approx((2 - 12.706205 * 0.1, 2 + 12.706205 * 0.1), abs=1e-6)
-    assert ax.get_ylabel() == "loss\n(mean ± half 95 % interval of the mean over 2 runs)"
+    assert ax.get_ylabel() == "loss\n(mean and 95 % interval over 2 runs)"
     ax = plot_curves(logs.sample(frac=1, random_state=0), table, "loss", index="epoch", hue="kernel", stat="mean±std")
     assert [line.get_xydata().round(6).tolist() for line in ax.lines] == [[[1, 2], [2, 1]], [[1, 1], [2, 0.5]]]
     deviation = np.std([-0.1, 0.1], ddof=1)
