@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         ReservedNameError,
         ResultsInJournalError,
         ServerUnreachableError,
+        SmokeTestError,
         SshTunnelError,
         SubmissionError,
         TableHasWrongStructureError,
@@ -75,10 +76,11 @@ if TYPE_CHECKING:
     from pyexperimenter.study.details import ExperimentDetails
     from pyexperimenter.study.errors import ErrorGroup
     from pyexperimenter.study.groups import ExperimentGroup
-    from pyexperimenter.study.status import StudyStatus, WorkerState
+    from pyexperimenter.study.status import BlockCounts, StudyStatus, WorkerState
 
 __all__ = [
     "AccessDeniedError",
+    "BlockCounts",
     "ClaimLostError",
     "Comparison",
     "ConfigError",
@@ -135,6 +137,7 @@ __all__ = [
     "ResultProcessor",
     "ResultsInJournalError",
     "ServerUnreachableError",
+    "SmokeTestError",
     "SshTunnelError",
     "StudyStatus",
     "Submission",
@@ -151,6 +154,7 @@ __all__ = [
 
 # Where a name is defined. Those that are not listed are errors.
 _MODULES = {
+    "BlockCounts": "study.status",
     "Comparison": "analysis",
     "ErrorGroup": "study.errors",
     "ExperimentDetails": "study.details",

@@ -317,6 +317,10 @@ class TooManyErrorsError(ExecutionError):
     """Too many experiments failed in a row (``stop_after_errors``)."""
 
 
+class SmokeTestError(ExecutionError):
+    """Some of the few experiments that were to be executed before all others have failed."""
+
+
 class ResultsInJournalError(ExecutionError):
     """The database stayed unavailable. What could not be written is kept in a journal file."""
 

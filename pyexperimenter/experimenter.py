@@ -31,6 +31,7 @@ from pyexperimenter.exceptions import (
     InvalidValueError,
     MissingTableError,
     ParameterCombinationError,
+    SmokeTestError,
 )
 from pyexperimenter.execution.budget import allowance
 from pyexperimenter.execution.function import check_function, pickled
@@ -41,7 +42,7 @@ from pyexperimenter.execution.task import ExperimentFunction, WorkerTask
 from pyexperimenter.execution.worker import run_one
 from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.grid import Combinations
-from pyexperimenter.jsonable import is_missing, unwrap
+from pyexperimenter.jsonable import is_missing, unwrap, whole_number
 from pyexperimenter.logger import LogSettings
 from pyexperimenter.machine.gpus import allocate_gpus
 from pyexperimenter.paths import DEFAULT_CONFIG, DEFAULT_CREDENTIALS, absolute_path, found
@@ -390,6 +391,7 @@ class PyExperimenter(Study):
         resources: Mapping[str, float] | None = None,
         wait: bool = False,
         only_grid: bool = False,
+        smoke: int = 0,
     ) -> int:
         """Execute open experiments until none are left.
 
@@ -425,6 +427,10 @@ class PyExperimenter(Study):
             what those lose or release. They check once per `heartbeat`.
         only_grid : bool
             Only experiments that are in the grid of the configuration.
+        smoke : int
+            1 or 2: first execute a few experiments in which every value of each keyfield occurs, or every pair of
+            values; those that need few resources first. Go on only if all are done. The seed is not covered, nor is
+            what occurs in experiments that are done.
 
         Returns
         -------
@@ -444,7 +450,9 @@ class PyExperimenter(Study):
         FunctionNotPicklableError
             If the function cannot be sent to another process.
         InvalidValueError
-            If `stop_after` is not a valid duration.
+            If `stop_after` is not a valid duration, or `smoke` is not 0, 1 or 2.
+        SmokeTestError
+            If an experiment of the smoke test failed; the message says which values the failed ones have.
         DatabaseError, ExecutionError
             What stopped a worker: the database, too many errors in a row, ... The other workers finish first. Also if
             there are too few GPUs; nothing was claimed then.
@@ -458,17 +466,21 @@ class PyExperimenter(Study):
                 f"random_order: {random_order!r} is not true or false; the second argument of py-experimenter 1.3, the "
                 "number of experiments, is now max_experiments=..."
             )
-        return self._execute(
+        run = partial(
+            self._execute,
             experiment_function,
             n_jobs=n_jobs,
-            max_experiments=max_experiments,
             stop_after=stop_after,
-            wait=wait,
-            where=where,
-            order_by=order_by,
-            random_order=random_order,
             resources=resources,
             only_grid=only_grid,
+        )
+        before = 0
+        if whole_number("smoke", smoke, least=0, most=2):
+            check_function(experiment_function)
+            self._check_selection(where, order_by, only_grid)
+            before = self._smoke_test(run, smoke, where, only_grid)
+        return before + run(
+            max_experiments=max_experiments, wait=wait, where=where, order_by=order_by, random_order=random_order
         )
 
     def submit(
@@ -1050,6 +1062,31 @@ class PyExperimenter(Study):
 
         options = options_of(self.config, profile, cluster, options)
         return job_of(self._made_again, self.config, function, selected, cluster, options), options
+
+    def _smoke_test(self, run: Callable[..., int], strength: int, where: Where, only_grid: bool) -> int:
+        """Execute a few experiments in which all values occur, cheap ones first; raise if one fails."""
+        from pyexperimenter.analysis.covering import covering, failures_by_value
+
+        names = list(self.config.table.keyfields)
+        table = self.get_table(where, ["ID", *names, "status"], only_grid=only_grid).assign(needs=0)
+        for requirement in self.config.table.requires:
+            needy = self.get_table(dict(requirement.when), ["ID"])["ID"]
+            table["needs"] += table["ID"].isin(needy) * sum(requirement.resources.values())
+        chosen = covering(table.sort_values("needs", kind="stable"), names, strength)
+        self.logger.info("smoke test with %s", _counted(len(chosen), "experiment"))
+        executed = 0
+        for _, group in chosen.sort_values("ID").groupby("needs"):
+            ids = {"ID": group["ID"].tolist()}
+            executed += run(where=ids, wait=True)
+            states = self.get_table(ids, ["ID", "status"])["status"]
+            failed = int((states == "error").sum())
+            if failed:
+                found = failures_by_value(group.assign(status=states.to_numpy()), names)
+                raise SmokeTestError(
+                    f"{failed} of {_counted(len(group), 'experiment')} of the smoke test failed, so no others were "
+                    f"started; those that failed have {found}; look at the errors, fix the cause and reset them"
+                )
+        return executed
 
     def _fill(self, rows: Iterable[tuple[Any, ...]], total: int | None) -> FillCount:
         self.create_table()

@@ -47,6 +47,16 @@ from pyexperimenter.exceptions import DatabaseError, PyExperimenterError
 @click.option(
     "--wait", is_flag=True, help="Stay until no experiment is running, and take over those that other workers lose."
 )
+@click.option(
+    "--smoke",
+    type=click.IntRange(0, 2),
+    is_flag=False,
+    flag_value=1,
+    default=0,
+    metavar="[1|2]",
+    help="First execute a few experiments that have every value of each keyfield (2: every pair of values), and go on "
+    "only if none fails.",
+)
 @click.option("--name", default="PyExperimenter", metavar="NAME", help="Name to write to the column name.")
 @study_options
 def run(
@@ -60,6 +70,7 @@ def run(
     random_order: bool,
     stop_after: str | None,
     wait: bool,
+    smoke: int,
     name: str,
 ) -> None:
     """Execute open experiments until none is left.
@@ -81,6 +92,7 @@ def run(
         stop_after=stop_after,
         wait=wait,
         only_grid=only_grid,
+        smoke=smoke,
     )
     echo(f"Executed {counted(executed, 'experiment')}")
     try:
