@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "2.0.0.dev0"
 
 if TYPE_CHECKING:
-    from pyexperimenter.analysis import Comparison
+    from pyexperimenter.analysis import Anytime, Comparison
     from pyexperimenter.cluster.submission import Submission
     from pyexperimenter.database.records import FillCount
     from pyexperimenter.exceptions import (
@@ -80,6 +80,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AccessDeniedError",
+    "Anytime",
     "BlockCounts",
     "ClaimLostError",
     "Comparison",
@@ -154,6 +155,7 @@ __all__ = [
 
 # Where a name is defined. Those that are not listed are errors.
 _MODULES = {
+    "Anytime": "analysis",
     "BlockCounts": "study.status",
     "Comparison": "analysis",
     "ErrorGroup": "study.errors",

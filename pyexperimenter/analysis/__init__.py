@@ -4,24 +4,29 @@ Only this package imports pandas, which is slow to import, so its callers import
 matplotlib are imported by the functions that use them; the extras ``stats`` and ``plots`` install them.
 """
 
+from pyexperimenter.analysis.anytime import Anytime, anytime
 from pyexperimenter.analysis.blocks import complete_blocks
 from pyexperimenter.analysis.comparing import compare
 from pyexperimenter.analysis.comparison import Comparison
 from pyexperimenter.analysis.export import export_frame
 from pyexperimenter.analysis.frame import to_frame
 from pyexperimenter.analysis.joining import concat_studies, join_keyfields
+from pyexperimenter.analysis.pareto import pareto
 from pyexperimenter.analysis.plots import plot_curves, plot_heatmap, plot_progress, plot_result
 from pyexperimenter.analysis.rendering import to_html, to_latex, to_markdown, to_text
 from pyexperimenter.analysis.selection import select
 from pyexperimenter.analysis.summary import summarize
 
 __all__ = [
+    "Anytime",
     "Comparison",
+    "anytime",
     "compare",
     "complete_blocks",
     "concat_studies",
     "export_frame",
     "join_keyfields",
+    "pareto",
     "plot_curves",
     "plot_heatmap",
     "plot_progress",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -127,11 +127,11 @@ def plot_result(
     center, spread = STATISTICS[stat]
     places, ticks = _places(summary, x)
     codes, hues = levels(summary, listed(hue))
-    for number, (labels, style) in enumerate(zip(hues, _styles(axes), strict=False)):
+    for number, (labels, style) in enumerate(zip(hues, styles(axes), strict=False)):
         line = summary[codes == number]
         label = ", ".join(map(as_text, labels))
         if ticks is None and len(line) > 1:
-            _draw_line(axes, places[line.index], line, center, spread, label, style)
+            draw_line(axes, places[line.index], line, center, spread, label, style)
             continue
         # Shifted, so that error bars do not hide each other.
         shift = 0.0 if ticks is None else (number - (len(hues) - 1) / 2) * 0.4 / len(hues)
@@ -140,7 +140,7 @@ def plot_result(
         axes.errorbar(places[line.index] + shift, line[center], yerr=bars, capsize=3, label=label, **style)
     if ticks is not None:
         _set_ticks(axes, ticks)
-    _describe(axes, x, _label(value, _drawn(stat), summary), listed(hue))
+    describe(axes, x, _label(value, _drawn(stat), summary), listed(hue))
     return axes
 
 
@@ -232,7 +232,7 @@ def plot_heatmap(
     _set_ticks(axes, [as_text(name) for (name,) in column_labels])
     axes.set_yticks(range(len(row_labels)), [as_text(name) for (name,) in row_labels])
     axes.figure.colorbar(image, ax=axes, label=_label(value, statistic_name(stat), summary))
-    _describe(axes, x, y, [])
+    describe(axes, x, y, [])
     return axes
 
 
@@ -339,9 +339,9 @@ def plot_curves(
     curves.attrs["units"] = rules.replicates(averaged)
     codes, labels = levels(pd.concat([lines.cells[keys], curves[keys]]), keys)
     thin, short = [], []
-    for number, (names, style) in enumerate(zip(labels, _styles(axes), strict=False)):
+    for number, (names, style) in enumerate(zip(labels, styles(axes), strict=False)):
         curve = curves[codes[len(labels) :].to_numpy() == number]
-        _draw_line(axes, curve[step], curve, center, spread, ", ".join(map(as_text, names)), style)
+        draw_line(axes, curve[step], curve, center, spread, ", ".join(map(as_text, names)), style)
         fewest, most = curve["n"].min(), lines.cells["n"].iloc[number]
         name = cell_name(keys, names) or "the line"
         if fewest < most:
@@ -351,7 +351,7 @@ def plot_curves(
     few = [f"some points are means of fewer runs than the line has: {some_of(thin, '; ')}"] * bool(thin)
     cut = f"lines end with the first of their runs; ends='carry' carries last values forward: {some_of(short, '; ')}"
     warn([*lines.notes, *few, *[cut] * bool(short), *mixed_versions(table, keys, attempts)])
-    _describe(axes, index, _label(value, _drawn(stat), curves), listed(hue))
+    describe(axes, index, _label(value, _drawn(stat), curves), listed(hue))
     return axes
 
 
@@ -393,7 +393,7 @@ def plot_progress(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     state, start, end = (table[name].reset_index(drop=True) for name in columns)
     finished = end[state.isin(["done", "error"])].dropna()
     begin = min([*start[finished.index].dropna(), *finished], default=None)
-    for name, style in zip(("done", "error"), _styles(axes), strict=False):
+    for name, style in zip(("done", "error"), styles(axes), strict=False):
         times = finished[state[finished.index] == name].sort_values()
         # All lines span the whole time, so that they can be compared.
         all_times = [] if begin is None else [begin, *times, finished.max()]
@@ -405,7 +405,7 @@ def plot_progress(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
     _set_legend(axes)
-    _describe(axes, "time (UTC)", f"{'executions' if executions else 'experiments'} finished", [])
+    describe(axes, "time (UTC)", f"{'executions' if executions else 'experiments'} finished", [])
     return axes
 
 
@@ -493,7 +493,8 @@ def _set_ticks(axes: Axes, names: Sequence[str]) -> None:
         axes.tick_params(axis="x", rotation=45)
 
 
-def _describe(axes: Axes, x: str, y: str, hue: list[str]) -> None:
+def describe(axes: Axes, x: str, y: str, hue: list[str]) -> None:
+    """Name the axes, and what distinguishes the lines."""
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     if hue:
@@ -505,14 +506,14 @@ def _set_legend(axes: Axes, title: str | None = None) -> None:
     axes.legend(title=title, ncols=columns, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
 
 
-def _styles(axes: Axes) -> Iterator[dict[str, Any]]:
+def styles(axes: Axes) -> Iterator[dict[str, Any]]:
     """Yield the color, marker and style of each further line."""
     for number in itertools.count(len(axes.lines)):
         color, marker, style = (kinds[number % len(kinds)] for kinds in (_COLORS, _MARKERS, _STYLES))
         yield {"color": color, "marker": marker, "linestyle": style}
 
 
-def _draw_line(
+def draw_line(
     axes: Axes,
     places: pd.Series[float],
     line: pd.DataFrame,
@@ -520,13 +521,15 @@ def _draw_line(
     spread: Sequence[str],
     label: str,
     style: Mapping[str, Any],
+    step: Literal["post"] | None = None,
 ) -> None:
-    """Draw a line in its band."""
+    """Draw a line in its band; with `step`, as steps after the points."""
     every = max(1, len(line) // _MARKERS_OF_A_LINE)
-    axes.plot(places, line[center], label=label, markevery=every, markersize=5, **style)
+    form = "default" if step is None else f"steps-{step}"
+    axes.plot(places, line[center], label=label, markevery=every, markersize=5, drawstyle=form, **style)
     if spread:
         low, high = _ends(line, center, spread)
-        axes.fill_between(places, low, high, color=style["color"], alpha=0.2, linewidth=0)
+        axes.fill_between(places, low, high, color=style["color"], alpha=0.2, linewidth=0, step=step)
 
 
 def _points(logs: pd.DataFrame, experiments: pd.Series[int], value: str, index: str) -> pd.DataFrame:

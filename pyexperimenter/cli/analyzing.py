@@ -375,6 +375,109 @@ def compare(
         echo(comparison.describe() if describe else str(comparison))
 
 
+class _NumberList(NameList):
+    """Numbers separated by commas."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Split a text into numbers."""
+        try:
+            return [float(number) for number in super().convert(value, param, ctx)]
+        except ValueError:
+            self.fail(f"{value!r} are not numbers separated by commas", param, ctx)
+
+
+def _anytime_options(command: Command) -> Command:
+    """Add the arguments and options of an analysis over a budget."""
+    return decorated(
+        command,
+        click.argument("logtable"),
+        click.argument("value", metavar="COLUMN"),
+        click.option(
+            "--budget", required=True, metavar="COLUMN", help="Column of the logtable that says what was spent so far."
+        ),
+        click.option("--by", type=NameList(), required=True, metavar="COLUMNS", help="Keyfields that are compared."),
+        click.option("--unit", type=NameList(), metavar="COLUMNS", help="Keyfields of the problems."),
+        _over_option,
+        click.option(
+            "--better", type=click.Choice(["max", "min"]), default="max", show_default=True, help="What is good."
+        ),
+        where_option,
+        only_grid_option,
+        _complete_blocks_option,
+    )
+
+
+@click.command()
+@_anytime_options
+@click.option("--at", type=_NumberList(), metavar="NUMBERS", help="Show the best values so far at these budgets.")
+@click.option("--targets", type=_NumberList(), metavar="NUMBERS", help="Show the budgets that it takes to reach these.")
+@click.option("--auc", is_flag=True, help="Show the areas under the curves.")
+@json_option
+@study_options
+def anytime(
+    study: StudyOptions,
+    logtable: str,
+    value: str,
+    at: list[float] | None,
+    targets: list[float] | None,
+    auc: bool,
+    over: list[str] | None,
+    as_json: bool,
+    **how: Any,
+) -> None:
+    """Show how good runs are at any time.
+
+    Takes the best COLUMN so far of what experiments logged in LOGTABLE.
+    """
+    experimenter = study.open_for_reading()
+    check_filled(experimenter)
+    if not (at or targets or auc):
+        raise click.UsageError("nothing to show: give budgets (--at), targets (--targets) or --auc")
+    curves = experimenter.anytime(logtable, value, over=over or "seed", **how)
+    tables = ({"at": curves.at(at)} if at else {}) | ({"targets": curves.targets(targets)} if targets else {})
+    tables |= {"auc": curves.auc()} if auc else {}
+    if as_json:
+        print_json({name: records(found) for name, found in tables.items()} | {"notes": curves.notes})
+        return
+    for found in tables.values():
+        echo(f"{found.to_string(index=False, float_format='{:.6g}'.format)}\n")
+    for note in curves.notes:
+        echo(f"{note}.")
+
+
+@click.command()
+@click.argument("objectives", nargs=-1, required=True, metavar="RESULTFIELD=min|max...")
+@click.option("--by", type=NameList(), metavar="COLUMNS", help="Keyfields of the settings; by default all but --over.")
+@_analysis_options
+@click.option("--all", "dominated", is_flag=True, help="Also show the settings that are not on the front.")
+@json_option
+@study_options
+def pareto(
+    study: StudyOptions,
+    objectives: tuple[str, ...],
+    by: list[str] | None,
+    dominated: bool,
+    as_json: bool,
+    how: dict[str, Any],
+) -> None:
+    """Show the settings that no other one beats in all objectives.
+
+    Each objective is the mean of a RESULTFIELD.
+    """
+    experimenter = study.open_for_reading()
+    check_filled(experimenter)
+    aims = dict(objective.partition("=")[::2] for objective in objectives)
+    how.pop("test_share")  # means do not depend on it
+    found = experimenter.pareto(aims, by, **how)
+    found = found if dominated else found[found["front"]].drop(columns="front")
+    if as_json:
+        print_json(records(found))
+    else:
+        echo(found.to_string(index=False, float_format="{:.6g}".format))
+
+
 @click.group()
 def plot() -> None:
     """Draw a figure of the results."""
@@ -419,6 +522,32 @@ def curves(experimenter: PyExperimenter, logtable: str, value: str, how: dict[st
     return experimenter.plot_curves(logtable, value, **roles, **how)
 
 
+@plot.command("anytime")
+@_anytime_options
+@click.option(
+    "--show",
+    type=click.Choice(["values", "ecdf", "targets", "ranks"]),
+    default="values",
+    show_default=True,
+    help="Best values so far, shares of targets reached, expected running times, or average ranks.",
+)
+@click.option(
+    "--points", type=_NumberList(), metavar="NUMBERS", help="The budgets, or for ecdf and targets the targets."
+)
+@_picture_options
+def plot_anytime(
+    experimenter: PyExperimenter,
+    logtable: str,
+    value: str,
+    over: list[str] | None,
+    show: str,
+    points: list[float] | None,
+    **how: Any,
+) -> Axes:
+    """Draw how good runs are at any time."""
+    return experimenter.anytime(logtable, value, over=over or "seed", **how).plot(show, points=points)
+
+
 @plot.command()
 @where_option
 @only_grid_option
@@ -437,4 +566,4 @@ def ranks(experimenter: PyExperimenter, how: dict[str, Any], **what: Any) -> Axe
     return experimenter.compare(**what, **how).critical_difference_diagram()
 
 
-COMMANDS = (table, compare, plot)
+COMMANDS = (table, compare, anytime, pareto, plot)

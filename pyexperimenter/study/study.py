@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from pyexperimenter.analysis import Comparison
+    from pyexperimenter.analysis import Anytime, Comparison
 
 
 class Study:
@@ -437,6 +437,41 @@ class Study:
 
         table = self._selected(where, select, value, only_grid, complete_blocks)
         return compare(table, value, by, blocks, better, over, test, self._versions(), **how)
+
+    def anytime(
+        self,
+        logtable_name: str,
+        value: str,
+        budget: str,
+        by: str | Sequence[str],
+        unit: str | Sequence[str] | None = None,
+        better: str = "max",
+        over: str | Sequence[str] | None = "seed",
+        where: Where = None,
+        only_grid: bool = False,
+        complete_blocks: bool = False,
+    ) -> Anytime:
+        """Prepare an analysis of logged values over a budget, as `pyexperimenter.analysis.anytime` does."""
+        from pyexperimenter.analysis import anytime
+
+        logs, table = self.get_logtable(logtable_name), self._selected(where, None, [], only_grid, complete_blocks)
+        return anytime(logs, table, value, budget, by, unit, better, over)
+
+    def pareto(
+        self,
+        objectives: Mapping[str, str],
+        by: str | Sequence[str] | None = None,
+        over: str | Sequence[str] | None = "seed",
+        where: Where = None,
+        only_grid: bool = False,
+        complete_blocks: bool = False,
+        **how: Any,
+    ) -> pd.DataFrame:
+        """Find the Pareto front of several objectives, as `pyexperimenter.analysis.pareto` does."""
+        from pyexperimenter.analysis import pareto
+
+        table = self._selected(where, None, [], only_grid, complete_blocks)
+        return pareto(table, objectives, by, over, attempts=self._versions(), **how)
 
     def plot_result(
         self,

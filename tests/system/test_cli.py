@@ -584,6 +584,25 @@ def test_compare(analyzed: Path) -> None:
     )
 
 
+def test_anytime(analyzed: Path) -> None:
+    curves = ["epochs", "loss", "--budget", "epoch", "--by", "method", "--better", "min", "--over", "dataset,C,seed"]
+    found = data("anytime", *curves, "--targets", "0.5,0.1", "--at", "1", "--auc")
+    assert [line["mean"] for line in found["at"]] == [0.5] * 3
+    assert [(line["ert"], line["successes"]) for line in found["targets"][:2]] == [(None, 0), (1, 24)]
+    assert found["auc"][0]["auc"] == pytest.approx(0.75)
+    assert "method  target  n  successes  ert" in call("anytime", *curves, "--targets", "0.5,0.1").stdout
+    assert "give budgets (--at), targets (--targets) or --auc" in call("anytime", *curves, code=2).stderr
+    assert "'1,x' are not numbers" in call("anytime", *curves, "--at", "1,x", code=2).stderr
+
+
+def test_pareto(analyzed: Path) -> None:
+    arguments = ["pareto", "y=max", "cv=max", "--by", "method,C", "--over", "dataset,seed"]
+    assert [(line["method"], line["C"]) for line in data(*arguments)] == [("b", 2), ("b", 1)]
+    assert sum(line["front"] for line in data(*arguments, "--all")) == 2
+    assert call(*arguments).stdout.splitlines()[0].split() == ["method", "C", "y", "cv", "n"]
+    assert "'' is unknown for y" in call("pareto", "y", "cv=max", "--by", "method", code=1).stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "labels"),
     [
@@ -592,6 +611,10 @@ def test_compare(analyzed: Path) -> None:
         (
             ["curves", "epochs", "loss", "--index", "epoch", "--hue", "method", "--over", "dataset,C,seed"],
             {"epoch", "loss"},
+        ),
+        (
+            ["anytime", "epochs", "loss", "--budget", "epoch", "--by", "method", "--over", "dataset,C,seed"],
+            {"epoch", "best loss so far"},
         ),
         (["progress", "-w", "seed = 0"], {"time (UTC)", "experiments finished"}),
         (["ranks", "y", "--by", "method", "--blocks", "dataset", *SELECTED], {"b (1.00)", "c (2.00)", "a (3.00)"}),

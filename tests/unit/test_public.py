@@ -15,6 +15,7 @@ import pyexperimenter
 from pyexperimenter import exceptions
 
 CLASSES = {
+    "Anytime",
     "BlockCounts",
     "Comparison",
     "ErrorGroup",
