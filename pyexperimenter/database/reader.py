@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -354,6 +355,17 @@ class ExperimentReader:
         except MissingTableError:
             return []  # a table of py-experimenter
         return [(commit, None if dirty is None else bool(dirty), int(number)) for commit, dirty, number in rows]
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        """Return what was recorded of this kind, in order, with the time as ``created``."""
+        try:
+            columns, rows = self.query(self._sql.read.meta)
+        except MissingTableError:
+            return []  # a table of py-experimenter
+        found = [dict(zip(columns, row, strict=True)) for row in rows]
+        # Tables of older versions have no column for events.
+        events = [(row["created"], json.loads(row["event"])) for row in found if row.get("event")]
+        return [{"created": _moment(created), **event} for created, event in events if event["kind"] == kind]
 
     def emission_rows(self, take: Take[Any] = all_rows) -> Any:
         """Return columns and rows of CodeCarbon's table, or what `take` makes of them."""

@@ -62,7 +62,13 @@ _ATTEMPT_COLUMNS = {
     "token": _VARCHAR,
     "git_diff_hash": _VARCHAR,
 }
-_META_COLUMNS = {"created": _DATETIME, "schema_version": _INT, "library_version": _VARCHAR, "config": _LONGTEXT}
+_META_COLUMNS = {
+    "created": _DATETIME,
+    "schema_version": _INT,
+    "library_version": _VARCHAR,
+    "config": _LONGTEXT,
+    "event": _JSON,
+}
 
 # As py-experimenter declares them, after `experiment_id`.
 CODECARBON_COLUMNS: Mapping[str, FieldType] = {

@@ -233,6 +233,11 @@ class WriteStatements(_Group):
         INSERT INTO {meta} (created, schema_version, library_version, config)
         VALUES ({now_exact}, :schema_version, :library, :config)
     """)
+    # With the configuration at that time, so that that of the last record is always the current one.
+    keep_event = _Statement("""
+        INSERT INTO {meta} (created, schema_version, library_version, config, event)
+        VALUES ({now_exact}, :schema_version, :library, :config, :event)
+    """)
 
 
 class ReadStatements(_Group):
@@ -263,6 +268,7 @@ class ReadStatements(_Group):
             SELECT 1 AS one FROM {table} GROUP BY {blocks} HAVING MIN(ID) <= :last AND MAX(ID) > :last) b
         WHERE EXISTS (SELECT 1 FROM {table} WHERE status = 'created' AND ID <= :last)
     """)
+    meta = _Statement("SELECT * FROM {meta} ORDER BY ID")
     largest_id = _Statement("SELECT MAX(ID) FROM {table}")
     status_of = _Statement("SELECT status FROM {table} WHERE ID = :experiment_id")
     find = _Statement("SELECT ID, {keyfields} FROM {table} WHERE {condition}")

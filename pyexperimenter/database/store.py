@@ -281,6 +281,18 @@ class ExperimentStore(ClaimStore):
                     config=self._config_text,
                 )
 
+    @retried
+    def keep_event(self, library: str, kind: str, details: Mapping[str, Any]) -> None:
+        """Record that something was done to the study or decided about it; `details` have a JSON form."""
+        with self.database.transaction() as cursor:
+            cursor.run(
+                self._sql.write.keep_event,
+                schema_version=SCHEMA_VERSION,
+                library=library,
+                config=self._config_text,
+                event=to_json({"kind": kind, **details}),
+            )
+
     # Writing: values are encoded first, so that wrong ones are reported even while the database is away
 
     def write_results(self, attempt: Attempt, results: Mapping[str, Any]) -> None:

@@ -333,3 +333,21 @@ def test_a_connection_that_is_lost_while_rows_are_read_costs_no_row(
         return found
 
     assert [row[0] for row in opened.table_rows(take=lose_once)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_events_are_kept_with_their_time_and_the_configuration(target: Target) -> None:
+    opened = store(target)
+    opened.keep_config("1.0")
+    assert opened.events("removed") == []
+    opened.keep_event("1.0", "removed", {"by": "ada on laptop", "rows": 3})
+    opened.keep_event("1.0", "reset", {"by": "ada on laptop"})
+    (event,) = opened.events("removed")
+    assert event.pop("created").year >= 2026
+    assert event == {"kind": "removed", "by": "ada on laptop", "rows": 3}
+    opened.keep_config("1.0")  # which has not changed
+    assert target.query("SELECT COUNT(*), COUNT(DISTINCT config) FROM study__meta") == [(3, 1)]
+    target.query("ALTER TABLE study__meta DROP COLUMN event")
+    assert opened.events("removed") == []
+    opened.tables.create(codecarbon=False)
+    opened.keep_event("1.0", "removed", {})
+    assert len(opened.events("removed")) == 1
