@@ -80,6 +80,7 @@ TESTS = {
     "cluster/engine": "test_batch_script test_submit",
     "cluster/job": "test_submit test_before_rooms",
     "cluster/options": "test_batch_script test_submit test_cli",
+    "cluster/refilling": "test_refilling",
     "cluster/submission": "test_submit test_cli",
     "machine/gpus": "test_gpus",
     "config/build": "test_config_yaml test_config_values test_config_errors",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import uuid
 import warnings
@@ -548,14 +549,9 @@ class PyExperimenter(Study):
         from pyexperimenter.cluster.job import check_machines
         from pyexperimenter.cluster.submission import submit
 
-        selection = {
-            "where": where,
-            "order_by": order_by,
-            "random_order": random_order,
-            "resources": resources,
-            "only_grid": only_grid,
-        }
-        job, options = self._job(experiment_function, profile, cluster, selection, options)
+        job, options = self._job(
+            experiment_function, profile, cluster, options, where, order_by, random_order, resources, only_grid
+        )
         check_machines(self.config.database, job.gpus, workers, cluster)
         self._prepare_execution()
         self._check_selection(where, order_by, only_grid)
@@ -563,6 +559,82 @@ class PyExperimenter(Study):
         jobs = ", ".join(submission.job_ids)
         self.logger.info("submitted %s to %s: %s", _counted(workers, "worker"), cluster, jobs)
         return submission
+
+    def keep_submitting(
+        self,
+        experiment_function: ExperimentFunction,
+        workers: int = 1,
+        profile: str | None = None,
+        folder: str | Path = "cluster_jobs",
+        where: Where = None,
+        order_by: OrderBy = None,
+        random_order: bool = False,
+        resources: Mapping[str, float] | None = None,
+        only_grid: bool = False,
+        max_jobs: int | None = None,
+        every: float | str = 30,
+        **options: Any,
+    ) -> int:
+        """Submit SLURM jobs until no experiment is open or running: further ones when jobs have ended.
+
+        It looks at SLURM's queue and at the table, and remembers nothing. If it is interrupted, the jobs continue, and
+        another call goes on.
+
+        Parameters
+        ----------
+        experiment_function, profile, folder, where, order_by, random_order, resources, only_grid, **options
+            As for `submit`. The jobs in the queue are recognized by their name.
+        workers : int
+            Maximum number of jobs in the queue. There are fewer if fewer experiments are open.
+        max_jobs : int, optional
+            Maximum number of jobs to submit. By default, there is no limit.
+        every : float or str
+            How long to wait before looking again, in seconds or as in ``"1m"``.
+
+        Returns
+        -------
+        int
+            The number of jobs that were submitted.
+
+        Raises
+        ------
+        SubmissionError
+            As raised by `submit`. Later, jobs that SLURM refuses are tried again. It is also raised if all jobs have
+            ended and the last ones started no experiment.
+        MissingTableError, DatabaseError, ExperimentFunctionError, FunctionNotPicklableError, InvalidValueError
+            As raised by `submit`.
+        """
+        from pyexperimenter.cluster.refilling import keep_submitting
+        from pyexperimenter.machine.slurm import queue_of
+
+        workers = whole_number("workers", workers, least=1)
+        job, all_options = self._job(
+            experiment_function, profile, "slurm", options, where, order_by, random_order, resources, only_grid
+        )
+        self._prepare_execution()
+        selection = self._store.selection(**job.selected)
+        return keep_submitting(
+            lambda jobs: self.submit(
+                experiment_function,
+                jobs,
+                "slurm",
+                profile,
+                folder,
+                where,
+                order_by,
+                random_order,
+                resources,
+                only_grid,
+                **options,
+            ),
+            lambda: self._store.unfinished(selection),
+            self._store.latest_attempt,
+            lambda: queue_of(all_options["name"]),
+            workers,
+            math.inf if max_jobs is None else whole_number("max_jobs", max_jobs, least=1),
+            _seconds("every", every),
+            self.logger,
+        )
 
     def cancel_jobs(self, job_ids: Sequence[str] = (), dry_run: bool = False) -> list[str]:
         """Cancel SLURM jobs, wherever they were submitted. Their workers release what they execute.
@@ -623,14 +695,9 @@ class PyExperimenter(Study):
         from pyexperimenter.cluster.engine import new_folder
         from pyexperimenter.cluster.submission import sbatch_script
 
-        selection = {
-            "where": where,
-            "order_by": order_by,
-            "random_order": random_order,
-            "resources": resources,
-            "only_grid": only_grid,
-        }
-        job, options = self._job(experiment_function, profile, "slurm", selection, options)
+        job, options = self._job(
+            experiment_function, profile, "slurm", options, where, order_by, random_order, resources, only_grid
+        )
         with new_folder(absolute_path(folder)):
             return sbatch_script(job, workers, absolute_path(folder), options, self.config.execution.grace)
 
@@ -1035,7 +1102,7 @@ class PyExperimenter(Study):
             signals,
             selection=self._store.selection(where, order_by, random_order, resources, only_grid),
             wait=wait,
-            allowance=allowance(_seconds(stop_after), os.environ),
+            allowance=allowance(None if stop_after is None else _seconds("stop_after", stop_after), os.environ),
         )
         with allocate_gpus(os.environ, self.config.execution.gpus, len(limits)) as gpus, execution_bar(self._store):
             reports = run_pool(task, limits, gpus, self._store, supervised)
@@ -1053,14 +1120,25 @@ class PyExperimenter(Study):
         function: ExperimentFunction,
         profile: str | None,
         cluster: str,
-        selected: Mapping[str, Any],
         options: Mapping[str, Any],
+        where: Where,
+        order_by: OrderBy,
+        random_order: bool,
+        resources: Mapping[str, float] | None,
+        only_grid: bool,
     ) -> tuple[Job, dict[str, Any]]:
         """Return what each job of a cluster does, and its options, with those of the profile."""
         from pyexperimenter.cluster.job import job_of
         from pyexperimenter.cluster.options import options_of
 
         options = options_of(self.config, profile, cluster, options)
+        selected = {
+            "where": where,
+            "order_by": order_by,
+            "random_order": random_order,
+            "resources": resources,
+            "only_grid": only_grid,
+        }
         return job_of(self._made_again, self.config, function, selected, cluster, options), options
 
     def _smoke_test(self, run: Callable[..., int], strength: int, where: Where, only_grid: bool) -> int:
@@ -1164,8 +1242,8 @@ def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _seconds(duration: float | str | None) -> float | None:
+def _seconds(name: str, duration: float | str) -> float:
     try:
-        return None if duration is None else seconds(duration)
+        return seconds(duration)
     except ValueError as error:
-        raise InvalidValueError(f"stop_after: {error}") from None
+        raise InvalidValueError(f"{name}: {error}") from None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pyexperimenter.cli.printing import echo
+from pyexperimenter.cli.printing import counted, echo
 from pyexperimenter.cli.study_options import (
     Assignment,
     NameList,
@@ -24,6 +24,7 @@ from pyexperimenter.cli.study_options import (
 
 if TYPE_CHECKING:
     from pyexperimenter.cluster.submission import Submission
+    from pyexperimenter.experimenter import PyExperimenter
 
 _SHOWN = 5  # jobs that did not complete
 
@@ -68,6 +69,12 @@ _SHOWN = 5  # jobs that did not complete
 @click.option("--random-order", is_flag=True, help="Take open experiments at random.")
 @click.option("--dry-run", is_flag=True, help="Print the sbatch script without submitting it.")
 @click.option("--wait", is_flag=True, help="Wait until all jobs have ended; fail if some did not complete.")
+@click.option(
+    "--keep-submitting",
+    is_flag=True,
+    help="Submit further jobs while experiments are left. --workers is how many may be in the queue.",
+)
+@click.option("--max-jobs", type=click.IntRange(1), metavar="N", help="Maximum number of jobs that this submits.")
 @study_options
 def submit(
     study: StudyOptions,
@@ -83,6 +90,8 @@ def submit(
     random_order: bool,
     dry_run: bool,
     wait: bool,
+    keep_submitting: bool,
+    max_jobs: int | None,
     **options: Any,
 ) -> None:
     """Submit workers as jobs of a cluster.
@@ -91,8 +100,12 @@ def submit(
     """
     from pyexperimenter.config.source import plain
 
+    if keep_submitting and (cluster == "local" or dry_run or wait):
+        raise click.UsageError("--keep-submitting is for SLURM, and excludes --dry-run and --wait")
+    if max_jobs is not None and not keep_submitting:
+        raise click.UsageError("--max-jobs is for --keep-submitting; for the number of jobs, give --workers")
     config, function_name = config_and_function(names)
-    experimenter = study.open(config, logging.WARNING)
+    experimenter = study.open(config, logging.INFO if keep_submitting else logging.WARNING)
     options = {name: value for name, value in options.items() if value is not None} | plain(
         dict(more), for_programs=True
     )
@@ -102,16 +115,25 @@ def submit(
         echo(experimenter.sbatch_script(function, workers, profile, folder, **options), nl=False)
         return
     check_filled(experimenter)
+    if keep_submitting:
+        submitted = experimenter.keep_submitting(function, workers, profile, folder, max_jobs=max_jobs, **options)
+        echo(f"Submitted {counted(submitted, 'job')}")
+        echo(_experiments(experimenter), err=True)
+        return
     jobs = experimenter.submit(function, workers, cluster, profile, folder, **options)
     echo("\n".join(jobs.job_ids))
     echo(f"Logs are in {jobs.folder}; to see the progress: pyexperimenter status", err=True)
     if not wait:
         return
     complete = _all_complete(jobs)
-    counts = experimenter.counts()
-    echo(f"Experiments: {', '.join(f'{number} {status}' for status, number in counts.items() if number)}", err=True)
+    echo(_experiments(experimenter), err=True)
     if not complete:
         click.get_current_context().exit(1)
+
+
+def _experiments(experimenter: PyExperimenter) -> str:
+    counts = experimenter.counts()
+    return f"Experiments: {', '.join(f'{number} {status}' for status, number in counts.items() if number)}"
 
 
 def _all_complete(jobs: Submission) -> bool:

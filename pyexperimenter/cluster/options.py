@@ -31,7 +31,9 @@ def options_of(
         raise InvalidValueError(
             f"the section Cluster has no profile {profile!r}; its profiles are {', '.join(profiles) or 'none'}"
         )
-    return {"name": config.table.name, **profiles.get(profile or "default", {}), **options}
+    merged = {**profiles.get(profile or "default", {}), **options}
+    names = [merged.pop(option, None) for option in ("job_name", "job-name", "name")]
+    return {**merged, "name": next(filter(None, names), config.table.name)}
 
 
 def number_of_gpus(options: Mapping[str, Any]) -> int:

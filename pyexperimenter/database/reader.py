@@ -149,6 +149,13 @@ class ExperimentReader:
         return {name: decode(name, kind, value) for (name, kind), value in named}
 
     @retried
+    def latest_attempt(self) -> int:
+        """Return the ID of the attempt that was started last; 0 if there is none."""
+        with self.database.query() as cursor:
+            [(latest,)] = cursor.all(self._sql.read.latest_attempt)
+            return int(latest)
+
+    @retried
     def last_durations(self) -> list[float]:
         """Return the durations in seconds of the last experiments that are done, up to a hundred."""
         with self.database.query() as cursor:

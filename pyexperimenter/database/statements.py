@@ -285,6 +285,7 @@ class ReadStatements(_Group):
         SELECT 1 FROM {table} t JOIN {table} one ON one.ID = :experiment_id
         WHERE {column} <> {own} OR ({column} IS NULL) <> ({own} IS NULL) LIMIT 1
     """)
+    latest_attempt = _Statement("SELECT COALESCE(MAX(ID), 0) FROM {attempts}")
     last_durations = _Statement("""
         SELECT wall_seconds FROM {attempts} WHERE outcome = 'done' AND wall_seconds IS NOT NULL
         ORDER BY ID DESC LIMIT 101

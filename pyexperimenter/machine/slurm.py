@@ -125,6 +125,21 @@ def queued_states(job_ids: Iterable[str]) -> dict[str, str]:
     return dict(line.split(maxsplit=1) for line in _run(_TIMEOUT, *command).stdout.splitlines() if line.strip())
 
 
+def queue_of(name: str) -> list[str]:
+    """Return the states of the user's jobs of this name that are pending or running, one for each task of an array.
+
+    Raises
+    ------
+    SubmissionError
+        If SLURM is missing or does not answer.
+    """
+    done = _run(_TIMEOUT, "squeue", "--noheader", "--array", "--me", "--format=%T %j")
+    if done.returncode != 0:
+        raise SubmissionError(f"squeue has no answer: {' '.join(done.stderr.split())}")
+    jobs = (line.partition(" ") for line in done.stdout.splitlines())
+    return [state for state, _, job in jobs if job == name and state != "COMPLETING"]
+
+
 def whole_jobs(run_ids: Iterable[str]) -> list[str]:
     """Return the jobs of runs, an array as one.
 

@@ -337,6 +337,30 @@ def test_the_command_says_which_jobs_did_not_complete(command_study: PyExperimen
     assert done.stderr.endswith(report)
 
 
+def test_the_command_that_keeps_submitting(command_study: PyExperimenter, made_up_slurm: Path) -> None:
+    """No job of these starts an experiment, so it may submit only once each time."""
+    program(made_up_slurm / "sbatch", f"grep '#SBATCH --array' >> {made_up_slurm / 'asked'}; echo 12")
+
+    def submit(*options: str, code: int = 0) -> str:
+        arguments = ["submit", "--keep-submitting", "-n", "4", *options]
+        done = CliRunner().invoke(main, arguments, catch_exceptions=False)
+        assert done.exit_code == code, done.output
+        return done.output
+
+    def asked() -> list[str]:
+        return re.findall("--array=(.*)", (made_up_slurm / "asked").read_text())
+
+    assert "Submitted 3 jobs\nExperiments: 6 created\n" in submit("--max-jobs", "3")
+    submit("--max-jobs", "2", "--where", "seed = 0")
+    program(made_up_slurm / "squeue", "printf 'RUNNING study\\nPENDING study\\nRUNNING other\\nCOMPLETING study\\n'")
+    submit("--max-jobs", "2")
+    assert asked() == ["0-2", "0-1", "0-1"]  # of four, two were in the queue
+    program(made_up_slurm / "squeue", "echo away >&2; exit 1")
+    assert "squeue has no answer: away" in submit(code=1)
+    for wrong in (["--wait"], ["--dry-run"], ["--cluster", "local"]):
+        assert "excludes" in submit(*wrong, code=2)
+
+
 def test_an_interrupted_command_leaves_its_jobs_alone(command_study: PyExperimenter, tmp_path: Path) -> None:
     errors = tmp_path / "errors"
     with errors.open("w") as stderr:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -135,6 +136,23 @@ def test_the_script_of_a_dry_run_can_be_submitted_by_hand(
     assert {name: text.partition("\n")[0] for name, text in logs.items()} == dict.fromkeys(
         [f"{job}_0.log", f"{job}_1.log"], "ready"
     )
+
+
+def work_once(keyfields: dict[str, Any], results: Any, custom: dict[str, Any]) -> dict[str, float]:
+    """Tell the job, which is the parent of this process, that its time is over."""
+    os.kill(os.getppid(), signal.SIGUSR2)
+    wait_until(lambda: results.stop_requested)
+    return {"accuracy": keyfields["seed"] / 10}
+
+
+def test_further_jobs_are_submitted_until_nothing_is_open(workplace: Path, mariadb_target: Target) -> None:
+    study_ = fleet(mariadb_target, workplace, held=[])
+    submitted = study_.keep_submitting(
+        work_once, workers=2, folder=workplace / "jobs", where="seed < 2", every=0.2, name="kept"
+    )
+    assert study_.counts() == {"created": 2, "running": 0, "done": 4, "error": 0, "paused": 0}
+    attempts = study_.get_attempts()
+    assert submitted >= attempts["job_id"][attempts["outcome"] == "done"].nunique() == 4
 
 
 def test_before_its_time_is_over_a_job_gives_its_experiment_back(
