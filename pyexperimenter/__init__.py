@@ -9,6 +9,7 @@ __version__ = "2.0.0.dev0"
 if TYPE_CHECKING:
     from pyexperimenter.analysis import Anytime, Comparison
     from pyexperimenter.cluster.submission import Submission
+    from pyexperimenter.dashboard.server import Dashboard
     from pyexperimenter.database.records import FillCount
     from pyexperimenter.exceptions import (
         AccessDeniedError,
@@ -88,6 +89,7 @@ __all__ = [
     "ContradictoryConditionError",
     "CopyError",
     "CreatingTableError",
+    "Dashboard",
     "DatabaseConnectionError",
     "DatabaseCreationError",
     "DatabaseError",
@@ -158,6 +160,7 @@ _MODULES = {
     "Anytime": "analysis",
     "BlockCounts": "study.status",
     "Comparison": "analysis",
+    "Dashboard": "dashboard.server",
     "ErrorGroup": "study.errors",
     "ExperimentDetails": "study.details",
     "ExperimentGroup": "study.groups",

@@ -32,6 +32,7 @@ from pyexperimenter.exceptions import (
     InvalidValueError,
     MissingTableError,
     ParameterCombinationError,
+    PyExperimenterError,
     SmokeTestError,
 )
 from pyexperimenter.execution.budget import allowance
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 
     from pyexperimenter.cluster.job import Job
     from pyexperimenter.cluster.submission import Submission
+    from pyexperimenter.dashboard.server import Dashboard
 
 __all__ = ["ExperimentStatus", "PyExperimenter"]
 
@@ -230,7 +232,7 @@ class PyExperimenter(Study):
         return f"<PyExperimenter {self.name!r}: table {self.config.table.name} in {self._store.database}>"
 
     def read_only(self, time_limit: float = 60.0) -> PyExperimenter:
-        """Return this study for reading only: the database itself refuses whatever would change something.
+        """Return this study for reading only: the database itself refuses to change anything.
 
         Use it to run SQL that you do not trust, or that must not keep the database busy for long.
 
@@ -243,6 +245,75 @@ class PyExperimenter(Study):
         vars(reading).update(vars(self), _store=ExperimentStore(self.config))
         reading._store.database.only_read(time_limit)
         return reading
+
+    def studies(self) -> list[str]:
+        """Return the tables of the studies that the database has, as far as they keep their configuration."""
+        return list(self._studies.configurations())
+
+    def other_study(self, table: str) -> PyExperimenter:
+        """Return another study of the same database, by the configuration that the database keeps.
+
+        Raises
+        ------
+        MissingTableError
+            If the database has no such study.
+        """
+        name, text = self._studies.configuration(table)
+        made_of = {**self._made_of, "experiment_configuration_file_path": self._kept(name, text), "table_name": name}
+        return PyExperimenter(**made_of, database_name=self.config.database.database)
+
+    @property
+    def _studies(self) -> Studies:
+        return Studies(self.config.database)
+
+    def _kept(self, table: str, text: str) -> KeptConfig:
+        database = self.config.database
+        return KeptConfig(text, f"{database.database} ({table})", database.provider)
+
+    def journals(self) -> list[Path]:
+        """Return the journals of this study in the configured directory, of workers that are alive, too; see `sync`."""
+        return journals_of(self._store, self._journal)
+
+    def dashboard(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        uds: str | Path | None = None,
+        root_path: str = "",
+        allow_changes: bool = False,
+    ) -> Dashboard:
+        """Show the study in the browser, served by a thread of this process until it ends, or until `Dashboard.stop`.
+
+        Needs the extra ``dashboard``.
+
+        Parameters
+        ----------
+        host : str
+            Address to serve on. With another one than the default, users of other machines can try to get in.
+        port : int
+            Port; 0 for any that is free.
+        uds : str or Path, optional
+            Path of a Unix socket instead, which only you can open.
+        root_path : str
+            Path below which a proxy makes the dashboard available.
+        allow_changes : bool
+            Whether experiments can be reset, released and removed there.
+
+        Returns
+        -------
+        Dashboard
+            Its ``url`` has the token that opens it. In a notebook, it is displayed as a link.
+        """
+        return self._dashboard(host, port, uds, root_path, allow_changes).start()
+
+    def _dashboard(self, *options: Any) -> Dashboard:
+        try:
+            from pyexperimenter.dashboard.server import Dashboard
+        except ModuleNotFoundError as error:
+            raise PyExperimenterError(
+                f"the dashboard needs the package {error.name}: pip install 'pyexperimenter[dashboard]'"
+            ) from error
+        return Dashboard(self, *options)
 
     # Creating and filling the table
 

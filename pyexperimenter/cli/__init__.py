@@ -3,10 +3,10 @@
 Data go to stdout, messages to stderr. Heavy modules are imported by the commands that need them, so that help is fast.
 """
 
-from pyexperimenter.cli import analyzing, exporting, maintaining, reading, running, starting, submitting
+from pyexperimenter.cli import analyzing, dashboard, exporting, maintaining, reading, running, starting, submitting
 from pyexperimenter.cli.app import completion, main
 
-for module in (starting, running, submitting, reading, analyzing, exporting, maintaining):
+for module in (starting, running, submitting, reading, dashboard, analyzing, exporting, maintaining):
     for command in module.COMMANDS:
         main.add_command(command)
 main.add_command(completion)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from pyexperimenter.database.reader import ExperimentReader
@@ -71,12 +72,12 @@ class _Group:
         self.shared = {name: value for name, value in self.shared.items() if keyfields[name] == value}
 
 
-def error_groups(reader: ExperimentReader, grid: Grid | None) -> list[ErrorGroup]:
+def error_groups(reader: ExperimentReader, grid: Grid | None, limit: int | None = None) -> list[ErrorGroup]:
     """Group the experiments in error by what went wrong, with the largest group first."""
     types = reader.schema.keyfields
     groups: dict[str, _Group] = {}
     everywhere: dict[str, Any] | None = None  # keyfields with the same value in all experiments in error
-    for experiment_id, *values, error in reader.error_rows():
+    for experiment_id, *values, error in islice(reader.error_rows(), limit):
         keyfields = dict(zip(types, values, strict=True))
         everywhere = keyfields if everywhere is None else everywhere
         everywhere = {name: value for name, value in everywhere.items() if keyfields[name] == value}

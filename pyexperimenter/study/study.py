@@ -295,9 +295,12 @@ class Study:
         """
         return details_of(self._store, index(experiment_id))
 
-    def error_groups(self) -> list[ErrorGroup]:
-        """Return the experiments in error, grouped by what went wrong, with the largest group first."""
-        return error_groups(self._store, self.config.table.grid)
+    def error_groups(self, limit: int | None = None) -> list[ErrorGroup]:
+        """Return the experiments in error, grouped by what went wrong, with the largest group first.
+
+        With `limit`, only so many are looked at, those with the smallest IDs.
+        """
+        return error_groups(self._store, self.config.table.grid, limit)
 
     def group_by(
         self,

@@ -18,6 +18,7 @@ CLASSES = {
     "Anytime",
     "BlockCounts",
     "Comparison",
+    "Dashboard",
     "ErrorGroup",
     "ExperimentDetails",
     "ExperimentGroup",

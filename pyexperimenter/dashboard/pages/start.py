@@ -1,0 +1,79 @@
+"""The studies of a database, and how one of them is doing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from pyexperimenter.dashboard.charts import bars, state_bar
+from pyexperimenter.dashboard.view import View
+from pyexperimenter.exceptions import PyExperimenterError
+from pyexperimenter.jsonable import records
+from pyexperimenter.study.status import outside_grid_text
+from pyexperimenter.tracebacks import summary_of
+
+if TYPE_CHECKING:
+    from pyexperimenter.experimenter import PyExperimenter
+
+_FAILURES = 5
+_WORKERS = 200
+
+
+def studies(names: Iterable[str], opened: Callable[[str], PyExperimenter]) -> dict[str, Any]:
+    """Return the studies of a database with their progress."""
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        try:
+            counts = opened(name).counts()
+            ended = opened(name).ended_over_time(1)
+        except PyExperimenterError as error:
+            rows.append({"name": name, "problem": type(error).__name__})
+            continue
+        last = ended[-1][0] if ended else None
+        rows.append({"name": name, "counts": counts, "bar": state_bar(counts), "last": last, "problem": None})
+    return {"studies": rows}
+
+
+def overview(view: View) -> dict[str, Any]:
+    """Return how the study is doing."""
+    study = view.study
+    status = study.status()
+    columns = ["ID", *_known(study, study.config.table.keyfields), "end_date", "error"]
+    newest = study.get_table(columns=columns, states="error", order_by="-end_date", limit=_FAILURES)
+    failures = [{**row, "error": summary_of(str(row["error"] or ""))} for row in records(newest)]
+    ended = [(end.strftime("%Y-%m-%d %H:%M"), float(number)) for end, number in study.ended_over_time()]
+    alive = sum(worker.alive for worker in status.workers)
+    return {
+        "status": status,
+        "bar": state_bar(dict(status.counts)),
+        "chart": bars(ended, "Executions that ended, over time", "executions") if ended else None,
+        "failures": failures,
+        "workers": status.workers[:_WORKERS],
+        "alive": alive,
+        "warnings": list(_warnings(view, status.outside_grid)),
+    }
+
+
+def _known(study: PyExperimenter, names: Iterable[str]) -> list[str]:
+    """Return those of the columns that the table has; before a migrate, it lacks some."""
+    existing = set(study.get_table(limit=0).columns)
+    return [name for name in names if name in existing]
+
+
+def _warnings(view: View, outside: Any) -> Iterable[str]:
+    if outside:
+        yield outside_grid_text(outside)
+    grid = view.study.config.table.grid
+    commits = view.study.commits()
+    hashes = {commit for commit, _, _ in commits if commit}
+    if len(hashes) > 1:
+        yield f"The last executions ran {len(hashes)} commits: {', '.join(sorted(name[:8] for name in hashes))}"
+    if dirty := sum(number for _, changed, number in commits if changed):
+        yield f"{dirty:,} of the last executions ran code with uncommitted changes"
+    if waiting := len(view.study.journals()):
+        files = "1 journal" if waiting == 1 else f"{waiting} journals"
+        yield f"{files} may have results that are not in the database; run: pyexperimenter sync"
+    if grid is not None:
+        missing = len(grid) - sum(view.study.counts().values()) + sum(outside.values())
+        if missing > 0:
+            yield f"{missing:,} experiments of the grid are not in the table; run: pyexperimenter fill"

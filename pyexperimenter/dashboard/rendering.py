@@ -1,0 +1,67 @@
+"""Templates. What is put into them is escaped, unless it was made as markup by `charts`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pyexperimenter import __version__
+from pyexperimenter.dashboard.charts import number_text, short
+from pyexperimenter.durations import duration_text
+from pyexperimenter.jsonable import is_missing
+
+SCREENS = {
+    "overview": ("", "Overview"),
+    "grid": ("grid", "Grid map"),
+    "experiments": ("experiments", "Experiments"),
+    "failures": ("failures", "Failures"),
+}
+"""Name of each screen -> its path and title, as in the menu."""
+
+SIGNS = {"created": "○", "running": "▶", "done": "✓", "error": "✕", "paused": "‖"}
+"""What distinguishes states without colors."""
+
+
+def render(template: str, **context: Any) -> str:
+    """Return the text of a template."""
+    return _environment().get_template(template).render(**context)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"cell": cell, "number": number_text, "short": short, "duration": duration}
+    environment.globals |= {"SCREENS": SCREENS, "SIGNS": SIGNS, "VERSION": __version__}
+    return environment
+
+
+def cell(value: Any) -> str:
+    r"""Format a value for a table.
+
+    >>> cell(0.1 + 0.2), cell(None), cell("a\nb")
+    ('0.3', '', 'a b')
+    """
+    if is_missing(value):
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, datetime):
+        return value.isoformat(" ", "seconds")
+    return short(" ".join(str(value).split()), 80)
+
+
+def duration(seconds: float | None) -> str:
+    """Format a duration, in whole minutes from an hour on."""
+    if seconds is None or is_missing(seconds):
+        return ""
+    return duration_text(round(seconds) if seconds < 3600 else round(seconds / 60) * 60)

@@ -1,0 +1,77 @@
+// Conveniences only: every page works without this script.
+"use strict";
+
+// Parts of a page are fetched again while it is seen, unless the user is in them.
+function refresh(part) {
+  const seconds = Number(part.dataset.refresh);
+  setTimeout(async () => {
+    const busy = part.contains(document.activeElement) || String(getSelection()) !== "";
+    if (document.hidden || busy) return refresh(part);
+    let next = part;
+    try {
+      const answer = await fetch(location.href, { credentials: "same-origin" });
+      if (answer.ok) {
+        const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+        const found = page.getElementById(part.id);
+        if (found && found.innerHTML !== part.innerHTML) {
+          next = document.importNode(found, true);
+          part.replaceWith(next);
+        }
+      }
+    } catch { /* the server is away; it is asked again */ }
+    refresh(next);
+  }, 1000 * seconds);
+}
+
+// What is in the element before a button goes into the clipboard.
+function copy(button) {
+  button.addEventListener("click", async () => {
+    const code = button.previousElementSibling;
+    try {
+      await navigator.clipboard.writeText(code.textContent);
+      button.textContent = "Copied";
+    } catch { // without HTTPS or the permission, the user copies what is selected
+      getSelection().selectAllChildren(code);
+    }
+  });
+}
+
+// A drag over cells of the grid map opens the experiments of all of them.
+function drag(map) {
+  let first = null;
+  const place = (cell) => [cell.parentElement.rowIndex, cell.cellIndex];
+  const cells = [...map.querySelectorAll("td[data-select]")];
+  const between = (a, b, c) => Math.min(a, b) <= c && c <= Math.max(a, b);
+  const chosen = (last) => cells.filter((cell) => {
+    const [[r0, c0], [r1, c1], [r, c]] = [place(first), place(last), place(cell)];
+    return between(r0, r1, r) && between(c0, c1, c);
+  });
+  const mark = (last) => {
+    const some = first && last ? new Set(chosen(last)) : new Set();
+    for (const cell of cells) cell.classList.toggle("chosen", some.size > 1 && some.has(cell));
+  };
+  map.addEventListener("dragstart", (event) => event.preventDefault());
+  map.addEventListener("pointerdown", (event) => {
+    if (event.pointerType === "mouse") first = event.target.closest("td[data-select]");
+  });
+  map.addEventListener("pointerover", (event) => mark(event.target.closest("td[data-select]")));
+  addEventListener("pointerup", (event) => {
+    const last = event.target.closest && event.target.closest("td[data-select]");
+    const some = first && last && first !== last && map.contains(last) ? chosen(last) : [];
+    first = null;
+    mark(null);
+    if (!some.length) return;
+    const target = new URL(map.dataset.target, location.href);
+    for (const cell of some) {
+      for (const [name, value] of new URLSearchParams(cell.dataset.select)) {
+        if (!target.searchParams.getAll(name).includes(value)) target.searchParams.append(name, value);
+      }
+    }
+    map.addEventListener("click", (click) => click.preventDefault(), { once: true, capture: true });
+    location.assign(target);
+  });
+}
+
+document.querySelectorAll("[data-refresh]").forEach(refresh);
+document.querySelectorAll("[data-copy]").forEach(copy);
+document.querySelectorAll("table[data-target]").forEach(drag);

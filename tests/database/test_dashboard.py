@@ -1,0 +1,246 @@
+"""The pages of the dashboard, on every database, about a study with hostile texts in every field."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import re
+from html.parser import HTMLParser
+from urllib.parse import urlsplit
+
+import pytest
+from starlette.testclient import TestClient
+
+from pyexperimenter import PyExperimenter
+from pyexperimenter.dashboard.app import create_app
+from pyexperimenter.dashboard.security import Guard
+from tests.support.hostile import HOSTILE, hostile_study
+from tests.support.study import experimenter, study
+from tests.support.target import Target
+
+HOME = "http://127.0.0.1:8000"
+
+
+def browser(experimenter: PyExperimenter, allow_changes: bool = False, root: str = "") -> TestClient:
+    """Return what has opened the dashboard of a study."""
+    app = Guard(create_app(experimenter, allow_changes), "token", frozenset(), root)
+    client = TestClient(app, base_url=HOME, follow_redirects=False)
+    assert client.get(f"{root}/?token=token").status_code == 200
+    return client
+
+
+class Page(HTMLParser):
+    """What a page has: links, tags, texts, and what no page may have."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.forms: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.bad: list[str] = []
+        self.ids: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attributes}
+        if tag == "a":
+            self.links.append(given["href"])
+        if tag == "form":
+            self.forms.append((given.get("action", ""), {}))
+        if tag == "input" and self.forms and given.get("type") == "hidden":
+            self.forms[-1][1][given["name"]] = given["value"]
+        if tag == "script" and not re.fullmatch(r"(/\w+)?/static/\w+\.js", given.get("src", "")):
+            self.bad.append(tag)
+        self.bad += [f"{tag} {name}" for name in given if name.startswith("on") or name == "style"]
+        self.bad += [tag for one in [tag] if one in ("img", "iframe", "object", "style", "b onclick")]
+        self.bad += [value for name, value in given.items() if name in ("src", "href") and not _is_ours(value)]
+        if "id" in given:
+            self.ids.append(given["id"])
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def _is_ours(url: str) -> bool:
+    parts = urlsplit(url)
+    return not parts.scheme and not parts.netloc and (url.startswith(("/", "#")))
+
+
+def opened(client: TestClient, url: str, status: int = 200) -> Page:
+    answer = client.get(url)
+    assert answer.status_code == status, (url, answer.text)
+    page = Page(answer.text)
+    assert page.bad == [], url
+    assert len(page.ids) == len(set(page.ids))
+    return page
+
+
+def test_every_page_can_be_reached_and_is_harmless(target: Target) -> None:
+    """Follows the links from page to page, as far as they lead to something new."""
+    client = browser(hostile_study(target))
+    waiting, seen, kinds = ["/"], set[str](), dict[str, int]()
+    while waiting:
+        url = waiting.pop()
+        kind = re.sub(r"\d+", "N", urlsplit(url).path) + "?" + ",".join(re.findall(r"([\w.%+]+)=", urlsplit(url).query))
+        names = {name for name in re.findall(r"([\w.%+]+)=", urlsplit(url).query)}
+        if url in seen or url.startswith("#") or kinds.get(kind) or len(names) > 1:
+            continue
+        seen.add(url)
+        kinds[kind] = kinds.get(kind, 0) + 1
+        if urlsplit(url).path.endswith(".csv"):
+            assert client.get(url).headers["content-type"].startswith("text/csv")
+        else:
+            waiting += opened(client, url).links
+    screens = ["", "grid", "experiments", "experiments/N", "failures"]
+    assert {f"/s/study/{screen}" for screen in screens} <= {re.sub(r"\d+", "N", urlsplit(url).path) for url in seen}
+
+
+def test_hostile_texts_are_shown_as_they_are(sqlite_target: Target) -> None:
+    client = browser(hostile_study(sqlite_target))
+    page = opened(client, "/s/study/experiments/14")
+    assert page.text.count(HOSTILE) >= 3
+    assert "49%00" not in page.text
+    answer = client.get("/s/study/experiments").text
+    assert "<b>postponed" not in answer and html.escape("<b>postponed</b>") in answer
+
+
+def test_experiments_are_selected_by_values_states_and_sql(target: Target) -> None:
+    study_ = hostile_study(target)
+    client = browser(study_)
+
+    def ids(query: str) -> list[int]:
+        page = opened(client, f"/s/study/experiments?{query}")
+        return sorted({int(found) for link in page.links for found in re.findall(r"/experiments/(\d+)$", link)})
+
+    assert ids("where=seed+%3D+2")[:3] == [3, 6, 9]
+    assert ids("state=error") == [2, 5, 8, 11, 14]
+    assert (
+        ids("k.seed=0&k.rate=0.1&k.dataset=null")
+        == study_.get_table({"seed": 0, "rate": 0.1, "dataset": None})["ID"].tolist()
+    )
+    assert ids("k.dataset=iris&k.seed=0&k.seed=1&where=rate+<+0.05") == [4, 5, 10, 11]
+    assert len(ids("order=-accuracy")) == 36
+
+
+def test_facets_lead_to_what_they_count(sqlite_target: Target) -> None:
+    client = browser(hostile_study(sqlite_target))
+    page = opened(client, "/s/study/experiments")
+    (link,) = [link for link in page.links if "k.dataset=%22%3C" in link]
+    opened_ = opened(client, link)
+    assert len({one for one in opened_.links if re.search(r"/experiments/\d+$", one)}) == 12
+    assert "dataset = </script>" in opened_.text
+
+
+def test_pages_go_through_all_experiments(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyexperimenter.dashboard.pages.listing._PAGE", 10)
+    client = browser(hostile_study(target))
+    url, seen = "/s/study/experiments?order=-dataset", list[str]()
+    while url:
+        page = opened(client, url)
+        seen += list(dict.fromkeys(one for one in page.links if re.search(r"/experiments/\d+$", one)))
+        url = next((one for one in page.links if "after=" in one and "facet" not in one), "")
+    assert len(seen) == len(set(seen)) == 36
+
+
+def test_download_has_what_is_selected(sqlite_target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyexperimenter.dashboard.pages.listing._PART", 5)
+    study_ = hostile_study(sqlite_target)
+    client = browser(study_)
+    answer = client.get("/s/study/experiments.csv?k.seed=1")
+    assert answer.headers["content-disposition"] == 'attachment; filename="study.csv"'
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    assert [int(row["ID"]) for row in rows] == study_.get_table({"seed": 1})["ID"].tolist()
+    assert {row["dataset"] for row in rows} == {"iris", HOSTILE, ""}
+    everything = client.get("/s/study/experiments.csv?k.seed=99").text
+    assert everything.splitlines()[0].startswith("ID,dataset,order by,")
+
+
+def test_what_cannot_be_read_is_explained(target: Target) -> None:
+    client = browser(hostile_study(target))
+    injected = "where=1%3D1);+DELETE+FROM+study;--"
+    for query in (injected, "where=nonsense", "order=nothing", "col=nothing", "k.nothing=1", "state=gone"):
+        for screen in ("experiments", "grid") if query.startswith(("where", "k.")) else ("experiments",):
+            page = opened(client, f"/s/study/{screen}?{query}", 400)
+            assert "This cannot be shown" in page.text
+    assert target.query("SELECT COUNT(*) FROM study") == [(36,)]
+
+
+def test_pages_that_are_not_there(sqlite_target: Target) -> None:
+    client = browser(hostile_study(sqlite_target))
+    assert "no experiment with ID 99" in opened(client, "/s/study/experiments/99", 404).text
+    assert "has no study nothing" in opened(client, "/s/nothing/", 404).text
+    opened(client, "/s/study/nothing", 404)
+    assert client.post("/s/study/experiments", headers={"origin": HOME}).status_code == 403
+    assert client.get("/static/../app.py").status_code == 404
+
+
+def test_a_table_that_is_dropped_meanwhile(sqlite_target: Target) -> None:
+    study_ = hostile_study(sqlite_target)
+    client = browser(study_)
+    opened(client, "/s/study/")
+    study_.delete_table()
+    for screen in ("experiments", "failures", "experiments/1"):
+        assert "The table is not there" in opened(client, f"/s/study/{screen}", 404).text
+    assert "cannot be read (MissingTableError)" in opened(client, "/").text
+
+
+def test_other_studies_of_the_database_are_listed(target: Target) -> None:
+    study_ = hostile_study(target)
+    other = study(target, name="a_second-one")
+    other_study = experimenter(target, other)
+    other_study.fill_table_from_config()
+    client = browser(study_)
+    page = opened(client, "/")
+    assert [link for link in page.links if link.startswith("/s/")] == ["/s/a_second-one/", "/s/study/"]
+    assert "6 experiments" in opened(client, "/s/a_second-one/").text
+    assert "Overview" in opened(browser(study_, root="/proxy"), "/proxy/s/study/").text
+
+
+def test_only_with_allow_changes_anything_can_be_changed(sqlite_target: Target) -> None:
+    study_ = hostile_study(sqlite_target)
+    client = browser(study_)
+    assert "Reset" not in opened(client, "/s/study/experiments").text
+    answer = client.post("/s/study/change", data={"action": "reset", "confirm": "yes"}, headers={"origin": HOME})
+    assert answer.status_code == 403
+    assert study_.counts()["error"] == 5
+
+
+@pytest.mark.parametrize(
+    ("action", "query", "number", "after"),
+    [
+        ("reset", "state=error&k.seed=1&where=ID<6", 2, {"error": 3, "created": 21}),
+        ("remove", "where=seed%3D1", 12, {"error": 0, "created": 12}),
+        ("prune", "", 0, {"error": 5, "created": 19}),
+        ("release", "", 0, {"error": 5, "created": 19}),
+    ],
+)
+def test_changes_are_counted_and_confirmed(
+    sqlite_target: Target, action: str, query: str, number: int, after: dict[str, int]
+) -> None:
+    study_ = hostile_study(sqlite_target)
+    client = browser(study_, allow_changes=True)
+    page = opened(client, f"/s/study/experiments?{query}")
+    ((url, fields),) = [(url, fields) for url, fields in page.forms if "change" in url]
+    answer = client.post(url, data={**fields, "action": action}, headers={"origin": HOME})
+    assert answer.status_code == 200, answer.text
+    asked = Page(answer.text)
+    assert f"{action.capitalize()} {number} experiment" in asked.text and not asked.bad
+    assert study_.counts()["error"] == 5
+    if number:
+        ((url, fields),) = [(url, fields) for url, fields in asked.forms if "change" in url]
+        answer = client.post(url, data={**fields, "confirm": "yes"}, headers={"origin": HOME})
+        assert answer.status_code == 303
+        assert opened(client, answer.headers["location"])
+    counts = study_.counts()
+    assert {state: counts[state] for state in after} == after
+
+
+def test_sql_of_a_url_never_reaches_a_connection_that_can_write(sqlite_target: Target) -> None:
+    client = browser(hostile_study(sqlite_target), allow_changes=True)
+    ((_, fields),) = [form for form in opened(client, "/s/study/experiments").forms if "change" in form[0]]
+    url = "/s/study/change?where=1%3D1);+DELETE+FROM+study;--"
+    for confirm in ("no", "yes"):
+        data = {**fields, "action": "reset", "confirm": confirm}
+        assert client.post(url, data=data, headers={"origin": HOME}).status_code == 400
+    assert sqlite_target.query("SELECT COUNT(*) FROM study") == [(36,)]
