@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections import defaultdict
@@ -15,6 +16,7 @@ _TIMEOUT = 60.0  # seconds to wait when submitting jobs or looking at them
 _RUN = re.compile(r"([0-9]+(?:_[0-9]+)?)(?: restart ([0-9]+))?")
 _JOB = re.compile(r"[0-9]+(?:_(?:[0-9]+|\[[-0-9,]+\]))?")
 _SUBMITTED = re.compile(r"^([0-9]+)(?:;\S+)?\s*\Z", re.M)  # the last line; sites print greetings, too
+_OF_JOB = re.compile("SLURM_(ARRAY|JOB|RESTART)_")  # of SLURM's variables
 _TIME = re.compile(r"(?:([0-9]+)-)?([0-9]+(?::[0-9]+){0,2})")
 
 
@@ -93,7 +95,10 @@ def submit(script: str) -> str:
     SubmissionError
         If SLURM is missing, refuses the job or cannot be reached. Then there is no job.
     """
-    done = _run(None, "sbatch", "--parsable", text=script)  # it gives up by itself, and only then is the answer known
+    # The new job would inherit what says which job this process belongs to, and when that ends.
+    environment = {name: value for name, value in os.environ.items() if not _OF_JOB.match(name)}
+    # Without a time limit: sbatch gives up by itself, and only then is the answer known.
+    done = _run(None, "sbatch", "--parsable", text=script, env=environment)
     job = _SUBMITTED.search(done.stdout)
     if done.returncode != 0 or job is None:
         raise SubmissionError(f"nothing was submitted: {' '.join((done.stderr or done.stdout).split())}")
@@ -248,11 +253,14 @@ def _answer(*command: str) -> str | None:
     return None
 
 
-def _run(timeout: float | None, *command: str, text: str = "") -> subprocess.CompletedProcess[str]:
+def _run(
+    timeout: float | None, *command: str, text: str = "", env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
             command,
             input=text,
+            env=env,
             capture_output=True,
             encoding="utf-8",
             errors="replace",

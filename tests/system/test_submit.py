@@ -300,6 +300,20 @@ def test_processes_that_cannot_be_started_leave_nothing_behind(
         fleet.submit(work, cluster="local", folder=tmp_path / "file")
 
 
+def test_jobs_that_a_job_submits_do_not_take_themselves_for_it(
+    sqlite_target: Target, made_up_slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise their time might be over at once."""
+    fleet = experimenter(sqlite_target)
+    fleet.fill_table_from_config()
+    program(made_up_slurm / "sbatch", f"env > {made_up_slurm / 'environment'}; echo 12")
+    for name in ("JOB_ID", "JOB_END_TIME", "ARRAY_JOB_ID", "ARRAY_TASK_ID", "RESTART_COUNT", "CONF"):
+        monkeypatch.setenv(f"SLURM_{name}", "5")
+    fleet.submit(work, folder=made_up_slurm / "jobs")
+    passed = (made_up_slurm / "environment").read_text()
+    assert re.findall("^SLURM_.*", passed, re.M) == ["SLURM_CONF=5"]
+
+
 def test_how_a_job_ended_that_slurm_has_forgotten(sqlite_target: Target, made_up_slurm: Path) -> None:
     fleet = experimenter(sqlite_target)
     fleet.fill_table_from_config()
