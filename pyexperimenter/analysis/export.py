@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -18,6 +19,7 @@ from pyexperimenter.paths import absolute_path
 if TYPE_CHECKING:
     import pandas as pd
 
+_OF_ONE_TYPE = {str, bytes, bool, float, date}  # in Parquet, however large the values are
 _LONGEST_CELL = 32_767  # characters in Excel
 _MOST_ROWS = 1_048_575  # of an Excel sheet, below the header
 _BEGINS_FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -141,20 +143,20 @@ def _schema_of(parts: Iterable[pd.DataFrame], pyarrow: Any) -> tuple[Any, pd.Dat
     """Return the schema of all parts together, and the columns whose type cannot be seen in a part."""
     import pandas as pd
 
-    found: dict[str, dict[Any, Any]] = {}
+    samples: dict[Any, pd.Series[Any]] = {}
+    kinds: dict[Any, set[type]] = {}
     for part in parts:
-        flat = _flat(part)
-        for field in pyarrow.Schema.from_pandas(flat, preserve_index=False):
-            found.setdefault(field.name, {})[field.type] = flat.dtypes[field.name]
-    for dtypes in found.values():
-        if len(dtypes) > 1:
-            dtypes.pop(pyarrow.null(), None)
-    several = [name for name, dtypes in found.items() if len(dtypes) > 1]
+        for name, column in _flat(part).items():
+            found = kinds.setdefault(name, set())
+            if not found:
+                samples[name] = column
+            if part[name].dtype == object:
+                found |= {*map(type, column.dropna())}
+    several = [name for name, found in kinds.items() if len(found) > 1 or found - _OF_ONE_TYPE]
     whole = _flat(pd.concat([part[several] for part in parts], ignore_index=True)) if several else pd.DataFrame()
-    for field in pyarrow.Schema.from_pandas(whole, preserve_index=False):
-        found[field.name] = {field.type: whole.dtypes[field.name]}
-    types = {name: next(iter(dtypes)) for name, dtypes in found.items()}
-    empty = pd.DataFrame({name: pd.Series(dtype=dtypes[types[name]]) for name, dtypes in found.items()})
+    samples |= dict(whole.items())
+    types = {name: pyarrow.Array.from_pandas(column).type for name, column in samples.items()}
+    empty = pd.DataFrame({name: column.iloc[:0] for name, column in samples.items()})
     schema = pyarrow.Table.from_pandas(empty, pyarrow.schema(types), preserve_index=False).schema
     # As pandas does, for its read_parquet.
     attrs = {"PANDAS_ATTRS": json.dumps(part.attrs)} if part.attrs else {}

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
@@ -121,6 +121,7 @@ def exported(parts: Iterable[pd.DataFrame], kind: str, escape: bool) -> Any:
 
 
 @given(rows=tables(), size=st.integers(1, 5))
+@example(rows=[(number, None, value, *[None] * 10) for number, value in enumerate([None] * 3 + [2**63, 1.5])], size=1)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.filterwarnings("ignore")  # of pandas, about the odd values
 def test_parts_make_the_same_file(monkeypatch: pytest.MonkeyPatch, rows: list[tuple[Any, ...]], size: int) -> None:
