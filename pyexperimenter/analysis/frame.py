@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pickle
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
+from itertools import count
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from pyexperimenter.database.values import decode
@@ -198,30 +200,32 @@ def _together(
 ) -> Iterator[tuple[int, dict[str, list[Any]]]]:
     """Yield the values of all columns, of so many rows that it is worth converting them, and their number."""
     gathered: dict[str, list[Any]] = {name: [] for name in columns}
-    count = 0
+    size = 0
     for part in parts:
         for values, more in zip(gathered.values(), zip(*part, strict=True), strict=True):
             values += more
-        count += len(part)
-        if count >= _CONVERTED_AT_ONCE:
-            yield count, gathered
-            gathered, count = {name: [] for name in columns}, 0
-    yield count, gathered
+        size += len(part)
+        if size >= _CONVERTED_AT_ONCE:
+            yield size, gathered
+            gathered, size = {name: [] for name in columns}, 0
+    yield size, gathered
 
 
-def _piece(name: str, values: Sequence[Any], field: FieldType) -> pd.Series[Any] | int:
+def _piece(name: str, values: list[Any], field: FieldType) -> pd.Series[Any] | int:
     """Return a part of a column; if all is NULL, only how much."""
-    kinds = {*map(type, values)} - {type(None)}
-    if not kinds:
+    if values.count(None) == len(values):
         return len(values)
+    few = _few(values) if field.kind in (Kind.DATETIME, Kind.TEXT) else None
+    kinds = {*map(type, values if few is None else few[0])} - {type(None)}
     usual = _USUAL.get(field.kind)
     if usual is not None and not kinds <= usual:
         raise ValueError(name)
     make: Callable[[Sequence[Any]], pd.Series[Any]] | None = _MAKERS.get(field.kind)
     if field.kind is Kind.INTEGER:
         return _integers(values, nullable=name not in _NEVER_NULL)
-    if make and field.kind in (Kind.DATETIME, Kind.TEXT):
-        return _repeated(values, make)
+    if make and few is not None:
+        distinct, places = few
+        return make(distinct).take(places).reset_index(drop=True)
     return make(values) if make else _objects([decode(name, field, value) for value in values])
 
 
@@ -265,7 +269,7 @@ def _integers(values: Sequence[Any], nullable: bool) -> pd.Series[Any]:
     import pandas as pd
 
     mask = np.fromiter((value is None for value in values), bool, len(values)) if None in values else None
-    data = np.array(values if mask is None else [value or 0 for value in values], np.int64)
+    data = np.fromiter(values if mask is None else (value or 0 for value in values), np.int64, len(values))
     if not nullable:
         if mask is not None:
             raise ValueError("an ID is NULL")
@@ -273,15 +277,16 @@ def _integers(values: Sequence[Any], nullable: bool) -> pd.Series[Any]:
     return pd.Series(pd.arrays.IntegerArray(data, np.zeros(len(data), bool) if mask is None else mask))
 
 
-def _repeated(values: Sequence[Any], make: Callable[[Sequence[Any]], pd.Series[Any]]) -> pd.Series[Any]:
-    """Return what `make` does, which is called with each value once if they are few."""
+def _few(values: list[Any]) -> tuple[list[Any], Any] | None:
+    """Return the distinct values, and the place of each value among them; None if there seem to be many."""
     import numpy as np
 
-    distinct = {value: place for place, value in enumerate(dict.fromkeys(values))}
-    if len(distinct) > len(values) / 4:
-        return make(values)
-    places = np.fromiter(map(distinct.__getitem__, values), np.intp, len(values))
-    return make(list(distinct)).take(places).reset_index(drop=True)
+    first = values[:1000]
+    if len({*first}) > len(first) / 4:
+        return None
+    places: dict[Any, int] = defaultdict(count().__next__)  # which calls nothing of Python for a value
+    of_values = np.fromiter(map(places.__getitem__, values), np.intp, len(values))
+    return [*places], of_values
 
 
 def _objects(values: Sequence[Any]) -> pd.Series[Any]:
@@ -293,7 +298,7 @@ def _objects(values: Sequence[Any]) -> pd.Series[Any]:
 def _texts(values: Sequence[Any]) -> pd.Series[Any]:
     import pandas as pd
 
-    return pd.Series(values, dtype=str if any(value is not None for value in values) else object)
+    return pd.Series(values, dtype=str if values.count(None) < len(values) else object)
 
 
 def _typed(dtype: str) -> Callable[[Sequence[Any]], pd.Series[Any]]:
