@@ -8,6 +8,8 @@ from typing import Any
 
 _SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d*)?[dhms])+")
+DURATION_PATTERN = r"^(?:(?:[\s\d.]*[dhmsDHMS])+\s*|[\s\d.eE+_-]*)$"
+"""The texts that are durations, as a regular expression of JSON Schema; it also matches a few others, such as 0s."""
 _PART = re.compile(r"(\d+(?:\.\d*)?)([dhms])")
 
 

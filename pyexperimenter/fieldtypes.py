@@ -102,6 +102,39 @@ _VALUES = re.compile(r"^(ENUM|SET)\(['\"].*['\"]\)$")  # which a column of MySQL
 _DEFAULT_VARCHAR_LENGTH = 255
 
 TYPE_NAMES = tuple(_TYPES)
+
+
+def type_pattern() -> str:
+    """Return the declarations that `FieldType.parse` accepts as a regular expression of JSON Schema.
+
+    It also accepts a few others, such as an UNSIGNED text. It has no flags, so letters are in both cases.
+
+    Examples
+    --------
+    >>> [bool(re.search(type_pattern(), text)) for text in ("varchar(50)", "double precision", "VARHCAR(50)")]
+    [True, True, False]
+    """
+
+    def words(*names: str) -> str:
+        return "|".join(r"\s*".join(map(in_any_case, name)) for name in names)
+
+    sign = rf"\s*(?:(?:{words('UNSIGNED', 'SIGNED', 'ZEROFILL')})\s*)*"
+    names = {name.partition("(")[0] for name in (*_TYPES, *_ALIASES)}
+    size = r"(?:\(\s*\d[\d\s]*(?:,\s*\d[\d\s]*)?\))?\s*"
+    end = rf"(?:{words('VARYING', 'WITHTIMEZONE', 'WITHOUTTIMEZONE')})?"
+    values = rf"\s*(?:{words('ENUM', 'SET')})\s*\(\s*['\"].*['\"]\s*\)\s*"
+    return f"^(?:{sign}(?:{words(*sorted(names))}){sign}{size}{end}{sign}|{values})$"
+
+
+def in_any_case(name: str) -> str:
+    """Return a regular expression of a name in upper and lower case, without a flag.
+
+    >>> in_any_case("int8")
+    '[Ii][Nn][Tt]8'
+    """
+    return "".join(f"[{letter.upper()}{letter.lower()}]" if letter.isalpha() else letter for letter in name)
+
+
 BOOLEAN_WORDS = {
     "true": True,
     "false": False,

@@ -99,6 +99,8 @@ def _row(*cells: str) -> str:
 def _type(part: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     """Describe the allowed values in words."""
     part = resolved(part, schema)
+    if "pattern" in part and isinstance(part.get("type"), list):  # texts that are allowed, too
+        part = {**part, "type": part["type"][0]}
     if "enum" in part:
         return _one_of(f"`{value}`" for value in part["enum"])
     if "properties" in part:
@@ -120,8 +122,8 @@ def _type(part: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
 
 
 def _is_elsewhere(form: Mapping[str, Any]) -> bool:
-    """Return whether the table need not list this form: no value, or ``${...}``, which is allowed everywhere."""
-    return form.get("type") == "null" or "${" in form.get("description", "")
+    """Return whether the table need not list this form: no value, or a text that is allowed, too."""
+    return form.get("type") == "null" or "patternErrorMessage" in form or "${" in form.get("description", "")
 
 
 def _one_of(words: Iterable[str]) -> str:

@@ -10,11 +10,11 @@ from pyexperimenter.exceptions import DuplicateNameError, InvalidNameError, Rese
 from pyexperimenter.jsonable import shown
 
 # In lower case, since databases ignore case in column names.
-_TABLE_COLUMNS = frozenset(
+TABLE_COLUMNS = frozenset(
     {"id", "creation_date", "status", "start_date", "name", "machine", "end_date", "error", "pyexperimenter_identity"}
 )
-_LOGTABLE_COLUMNS = frozenset({"id", "experiment_id", "timestamp", "attempt_id", "write_token"})
-_SIDE_TABLES = frozenset({"attempts", "meta"})
+LOGTABLE_COLUMNS = frozenset({"id", "experiment_id", "timestamp", "attempt_id", "write_token"})
+SIDE_TABLES = frozenset({"attempts", "meta"})
 
 _NAME = re.compile(r"[^\W\d][\w\-. ]*(?<! )")  # \w matches the letters of all alphabets, digits and the underscore
 
@@ -52,7 +52,7 @@ def check_table_columns(keyfields: Iterable[str], resultfields: Iterable[str], t
         columns.append((name, ("resultfields", name)))
         if timestamps:
             columns.append((f"{name}_timestamp", ("resultfields", name)))
-    _check_columns(columns, _TABLE_COLUMNS)
+    _check_columns(columns, TABLE_COLUMNS)
 
 
 def check_logtables(logtables: Iterable[tuple[str, Iterable[str]]]) -> None:
@@ -64,9 +64,9 @@ def check_logtables(logtables: Iterable[tuple[str, Iterable[str]]]) -> None:
         As raised by `check_table_columns`.
     """
     logtables = [(name, list(columns)) for name, columns in logtables]
-    _check_columns([(name, (name,)) for name, _ in logtables], _SIDE_TABLES)
+    _check_columns([(name, (name,)) for name, _ in logtables], SIDE_TABLES)
     for name, columns in logtables:
-        _check_columns([(column, (name, column)) for column in columns], _LOGTABLE_COLUMNS)
+        _check_columns([(column, (name, column)) for column in columns], LOGTABLE_COLUMNS)
 
 
 def _check_columns(columns: Iterable[tuple[str, KeyPath]], reserved: frozenset[str]) -> None:

@@ -6,7 +6,7 @@ The models here mirror the file; `build` turns them into the dataclasses of `mod
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Annotated, Any, ClassVar, Literal, NoReturn
 
@@ -24,13 +24,14 @@ from pydantic import (
 )
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
 from pydantic_core import PydanticCustomError, core_schema
+from typing_extensions import TypeAliasType
 
 from pyexperimenter.config.messages import nearest
 from pyexperimenter.config.model import ExecutionConfig
-from pyexperimenter.config.names import module_and_function
+from pyexperimenter.config.names import LOGTABLE_COLUMNS, SIDE_TABLES, TABLE_COLUMNS, module_and_function
 from pyexperimenter.config.source import plain
-from pyexperimenter.durations import seconds
-from pyexperimenter.fieldtypes import TYPE_NAMES, FieldType
+from pyexperimenter.durations import DURATION_PATTERN, seconds
+from pyexperimenter.fieldtypes import TYPE_NAMES, FieldType, in_any_case, type_pattern
 from pyexperimenter.grid import Design
 from pyexperimenter.jsonable import shown, unwrap
 
@@ -190,29 +191,60 @@ def _spell_provider(value: Any) -> Any:
 
 
 _INTERPOLATION = {"type": "string", "pattern": r"\$\{.+\}", "description": "A value from elsewhere, as in ${VARIABLE}."}
+
+
+def _text(pattern: str, message: str) -> list[dict[str, Any]]:
+    """Return the JSON Schemas of a string; editors show the message where it does not match."""
+    return [{"type": "string", "pattern": pattern, "patternErrorMessage": message}, _INTERPOLATION]
+
+
+def _any_of(names: Iterable[str]) -> str:
+    """Return a pattern of these names in upper and lower case."""
+    return f"^(?:{'|'.join(map(in_any_case, sorted(names)))})$"
+
+
 PathText = Annotated[str, BeforeValidator(_as_text)]
-ColumnType = Annotated[
-    FieldType,
-    PlainValidator(_parse_type),
-    WithJsonSchema(
-        {
-            "type": "string",
-            "description": f"SQL type: one of {', '.join(TYPE_NAMES)}; with a size in VARCHAR(n) and DECIMAL(p, s).",
-            "examples": ["INT", "DOUBLE", "VARCHAR(255)", "BOOL", "LONGTEXT"],
-        }
-    ),
-]
+# An alias, so that its long pattern is in the JSON Schema once.
+ColumnType = TypeAliasType(
+    "ColumnType",
+    Annotated[
+        FieldType,
+        PlainValidator(_parse_type),
+        WithJsonSchema(
+            {
+                "description": f"SQL type: one of {', '.join(TYPE_NAMES)}; with a size in VARCHAR(n) "
+                "and DECIMAL(p, s).",
+                "anyOf": [{"enum": list(TYPE_NAMES)}, *_text(type_pattern(), "This is not a SQL type.")],
+                "examples": ["INT", "DOUBLE", "VARCHAR(255)", "BOOL", "LONGTEXT"],
+            }
+        ),
+    ],
+)
 Number = Annotated[int | float, PlainValidator(_parse_number), WithJsonSchema({"type": ["number", "string"]})]
 Whole = Annotated[int, BeforeValidator(_no_boolean)]
 Signals = Annotated[
     tuple[str, ...],
     PlainValidator(_parse_signals),
-    WithJsonSchema({"type": "array", "items": {"enum": list(_SIGNALS)}}),
+    WithJsonSchema(
+        {
+            "type": ["array", "string"],
+            "items": {"anyOf": [{"enum": list(_SIGNALS)}, _INTERPOLATION]},
+            "pattern": "|".join((*_SIGNALS, _INTERPOLATION["pattern"])),
+        }
+    ),
 ]
 Duration = Annotated[
     float,
     PlainValidator(_parse_duration),
-    WithJsonSchema({"type": ["number", "string"], "examples": ["60s", "5m", "2h", "1d", "1h30m", 90]}),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "exclusiveMinimum": 0},
+                *_text(DURATION_PATTERN, "This is not a duration; write 60s, 5m, 2h, 1d or 1h30m."),
+            ],
+            "examples": ["60s", "5m", "2h", "1d", "1h30m", 90],
+        }
+    ),
 ]
 Scalar = Annotated[Any, WithJsonSchema({"type": ["string", "number", "boolean", "null"]})]
 Names = Annotated[list[str], Field(min_length=1)]
@@ -232,7 +264,14 @@ def _options_of_programs(value: Any) -> Any:
     return {} if value is None else plain(value, for_programs=True)
 
 
-Columns = Annotated[dict[str, ColumnType], BeforeValidator(_empty_if_null)]
+def _not_reserved(names: Iterable[str]) -> Any:
+    """Return what a mapping of names has in the JSON Schema, so that it refuses those of the library."""
+    pattern = _any_of(names)
+    message = "This name is reserved for the library."
+    return Field(json_schema_extra={"propertyNames": {"not": {"pattern": pattern}, "errorMessage": message}})
+
+
+Columns = Annotated[dict[str, ColumnType], BeforeValidator(_empty_if_null), _not_reserved(TABLE_COLUMNS)]
 
 
 # Keyfields
@@ -365,7 +404,7 @@ class Table(Section):
     keeps_texts = frozenset({"keyfields", "exclude", "include", "requires"})
 
     name: str = Field(description="Name of the table.")
-    keyfields: dict[str, KeyfieldOrType] = Field(
+    keyfields: Annotated[dict[str, KeyfieldOrType], _not_reserved(TABLE_COLUMNS)] = Field(
         min_length=1, description="The inputs, one column each. All combinations of their values form the grid."
     )
     exclude: Mappings = Field([], description="Combinations to leave out: keyfield -> value or list of values.")
@@ -399,9 +438,8 @@ def _parse_logtable(columns: Any) -> Any:
     return columns
 
 
-LogTables = Annotated[
-    dict[str, Annotated[dict[str, ColumnType], BeforeValidator(_parse_logtable)]], BeforeValidator(_empty_if_null)
-]
+LogTable = Annotated[dict[str, ColumnType], BeforeValidator(_parse_logtable), _not_reserved(LOGTABLE_COLUMNS)]
+LogTables = Annotated[dict[str, LogTable], BeforeValidator(_empty_if_null), _not_reserved(SIDE_TABLES)]
 
 
 class Database(Section):
@@ -412,7 +450,7 @@ class Database(Section):
     provider: Annotated[
         Literal["sqlite", "mysql", "postgresql"],
         BeforeValidator(_spell_provider),
-        WithJsonSchema({"enum": list(_PROVIDERS)}),
+        WithJsonSchema({"anyOf": [{"enum": list(_PROVIDERS)}, *_text(_any_of(_PROVIDERS), "Choose a provider.")]}),
     ] = Field(description="sqlite for one machine; mysql (also for MariaDB) or postgresql for many.")
     database: PathText = Field(
         min_length=1, description="Name of the database on the server; for sqlite, the path of the file."
@@ -473,7 +511,7 @@ class Execution(Section):
     function: Annotated[str, AfterValidator(_check_function)] | None = Field(
         _DEFAULT.function,
         description="The experiment function for the command line, as module:function or file.py:function.",
-        json_schema_extra={"pattern": r"^.+:[^:]+$"},
+        json_schema_extra={"pattern": r"^.+:[^:]+$|\$\{.+\}"},
     )
 
 
@@ -531,13 +569,45 @@ class ConfigFile(Section):
 
 
 class _EditorSchema(GenerateJsonSchema):
-    """Allows ``${...}`` in place of a number or a boolean."""
+    """Allows what the loader allows: ``${...}`` for anything, numbers and booleans as texts, an empty section."""
 
     def int_schema(self, schema: core_schema.IntSchema) -> JsonSchemaValue:
-        return {"anyOf": [super().int_schema(schema), _INTERPOLATION]}
+        return _or_text(super().int_schema(schema), r"^\s*[+-]?[\d_]+(\.0*)?\s*$")
 
     def bool_schema(self, schema: core_schema.BoolSchema) -> JsonSchemaValue:
-        return {"anyOf": [super().bool_schema(schema), _INTERPOLATION]}
+        words = ("y", "yes", "n", "no", "t", "true", "f", "false", "on", "off", "0", "1")
+        made = _or_text(super().bool_schema(schema), _any_of(words))
+        return {**made, "type": [*made["type"], "integer"], "minimum": 0, "maximum": 1}
+
+    def literal_schema(self, schema: core_schema.LiteralSchema) -> JsonSchemaValue:
+        return {"anyOf": [super().literal_schema(schema), _INTERPOLATION]}
+
+    def list_schema(self, schema: core_schema.ListSchema) -> JsonSchemaValue:
+        return _or_text(super().list_schema(schema))
+
+    def dict_schema(self, schema: core_schema.DictSchema) -> JsonSchemaValue:
+        return _or_text(super().dict_schema(schema))
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
+        made = _or_text(super().model_schema(schema))
+        return made if "required" in made else _or_null(made)
+
+    def function_before_schema(self, schema: core_schema.BeforeValidatorFunctionSchema) -> JsonSchemaValue:
+        made = super().function_before_schema(schema)
+        return _or_null(made) if schema["function"]["function"] in (_empty_if_null, _options_of_programs) else made
+
+    def tagged_union_schema(self, schema: core_schema.TaggedUnionSchema) -> JsonSchemaValue:
+        return {"anyOf": super().tagged_union_schema(schema)["oneOf"]}  # ${...} is one of each
+
+
+def _or_text(part: JsonSchemaValue, pattern: str | None = None) -> JsonSchemaValue:
+    """Allow ``${...}``, and texts that match the pattern, besides values of another type."""
+    patterns = [_INTERPOLATION["pattern"]] + ([pattern] if pattern else [])
+    return {**part, "type": [part["type"], "string"], "pattern": "|".join(patterns)}
+
+
+def _or_null(part: JsonSchemaValue) -> JsonSchemaValue:
+    return {**part, "type": [*part["type"], "null"]} if "type" in part else part  # an option may already be null
 
 
 def json_schema() -> dict[str, Any]:

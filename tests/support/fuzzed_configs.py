@@ -16,6 +16,7 @@ from typing import Any
 
 from pyexperimenter import PyExperimenter
 from pyexperimenter.exceptions import PyExperimenterError
+from tests.support.editor_schema import refusals
 
 _MOST_ROWS = 300  # of a grid that is filled
 
@@ -55,6 +56,8 @@ def attempt(source: Any, credentials: bytes | None) -> tuple[bool, str, str, str
             print(repr(experimenter), repr(experimenter.config))
             valid = True
             wrong = _use(experimenter)
+            if isinstance(source, str) and source.endswith(".yml"):
+                wrong = wrong or "; ".join(refusals(experimenter.config.text))
     except PyExperimenterError as error:
         _show(error, shown, variables)
         wrong = _half_made()

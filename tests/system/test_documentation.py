@@ -42,6 +42,7 @@ from pyexperimenter.cli import main
 from pyexperimenter.config import ExperimentConfig, load_config
 from pyexperimenter.config.schema import ConfigFile, Experiment, Table
 from pyexperimenter.config.source import is_for_anchors
+from tests.support.editor_schema import refusals
 from tests.support.server import Server
 from tests.support.target import Target
 
@@ -321,9 +322,11 @@ def test_configurations_load(block: Block, tmp_path: Path) -> None:
         config = load_config(SERVER, credentials_path=file, use_ssh_tunnel="Ssh" in block.code)
         assert config.database.credentials.user
         return
-    file.write_text(block.code if block.language == "ini" else yaml.safe_dump(whole(block), sort_keys=False))
+    text = block.code if block.language == "ini" else yaml.safe_dump(whole(block), sort_keys=False)
+    file.write_text(text)
     config = load_config(file, credentials_path=credentials)
     assert isinstance(config, ExperimentConfig)
+    assert block.language == "ini" or refusals(text) == []
 
 
 def whole(block: Block) -> Any:
