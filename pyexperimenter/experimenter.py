@@ -45,7 +45,7 @@ from pyexperimenter.execution.worker import run_one
 from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.grid import Combinations
 from pyexperimenter.jsonable import is_missing, unwrap, whole_number
-from pyexperimenter.logger import LogSettings
+from pyexperimenter.logger import LogSettings, folded_failures
 from pyexperimenter.machine.gpus import allocate_gpus
 from pyexperimenter.paths import DEFAULT_CONFIG, DEFAULT_CREDENTIALS, absolute_path, found
 from pyexperimenter.predecessor import OF_EXPERIMENTER, advising, no_attribute
@@ -1175,8 +1175,13 @@ class PyExperimenter(Study):
             wait=wait,
             allowance=allowance(None if stop_after is None else _seconds("stop_after", stop_after), os.environ),
         )
-        with allocate_gpus(os.environ, self.config.execution.gpus, len(limits)) as gpus, execution_bar(self._store):
+        with (
+            allocate_gpus(os.environ, self.config.execution.gpus, len(limits)) as gpus,
+            folded_failures(),
+            execution_bar(self._store),
+        ):
             reports = run_pool(task, limits, gpus, self._store, supervised)
+        self._warn_of_resultless(sum(report.resultless for report in reports))
         for report in reports:
             if report.stopped_by is not None:
                 raise report.stopped_by
@@ -1236,6 +1241,17 @@ class PyExperimenter(Study):
                     f"started; those that failed have {found}; look at the errors, fix the cause and reset them"
                 )
         return executed
+
+    def _warn_of_resultless(self, count: int) -> None:
+        fields = self.config.table.resultfields
+        if count and fields:
+            ended = "1 experiment is" if count == 1 else f"{count} experiments are"
+            self.logger.warning(
+                "%s done without any result; perhaps the function lacks a return: it should return a mapping such as "
+                "{%r: ...}, or pass one to result_processor.process_results()",
+                ended,
+                next(iter(fields)),
+            )
 
     def _fill(self, rows: Iterable[tuple[Any, ...]], total: int | None) -> FillCount:
         self.create_table()

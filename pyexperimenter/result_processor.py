@@ -34,6 +34,7 @@ class ResultProcessor:
         self._logging = logging
         self._should_stop = should_stop
         self._keyfields = keyfields
+        self._has_results = False
 
     def __repr__(self) -> str:
         return f"<ResultProcessor of experiment {self.experiment_id}>"
@@ -105,6 +106,7 @@ class ResultProcessor:
         ClaimLostError
             If the experiment was reset or taken over; its row is not changed.
         """
+        self._has_results |= bool(results)
         self._store.write_results(self._attempt, results)
 
     def process_logs(self, logs: Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]]) -> None:

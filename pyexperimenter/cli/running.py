@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import click
 
 from pyexperimenter.cli.printing import counted, echo, print_status
@@ -17,6 +19,7 @@ from pyexperimenter.cli.study_options import (
     where_option,
 )
 from pyexperimenter.exceptions import DatabaseError, PyExperimenterError
+from pyexperimenter.logger import hidden_failures
 
 
 @click.command()
@@ -58,6 +61,7 @@ from pyexperimenter.exceptions import DatabaseError, PyExperimenterError
     "only if none fails.",
 )
 @click.option("--name", default="PyExperimenter", metavar="NAME", help="Name to write to the column name.")
+@click.option("-q", "--quiet", is_flag=True, help="Print no failures; by default, the first of each kind.")
 @study_options
 def run(
     study: StudyOptions,
@@ -72,6 +76,7 @@ def run(
     wait: bool,
     smoke: int,
     name: str,
+    quiet: bool,
 ) -> None:
     """Execute open experiments until none is left.
 
@@ -82,18 +87,19 @@ def run(
     experimenter = study.open(config, name=name)
     function = load_function_of(experimenter, function_name)
     check_filled(experimenter)
-    executed = experimenter.execute(
-        function,
-        random_order,
-        n_jobs,
-        max_experiments,
-        where=where,
-        order_by=order_by,
-        stop_after=stop_after,
-        wait=wait,
-        only_grid=only_grid,
-        smoke=smoke,
-    )
+    with hidden_failures() if quiet else nullcontext():
+        executed = experimenter.execute(
+            function,
+            random_order,
+            n_jobs,
+            max_experiments,
+            where=where,
+            order_by=order_by,
+            stop_after=stop_after,
+            wait=wait,
+            only_grid=only_grid,
+            smoke=smoke,
+        )
     echo(f"Executed {counted(executed, 'experiment')}")
     try:
         print_status(experimenter.config.table.name, experimenter.status())

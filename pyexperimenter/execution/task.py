@@ -91,8 +91,11 @@ class WorkerReport:
         What stopped it.
     used_up : bool
         Whether its process should be replaced by a fresh one, which goes on.
+    resultless : int
+        How many of the experiments are done, although nothing was written to their resultfields.
     """
 
     executed: int
     stopped_by: BaseException | None = None
     used_up: bool = False
+    resultless: int = 0

@@ -29,7 +29,7 @@ class Watch(Protocol):
     def returned(self) -> str | None:
         """Called when the function has returned; return the end of its output if known."""
 
-    def ended(self, failed: bool) -> None:
+    def ended(self, failed: bool, resultless: bool) -> None:
         """Called when the outcome has been recorded."""
 
     def look(self, selection: Selection, waits: bool) -> float | None:
@@ -74,7 +74,7 @@ class OwnWatch:
         """Return None: the output went to this process's own stdout and stderr."""
         return None
 
-    def ended(self, failed: bool) -> None:
+    def ended(self, failed: bool, resultless: bool) -> None:
         """Stop renewing the lease."""
         if self._lease is not None:
             self._heartbeat.drop(self._lease)

@@ -7,6 +7,7 @@ import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pyexperimenter.database.claims import Claim
@@ -30,8 +31,10 @@ from pyexperimenter.execution.task import WorkerReport, WorkerTask
 from pyexperimenter.execution.usage import Meter
 from pyexperimenter.execution.watch import OwnWatch, Watch
 from pyexperimenter.experiment_status import ExperimentStatus
+from pyexperimenter.logger import failure
 from pyexperimenter.machine.load import let_others_go_first
 from pyexperimenter.result_processor import ResultProcessor
+from pyexperimenter.tracebacks import cause_of, kind_of, without_details
 
 if TYPE_CHECKING:
     from pyexperimenter.execution.emissions import EmissionsMeter
@@ -57,7 +60,7 @@ def run_worker(task: WorkerTask) -> WorkerReport:
     except BaseException as error:
         return WorkerReport(0, error)
     if stop.signal is not None and isinstance(report.stopped_by, KeyboardInterrupt):
-        return WorkerReport(report.executed)  # raised by the stop, and the signal's usual effect has taken place
+        return replace(report, stopped_by=None)  # raised by the stop, and the signal's usual effect has taken place
     return report
 
 
@@ -113,6 +116,7 @@ class Worker:
         self._logger = task.logging.logger()
         self._left_threads = False  # whether the last experiment left threads running
         self._executed = 0
+        self._resultless = 0
         self._claims_ahead = False  # whether the next experiment is claimed when one ends
         self._claimed: Experiment | None = None  # in that way
 
@@ -124,13 +128,17 @@ class Worker:
                 pass
             self.store.raise_if_journaled()
         except ResultsInJournalError as error:
-            return WorkerReport(self._executed, error)  # it still holds the experiments in its journal
+            return self._report(error)  # it still holds the experiments in its journal
         except BaseException as error:
             self.release_all(self.cause_of(error))
-            return WorkerReport(self._executed, error)
+            return self._report(error)
         finally:
             self.store.close()
-        return WorkerReport(self._executed, used_up=self._is_used_up())
+        return self._report()
+
+    def _report(self, stopped_by: BaseException | None = None) -> WorkerReport:
+        used_up = stopped_by is None and self._is_used_up()
+        return WorkerReport(self._executed, stopped_by, used_up, self._resultless)
 
     def run_next(self) -> bool:
         """Claim and execute one experiment; return False if none is open or the worker should stop.
@@ -188,20 +196,22 @@ class Worker:
                     self.store.release(
                         experiment.attempt, usage.usage(), self._watch.returned(), self._watch.stop.cause
                     )
-                self._watch.ended(failed=False)
+                self._watch.ended(failed=False, resultless=False)
                 raise
             outcome, error = ExperimentStatus.ERROR, user_traceback(raised)
             retries = self._execution.retries if self._should_retry(raised) else 0
         if os.getpid() != self.info.pid:
             os._exit(1)  # the function forked; this child process must not go on as a worker
         self._end_what_runs(left_running, experiment)
-        failed = outcome is ExperimentStatus.ERROR
+        failed, resultless = outcome is ExperimentStatus.ERROR, False
         with self._log_lost_claim(experiment):
             measured = None if emissions is None else emissions.measured
             failed = self._finish(experiment, outcome, error, usage, results, retries, measured)
+            resultless = outcome is ExperimentStatus.DONE and not (failed or results or processor._has_results)
         self._errors = self._errors + 1 if failed else 0
         self._executed += 1
-        self._watch.ended(failed)
+        self._resultless += resultless
+        self._watch.ended(failed, resultless)
 
     @property
     def _next(self) -> Claim:
@@ -288,11 +298,13 @@ class Worker:
         return outcome is ExperimentStatus.ERROR
 
     def _log_failure(self, experiment: Experiment, error: str, attempts_left: int) -> None:
+        known = failure(kind_of(error), without_details(cause_of(error)))
         if attempts_left:
             left = f"{attempts_left} {'attempt is' if attempts_left == 1 else 'attempts are'} left"
-            self._logger.warning("experiment %s failed, and is open again; %s:\n%s", experiment.id, left, error)
+            message = "experiment %s failed, and is open again; %s:\n%s"
+            self._logger.warning(message, experiment.id, left, error, extra=known)
         else:
-            self._logger.error("experiment %s failed:\n%s", experiment.id, error)
+            self._logger.error("experiment %s failed:\n%s", experiment.id, error, extra=known)
 
     @contextmanager
     def _log_lost_claim(self, experiment: Experiment) -> Iterator[None]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyexperimenter.database.reader import ExperimentReader
 from pyexperimenter.exceptions import PyExperimenterError
+from pyexperimenter.logger import filtered, printing_handlers
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -137,13 +138,5 @@ def _kept_clear_of_messages(bar: tqdm[Any]) -> Iterator[None]:
         bar.clear()
         return True
 
-    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
-    handlers = {handler for logger in loggers for handler in getattr(logger, "handlers", ())}
-    shown = [handler for handler in handlers if getattr(handler, "stream", None) in (sys.stderr, sys.stdout)]
-    for handler in shown:
-        handler.addFilter(clear)
-    try:
+    with filtered(dict.fromkeys(printing_handlers(), clear)):
         yield
-    finally:
-        for handler in shown:
-            handler.removeFilter(clear)

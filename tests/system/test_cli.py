@@ -228,6 +228,20 @@ def test_run_hands_its_options_on(directory: Path) -> None:
     assert call("run", "--random-order", "--stop-after", "1h").stdout.startswith("Executed 4 experiments\n")
 
 
+def test_run_prints_the_first_failure_of_a_kind(directory: Path) -> None:
+    call("fill")
+
+    def printed(*options: str) -> str:
+        return subprocess.run([*PROGRAM, "run", *options], capture_output=True, text=True, check=True).stderr
+
+    whole = printed()
+    assert whole.count("Traceback") == 1
+    assert whole.endswith("ValueError in train: 1 more\n")
+    call("reset", "error", "-y")
+    assert printed("--quiet") == ""
+    assert data("status")["counts"]["error"] == 2
+
+
 # Reading
 
 

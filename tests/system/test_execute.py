@@ -438,7 +438,7 @@ def test_a_time_limit_that_cannot_be_kept_is_reported(sqlite_target: Target, cap
     config = study(sqlite_target, Execution={"isolation": "none", "time_limit": "2h"})
     study_ = PyExperimenter(config, logger_name="told", log_level="WARNING")
     study_.fill_table_from_config()
-    study_.execute(lambda *_: None)
+    study_.execute(lambda *_: {"accuracy": 0.5})
     (record,) = caplog.records
     assert record.getMessage().startswith("time_limit has no effect with isolation: none")
 
@@ -467,8 +467,9 @@ def test_emissions_that_cannot_be_written_do_not_cost_the_experiment(
     study_ = PyExperimenter(config, logger_name="emitted", log_level="WARNING")
     study_.fill_table_from_config()
 
-    def function(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> None:
+    def function(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> dict[str, Any]:
         sqlite_target.query("DROP TABLE study_codecarbon")
+        return {"accuracy": 0.5}
 
     assert study_.execute(function, max_experiments=1) == 1
     assert study_.counts()["done"] == 1

@@ -12,7 +12,7 @@ import pytest
 
 from pyexperimenter import ExperimentStatus, ResultProcessor
 from pyexperimenter.exceptions import TooManyErrorsError
-from tests.support.study import experimenter, isolations, outcomes, statuses
+from tests.support.study import experimenter, isolations, outcomes, statuses, study
 from tests.support.supervision import configured, filled, row
 from tests.support.target import A_FILE_AND_A_SERVER, Target
 
@@ -142,3 +142,38 @@ def test_of_a_long_error_the_middle_is_left_out(target: Target) -> None:
     (error,) = study_.get_table("status = 'error'")["error"]
     assert error.startswith("Traceback") and "ValueError: beginxxx" in error and error.endswith("end\n")
     assert "characters left out" in error and len(error) < 1_000_100
+
+
+def three_without_results(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> Any:
+    seed = keyfields["seed"]
+    if seed == 0:
+        results.process_results({"accuracy": 0.5})
+    if seed == 1:
+        raise ValueError
+    return {2: {"accuracy": 0.5}, 3: {}, 4: ExperimentStatus.DONE, 6: ExperimentStatus.PAUSED}.get(seed)
+
+
+@isolations
+def test_experiments_without_results_are_counted_in_one_warning(
+    target: Target, tmp_path: Path, isolation: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    execution = {"isolation": isolation, "experiments_per_process": 2 if isolation == "process" else None}
+    study_ = experimenter(target, configured(target, tmp_path, rows=7, execution=execution), log_level="WARNING")
+    study_.fill_table_from_config()
+    assert study_.execute(three_without_results, n_jobs=2 if isolation == "process" else 1) == 7
+    (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warning == (
+        "3 experiments are done without any result; perhaps the function lacks a return: it should return a mapping "
+        "such as {'accuracy': ...}, or pass one to result_processor.process_results()"
+    )
+    caplog.clear()
+    study_.reset_experiments("all")
+    assert study_.execute(three_without_results, where="seed < 3") == 3
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+def test_a_study_without_resultfields_needs_no_results(sqlite_target: Target, caplog: pytest.LogCaptureFixture) -> None:
+    study_ = experimenter(sqlite_target, study(sqlite_target, resultfields={}), log_level="WARNING")
+    study_.fill_table_from_config()
+    assert study_.execute(lambda *_: None) == 6
+    assert caplog.records == []

@@ -179,9 +179,10 @@ def test_no_output_is_null(target: Target, tmp_path: Path) -> None:
     assert attempts(target) == [(0, "done", None), (1, "done", "\n"), (2, "done", None)]
 
 
-def log(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> None:
+def log(keyfields: dict[str, Any], results: ResultProcessor, custom: dict[str, Any]) -> dict[str, Any]:
     results.log.info("told to nobody")
     results.log.warning("seed %d is odd", keyfields["seed"])
+    return {"accuracy": 0.5}
 
 
 def test_the_log_of_an_experiment_is_output_with_its_level(

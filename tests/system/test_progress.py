@@ -17,12 +17,15 @@ import termios
 import threading
 import time
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pyexperimenter import logger
 from pyexperimenter.exceptions import ServerUnreachableError
+from pyexperimenter.logger import _StderrHandler, failure, folded_failures
 from pyexperimenter.study import progress
 from pyexperimenter.study.progress import execution_bar, fill_bar
 from tests.support.study import credentials, experimenter, store, study, wait_until
@@ -105,8 +108,13 @@ def test_an_execution_on_a_terminal(target: Target, tmp_path: Path, isolation: s
     assert "done=4, error=2" in bars(seen)[-1]
     assert "6/6" in bars(seen)[-1]
     # Messages begin their lines: the bar was erased.
-    messages = [line for line in seen.split("\r\n") if "experiment 2 failed" in line or "experiment 5 failed" in line]
+    messages = [
+        line
+        for line in seen.split("\r\n")
+        if re.search("experiment . failed|ValueError in fail_at_times: 1 more", line)
+    ]
     assert len(messages) == 2
+    assert seen.count("Traceback") == 1
     for message in messages:
         assert re.match(r"\d{4}-\d\d-\d\d ", message.rpartition("\r")[2])
 
@@ -251,6 +259,55 @@ def test_messages_of_any_handler_there_begin_their_lines(monkeypatch: pytest.Mon
     assert handler.filters == []
     lines = [line.rpartition("\r")[2] for line in terminal.getvalue().split("\n")]
     assert [line for line in lines if "message" in line] == [f"message {number}" for number in range(100)]
+
+
+# Failures
+
+
+def failing(log: logging.Logger, kind: str, details: str) -> None:
+    log.error("%s: %s", kind, details, extra=failure(kind, details))
+
+
+@pytest.fixture
+def log() -> Iterator[logging.Logger]:
+    """A logger that writes to what is stderr then."""
+    log = logging.getLogger("of a test of failures")
+    log.propagate = False
+    log.addHandler(_StderrHandler())
+    yield log
+    log.handlers.clear()
+
+
+def test_failures_are_printed_once_and_counted(monkeypatch: pytest.MonkeyPatch, log: logging.Logger) -> None:
+    terminal, file = opened_terminal(monkeypatch), io.StringIO()
+    log.addHandler(logging.StreamHandler(file))
+    with pytest.raises(KeyboardInterrupt), folded_failures():
+        for kind, details in [
+            ("E in f", "a"),
+            ("E in f", "b"),
+            *[("E in f", "a")] * 3,
+            ("F in g", "a"),
+            ("E in f", "b"),
+        ]:
+            failing(log, kind, details)
+        log.error("something else")
+        raise KeyboardInterrupt
+    messages = [line.rpartition(" | ")[2] for line in terminal.getvalue().splitlines()]
+    assert messages == ["E in f: a", "E in f: b", "F in g: a", "something else", "E in f: 4 more"]
+    assert len(file.getvalue().splitlines()) == 8
+    failing(log, "E in f", "a")
+    assert terminal.getvalue().endswith("E in f: a\n")
+
+
+def test_failures_are_counted_while_they_go_on(monkeypatch: pytest.MonkeyPatch, log: logging.Logger) -> None:
+    terminal = opened_terminal(monkeypatch)
+    with folded_failures():
+        for _ in range(3):
+            failing(log, "E in f", "a")
+        monkeypatch.setattr(logger, "_COUNTED_EVERY", -1)
+        failing(log, "E in f", "a")
+        assert terminal.getvalue().endswith("E in f: 3 more\n")
+    assert terminal.getvalue().count("more") == 1
 
 
 # In a notebook

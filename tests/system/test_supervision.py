@@ -119,7 +119,7 @@ def dies_between(keyfields: dict[str, Any], results: ResultProcessor, custom: di
     if keyfields["seed"] == 1:
         from pyexperimenter.execution.supervision.child import SupervisorWatch
 
-        SupervisorWatch.ended = lambda self, failed: os._exit(3)  # type: ignore[method-assign]
+        SupervisorWatch.ended = lambda self, *_: os._exit(3)  # type: ignore[method-assign]
     return {"accuracy": 0.5}
 
 

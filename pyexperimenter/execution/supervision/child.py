@@ -132,9 +132,9 @@ class SupervisorWatch:
         self._printed.forget()
         return output
 
-    def ended(self, failed: bool) -> None:
+    def ended(self, failed: bool, resultless: bool) -> None:
         """Report that the outcome has been recorded."""
-        self.send(Ended(failed))
+        self.send(Ended(failed, resultless))
 
     def look(self, selection: Selection, waits: bool) -> float | None:
         """Ask the supervisor, which has the same task, when something may be open."""

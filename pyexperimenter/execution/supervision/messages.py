@@ -86,9 +86,10 @@ class Returned:
 
 @dataclass(frozen=True)
 class Ended:
-    """The outcome of the execution has been recorded."""
+    """The outcome of the execution has been recorded: whether it is an error, or done without results."""
 
     failed: bool
+    resultless: bool
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from pyexperimenter.execution.supervision.process import ChildProcess
 from pyexperimenter.execution.task import WorkerReport, WorkerTask
 from pyexperimenter.execution.worker import too_many_errors
 from pyexperimenter.experiment_status import ExperimentStatus
+from pyexperimenter.logger import failure
+from pyexperimenter.tracebacks import summary_of
 
 _TICK = 0.2  # seconds between two checks of the time
 _LONGEST_TICK = 1.0  # seconds between two checks, unless this process was suspended
@@ -74,6 +76,7 @@ class Supervisor:
         self._logger = logger
         self._store = JournalingStore(task.config, task.journal, task.identity)  # used once the process is dead
         self._executed = 0
+        self._resultless = 0
         self._errors = task.errors  # in a row
         self._lease: Lease | None = None  # of the current execution
         self._began = 0.0
@@ -99,7 +102,7 @@ class Supervisor:
                         process.wait(_USED_UP_EXIT_TIMEOUT if ended.used_up else _EXIT_TIMEOUT)
                         if ended.used_up and not self._is_finished():
                             continue
-                        return WorkerReport(self._executed, ended.stopped_by)
+                        return WorkerReport(self._executed, ended.stopped_by, resultless=self._resultless)
                     cause = self._write_off(process, ended)
                 except BaseException:
                     self._write_off(process, _KillReason.STOPPED)
@@ -109,7 +112,7 @@ class Supervisor:
             failed_starts = 0 if self._executed > before else failed_starts + 1
             problem = self._problem(failed_starts, cause, process)
             if problem or self._is_finished():
-                return WorkerReport(self._executed, problem)
+                return WorkerReport(self._executed, problem, resultless=self._resultless)
 
     def _is_finished(self) -> bool:
         return self._stop.requested or (self._task.limit is not None and self._executed >= self._task.limit)
@@ -174,8 +177,9 @@ class Supervisor:
                 if asks:
                     process.read_output()
                     process.send(Answer(process.tail.text()))
-            case Ended(failed):
+            case Ended(failed, resultless):
                 self._executed += 1
+                self._resultless += resultless
                 self._errors = self._errors + 1 if failed else 0
                 process.clear_output()
                 self._drop_lease()
@@ -240,9 +244,11 @@ class Supervisor:
                     self._logger.warning("experiment %d was released: %s", attempt.experiment_id, why)
                     continue
                 self._executed += 1
-                self._store.finish(attempt, ExperimentStatus.ERROR, _with_output(cause, process), usage, output=output)
+                error = _with_output(cause, process)
+                self._store.finish(attempt, ExperimentStatus.ERROR, error, usage, output=output)
                 self._errors += 1
-                self._logger.error("experiment %d failed: %s", attempt.experiment_id, cause)
+                known = failure(cause, cause)
+                self._logger.error("experiment %d failed: %s", attempt.experiment_id, summary_of(error), extra=known)
             except ClaimLostError as lost:
                 self._logger.warning("experiment %d was stopped: %s", attempt.experiment_id, lost)
             except (DatabaseError, InvalidValueError) as error:  # it will be released when its lease runs out
