@@ -601,7 +601,7 @@ class _EditorSchema(GenerateJsonSchema):
 
 
 def _or_text(part: JsonSchemaValue, pattern: str | None = None) -> JsonSchemaValue:
-    """Allow ``${...}``, and texts that match the pattern, besides values of another type."""
+    """Allow ``${...}``, and texts that match the pattern, in place of values of another type."""
     patterns = [_INTERPOLATION["pattern"]] + ([pattern] if pattern else [])
     return {**part, "type": [part["type"], "string"], "pattern": "|".join(patterns)}
 
