@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -170,6 +170,7 @@ def create_app(experimenter: PyExperimenter, allow_changes: bool = False) -> Sta
 
     routes = [
         Route("/", index),
+        Route("/favicon.ico", lambda request: FileResponse(_STATIC / "icon.svg")),
         Mount("/static", StaticFiles(directory=_STATIC)),
         Route("/s/{table}", lambda request: RedirectResponse(f"{_root(request)}{_study_path(request)}/")),
         *(Route(f"/s/{{table}}/{path}", page(show, name)) for path, name, show in pages.PAGES),

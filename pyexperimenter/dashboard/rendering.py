@@ -19,6 +19,11 @@ SCREENS = {
     "grid": ("grid", "Grid map"),
     "experiments": ("experiments", "Experiments"),
     "failures": ("failures", "Failures"),
+    "results": ("results", "Results"),
+    "parameters": ("parameters", "Parameters"),
+    "curves": ("curves", "Curves"),
+    "workers": ("workers", "Workers and cost"),
+    "sql": ("sql", "SQL"),
 }
 """Name of each screen -> its path and title, as in the menu."""
 

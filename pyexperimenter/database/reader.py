@@ -246,7 +246,11 @@ class ExperimentReader:
         return self.stream(checked, statement, **condition.parameters)
 
     def attempt_rows(
-        self, experiment_id: int | None = None, columns: Sequence[str] | None = None, take: Take[Any] = all_rows
+        self,
+        experiment_id: int | None = None,
+        columns: Sequence[str] | None = None,
+        last: int | None = None,
+        take: Take[Any] = all_rows,
     ) -> Any:
         """Return columns and rows of the attempts, or what `take` makes of them.
 
@@ -258,6 +262,8 @@ class ExperimentReader:
         condition = Condition()
         if experiment_id is not None:
             condition = Condition("experiment_id = :experiment_id", {"experiment_id": experiment_id})
+        if last is not None:
+            condition &= Condition(self._sql.read.last_attempts, {"last": whole_number("last", last, least=0)})
         try:
             names = "*"
             if columns is not None:
@@ -373,6 +379,22 @@ class ExperimentReader:
         # Tables of older versions have no column for events.
         events = [(row["created"], json.loads(row["event"])) for row in found if row.get("event")]
         return [{"created": _moment(created), **event} for created, event in events if event["kind"] == kind]
+
+    def usage(self) -> list[tuple[str | None, int, float, float, int]]:
+        """Return executions, wall-clock and CPU seconds, and the most memory of one in bytes, for each outcome."""
+        try:
+            rows = self.query(self._sql.read.usage)[1]
+        except MissingTableError:
+            return []  # a table of py-experimenter
+        return [
+            (outcome, int(number), float(wall or 0), float(cpu or 0), int(most or 0))
+            for outcome, number, wall, cpu, most in rows
+        ]
+
+    def emissions(self) -> tuple[float, float]:
+        """Return the emissions in kg of CO2 equivalents, and the energy in kWh, that CodeCarbon has measured."""
+        ((emissions, energy),) = self.query(self._sql.read.emissions)[1]
+        return float(emissions or 0), float(energy or 0)
 
     def emission_rows(self, take: Take[Any] = all_rows) -> Any:
         """Return columns and rows of CodeCarbon's table, or what `take` makes of them."""

@@ -318,6 +318,13 @@ class ReadStatements(_Group):
             (SELECT ID, git_commit, git_dirty FROM {attempts} ORDER BY ID DESC LIMIT 20000) latest
         GROUP BY git_commit, git_dirty ORDER BY 3 DESC
     """)
+    usage = _Statement("""
+        SELECT outcome, COUNT(*), SUM(wall_seconds), SUM(cpu_seconds), MAX(max_rss_bytes) FROM {attempts}
+        GROUP BY outcome ORDER BY 1
+    """)
+    emissions = _Statement("SELECT SUM(emissions_kg), SUM(energy_consumed_kw) FROM {codecarbon}")
+    # IDs are given in the order of starts; some are missing.
+    last_attempts = _Statement("ID > (SELECT MAX(ID) FROM {attempts}) - :last")
     side_table = _Statement("SELECT * FROM {side} ORDER BY ID")
     # The condition may use the columns of the logtable only.
     all_logs = _Statement("SELECT log.* FROM {side} log WHERE {condition} ORDER BY log.ID")
@@ -350,6 +357,7 @@ class Statements:
             table=table,
             attempts=attempts,
             meta=quote(schema.meta),
+            codecarbon=quote(schema.codecarbon),
             keyfields=", ".join(map(quote, schema.keyfields)),
             emptied=" = NULL, ".join(map(quote, emptied)),
             left=" = NULL, ".join(quote(name) for name in emptied if name not in ("start_date", "name", "machine")),

@@ -12,6 +12,7 @@ from pyexperimenter.database.reader import ExperimentReader
 from pyexperimenter.durations import duration_text
 
 _WINDOW = timedelta(hours=1)  # finished experiments in it give the rate
+_ENOUGH = 10  # recent executions for an interval of the time to go
 _PAUSE = timedelta(minutes=1)  # workers may hold no experiment for so long between two of them
 _COLORS = {"done": "#2e9e5b", "error": "#d1483f", "paused": "#e0a83c", "running": "#3f8fd1", "created": "#d8d8d8"}
 
@@ -83,6 +84,9 @@ class StudyStatus:
         Number of experiments that are not in the grid of the configuration, for each status that some of them have.
     blocks : BlockCounts or None
         The progress of the blocks, if the configuration has a design.
+    eta_range : tuple of float or None
+        An interval for `eta_seconds`, if enough experiments finished recently: from the 95 % interval of a Poisson rate
+        in its normal approximation.
     """
 
     counts: Mapping[str, int]
@@ -91,6 +95,7 @@ class StudyStatus:
     workers: Sequence[WorkerState]
     outside_grid: Mapping[str, int] = field(default_factory=dict)
     blocks: BlockCounts | None = None
+    eta_range: tuple[float, float] | None = None
 
     @property
     def total(self) -> int:
@@ -144,7 +149,7 @@ def status_of(reader: ExperimentReader) -> StudyStatus:
     counts = reader.counts()
     now, ended, running = reader.activity()
     workers = [_worker(now, *row) for row in running]
-    rate = _per_hour(now, ended)
+    rate, recent = _per_hour(now, ended)
     left = counts["created"] + counts["running"]
     eta = None
     if not left:
@@ -152,21 +157,23 @@ def status_of(reader: ExperimentReader) -> StudyStatus:
     elif rate and (any(worker.alive for worker in workers) or now - max(end for _, end in ended) < _PAUSE):
         eta = left / rate * 3600
     blocks = BlockCounts(*reader.block_counts(reader.design)) if reader.design else None
-    return StudyStatus(counts, rate, eta, workers, reader.counts_outside_grid(), blocks)
+    spread = 1.96 / recent**0.5 if recent else 1.0
+    around = (eta / (1 + spread), eta / (1 - spread)) if eta and recent >= _ENOUGH else None
+    return StudyStatus(counts, rate, eta, workers, reader.counts_outside_grid(), blocks, around)
 
 
-def _per_hour(now: datetime, executions: Sequence[tuple[datetime, datetime]]) -> float | None:
-    """Return the recent rate of executions, given by start and end; None if none ended recently."""
+def _per_hour(now: datetime, executions: Sequence[tuple[datetime, datetime]]) -> tuple[float | None, int]:
+    """Return the recent rate of executions, given by start and end, and their number; None if none ended recently."""
     if not executions:
-        return None
+        return None, 0
     lengths = sum((end - start for start, end in executions), timedelta())
     since = now - max(_WINDOW, 2 * lengths / len(executions))
     recent = [(start, end) for start, end in executions if end > since]
     if not recent:
-        return None
+        return None, 0
     # Measured from the first start: several workers end their first experiments at about the same time.
     since = max(since, min(start for start, _ in recent))
-    return len(recent) / max((now - since).total_seconds(), 0.001) * 3600
+    return len(recent) / max((now - since).total_seconds(), 0.001) * 3600, len(recent)
 
 
 def _worker(now: datetime, *row: Any) -> WorkerState:

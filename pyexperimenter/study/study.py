@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from html import escape
+from itertools import islice
 from operator import index
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -188,13 +189,19 @@ class Study:
         names = ["ID", *self.config.table.keyfields, "creation_date", "status"]
         return join_keyfields(logs, self.get_table(columns=names))
 
-    def get_attempts(self, experiment_id: int | None = None) -> pd.DataFrame:
+    def get_attempts(
+        self, experiment_id: int | None = None, columns: Sequence[str] | None = None, last: int | None = None
+    ) -> pd.DataFrame:
         """Return all executions: worker, machine and time, how they ended, and the resources that they used.
 
         Parameters
         ----------
         experiment_id : int, optional
             Only executions of this experiment.
+        columns : sequence of str, optional
+            Only these columns, as far as the table has them: ``error`` and ``output`` may be long.
+        last : int, optional
+            Only executions that began last: so many, or somewhat fewer.
 
         Returns
         -------
@@ -202,7 +209,7 @@ class Study:
             One row per attempt, ordered by ``ID``; times in UTC, durations in seconds, memory in bytes.
         """
         return self._frame(
-            partial(self._store.attempt_rows, None if experiment_id is None else index(experiment_id)),
+            partial(self._store.attempt_rows, None if experiment_id is None else index(experiment_id), columns, last),
             self._store.schema.attempts,
         )
 
@@ -353,6 +360,38 @@ class Study:
         It looks at up to 20,000 executions, whether they have ended or not. None if it is not known.
         """
         return self._store.versions()
+
+    def usage(self) -> dict[str, Any]:
+        """Return what all executions took.
+
+        Returns
+        -------
+        dict of str to object
+            ``outcomes``: a dict for each outcome (None: running), with ``outcome``, ``executions``, ``wall_seconds``,
+            ``cpu_seconds`` and ``max_rss_bytes``; and if emissions are measured, ``emissions_kg`` and ``energy_kwh``.
+        """
+        names = ("outcome", "executions", "wall_seconds", "cpu_seconds", "max_rss_bytes")
+        found: dict[str, Any] = {"outcomes": [dict(zip(names, row, strict=True)) for row in self._store.usage()]}
+        if self._codecarbon is not None:
+            found |= dict(zip(("emissions_kg", "energy_kwh"), self._store.emissions(), strict=True))
+        return found
+
+    def query(self, sql: str, limit: int | None = None) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Run an SQL query, and return the names of its columns and its rows, at most `limit` of them.
+
+        Use it on a study from `PyExperimenter.read_only` if the SQL must not change anything.
+
+        Raises
+        ------
+        DatabaseQueryError
+            If it fails.
+        """
+
+        def take(columns: Sequence[str], parts: Any) -> tuple[list[str], list[tuple[Any, ...]]]:
+            rows = (row for part in parts for row in part)
+            return list(columns), list(islice(rows, limit))
+
+        return self._store.stream(take, sql)
 
     def execute_custom_query(self, sql: str) -> list[tuple[Any, ...]] | int:
         """Run an SQL statement.

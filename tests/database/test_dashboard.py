@@ -92,7 +92,18 @@ def test_every_page_can_be_reached_and_is_harmless(target: Target) -> None:
             assert client.get(url).headers["content-type"].startswith("text/csv")
         else:
             waiting += opened(client, url).links
-    screens = ["", "grid", "experiments", "experiments/N", "failures"]
+    screens = [
+        "",
+        "grid",
+        "experiments",
+        "experiments/N",
+        "failures",
+        "results",
+        "parameters",
+        "curves",
+        "workers",
+        "sql",
+    ]
     assert {f"/s/study/{screen}" for screen in screens} <= {re.sub(r"\d+", "N", urlsplit(url).path) for url in seen}
 
 
@@ -164,6 +175,56 @@ def test_what_cannot_be_read_is_explained(target: Target) -> None:
             page = opened(client, f"/s/study/{screen}?{query}", 400)
             assert "This cannot be shown" in page.text
     assert target.query("SELECT COUNT(*) FROM study") == [(36,)]
+
+
+def test_screens_show_what_the_facade_returns(target: Target) -> None:
+    study_ = hostile_study(target)
+    client = browser(study_)
+    grid = opened(client, "/s/study/grid?rows=rate&columns=seed&value=accuracy&facet=dataset").text
+    assert "dataset = NULL" in grid and "2/2" in grid and "✕" in grid
+    # The mean of the two kernels, whose values are the same.
+    assert "0.1 ± 0" in grid
+    query = "where=ID<13+AND+seed<>1&rows=rate&columns=seed&pairing=all&stat=mean"
+    page = opened(client, f"/s/study/results?{query}&failures=drop")
+    assert "2.100" in page.text and "pyexperimenter table accuracy --rows rate --columns seed" in page.text
+    assert "\\begin{tabular}" in page.text
+    compared = client.get(f"/s/study/results?{query}&by=rate").text
+    assert "blocks" in compared and 'role="alert"' in compared  # they are too few for a test
+    assert "seed" in opened(client, "/s/study/parameters?where=ID<13").text
+    curves = client.get("/s/study/curves?value=loss&index=epoch&hue=rate&runs=1&logy=1").text
+    assert curves.count("<polyline") == 16
+    workers = opened(client, "/s/study/workers").text
+    assert "16 executions" in workers and "If the other" in workers
+
+
+def test_queries_can_only_read(target: Target) -> None:
+    client = browser(hostile_study(target))
+    page = opened(client, "/s/study/sql?sql=SELECT+seed,+COUNT(*)+FROM+study+GROUP+BY+seed+ORDER+BY+seed")
+    assert re.search(r"3 rows\.", page.text)
+    rows = client.get("/s/study/sql.csv?sql=SELECT+DISTINCT+dataset+FROM+study+WHERE+seed+%25+2=1").text
+    assert sorted(row[0] for row in csv.reader(io.StringIO(rows)))[-1] == "iris" and HOSTILE.partition('"')[0] in rows
+    for statement in (
+        "DELETE FROM study",
+        "SELECT 1; DELETE FROM study",
+        "WITH gone AS (DELETE FROM study RETURNING 1) SELECT * FROM gone",
+        "/* SELECT */ DROP TABLE study",
+        "PRAGMA journal_mode = DELETE",
+        "COPY study TO '/tmp/x'",
+        "SELECT * FROM study INTO OUTFILE '/tmp/x'",
+        "SELECT nothing FROM nowhere",
+    ):
+        answer = client.get("/s/study/sql", params={"sql": statement})
+        assert answer.status_code == 200 and 'role="alert"' in answer.text, statement
+    assert target.query("SELECT COUNT(*) FROM study") == [(36,)]
+
+
+def test_a_slow_query_is_cut_and_says_so(sqlite_target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyexperimenter.dashboard.app.TIME_LIMIT", 0.2)
+    client = browser(hostile_study(sqlite_target))
+    slow = "SELECT COUNT(*) FROM " + ", ".join(f"study s{number}" for number in range(9))
+    assert "it was cut after 0.2 s" in client.get("/s/study/sql", params={"sql": slow}).text
+    page = opened(client, f"/s/study/experiments?where=({slow.replace(' ', '+')})>0", 400)
+    assert "it was cut after 0.2 s; select fewer experiments" in page.text
 
 
 def test_pages_that_are_not_there(sqlite_target: Target) -> None:

@@ -54,6 +54,13 @@ def test_counts_have_every_status(target: Target) -> None:
     assert study_.status().counts["postponed"] == 1
 
 
+def test_time_to_go_has_an_interval_if_many_have_finished(sqlite_target: Target) -> None:
+    now = executed(sqlite_target, 32, [(90 * left + 90, 90 * left) for left in reversed(range(16))]).status()
+    assert now.eta_seconds == pytest.approx(16 * 90, rel=0.1)
+    assert now.eta_range is not None  # 16 executions: a standard error of a quarter
+    assert now.eta_range == pytest.approx((now.eta_seconds / 1.49, now.eta_seconds / 0.51))
+
+
 def test_rate_of_one_worker_is_what_it_took(target: Target) -> None:
     study_ = executed(target, 10, [(600, 450), (450, 300), (300, 150), (150, 0)])
     now = study_.status()

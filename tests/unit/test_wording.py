@@ -16,7 +16,8 @@ PACKAGE = Path(__file__).resolve().parents[2] / "pyexperimenter"
 METHODS = "|".join(name for name in dir(PyExperimenter) if name[0] != "_")
 # About arguments that commands always give correctly, about Python code, or about old code.
 NOT_PRINTED = {"analysis/cells.py", "result_processor.py", "predecessor.py", "__init__.py"} | {
-    "dashboard/pages/listing.py"
+    "dashboard/pages/listing.py",
+    "dashboard/pages/outcomes.py",
 }
 
 
