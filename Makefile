@@ -110,3 +110,7 @@ packages:
 	      apt-get install -y -qq --no-install-recommends $(PACKAGES) >/dev/null; } \
 	    || echo >&2 "$(PACKAGES) could not be installed"; \
 	fi
+	@if command -v npm >/dev/null && [ ! -e $(VENV)/node_modules/.bin/yaml-language-server ]; then \
+	    npm install --silent --no-fund --no-audit --prefix $(VENV) yaml-language-server@2.0.0 \
+	    || echo >&2 "yaml-language-server could not be installed"; \
+	fi

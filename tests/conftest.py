@@ -22,6 +22,7 @@ from tests.support.private_server import ServerUnavailable, Throwaway
 from tests.support.server import Server
 from tests.support.slurm import SlurmCluster
 from tests.support.target import Target, write_credentials
+from tests.support.yaml_language_server import YamlLanguageServer
 
 # The time an example takes means nothing on a shared machine.
 hypothesis.settings.register_profile("no_deadline", deadline=None)
@@ -64,20 +65,21 @@ def _mysql() -> Server:
     return server_from_url(url) if url else PrivateMySQL()
 
 
-_STARTERS: dict[str, Callable[[], Server | SlurmCluster | Latex]] = {
+_STARTERS: dict[str, Callable[[], Server | SlurmCluster | Latex | YamlLanguageServer]] = {
     "mariadb": PrivateMariaDB,
     "mysql": _mysql,
     "postgresql": PrivatePostgreSQL,
     "slurm": lambda: SlurmCluster(nodes=4, cpus=2),
     "pdflatex": Latex,
+    "yaml-language-server": YamlLanguageServer,
 }
 
 
 def _is_required(name: str) -> bool:
     """CI must test the servers that can be installed; a server that is configured must be tested, too."""
-    if name != "mysql":
-        return os.environ.get("CI", "").lower() in ("1", "true")
-    return bool(os.environ.get(MYSQL_URL) or os.environ.get(MYSQLD))
+    if name == "mysql":
+        return bool(os.environ.get(MYSQL_URL) or os.environ.get(MYSQLD))
+    return name != "yaml-language-server" and os.environ.get("CI", "").lower() in ("1", "true")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -173,6 +175,13 @@ def latex(pytestconfig: pytest.Config) -> Latex:
     return compiler
 
 
+@pytest.fixture
+def yaml_language_server(pytestconfig: pytest.Config) -> YamlLanguageServer:
+    """The language server that all tests of this process share."""
+    server: YamlLanguageServer = pytestconfig.stash[SERVERS].get("yaml-language-server")
+    return server
+
+
 def _sqlite(directory: Path) -> Target:
     return Target("sqlite", "sqlite", str(directory / "study.db"))
 
@@ -194,6 +203,7 @@ _FIXTURES = {
     "private_postgresql": "postgresql",
     "slurm": "slurm",
     "latex": "pdflatex",
+    "yaml_language_server": "yaml-language-server",
 }
 
 

@@ -122,8 +122,8 @@ def _type(part: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
 
 
 def _is_elsewhere(form: Mapping[str, Any]) -> bool:
-    """Return whether the table need not list this form: no value, or a text that is allowed, too."""
-    return form.get("type") == "null" or "patternErrorMessage" in form or "${" in form.get("description", "")
+    """Return whether the table need not list this form: no value, or ``${...}``, which is allowed everywhere."""
+    return form.get("type") == "null" or "${" in form.get("description", "")
 
 
 def _one_of(words: Iterable[str]) -> str:

@@ -193,9 +193,9 @@ def _spell_provider(value: Any) -> Any:
 _INTERPOLATION = {"type": "string", "pattern": r"\$\{.+\}", "description": "A value from elsewhere, as in ${VARIABLE}."}
 
 
-def _text(pattern: str, message: str) -> list[dict[str, Any]]:
-    """Return the JSON Schemas of a string; editors show the message where it does not match."""
-    return [{"type": "string", "pattern": pattern, "patternErrorMessage": message}, _INTERPOLATION]
+def _text(pattern: str, message: str) -> dict[str, Any]:
+    """Return the JSON Schema of a string; editors show the message where it does not match."""
+    return {"type": "string", "pattern": f"{pattern}|{_INTERPOLATION['pattern']}", "patternErrorMessage": message}
 
 
 def _any_of(names: Iterable[str]) -> str:
@@ -214,7 +214,7 @@ ColumnType = TypeAliasType(
             {
                 "description": f"SQL type: one of {', '.join(TYPE_NAMES)}; with a size in VARCHAR(n) "
                 "and DECIMAL(p, s).",
-                "anyOf": [{"enum": list(TYPE_NAMES)}, *_text(type_pattern(), "This is not a SQL type.")],
+                **_text(type_pattern(), f"This is not a SQL type; choose from {', '.join(TYPE_NAMES)}."),
                 "examples": ["INT", "DOUBLE", "VARCHAR(255)", "BOOL", "LONGTEXT"],
             }
         ),
@@ -238,10 +238,9 @@ Duration = Annotated[
     PlainValidator(_parse_duration),
     WithJsonSchema(
         {
-            "anyOf": [
-                {"type": "number", "exclusiveMinimum": 0},
-                *_text(DURATION_PATTERN, "This is not a duration; write 60s, 5m, 2h, 1d or 1h30m."),
-            ],
+            **_text(DURATION_PATTERN, "This is not a duration; write 60s, 5m, 2h, 1d or 1h30m."),
+            "type": ["number", "string"],
+            "exclusiveMinimum": 0,
             "examples": ["60s", "5m", "2h", "1d", "1h30m", 90],
         }
     ),
@@ -266,9 +265,8 @@ def _options_of_programs(value: Any) -> Any:
 
 def _not_reserved(names: Iterable[str]) -> Any:
     """Return what a mapping of names has in the JSON Schema, so that it refuses those of the library."""
-    pattern = _any_of(names)
-    message = "This name is reserved for the library."
-    return Field(json_schema_extra={"propertyNames": {"not": {"pattern": pattern}, "errorMessage": message}})
+    pattern, message = f"^(?!{_any_of(names)})", "This name is reserved for the library."
+    return Field(json_schema_extra={"propertyNames": {"pattern": pattern, "patternErrorMessage": message}})
 
 
 Columns = Annotated[dict[str, ColumnType], BeforeValidator(_empty_if_null), _not_reserved(TABLE_COLUMNS)]
@@ -450,7 +448,14 @@ class Database(Section):
     provider: Annotated[
         Literal["sqlite", "mysql", "postgresql"],
         BeforeValidator(_spell_provider),
-        WithJsonSchema({"anyOf": [{"enum": list(_PROVIDERS)}, *_text(_any_of(_PROVIDERS), "Choose a provider.")]}),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"enum": list(_PROVIDERS)},
+                    {**_INTERPOLATION, "pattern": f"{_any_of(_PROVIDERS)}|{_INTERPOLATION['pattern']}"},
+                ]
+            }
+        ),
     ] = Field(description="sqlite for one machine; mysql (also for MariaDB) or postgresql for many.")
     database: PathText = Field(
         min_length=1, description="Name of the database on the server; for sqlite, the path of the file."
