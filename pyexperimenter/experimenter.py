@@ -7,8 +7,8 @@ import math
 import os
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from operator import index
 from pathlib import Path
@@ -44,7 +44,8 @@ from pyexperimenter.execution.task import ExperimentFunction, WorkerTask
 from pyexperimenter.execution.worker import run_one
 from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.grid import Combinations
-from pyexperimenter.jsonable import is_missing, unwrap, whole_number
+from pyexperimenter.grid.membership import identity
+from pyexperimenter.jsonable import is_missing, records, unwrap, whole_number
 from pyexperimenter.logger import LogSettings, folded_failures
 from pyexperimenter.machine.gpus import allocate_gpus
 from pyexperimenter.paths import DEFAULT_CONFIG, DEFAULT_CREDENTIALS, absolute_path, found
@@ -343,7 +344,7 @@ class PyExperimenter(Study):
         """Insert the rows of the grid that are missing from the table.
 
         A warning says how many other rows the table has; see `prune`. With a design, the rows are inserted block by
-        block, and so executed block by block.
+        block, and so executed block by block. With ``replicate``, only the first values of its keyfield are used.
 
         Returns
         -------
@@ -361,12 +362,61 @@ class PyExperimenter(Study):
                 f"{self.config.source} gives no values for the keyfields, so there is no grid; "
                 "add values, or use fill_table_from_combination or fill_table_with_rows"
             )
-        count = self._fill(grid.tuples(self._store.keyfield_encoders), len(grid))
+        rows: Iterator[tuple[Any, ...]] = grid.tuples(self._store.keyfield_encoders)
+        total: int | None = len(grid)
+        if self.config.table.replicate is not None:
+            rows, total = self._first(rows), None
+        count = self._fill(rows, total)
         self._warn_of_continued_blocks(count)
         if others := self.counts(outside_grid=True):
             advice = "prune() removes open ones, and only_grid=True leaves them out"
             self.logger.warning("%s: %s", outside_grid_text(others), advice)
         return count
+
+    def replicate(self, dry_run: bool = False) -> pd.DataFrame:
+        """Insert experiments with more seeds where intervals are still too wide, as the key ``replicate`` says.
+
+        Whole blocks are added. Call it again after these have been executed. What was found and decided is recorded in
+        the database, and is said below all tables and tests of the study.
+
+        Parameters
+        ----------
+        dry_run : bool
+            Only report.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The intervals, and how many seeds were (or would be) added; a row for each interval: the keyfields of
+            the cell, ``of``, ``n``, ``mean``, ``half_width``, ``state`` and ``add``, the number of new seeds.
+
+        Raises
+        ------
+        ParameterCombinationError
+            If the configuration has no ``replicate``.
+        """
+        from pyexperimenter.analysis.replication import further_values, look
+
+        grid, design, rule = self.config.table.grid, self.config.table.design, self.config.table.replicate
+        if grid is None or design is None or rule is None:
+            raise ParameterCombinationError(
+                f"{self.config.source} does not say when there are enough seeds; add replicate to the table, as in "
+                "replicate: {over: seed, of: accuracy, until: {ci95: 0.01}, min: 10, max: 50}"
+            )
+        cells = [name for name in design.blocks if name != rule.over]
+        settings = [*design.compare, *(name for name in grid.columns if name not in {*design.blocks, *design.compare})]
+        table = self.get_table(only_grid=True)
+        found = look(table, rule, cells, settings)
+        if not dry_run:
+            further = further_values(table, found, rule, cells, grid.values_of(rule.over))
+            rows = (row for row in grid if row[rule.over] in further[identity([row[name] for name in cells])])
+            encoded = [self._store.encode_row(row, "the grid") for row in rows]
+            if encoded:
+                self._fill(encoded, len(encoded))
+            if not (found["state"] == "open").all():
+                details = {"rule": asdict(rule), "intervals": records(found)}
+                self._store.keep_event(__version__, "replication", details)
+        return found
 
     def fill_table_from_combination(
         self,
@@ -1259,6 +1309,15 @@ class PyExperimenter(Study):
             count = self._store.fill(rows, progress)
         self.logger.info("added %s, skipped %d that already existed", _counted(count.added, "row"), count.skipped)
         return count
+
+    def _first(self, rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+        """Yield the encoded rows of the grid that are filled in before any result is looked at."""
+        rule, grid = self.config.table.replicate, self.config.table.grid
+        assert rule is not None and grid is not None
+        encode = self._store.keyfield_encoders[rule.over]
+        first = {encode(value) for value in grid.values_of(rule.over)[: rule.min]}
+        at = grid.columns.index(rule.over)
+        return (row for row in rows if row[at] in first)
 
     def _warn_of_continued_blocks(self, count: FillCount) -> None:
         """Say that open rows come before rows which complete blocks, as experiments are executed by their IDs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from contextlib import nullcontext
 
 import click
@@ -60,6 +61,9 @@ from pyexperimenter.logger import hidden_failures
     help="First execute a few experiments that have every value of each keyfield (2: every pair of values), and go on "
     "only if none fails.",
 )
+@click.option(
+    "--replicate", is_flag=True, help="Add seeds as the config says, and go on, until no interval is too wide."
+)
 @click.option("--name", default="PyExperimenter", metavar="NAME", help="Name to write to the column name.")
 @click.option("-q", "--quiet", is_flag=True, help="Print no failures; by default, the first of each kind.")
 @study_options
@@ -75,6 +79,7 @@ def run(
     stop_after: str | None,
     wait: bool,
     smoke: int,
+    replicate: bool,
     name: str,
     quiet: bool,
 ) -> None:
@@ -87,19 +92,23 @@ def run(
     experimenter = study.open(config, name=name)
     function = load_function_of(experimenter, function_name)
     check_filled(experimenter)
+    execute = functools.partial(
+        experimenter.execute,
+        function,
+        random_order,
+        n_jobs,
+        max_experiments,
+        where=where,
+        order_by=order_by,
+        stop_after=stop_after,
+        wait=wait,
+        only_grid=only_grid,
+        smoke=smoke,
+    )
     with hidden_failures() if quiet else nullcontext():
-        executed = experimenter.execute(
-            function,
-            random_order,
-            n_jobs,
-            max_experiments,
-            where=where,
-            order_by=order_by,
-            stop_after=stop_after,
-            wait=wait,
-            only_grid=only_grid,
-            smoke=smoke,
-        )
+        executed = execute()
+        while replicate and experimenter.replicate()["add"].any():
+            executed += execute()
     echo(f"Executed {counted(executed, 'experiment')}")
     try:
         print_status(experimenter.config.table.name, experimenter.status())

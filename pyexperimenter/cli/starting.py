@@ -8,7 +8,8 @@ import sys
 import click
 
 from pyexperimenter.cli.printing import counted, echo, print_json, print_rows
-from pyexperimenter.cli.study_options import StudyOptions, json_option, load_function_of, study_options
+from pyexperimenter.cli.study_options import StudyOptions, check_filled, json_option, load_function_of, study_options
+from pyexperimenter.jsonable import records
 
 
 @click.command()
@@ -86,4 +87,22 @@ def fill(study: StudyOptions, create_database: bool) -> None:
     echo(f"Added {counted(added, 'experiment')}, {skipped} already existed")
 
 
-COMMANDS = (init, validate, fill)
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Only report.")
+@json_option
+@study_options
+def replicate(study: StudyOptions, dry_run: bool, as_json: bool) -> None:
+    """Insert experiments with more seeds where intervals are still too wide.
+
+    The key replicate of the config's table says what is wide enough. Shows each interval.
+    """
+    experimenter = study.open()
+    check_filled(experimenter)
+    found = experimenter.replicate(dry_run)
+    if as_json:
+        print_json(records(found))
+    else:
+        print_rows(found.itertuples(index=False), list(found.columns))
+
+
+COMMANDS = (init, validate, fill, replicate)

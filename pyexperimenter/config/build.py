@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pyexperimenter.config import names, schema
 from pyexperimenter.config.credentials import credentials_of
 from pyexperimenter.config.document import Document
-from pyexperimenter.config.domains import design_of, grid_of, requirements_of
+from pyexperimenter.config.domains import design_of, grid_of, replication_of, requirements_of
 from pyexperimenter.config.interpolation import ENVIRONMENT, interpolate
 from pyexperimenter.config.messages import KeyPath, nearest, problems_of, within
 from pyexperimenter.config.model import (
@@ -121,13 +121,15 @@ def _table(table: schema.Table, name: str | None) -> TableConfig:
     resultfields, result_timestamps = dict(table.resultfields), _result_timestamps(table)
     with within(*_TABLE):
         names.check_table_columns(table.keyfields, resultfields, result_timestamps)
+        grid = grid_of(table)
         return TableConfig(
             name=table.name if name is None else name,
             keyfields={keyfield: table.keyfield(keyfield).type for keyfield in table.keyfields},
             resultfields=resultfields,
             result_timestamps=result_timestamps,
-            grid=grid_of(table),
+            grid=grid,
             design=design_of(table),
+            replicate=replication_of(table, grid),
             requires=requirements_of(table),
         )
 

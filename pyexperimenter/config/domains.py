@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from pyexperimenter.config.messages import nearest, within
-from pyexperimenter.config.model import Requirement
+from pyexperimenter.config.model import ReplicationConfig, Requirement
 from pyexperimenter.config.schema import Keyfield, Sampled, Spaced, Stepped, Table
 from pyexperimenter.config.source import Written, plain
 from pyexperimenter.exceptions import (
@@ -15,6 +15,7 @@ from pyexperimenter.exceptions import (
     InvalidRangeError,
     InvalidValueError,
     InvalidValuesInConfiguration,
+    MissingKeyError,
     UnknownKeyError,
 )
 from pyexperimenter.fieldtypes import FieldType, Kind
@@ -71,6 +72,45 @@ def design_of(table: Table) -> Design | None:
     for key, names in (("blocks", design.blocks), ("compare", design.compare)):
         _check_known(names, table.keyfields, "design", key)
     return design
+
+
+def replication_of(table: Table, grid: Grid | None) -> ReplicationConfig | None:
+    """Return how many values of a keyfield are used.
+
+    Raises
+    ------
+    InvalidConfigError
+        If it names unknown fields, or the keyfield has too few values.
+    """
+    rule = table.replicate
+    if rule is None:
+        return None
+    with within("replicate"):
+        _check_known([rule.over], table.keyfields, "over")
+        if rule.of not in table.resultfields:
+            known = table.resultfields
+            raise UnknownKeyError(f"{rule.of!r} is not a resultfield{nearest(rule.of, known)}", ("of",))
+        design = table.design
+        if design is None or rule.over not in design.blocks or (rule.paired and not design.compare):
+            raise MissingKeyError(
+                "whole blocks are added; add a design that says what is compared, and whose blocks have "
+                f"{rule.over}, as in design: {{blocks: [dataset, {rule.over}], compare: method}}"
+            )
+        values = grid.values_of(rule.over) if grid is not None else []
+        most = len(values) if rule.max is None else rule.max
+        if not rule.min <= most <= len(values):
+            raise InvalidValuesInConfiguration(
+                f"{rule.over} has {len(values)} values, but {rule.min} to {most} of them are to be used; give it as "
+                "many values as there may be at most"
+            )
+        reference = rule.reference
+        if reference is not None and design.compare:
+            name = design.compare[0]
+            reference = _coerce(table.keyfield(name).type, reference)
+            if reference not in (grid.values_of(name) if grid is not None else []):
+                raise InvalidValuesInConfiguration(f"{name} is never {reference!r}", ("reference",))
+    precision = float(rule.until.ci95)
+    return ReplicationConfig(rule.over, rule.of, precision, most, rule.paired, reference, rule.min, rule.step)
 
 
 def requirements_of(table: Table) -> list[Requirement]:
@@ -211,7 +251,7 @@ def _check_known(names: Iterable[str], types: Mapping[str, object], *path: str |
     for name in names:
         if name not in types:
             message = f"{name!r} is not a keyfield{nearest(name, types)} (choose from {', '.join(types)})"
-            raise UnknownKeyError(message, (*path, name) if path[0] not in ("zip", "design") else path)
+            raise UnknownKeyError(message, (*path, name) if path[0] not in ("zip", "design", "over") else path)
 
 
 def as_declared(field: FieldType, value: Any) -> Any:

@@ -160,11 +160,41 @@ class Requirement:
 
 
 @dataclass(frozen=True)
+class ReplicationConfig:
+    """When a study has enough seeds: the values of `over` that are used, and the interval that ends it.
+
+    Attributes
+    ----------
+    over : str
+        Keyfield whose values are the replicates, such as the seed. They are used in the order of its domain.
+    of : str
+        Resultfield that is averaged.
+    ci95 : float
+        The largest half width of an interval.
+    paired : bool
+        Whether the intervals are those of differences between what is compared, or those of means.
+    reference : object
+        The value that all others are compared with; None for all pairs.
+    min, max, step : int
+        The number of values at first, at most, and added at a time.
+    """
+
+    over: str
+    of: str
+    ci95: float
+    max: int
+    paired: bool = True
+    reference: Any = None
+    min: int = 10
+    step: int = 5
+
+
+@dataclass(frozen=True)
 class TableConfig:
     """The experiment table: its columns in order, and the grid that its rows come from.
 
     `grid` is None if no keyfield has values; such a table can only be filled from combinations or rows. `design` is
-    None if its rows are not divided into blocks.
+    None if its rows are not divided into blocks, and `replicate` if all rows of the grid are filled in at once.
     """
 
     name: str
@@ -173,6 +203,7 @@ class TableConfig:
     result_timestamps: bool = False
     grid: Grid | None = None
     design: Design | None = None
+    replicate: ReplicationConfig | None = None
     requires: Sequence[Requirement] = ()
 
 

@@ -27,7 +27,7 @@ from pydantic_core import PydanticCustomError, core_schema
 from typing_extensions import TypeAliasType
 
 from pyexperimenter.config.messages import nearest
-from pyexperimenter.config.model import ExecutionConfig
+from pyexperimenter.config.model import ExecutionConfig, ReplicationConfig
 from pyexperimenter.config.names import LOGTABLE_COLUMNS, SIDE_TABLES, TABLE_COLUMNS, module_and_function
 from pyexperimenter.config.source import plain
 from pyexperimenter.durations import DURATION_PATTERN, seconds
@@ -396,10 +396,33 @@ class Blocks(Section):
     shuffle: Shuffle = Field(Design.shuffle, description="Seed of the order of the blocks; false for that of the grid.")
 
 
+class Precision(Section):
+    """The interval that ends a replication."""
+
+    ci95: Annotated[Number, Field(gt=0)] = Field(description="Its half width, in units of the resultfield.")
+
+
+class Replicate(Section):
+    """How many seeds a study gets: as many as it takes until intervals are narrow enough."""
+
+    keeps_texts = frozenset({"reference"})
+
+    over: str = Field(description="Keyfield whose values are the replicates, such as seed.")
+    of: str = Field(description="Resultfield that is averaged.")
+    until: Precision = Field(description="The wanted precision, as in {ci95: 0.005}.")
+    paired: bool = Field(
+        ReplicationConfig.paired, description="Intervals of the differences between what is compared, or of means."
+    )
+    reference: Scalar = Field(None, description="The value that all others are compared with; if omitted, all pairs.")
+    min: Whole = Field(ReplicationConfig.min, ge=10, description="Number of replicates at first, at least 10.")
+    max: Whole | None = Field(None, description="Number of replicates at most; by default, all values of the keyfield.")
+    step: Whole = Field(ReplicationConfig.step, ge=1, description="Number of replicates added at a time.")
+
+
 class Table(Section):
     """The experiment table."""
 
-    keeps_texts = frozenset({"keyfields", "exclude", "include", "requires"})
+    keeps_texts = frozenset({"keyfields", "exclude", "include", "requires", "replicate"})
 
     name: str = Field(description="Name of the table.")
     keyfields: Annotated[dict[str, KeyfieldOrType], _not_reserved(TABLE_COLUMNS)] = Field(
@@ -409,6 +432,7 @@ class Table(Section):
     include: Mappings = Field([], description="Single rows to add to the grid; omitted keyfields are NULL.")
     zip: list[Names] = Field([], description="Lists of keyfields whose values are paired instead of crossed.")
     design: Blocks | None = Field(None, description="How the grid is divided into blocks, which are run one by one.")
+    replicate: Replicate | None = Field(None, description="How many values of a keyfield are used: until it is enough.")
     requires: list[Requirement] = Field([], description="Resources that some experiments need, such as {gpus: 1}.")
     resultfields: Columns = Field({}, description="The outputs, one column each.")
     result_timestamps: bool = Field(

@@ -121,6 +121,10 @@ class Grid:
     def __len__(self) -> int:
         return self._size
 
+    def values_of(self, name: str) -> Sequence[Any]:
+        """Return the values of a keyfield, without those of `include`."""
+        return self._domains[name].values
+
     @property
     def is_product(self) -> bool:
         """Whether the rows are all combinations of the values, so that all values of a keyfield are in as many rows."""

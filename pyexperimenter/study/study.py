@@ -149,6 +149,10 @@ class Study:
             "uneven": grid is not None and not grid.is_product,
             "blocks": list(design.blocks) if design else [],
         }
+        if self.config.table.replicate is not None and (looks := self._store.events("replication")):
+            from pyexperimenter.analysis.replication import remark_on
+
+            declared["notes"] = [remark_on(looks)]
         table.attrs = {name: setting for name, setting in declared.items() if setting}
         return table
 

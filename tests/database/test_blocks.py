@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import random
 from typing import Any
 
 import pytest
 
 from pyexperimenter import ExperimentStatus, PyExperimenter
-from pyexperimenter.exceptions import InvalidValueError
+from pyexperimenter.exceptions import InvalidConfigError, InvalidValueError, ParameterCombinationError
 from pyexperimenter.study.status import BlockCounts
 from tests.support.study import credentials, experimenter, study
 from tests.support.target import Target
@@ -16,7 +17,9 @@ from tests.support.target import Target
 DATASETS = ["iris", "wine", "zoo"]
 
 
-def blocks(target: Target, methods: list[str], seeds: int = 4, **design: Any) -> PyExperimenter:
+def blocks(
+    target: Target, methods: list[str], seeds: int = 4, replicate: dict[str, Any] | None = None, **design: Any
+) -> PyExperimenter:
     keyfields: dict[str, Any] = {
         "method": {"type": "VARCHAR(9)", "values": methods},
         "depth": {"type": "INT", "values": [1, 2]},
@@ -29,7 +32,8 @@ def blocks(target: Target, methods: list[str], seeds: int = 4, **design: Any) ->
         keyfields["depth"] = "INT"
     design = {"blocks": ["dataset", "seed"], "compare": "method", **design}
     resultfields = {"accuracy": "DOUBLE", "split": "BIGINT"}
-    config = study(target, keyfields=keyfields, resultfields=resultfields, design=design)
+    more = {} if replicate is None else {"replicate": replicate}
+    config = study(target, keyfields=keyfields, resultfields=resultfields, design=design, **more)
     return experimenter(target, config, log_level="INFO")
 
 
@@ -120,3 +124,54 @@ def test_without_a_design_there_are_no_blocks(target: Target) -> None:
     plain.execute(lambda keyfields, results, custom: results.block_seed(), max_experiments=1)
     (error,) = plain.get_table(states=ExperimentStatus.ERROR)["error"]
     assert "block_seed: the table has no design" in error
+
+
+def noisy(keyfields: dict[str, Any], results: Any, custom: Any) -> dict[str, Any]:
+    numbers = random.Random(results.block_seed(keyfields["method"]))
+    return {"accuracy": numbers.gauss(0.5, {"iris": 0.01, "wine": 0.1, "zoo": 0.1}[keyfields["dataset"]])}
+
+
+def test_seeds_are_added_until_the_intervals_are_narrow(target: Target) -> None:
+    rule = {"over": "seed", "of": "accuracy", "until": {"ci95": 0.08}, "max": 20, "reference": "svm"}
+    opened = blocks(target, ["svm", "tree"], seeds=25, replicate=rule)
+    assert opened.fill_table_from_config() == (10 * 3 * 3, 0)  # the first 10 of 25 seeds
+    assert set(opened.get_table()["seed"]) == {*range(10)}
+    assert opened.replicate()["state"].eq("open").all()
+    assert "notes" not in opened.get_table().attrs  # nothing was looked at
+
+    opened.execute(noisy)
+    first = opened.replicate(dry_run=True)
+    assert first["of"].unique().tolist() == [f"method=tree, depth={depth} - method=svm, depth=–" for depth in (1, 2)]
+    assert opened.counts()["created"] == 0
+    while opened.replicate()["add"].any():
+        assert opened.execute(noisy) % 15 == 0  # whole blocks: 3 experiments for each of 5 seeds
+    seeds = opened.get_table().groupby("dataset")["seed"].nunique()
+    assert seeds["iris"] == 10 < seeds["wine"] <= 20
+    assert not opened.counts(outside_grid=True)
+    (note,) = opened.summarize("accuracy", ["method", "depth"], "dataset", pairing="all").attrs["notes"]
+    assert note.startswith("The number of values of seed depends on the results: 10 to 20, in steps of 5")
+    assert opened.fill_table_from_config().added == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"over": "fold"}, "replicate.over: 'fold' is not a keyfield"),
+        ({"of": "accurracy"}, "replicate.of: 'accurracy' is not a resultfield; did you mean 'accuracy'"),
+        ({"min": 5}, "replicate.min"),
+        ({"max": 30}, "seed has 25 values, but 10 to 30 of them are to be used"),
+        ({"max": 9}, "seed has 25 values, but 10 to 9"),
+        ({"reference": "forest"}, "replicate.reference: method is never 'forest'"),
+        ({"until": {"ci95": 0}}, "replicate.until.ci95"),
+        ({"over": "method"}, "add a design that says what is compared, and whose blocks have method"),
+    ],
+)
+def test_rules_that_are_refused(sqlite_target: Target, changes: dict[str, Any], message: str) -> None:
+    rule = {"over": "seed", "of": "accuracy", "until": {"ci95": 0.08}, **changes}
+    with pytest.raises(InvalidConfigError, match=message):
+        blocks(sqlite_target, ["svm", "tree"], seeds=25, replicate=rule)
+
+
+def test_a_study_without_a_rule_cannot_be_replicated(sqlite_target: Target) -> None:
+    with pytest.raises(ParameterCombinationError, match="does not say when there are enough seeds"):
+        blocks(sqlite_target, ["svm"]).replicate()
