@@ -7,8 +7,9 @@ SEED ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := mariadb-server-core mariadb-client-core postgresql slurmctld slurmd slurmdbd slurm-client munge \
-    openssh-client openssh-server faketime texlive-latex-recommended texlive-science
-PROGRAMS := mariadbd my_print_defaults postgres slurmctld slurmd slurmdbd sbatch munged ssh sshd faketime pdflatex
+    openssh-client openssh-server faketime texlive-latex-recommended texlive-science \
+    chromium fonts-dejavu-core
+PROGRAMS := mariadbd my_print_defaults postgres slurmctld slurmd slurmdbd sbatch munged ssh sshd faketime pdflatex chromium
 # Both are editable installs into one environment, so that neither shadows the other with a stale copy.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 PYTEST := -m pytest --numprocesses 4 --dist worksteal

@@ -13,6 +13,7 @@ import hypothesis
 import pytest
 
 import tests.support
+from tests.support.chromium import Chromium
 from tests.support.latex import Latex
 from tests.support.mariadb import PrivateMariaDB
 from tests.support.mysql import MYSQL_URL, MYSQLD, PrivateMySQL, server_from_url
@@ -65,13 +66,14 @@ def _mysql() -> Server:
     return server_from_url(url) if url else PrivateMySQL()
 
 
-_STARTERS: dict[str, Callable[[], Server | SlurmCluster | Latex | YamlLanguageServer]] = {
+_STARTERS: dict[str, Callable[[], Server | SlurmCluster | Latex | YamlLanguageServer | Chromium]] = {
     "mariadb": PrivateMariaDB,
     "mysql": _mysql,
     "postgresql": PrivatePostgreSQL,
     "slurm": lambda: SlurmCluster(nodes=4, cpus=2),
     "pdflatex": Latex,
     "yaml-language-server": YamlLanguageServer,
+    "chromium": Chromium,
 }
 
 
@@ -168,6 +170,13 @@ def slurm(pytestconfig: pytest.Config) -> Iterator[SlurmCluster]:
     cluster.recover()
 
 
+@pytest.fixture(scope="session")
+def chromium(pytestconfig: pytest.Config) -> Chromium:
+    """A real browser."""
+    browser: Chromium = pytestconfig.stash[SERVERS].get("chromium")
+    return browser
+
+
 @pytest.fixture
 def latex(pytestconfig: pytest.Config) -> Latex:
     """LaTeX, which compiles what the test renders."""
@@ -204,6 +213,7 @@ _FIXTURES = {
     "slurm": "slurm",
     "latex": "pdflatex",
     "yaml_language_server": "yaml-language-server",
+    "chromium": "chromium",
 }
 
 

@@ -247,7 +247,7 @@ class ExperimentReader:
 
     def attempt_rows(
         self,
-        experiment_id: int | None = None,
+        experiment_ids: Sequence[int] | None = None,
         columns: Sequence[str] | None = None,
         last: int | None = None,
         take: Take[Any] = all_rows,
@@ -260,8 +260,8 @@ class ExperimentReader:
         """
         attempts = self._sql.read.attempts
         condition = Condition()
-        if experiment_id is not None:
-            condition = Condition("experiment_id = :experiment_id", {"experiment_id": experiment_id})
+        if experiment_ids is not None:
+            condition = Condition("experiment_id IN (:experiments)", {"experiments": list(experiment_ids) or [None]})
         if last is not None:
             condition &= Condition(self._sql.read.last_attempts, {"last": whole_number("last", last, least=0)})
         try:

@@ -39,7 +39,7 @@ def details_of(reader: ExperimentReader, experiment_id: int) -> ExperimentDetail
     columns, rows = reader.table_rows(ids=[experiment_id])
     if not rows:
         raise InvalidExperimentError(f"the table {reader.schema.table} has no experiment with ID {experiment_id}")
-    names, attempts = reader.attempt_rows(experiment_id)
+    names, attempts = reader.attempt_rows([experiment_id])
     types = reader.schema.types_of(reader.schema.attempts)
     return ExperimentDetails(
         _decoded(columns, rows[0], reader.schema.columns), [_decoded(names, attempt, types) for attempt in attempts]

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from pyexperimenter.analysis import Anytime, Comparison
 
+_FEW = 20_000  # experiments of which it is faster to read the attempts by their IDs
+
 
 class Study:
     """The methods that read a study: its tables, its progress, and analyses of its results.
@@ -213,7 +215,7 @@ class Study:
             One row per attempt, ordered by ``ID``; times in UTC, durations in seconds, memory in bytes.
         """
         return self._frame(
-            partial(self._store.attempt_rows, None if experiment_id is None else index(experiment_id), columns, last),
+            partial(self._store.attempt_rows, None if experiment_id is None else [index(experiment_id)], columns, last),
             self._store.schema.attempts,
         )
 
@@ -459,7 +461,7 @@ class Study:
         from pyexperimenter.analysis import summarize
 
         table = self._selected(where, select, values, only_grid, complete_blocks)
-        return summarize(table, values, rows, columns, over, stat, self._versions(), **how)
+        return summarize(table, values, rows, columns, over, stat, self._versions(table), **how)
 
     def compare(
         self,
@@ -482,7 +484,7 @@ class Study:
         from pyexperimenter.analysis import compare
 
         table = self._selected(where, select, value, only_grid, complete_blocks)
-        return compare(table, value, by, blocks, better, over, test, self._versions(), **how)
+        return compare(table, value, by, blocks, better, over, test, self._versions(table), **how)
 
     def anytime(
         self,
@@ -517,7 +519,7 @@ class Study:
         from pyexperimenter.analysis import pareto
 
         table = self._selected(where, None, [], only_grid, complete_blocks)
-        return pareto(table, objectives, by, over, attempts=self._versions(), **how)
+        return pareto(table, objectives, by, over, attempts=self._versions(table), **how)
 
     def plot_result(
         self,
@@ -540,7 +542,7 @@ class Study:
         from pyexperimenter.analysis import plot_result
 
         table = self._selected(where, select, value, only_grid, complete_blocks)
-        return plot_result(table, value, x, hue, over, stat, ax, self._versions(), **how)
+        return plot_result(table, value, x, hue, over, stat, ax, self._versions(table), **how)
 
     def plot_heatmap(
         self,
@@ -563,7 +565,7 @@ class Study:
         from pyexperimenter.analysis import plot_heatmap
 
         table = self._selected(where, select, value, only_grid, complete_blocks)
-        return plot_heatmap(table, value, x, y, over, digits, ax, self._versions(), **how)
+        return plot_heatmap(table, value, x, y, over, digits, ax, self._versions(table), **how)
 
     def plot_curves(
         self,
@@ -582,7 +584,7 @@ class Study:
         from pyexperimenter.analysis import plot_curves
 
         logs, table = self.get_logtable(logtable_name), self._selected(where, None, [], only_grid, complete_blocks)
-        return plot_curves(logs, table, value, index, hue, over, ax, self._versions(), **how)
+        return plot_curves(logs, table, value, index, hue, over, ax, self._versions(table), **how)
 
     def plot_progress(self, ax: Axes | None = None, where: Where = None, only_grid: bool = False) -> Axes:
         """Draw the number of finished experiments over time, as `pyexperimenter.analysis.plot_progress` does."""
@@ -604,11 +606,12 @@ class Study:
         table = complete_blocks(table) if only_complete else table
         return table if choice is None else select(table, report=report, **choice)
 
-    def _versions(self) -> pd.DataFrame:
-        """Return which code each execution ran, without the long texts that attempts may have."""
+    def _versions(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return which code the executions of these experiments ran, or all, if these are many."""
         from pyexperimenter.analysis.versions import COLUMNS
 
-        return self._frame(partial(self._store.attempt_rows, columns=COLUMNS), self._store.schema.attempts)
+        ids = table["ID"].tolist() if len(table) <= _FEW else None
+        return self._frame(partial(self._store.attempt_rows, ids, columns=COLUMNS), self._store.schema.attempts)
 
     def _side_table(self, name: str) -> tuple[Callable[..., Any], str]:
         """Return what reads the rows of a side table, and its name in the database."""

@@ -103,7 +103,7 @@ def test_headers_keep_other_sites_and_scripts_out(inside: TestClient) -> None:
         assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy and "unsafe" not in policy
         assert {source for part in policy.split("; ") for source in part.split()[1:]} == {"'none'", "'self'"}
         assert answer.headers["x-content-type-options"] == "nosniff"
-        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["referrer-policy"] == "same-origin"
         assert answer.headers["cache-control"] == "no-store"
         assert "access-control-allow-origin" not in answer.headers
 

@@ -9,7 +9,7 @@ from pyexperimenter.dashboard.charts import bars, state_bar
 from pyexperimenter.dashboard.view import View
 from pyexperimenter.exceptions import PyExperimenterError
 from pyexperimenter.jsonable import records
-from pyexperimenter.study.status import outside_grid_text
+from pyexperimenter.study.status import StudyStatus, outside_grid_text
 from pyexperimenter.tracebacks import summary_of
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def overview(view: View) -> dict[str, Any]:
         "failures": failures,
         "workers": status.workers[:_WORKERS],
         "alive": alive,
-        "warnings": list(_warnings(view, status.outside_grid)),
+        "warnings": list(_warnings(view, status)),
     }
 
 
@@ -60,7 +60,8 @@ def _known(study: PyExperimenter, names: Iterable[str]) -> list[str]:
     return [name for name in names if name in existing]
 
 
-def _warnings(view: View, outside: Any) -> Iterable[str]:
+def _warnings(view: View, status: StudyStatus) -> Iterable[str]:
+    outside = status.outside_grid
     if outside:
         yield outside_grid_text(outside)
     grid = view.study.config.table.grid
@@ -74,6 +75,6 @@ def _warnings(view: View, outside: Any) -> Iterable[str]:
         files = "1 journal" if waiting == 1 else f"{waiting} journals"
         yield f"{files} may have results that are not in the database; run: pyexperimenter sync"
     if grid is not None:
-        missing = len(grid) - sum(view.study.counts().values()) + sum(outside.values())
+        missing = len(grid) - status.total + sum(outside.values())
         if missing > 0:
             yield f"{missing:,} experiments of the grid are not in the table; run: pyexperimenter fill"
