@@ -58,6 +58,7 @@ from pyexperimenter.study.study import Study
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pyexperimenter.analysis.auditing import Audit
     from pyexperimenter.cluster.job import Job
     from pyexperimenter.cluster.submission import Submission
     from pyexperimenter.dashboard.server import Dashboard
@@ -928,6 +929,64 @@ class PyExperimenter(Study):
 
                 post_mortem(error.__traceback__)
             raise
+
+    def audit(
+        self,
+        experiment_function: ExperimentFunction,
+        size: int = 59,
+        seed: int = 0,
+        where: Where = None,
+        failed: bool = False,
+        tolerances: Mapping[str, float] | None = None,
+        ignore: Sequence[str] = (),
+    ) -> Audit:
+        """Execute some finished experiments again, in this process, and compare the results.
+
+        The experiments are drawn at random, from each machine and each level of what the design compares as many as its
+        share. Their rows do not change; each execution is an attempt with the outcome ``audit``. If the same call is
+        repeated, it goes on where it was interrupted; several processes may make it at the same time and share the
+        work.
+
+        Parameters
+        ----------
+        experiment_function : callable
+            As for `execute`.
+        size : int
+            How many experiments. If 59 give the same results, at least 95 % of all do, with a confidence of 95 %.
+        seed : int
+            Seed of the choice.
+        where : mapping or str, optional
+            Only experiments with these values, or that match this SQL condition.
+        failed : bool
+            Also experiments that are in error; they should fail again, with the same exception.
+        tolerances : Mapping of str to float, optional
+            Resultfield -> largest absolute difference that counts as the same. It is recorded when the audit begins,
+            and cannot be changed afterwards.
+        ignore : sequence of str
+            Resultfields that are not compared, such as durations. Times are never compared.
+
+        Returns
+        -------
+        Audit
+            What was found so far.
+
+        Raises
+        ------
+        InvalidColumnError
+            If a name is not a resultfield.
+        InvalidValueError
+            If the audit was begun with other tolerances, or no experiment is finished.
+        """
+        from pyexperimenter.study.audit import audit, compared_fields
+
+        check_function(experiment_function)
+        self._prepare_execution()
+        tolerances = dict(tolerances or {})
+        rules = {"fields": compared_fields(self.config, tolerances, ignore), "tolerances": tolerances}
+        plan = {"size": whole_number("size", size, least=1), "seed": seed, "where": where, "failed": failed}
+        states = [ExperimentStatus.DONE, *([ExperimentStatus.ERROR] if failed else [])]
+        finished = partial(self.get_table, where, states=states)
+        return audit(self._store, self.config, experiment_function, finished, plan, rules, self.name)
 
     def sync(self) -> int:
         """Write the results that are in journal files because the database was unavailable.

@@ -396,6 +396,13 @@ class ExperimentReader:
         ((emissions, energy),) = self.query(self._sql.read.emissions)[1]
         return float(emissions or 0), float(energy or 0)
 
+    def audits(self, audit: str) -> dict[int, tuple[dict[str, Any], str | None]]:
+        """Return what the experiments of an audit reported again: ID -> results and error; of several, the first."""
+        found: dict[int, tuple[dict[str, Any], str | None]] = {}
+        for experiment_id, results, error in self.query(self._sql.read.audits, below=f"{audit}.%")[1]:
+            found.setdefault(experiment_id, (json.loads(results), error))
+        return found
+
     def emission_rows(self, take: Take[Any] = all_rows) -> Any:
         """Return columns and rows of CodeCarbon's table, or what `take` makes of them."""
         return self.stream(take, self._sql.read.side_table.format(side=self.schema.q(self.schema.codecarbon)))

@@ -274,6 +274,10 @@ class ReadStatements(_Group):
     find = _Statement("SELECT ID, {keyfields} FROM {table} WHERE {condition}")
     table = _Statement("SELECT {columns} FROM {table} WHERE {condition} ORDER BY {order}ID{limit}")
     attempts = _Statement("SELECT {columns} FROM {attempts} WHERE {condition} ORDER BY ID")
+    audits = _Statement("""
+        SELECT experiment_id, late_results, error FROM {attempts} WHERE outcome = 'audit' AND worker LIKE :below
+        ORDER BY ID
+    """)
     keyfields_from = _Statement("SELECT ID, {keyfields} FROM {table} WHERE ID > :last ORDER BY ID LIMIT :limit")
     # The next ones after an ID, by the index on (status, ID).
     errors = _Statement("""

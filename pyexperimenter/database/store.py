@@ -557,14 +557,38 @@ class ExperimentStore(ClaimStore):
         repeated = self._was_repeated(cursor, attempt, results[:2], ending.outcome, RETRIED)
         return left, None if repeated else results[2:]
 
+    def shown_results(self, results: Mapping[str, Any]) -> dict[str, Any]:
+        """Return column values of results as plain JSON types."""
+        fields = self.schema.resultfields  # a journal may be older than the configuration, and have others
+        return {
+            name: _as_json(decode(name, fields[name], value) if name in fields else value)
+            for name, value in results.items()
+        }
+
+    @retried
+    def record_audit(
+        self, experiment_id: int, worker: WorkerInfo, results: Mapping[str, Any], error: str | None, usage: Usage
+    ) -> None:
+        """Add an attempt of the outcome ``audit`` with results in plain JSON types. The row stays as it is.
+
+        Raises
+        ------
+        InvalidExperimentError
+            If the experiment does not exist.
+        """
+        with self.database.transaction() as cursor:
+            if cursor.one(self._sql.claim.lock_status, experiment_id=experiment_id) is None:
+                raise self._unknown(experiment_id)
+            insert, token = self._new_attempt(experiment_id, worker, True, lease=None)
+            (inserted,) = cursor.run_together(insert)
+            attempt = Attempt(self._inserted(inserted), experiment_id, token=token)
+            keeping = (self._sql.write.keep_late_results, {"results": to_json(results), **attempt.named})
+            cursor.run_together(keeping, self._finishing(attempt, "audit", error, usage))
+
     @retried
     def _keep_late(self, attempt: Attempt, notes: Sequence[Note]) -> None:
         """Keep results and output of notes with an attempt that has lost its row."""
-        values = {name: value for note in notes for name, value in note.results.items()}
-        fields = self.schema.resultfields  # a note may be older than the configuration, and have others
-        results = {
-            name: decode(name, fields[name], value) if name in fields else value for name, value in values.items()
-        }
+        results = self.shown_results({name: value for note in notes for name, value in note.results.items()})
         output = next((note.ending.output for note in notes if note.ending is not None), None)
         if not results and output is None:
             return
@@ -573,7 +597,7 @@ class ExperimentStore(ClaimStore):
                 cursor.run(self._sql.write.keep_output, output=output, **attempt.named)
             if results:
                 (kept,) = cursor.one(self._sql.write.late_results, **attempt.named) or (None,)
-                merged = json.loads(kept or "{}") | {name: _as_json(value) for name, value in results.items()}
+                merged = json.loads(kept or "{}") | results
                 cursor.run(self._sql.write.keep_late_results, results=to_json(merged), **attempt.named)
 
     # Side tables

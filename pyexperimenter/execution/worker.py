@@ -188,8 +188,8 @@ class Worker:
         outcome, error, results, retries = ExperimentStatus.DONE, None, None, 0
         try:
             with restored(), emissions or nullcontext():
-                returned = self._task.function(dict(experiment.keyfields), processor, _copies(self._task.config.custom))
-            outcome, results = _interpret(returned)
+                returned = self._task.function(dict(experiment.keyfields), processor, copies(self._task.config.custom))
+            outcome, results = interpret(returned)
         except BaseException as raised:
             if isinstance(raised, KeyboardInterrupt) and self._watch.stop.interrupted:
                 with self._log_lost_claim(experiment):
@@ -342,7 +342,7 @@ class Worker:
             self._logger.warning("the emissions of experiment %s were not written: %s", experiment.id, error)
 
 
-def _copies(custom: Mapping[str, Any]) -> dict[str, Any]:
+def copies(custom: Mapping[str, Any]) -> dict[str, Any]:
     """Copy the custom fields for one run, all but what cannot be copied."""
     copied = {}
     for name, value in custom.items():
@@ -362,7 +362,7 @@ def too_many_errors(count: int) -> TooManyErrorsError:
     )
 
 
-def _interpret(returned: Any) -> tuple[ExperimentStatus, Mapping[str, Any] | None]:
+def interpret(returned: Any) -> tuple[ExperimentStatus, Mapping[str, Any] | None]:
     """Return the status and the results that the function's return value means."""
     if returned is None:
         return ExperimentStatus.DONE, None
