@@ -4,6 +4,12 @@ Only this package imports pandas, which is slow to import, so its callers import
 matplotlib are imported by the functions that use them; the extras ``stats`` and ``plots`` install them.
 """
 
+from pyexperimenter.analysis.aggregates import (
+    improvement_probabilities,
+    interquartile_means,
+    performance_profiles,
+    plot_profiles,
+)
 from pyexperimenter.analysis.anytime import Anytime, anytime
 from pyexperimenter.analysis.blocks import complete_blocks
 from pyexperimenter.analysis.comparing import compare
@@ -25,10 +31,14 @@ __all__ = [
     "complete_blocks",
     "concat_studies",
     "export_frame",
+    "improvement_probabilities",
+    "interquartile_means",
     "join_keyfields",
     "pareto",
+    "performance_profiles",
     "plot_curves",
     "plot_heatmap",
+    "plot_profiles",
     "plot_progress",
     "plot_result",
     "select",

@@ -395,7 +395,7 @@ def anytime(
         Keyfields whose levels are compared, such as the method.
     unit : str or sequence of str, optional
         Keyfields of the problems, such as the data set. The default is the unit in the configuration. Runs of a unit
-        are averaged first.
+        are averaged first; if there is only one, each run counts.
     better : {"max", "min"}
         Whether large or small values are good.
     over : str or sequence of str, optional
@@ -444,6 +444,7 @@ def anytime(
     units = [name for name in rules_of(table, [value], unit).unit if name not in (SEED, *levels_of)]
     averaged = [name for name in averaged_over(table, over, [*levels_of, *units]) if name not in units]
     table = checked(table, [], [*levels_of, *units], averaged, "name it in by, unit or over")
+    units = units if len(levels(table, units)[1]) > 1 else []  # within one unit, the runs are what varies
     points = _steps(logs, table, value, budget, better)
     logged = table["ID"].isin(points["experiment"])
     notes = []

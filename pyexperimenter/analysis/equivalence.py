@@ -27,8 +27,8 @@ from pyexperimenter.analysis.rank_tests import Scores, corrected_mean, differenc
 IntArray = npt.NDArray[np.int64]
 
 _PRIOR = 0.5  # the weight of the prior, which is at the difference 0
-_DRAWN, _FEWEST = 50_000, 5_000  # samples of the posterior distribution
-_MOST_WEIGHTS = 10_000_000  # the most weights to draw in total, unless for the fewest samples
+_DRAWN, _FEWEST = 50_000, 2_000  # samples of the posterior distribution
+_MOST_WEIGHTS = 4_000_000  # the most weights to draw in total, unless for the fewest samples
 _CHUNK = 1_000_000  # weights to draw at a time
 _SEED = 20_170_077
 
@@ -100,7 +100,7 @@ def signed_rank_probabilities(first: Scores, second: Scores, rope: float) -> tup
     Returns
     -------
     (float, float, float)
-        Posterior probabilities, which sum to 1, from 50,000 samples that are always the same; for more than 200
+        Posterior probabilities, which sum to 1, from 50,000 samples that are always the same; for more than 80
         blocks, from fewer.
 
     Examples
@@ -133,10 +133,13 @@ def _places(values: Array, edge: float) -> tuple[IntArray, IntArray]:
 
     The values are in ascending order. Sums of infinity and minus infinity are 0: these are a tie.
     """
-    with np.errstate(invalid="ignore"):
-        sums = [np.where(np.isnan(sum_ := values + value), 0.0, sum_) for value in values]
-    less, most = ([np.searchsorted(row, edge, side=side) for row in sums] for side in ("left", "right"))
-    return np.array(less), np.array(most)
+    places = []
+    for value in values:
+        with np.errstate(invalid="ignore"):
+            sums = values + value
+        places.append(np.searchsorted(np.where(np.isnan(sums), 0.0, sums), [edge, np.nextafter(edge, np.inf)]))
+    less, most = np.transpose(places)
+    return less, most
 
 
 def _mass_below(weights: Array, places: tuple[IntArray, IntArray]) -> Array:

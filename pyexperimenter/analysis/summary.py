@@ -7,14 +7,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from pyexperimenter.analysis.bootstrap import LEAST, bca_intervals
 from pyexperimenter.analysis.cells import (
     SEED,
     Names,
     averaged_over,
+    cell_name,
     checked,
     levels,
     listed,
     optional_import,
+    some_of,
     warn,
 )
 from pyexperimenter.analysis.rank_tests import p_against
@@ -26,6 +29,7 @@ STATISTICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "mean±std": ("mean", ("std",)),
     "mean±ci95": ("mean", ("ci95",)),
     "ci95": ("mean", ("ci95",)),
+    "mean±bca95": ("mean", ("bca_low", "bca_high")),
     "median±iqr": ("median", ("q1", "q3")),
     "mean": ("mean", ()),
     "median": ("median", ()),
@@ -42,8 +46,13 @@ _TITLES = {
     "ci95": "half 95 % interval of the mean",
 }
 
+_ENDS: dict[tuple[str, ...], str] = {
+    ("q1", "q3"): " [Q1, Q3]",
+    ("bca_low", "bca_high"): " [95 % BCa bootstrap interval]",
+}
+
 _COUNTS = ("n", "missing", "failed", "open", "nan", "unpaired", "n_units")
-COLUMNS = ("value", "mean", "std", "median", "q1", "q3", "iqr", "ci95", "p_best", *_COUNTS)
+COLUMNS = ("value", "mean", "std", "median", "q1", "q3", "iqr", "ci95", "bca_low", "bca_high", "p_best", *_COUNTS)
 """The columns that a summary can have in addition to the keyfields."""
 
 
@@ -82,8 +91,8 @@ def summarize(
     over : str or sequence of str, optional
         Keyfields to average over. ``"seed"`` is ignored if there is no such keyfield, or if it has another role.
     stat : str
-        ``"mean±std"``, ``"mean±ci95"`` (or ``"ci95"``), ``"median±iqr"``, ``"mean"`` or ``"median"``; ``+-`` is
-        the same as ``±``.
+        ``"mean±std"``, ``"mean±ci95"`` (or ``"ci95"``), ``"mean±bca95"``, ``"median±iqr"``, ``"mean"`` or
+        ``"median"``; ``+-`` is the same as ``±``.
     attempts : pandas.DataFrame, optional
         Executions, as returned by `get_attempts`. With them, a warning says if the results come from different
         versions of the code or environments.
@@ -116,7 +125,8 @@ def summarize(
         - ``mean`` and ``std``, the sample standard deviation (``ddof=1``), which is NaN for a single unit;
         - the other statistics that `stat` needs: ``median``; ``q1`` and ``q3``, the quartiles, with linear
           interpolation as in `numpy.quantile`, and ``iqr``, the range between them, NaN if a value is infinite;
-          ``ci95``, half the width of Student's 95 % confidence interval of the mean;
+          ``ci95``, half the width of Student's 95 % confidence interval of the mean; ``bca_low`` and ``bca_high``, the
+          ends of the bootstrap interval of `bootstrap.bca_interval`, for skewed values of 20 units or more;
         - ``p_best``, with `better`: the p-value of the difference from the best cell, 1 for the best one: that of the
           Wilcoxon signed-rank test on the units that all cells have, or of the corrected t test on splits of one data
           set, adjusted by Holm's method for all pairs of cells;
@@ -223,8 +233,7 @@ def statistic_name(stat: str) -> str:
     ['mean ± standard deviation', 'mean ± half 95 % interval of the mean', 'median [Q1, Q3]', 'mean']
     """
     center, spread = STATISTICS[stat]
-    ends = f" ± {_TITLES[spread[0]]}" if len(spread) == 1 else " [Q1, Q3]" if spread else ""
-    return _TITLES[center] + ends
+    return _TITLES[center] + (f" ± {_TITLES[spread[0]]}" if len(spread) == 1 else _ENDS.get(spread, ""))
 
 
 def summary_of(
@@ -274,10 +283,37 @@ def summary_of(
             student, n = optional_import("scipy.stats", "stats").t, values.size()
             factor = student.ppf(0.975, n - 1) * np.sqrt(1 / n + rules.split_ratio(over))
             statistics["ci95"] = factor * statistics["std"]
+        if "bca_low" in spread:
+            ends = _bootstrapped(units, value, keys, rules.split_ratio(over))
+            statistics |= {name: ends[name] for name in spread}
     if better is not None:
         statistics["p_best"] = _against_best(units, statistics[center], better, within, rules.split_ratio(over))
     cells = units.cells.join(pd.DataFrame(statistics))
     return cells[[*keys, *statistics, *_COUNTS]], units.notes
+
+
+def _bootstrapped(units: Units, value: str, keys: Sequence[str], split_ratio: float) -> pd.DataFrame:
+    """Return the ends of the bootstrap interval of each cell with values."""
+    if split_ratio:
+        raise InvalidValueError(
+            "stat: splits of one data set are not independent, so they cannot be drawn again; use mean±ci95"
+        )
+    groups = {cell: group.to_numpy() for cell, group in units.values.groupby(level="cell")}
+    small = [cell for cell, group in groups.items() if len(group) < LEAST]
+    if small:
+        cells = zip(units.cells.loc[small, list(keys)].itertuples(index=False, name=None), small, strict=True)
+        where = some_of(f"{cell_name(keys, labels)} ({len(groups[cell])})" for labels, cell in cells)
+        raise InvalidValueError(
+            f"stat: a bootstrap interval of {value} needs at least {LEAST} units, as it is too short with fewer: "
+            f"{where}; use mean±ci95"
+        )
+    if not all(np.isfinite(group).all() for group in groups.values()):
+        raise InvalidValueError(f"stat: a bootstrap interval needs finite values of {value}; use median±iqr")
+    ends = pd.DataFrame(index=units.cells.index, columns=["bca_low", "bca_high"], dtype=float)
+    for size in {len(group) for group in groups.values()}:
+        alike = {cell: group for cell, group in groups.items() if len(group) == size}
+        ends.loc[list(alike)] = np.transpose(bca_intervals(np.array(list(alike.values()))))
+    return ends
 
 
 def _against_best(

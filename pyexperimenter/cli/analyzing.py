@@ -207,7 +207,7 @@ def _comparison_options(command: Command) -> Command:
 
 def _stat_option(default: str) -> Callable[[Command], Command]:
     return click.option(
-        "--stat", default=default, show_default=True, help="mean±std, median±iqr, ci95, mean or median."
+        "--stat", default=default, show_default=True, help="mean±std, median±iqr, ci95, mean±bca95, mean or median."
     )
 
 
@@ -373,6 +373,60 @@ def compare(
         )
     else:
         echo(comparison.describe() if describe else str(comparison))
+
+
+def _aggregate_options(command: Command) -> Command:
+    """Add the options of aggregates of normalized scores; those that do not concern them are left out of `how`."""
+
+    @functools.wraps(command)
+    def run(*context: Any, how: dict[str, Any], **arguments: Any) -> Any:
+        for name in ("unit", "pairing", "test_share"):  # runs are resampled as they are
+            how.pop(name)
+        return command(*context, how=how, **arguments)
+
+    return decorated(
+        run,
+        click.argument("value", metavar="RESULTFIELD"),
+        click.option("--by", type=NameList(), required=True, metavar="COLUMNS", help="Keyfields that are compared."),
+        click.option("--tasks", type=NameList(), required=True, metavar="COLUMNS", help="Keyfields of the tasks."),
+        _analysis_options,
+        _selecting,
+    )
+
+
+_better_option = click.option(
+    "--better", type=click.Choice(["max", "min"]), default="max", show_default=True, help="What is good."
+)
+
+
+@click.command()
+@_aggregate_options
+@_better_option
+@json_option
+@study_options
+def aggregate(
+    study: StudyOptions,
+    value: str,
+    by: list[str],
+    tasks: list[str],
+    better: str,
+    as_json: bool,
+    how: dict[str, Any],
+) -> None:
+    """Aggregate normalized scores of several tasks.
+
+    Shows interquartile means of RESULTFIELD, and how likely a run of one level is better than one of another.
+    """
+    experimenter = study.open_for_reading()
+    check_filled(experimenter)
+    tables = {
+        "interquartile_means": experimenter.interquartile_means(value, by, tasks, **how),
+        "improvement_probabilities": experimenter.improvement_probabilities(value, by, tasks, better=better, **how),
+    }
+    if as_json:
+        print_json({name: records(found) for name, found in tables.items()})
+    else:
+        echo("\n\n".join(found.to_string(index=False, float_format="{:.4f}".format) for found in tables.values()))
 
 
 class _NumberList(NameList):
@@ -549,6 +603,15 @@ def plot_anytime(
 
 
 @plot.command()
+@_aggregate_options
+@_better_option
+@_picture_options
+def profiles(experimenter: PyExperimenter, how: dict[str, Any], **what: Any) -> Axes:
+    """Draw the shares of runs with scores above each threshold."""
+    return experimenter.plot_profiles(**what, **how)
+
+
+@plot.command()
 @where_option
 @only_grid_option
 @_picture_options
@@ -566,4 +629,4 @@ def ranks(experimenter: PyExperimenter, how: dict[str, Any], **what: Any) -> Axe
     return experimenter.compare(**what, **how).critical_difference_diagram()
 
 
-COMMANDS = (table, compare, anytime, pareto, plot)
+COMMANDS = (table, compare, aggregate, anytime, pareto, plot)

@@ -486,6 +486,88 @@ class Study:
         table = self._selected(where, select, value, only_grid, complete_blocks)
         return compare(table, value, by, blocks, better, over, test, self._versions(table), **how)
 
+    def interquartile_means(
+        self,
+        value: str,
+        by: str | Sequence[str],
+        tasks: str | Sequence[str],
+        over: str | Sequence[str] | None = "seed",
+        where: Where = None,
+        select: Mapping[str, Any] | None = None,
+        only_grid: bool = False,
+        complete_blocks: bool = False,
+        **how: Any,
+    ) -> pd.DataFrame:
+        """Return the mean of the middle half of normalized scores of several tasks.
+
+        As `pyexperimenter.analysis.interquartile_means` does; for `select`, see `summarize`.
+        """
+        from pyexperimenter.analysis import interquartile_means
+
+        table = self._selected(where, select, value, only_grid, complete_blocks)
+        return interquartile_means(table, value, by, tasks, over, **how)
+
+    def improvement_probabilities(
+        self,
+        value: str,
+        by: str | Sequence[str],
+        tasks: str | Sequence[str],
+        over: str | Sequence[str] | None = "seed",
+        where: Where = None,
+        select: Mapping[str, Any] | None = None,
+        only_grid: bool = False,
+        complete_blocks: bool = False,
+        **how: Any,
+    ) -> pd.DataFrame:
+        """Return how likely a run of one level is better than one of another on the same task.
+
+        As `pyexperimenter.analysis.improvement_probabilities` does; for `select`, see `summarize`.
+        """
+        from pyexperimenter.analysis import improvement_probabilities
+
+        table = self._selected(where, select, value, only_grid, complete_blocks)
+        return improvement_probabilities(table, value, by, tasks, over, **how)
+
+    def performance_profiles(
+        self,
+        value: str,
+        by: str | Sequence[str],
+        tasks: str | Sequence[str],
+        over: str | Sequence[str] | None = "seed",
+        where: Where = None,
+        select: Mapping[str, Any] | None = None,
+        only_grid: bool = False,
+        complete_blocks: bool = False,
+        **how: Any,
+    ) -> pd.DataFrame:
+        """Return the shares of runs that are better than each threshold.
+
+        As `pyexperimenter.analysis.performance_profiles` does; for `select`, see `summarize`.
+        """
+        from pyexperimenter.analysis import performance_profiles
+
+        table = self._selected(where, select, value, only_grid, complete_blocks)
+        return performance_profiles(table, value, by, tasks, over, **how)
+
+    def plot_profiles(
+        self,
+        value: str,
+        by: str | Sequence[str],
+        tasks: str | Sequence[str],
+        over: str | Sequence[str] | None = "seed",
+        ax: Axes | None = None,
+        where: Where = None,
+        select: Mapping[str, Any] | None = None,
+        only_grid: bool = False,
+        complete_blocks: bool = False,
+        **how: Any,
+    ) -> Axes:
+        """Draw `performance_profiles`, as `pyexperimenter.analysis.plot_profiles` does."""
+        from pyexperimenter.analysis import plot_profiles
+
+        table = self._selected(where, select, value, only_grid, complete_blocks)
+        return plot_profiles(table, value, by, tasks, over, ax=ax, **how)
+
     def anytime(
         self,
         logtable_name: str,

@@ -609,6 +609,16 @@ def test_anytime(analyzed: Path) -> None:
     assert "'1,x' are not numbers" in call("anytime", *curves, "--at", "1,x", code=2).stderr
 
 
+@pytest.mark.filterwarnings("ignore:a task has only 2 runs")
+def test_aggregate(analyzed: Path) -> None:
+    arguments = ["aggregate", "y", "--by", "method", "--tasks", "dataset", *SELECTED]
+    found = data(*arguments)
+    assert [line["method"] for line in found["interquartile_means"]] == ["a", "b", "c"]
+    assert found["improvement_probabilities"][0]["probability"] == 0
+    assert data(*arguments, "--better", "min")["improvement_probabilities"][0]["probability"] == 1
+    assert call(*arguments).stdout.splitlines()[0].split() == ["method", "iqm", "low", "high", "n"]
+
+
 def test_pareto(analyzed: Path) -> None:
     arguments = ["pareto", "y=max", "cv=max", "--by", "method,C", "--over", "dataset,seed"]
     assert [(line["method"], line["C"]) for line in data(*arguments)] == [("b", 2), ("b", 1)]
@@ -630,6 +640,7 @@ def test_pareto(analyzed: Path) -> None:
             ["anytime", "epochs", "loss", "--budget", "epoch", "--by", "method", "--over", "dataset,C,seed"],
             {"epoch", "best loss so far"},
         ),
+        (["profiles", "y", "--by", "method", "--tasks", "dataset", *SELECTED], {"y", "share of runs above"}),
         (["progress", "-w", "seed = 0"], {"time (UTC)", "experiments finished"}),
         (["ranks", "y", "--by", "method", "--blocks", "dataset", *SELECTED], {"b (1.00)", "c (2.00)", "a (3.00)"}),
     ],

@@ -229,6 +229,8 @@ def test_the_unit_is_that_of_the_configuration(drawn):
     table = experiments(runs)
     table.attrs["unit"] = ["dataset"]
     assert curves_of(logs_of(points), table, over=["seed", "dataset"]).unit == ("dataset",)
+    one = curves_of(logs_of(points), table[table["dataset"] == "b"])
+    assert one.at([59])["n_units"].tolist() == [4, 4], "within one unit, the runs"
     without = curves_of(logs_of(points), experiments(runs), over=["seed", "dataset"])
     assert without.at([59])["n_units"].tolist() == [12, 12]
 
