@@ -8,6 +8,7 @@ import os
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from operator import index
@@ -308,13 +309,26 @@ class PyExperimenter(Study):
         """
         return self._dashboard(host, port, uds, root_path, allow_changes).start()
 
+    def report(self, target: str | Path, where: str | None = None) -> None:
+        """Write the progress, failures and results of the study to one HTML file, which needs no server or script.
+
+        Needs the extra ``dashboard``.
+
+        Parameters
+        ----------
+        target : str or Path
+            The file.
+        where : str, optional
+            Only results of experiments that match this SQL condition.
+        """
+        with _dashboard_extra():
+            from pyexperimenter.dashboard.report import report
+        text = report(self, where)
+        absolute_path(target).write_text(text, encoding="utf-8")
+
     def _dashboard(self, *options: Any) -> Dashboard:
-        try:
+        with _dashboard_extra():
             from pyexperimenter.dashboard.server import Dashboard
-        except ModuleNotFoundError as error:
-            raise PyExperimenterError(
-                f"the dashboard needs the package {error.name}: pip install 'pyexperimenter[dashboard]'"
-            ) from error
         return Dashboard(self, *options)
 
     # Creating and filling the table
@@ -1429,6 +1443,17 @@ class PyExperimenter(Study):
             journal=self._journal,
             **details,
         )
+
+
+@contextmanager
+def _dashboard_extra() -> Iterator[None]:
+    """Say what to install if a package is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise PyExperimenterError(
+            f"the dashboard needs the package {error.name}: pip install 'pyexperimenter[dashboard]'"
+        ) from error
 
 
 def _absolute(path: _Source) -> _Source:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from pyexperimenter.cli.printing import echo
-from pyexperimenter.cli.study_options import StudyOptions, study_file, study_options
+from pyexperimenter.cli.study_options import StudyOptions, check_filled, study_file, study_options, where_option
 
 
 @click.command()
@@ -40,4 +40,20 @@ def dashboard(study: StudyOptions, no_browser: bool, **options: Any) -> None:
     board.serve(board.open_browser if not (no_browser or options["uds"]) else lambda: None)
 
 
-COMMANDS = (dashboard,)
+@click.command()
+@study_file
+@where_option
+@click.option("-o", "--output", metavar="FILE", required=True, help="File to write, such as report.html.")
+@study_options
+def report(study: StudyOptions, where: str | None, output: str) -> None:
+    """Write progress, failures and results to an HTML file.
+
+    The file needs no server, script or network, so you can mail it to people who cannot reach the database. Only
+    experiments that match --where count in its results.
+    """
+    experimenter = study.open_for_reading()
+    check_filled(experimenter)
+    experimenter.report(output, where)
+
+
+COMMANDS = (dashboard, report)

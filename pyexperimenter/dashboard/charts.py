@@ -276,8 +276,8 @@ def number_text(value: Any) -> str:
     if isinstance(value, float):
         if not math.isfinite(value):
             return str(value)
-        if value.is_integer() and abs(value) < 1e9:
-            return f"{int(value):,}"
+        if abs(value) < 1e9 and (value.is_integer() or abs(value) >= 1000):
+            return f"{value:,.0f}"
         return f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 

@@ -36,6 +36,17 @@ def render(template: str, **context: Any) -> str:
     return _environment().get_template(template).render(**context)
 
 
+def render_content(template: str, **context: Any) -> str:
+    """Return only the content of a page, without the menu around it."""
+    found = _environment().get_template(template)
+    return "".join(found.blocks["content"](found.new_context({**context, "m": _macros(context)})))
+
+
+def _macros(context: dict[str, Any]) -> Any:
+    """Return the macros as the base of all pages imports them."""
+    return _environment().get_template("macros.html").make_module(context)
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(

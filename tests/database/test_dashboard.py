@@ -7,6 +7,7 @@ import html
 import io
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,8 +16,10 @@ from starlette.testclient import TestClient
 from pyexperimenter import PyExperimenter
 from pyexperimenter.dashboard.app import create_app
 from pyexperimenter.dashboard.security import Guard
+from pyexperimenter.exceptions import PyExperimenterError
 from tests.support.hostile import HOSTILE, hostile_study
-from tests.support.study import experimenter, study
+from tests.support.mariadb import PrivateMariaDB
+from tests.support.study import experimenter, study, wait_until
 from tests.support.target import Target
 
 HOME = "http://127.0.0.1:8000"
@@ -225,6 +228,35 @@ def test_a_slow_query_is_cut_and_says_so(sqlite_target: Target, monkeypatch: pyt
     assert "it was cut after 0.2 s" in client.get("/s/study/sql", params={"sql": slow}).text
     page = opened(client, f"/s/study/experiments?where=({slow.replace(' ', '+')})>0", 400)
     assert "it was cut after 0.2 s; select fewer experiments" in page.text
+
+
+def test_a_report_is_one_harmless_file(sqlite_target: Target, tmp_path: Path) -> None:
+    study_ = hostile_study(sqlite_target)
+    study_.report(tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert [link for link in page.links if not link.startswith("#")] == []
+    assert page.forms == [] and [bad for bad in page.bad if bad != "style"] == []
+    assert "<script" not in text
+    assert {"Overview", "Grid map", "Failures", "Results: accuracy"} <= set(re.findall(r"<h2[^>]*>([^<]*)", text))
+    assert "done 10" in page.text
+    study_.report(tmp_path / "part.html", where="rate = 0.1 AND seed <> 1")
+    assert "0.100" in Page((tmp_path / "part.html").read_text(encoding="utf-8")).text
+    with pytest.raises(PyExperimenterError):
+        study_.report(tmp_path / "nothing.html", where="rate = 0.1); DELETE FROM study; SELECT (1")
+    assert sum(study_.counts().values()) == 36
+
+
+def test_a_database_that_is_away(private_target: Target, private_mariadb: PrivateMariaDB) -> None:
+    client = browser(hostile_study(private_target))
+    opened(client, "/s/study/experiments")
+    private_mariadb.stop()
+    answer = client.get("/s/study/experiments?order=-ID")
+    assert answer.status_code == 503 and "The database does not answer" in answer.text
+    assert '<meta http-equiv="refresh" content="5">' in answer.text
+    assert private_mariadb.password not in answer.text
+    private_mariadb.start()
+    wait_until(lambda: client.get("/s/study/experiments?order=-ID").status_code == 200)
 
 
 def test_pages_that_are_not_there(sqlite_target: Target) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -174,6 +175,18 @@ def test_the_overview_follows_the_study_without_being_loaded_again(window: Windo
     study.execute(lambda keyfields, results, custom: None, max_experiments=1)
     wait_until(lambda: f"created {before - 1}" in page.locator(".counts").inner_text())
     assert page.evaluate("window.stays")
+
+
+def test_a_report_is_accessible(browser: Any, chromium: Chromium, study: PyExperimenter, tmp_path: Path) -> None:
+    study.report(tmp_path / "report.html")
+    page = browser.new_page(viewport={"width": 380, "height": 800})
+    bad: list[str] = []
+    page.on("console", lambda message: bad.append(message.text))
+    page.goto((tmp_path / "report.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= 380
+    assert chromium.violations(page) == []
+    page.close()
+    assert bad == []
 
 
 def test_without_scripts_all_is_there(browser: Any, board: Dashboard) -> None:

@@ -96,7 +96,9 @@ class Block:
 
 def needs_more(words: list[str]) -> bool:
     """Return whether a command needs a person or SLURM."""
-    return bool({"--watch", "--pdb", "cancel"} & set(words)) or ("submit" in words and "--dry-run" not in words)
+    return bool({"--watch", "--pdb", "cancel", "dashboard"} & set(words)) or (
+        "submit" in words and "--dry-run" not in words
+    )
 
 
 def blocks_of(page: str) -> list[Block]:
@@ -399,7 +401,7 @@ def check_command(words: list[str], where: str) -> None:
             assert {word for word in rest if word.startswith("-")} <= options, f"{where}: no such option"
         case ["exec", *rest]:
             check_command(rest, where)
-        case ["module" | "sbatch" | "squeue" | "scancel" | "source" | "git", *_]:
+        case ["module" | "ssh" | "sbatch" | "squeue" | "scancel" | "source" | "git", *_]:
             pass  # other programs
         case _:
             pytest.fail(f"{where}: this test does not know the command {shlex.join(words)}")

@@ -42,7 +42,8 @@ def results(view: View) -> dict[str, Any]:
     options: dict[str, Any] = {
         "stat": view.one_of("stat", _STATS, _STATS[0]),
         "failures": view.one_of("failures", ("error", "drop"), "error"),
-        "pairing": view.one_of("pairing", ("common", "all"), "common"),
+        # Where some levels have other keyfields than others, they have no runs in common.
+        "pairing": view.one_of("pairing", ("common", "all"), "common" if _is_product(view) else "all"),
     }
     best = view.one_of("best", _BEST)
     by = view.one_of("by", keyfields)
@@ -73,6 +74,11 @@ def results(view: View) -> dict[str, Any]:
     except PyExperimenterError as error:
         context["problem"] = str(error)
     return context
+
+
+def _is_product(view: View) -> bool:
+    grid = view.study.config.table.grid
+    return grid is None or grid.is_product
 
 
 def check_size(view: View) -> None:
