@@ -37,7 +37,7 @@ def report(experimenter: PyExperimenter, where: str | None) -> str:
         Only results of experiments that match this SQL condition.
     """
     study = experimenter.read_only(_TIME_LIMIT)
-    study.counts()  # of a table that is missing, this says so
+    study.get_table(where, ["ID"], limit=0)  # says so if the table is missing, or the condition is wrong
     fields = numeric(study.config.table.resultfields)
     selected = [("where", where)] if where else []
     shown = [(name, SCREENS[name][1], selected) for name in _SCREENS]

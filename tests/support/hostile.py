@@ -20,7 +20,7 @@ LOGTABLES = {"epochs": {"epoch": "INT", "loss": "DOUBLE", "said": "LONGTEXT"}}
 
 
 def hostile_study(target: Target, **options: Any) -> PyExperimenter:
-    """Return a study of 36 experiments: 10 done, 5 in error, one paused and one of an unknown status, the others open."""
+    """Return a study of 36 experiments: 10 done, 5 in error, one paused, one of an unknown status, others open."""
     config = study(target, keyfields=KEYFIELDS, resultfields=RESULTFIELDS, logtables=LOGTABLES)
     study_ = experimenter(target, config, name=HOSTILE, **options)
     study_.fill_table_from_config()
