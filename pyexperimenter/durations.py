@@ -53,6 +53,20 @@ def duration_text(seconds: float) -> str:
     return text
 
 
+def interval_text(low: float, high: float) -> str:
+    """Return between which durations one is, without digits that would look more exact than they are.
+
+    Examples
+    --------
+    >>> interval_text(6900, 10000), interval_text(1300, 2000), interval_text(33, 41), interval_text(5, 170)
+    ('1h to 3h', '20m to 35m', '30s to 45s', 'up to 3m')
+    """
+    unit, length = next(((unit, length) for unit, length in _SECONDS.items() if high >= 2 * length), ("s", 1.0))
+    step = length * (1 if high <= 10 * length else 5)
+    first, last = (int(count * step / length) for count in (low // step, math.ceil(high / step)))
+    return f"{first}{unit} to {last}{unit}" if first else f"up to {last}{unit}"
+
+
 def _number_of_seconds(duration: Any) -> float:
     if isinstance(duration, bool):
         return math.nan

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -12,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pyexperimenter.durations import duration_text
+from pyexperimenter.durations import duration_text, interval_text
 from pyexperimenter.jsonable import is_missing, jsonable
 
 if TYPE_CHECKING:
+    from pyexperimenter.study.groups import ExperimentGroup
     from pyexperimenter.study.status import StudyStatus
 
 COLORS = {"created": "blue", "running": "cyan", "done": "green", "error": "red", "paused": "yellow"}
@@ -108,7 +111,8 @@ def print_status(title: str, status: StudyStatus) -> None:
     finished = status.total - status.counts["created"] - status.counts["running"]
     echo(f"{_bar(status)}  {finished} of {status.total} finished{_share(finished, status.total)}")
     counts = (
-        click.style(f"{name} {count}", fg=COLORS.get(name), dim=not count) for name, count in status.counts.items()
+        click.style(f"{name} {count}", fg=COLORS.get(name) if count else None, dim=not count or None)
+        for name, count in status.counts.items()
     )
     echo("  ".join(counts))
     if status.blocks is not None:
@@ -117,9 +121,11 @@ def print_status(title: str, status: StudyStatus) -> None:
         echo(f"{counted(total, 'block')}: {', '.join(f'{count} {name}' for name, count in of_blocks.items())}")
     if status.outside_grid:
         echo(f"{outside_grid_text(status.outside_grid)}; to remove open ones: pyexperimenter prune")
-    if status.finished_per_hour is not None:
-        left = f", {short_duration(status.eta_seconds)} to go" if status.eta_seconds else ""
-        echo(f"{status.finished_per_hour:,.{0 if status.finished_per_hour >= 10 else 1}f} an hour{left}")
+    if status.finished_per_hour is not None and status.eta_range is not None:
+        rate = f"{status.finished_per_hour:,.{0 if status.finished_per_hour >= 10 else 1}f} an hour"
+        echo(f"{rate}, {interval_text(*status.eta_range)} to go")
+    elif status.is_idle:
+        echo("no worker is running")
     if status.workers:
         echo()
         print_rows(
@@ -128,15 +134,54 @@ def print_status(title: str, status: StudyStatus) -> None:
                     worker.experiment_id,
                     short_duration(worker.running_seconds),
                     f"{short_duration(worker.silent_seconds)} ago{'' if worker.alive else ', lease expired'}",
-                    worker.machine,
-                    worker.pid,
+                    worker.name,
                     worker.job_id,
-                    worker.worker,
                 )
                 for worker in status.workers
             ),
-            ["ID", "running for", "heartbeat", "machine", "pid", "job", "worker"],
+            ["ID", "running for", "heartbeat", "worker", "job"],
         )
+
+
+def print_matrix(by: Sequence[str], groups: Sequence[ExperimentGroup], most: int | None = None) -> None:
+    """Print how many experiments of each group are done, with the values of the last column side by side.
+
+    Without room for that, each group has a line.
+
+    Parameters
+    ----------
+    by : sequence of str
+        The columns that the groups differ in.
+    groups : sequence of ExperimentGroup
+        The experiments.
+    most : int, optional
+        Maximum number of lines.
+    """
+    rows = {tuple(map(cell, group.values.values())): _progress_of(group) for group in groups}
+    headers = [*by, "done"]
+    lines = [[*values, text] for values, text in rows.items()]
+    across = list(dict.fromkeys(values[-1] for values in rows))
+    if len(by) > 1:
+        down = dict.fromkeys(values[:-1] for values in rows)
+        matrix = [[*values, *(rows.get((*values, one), "") for one in across)] for values in down]
+        widths = [max(len(click.unstyle(text)) for text in column) for column in zip(*matrix, strict=True)]
+        labels = [*by[:-1], *(one or "NULL" for one in across)]
+        if sum(max(len(label), width) + 2 for label, width in zip(labels, widths, strict=True)) <= _columns():
+            headers, lines = labels, matrix
+    heading(f"done/planned (errors) by {', '.join(by)}")
+    print_rows(lines[:most], headers)
+    if len(lines) > len(lines[:most]):
+        echo(f"... {counted(len(lines) - len(lines[:most]), 'more line')}")
+
+
+def _progress_of(group: ExperimentGroup) -> str:
+    errors = group.counts["error"]
+    return f"{group.counts['done']}/{group.total}" + (click.style(f" ({errors})", fg=COLORS["error"]) if errors else "")
+
+
+def _columns() -> int:
+    """Return the width of the terminal; without one, that of a wide one."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 200
 
 
 def short_duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from dataclasses import asdict
@@ -9,7 +10,17 @@ from typing import Any
 
 import click
 
-from pyexperimenter.cli.printing import COLORS, cell, counted, echo, heading, print_json, print_rows, print_status
+from pyexperimenter.cli.printing import (
+    COLORS,
+    cell,
+    counted,
+    echo,
+    heading,
+    print_json,
+    print_matrix,
+    print_rows,
+    print_status,
+)
 from pyexperimenter.cli.study_options import (
     ID,
     STATES,
@@ -38,27 +49,41 @@ _ATTEMPT_COLUMNS = ("number", "outcome", "started", "wall_seconds", "max_rss_byt
 @click.option(
     "--every", type=Duration(), default="2s", show_default=True, metavar="DURATION", help="Interval of --watch."
 )
+@click.option(
+    "--by", type=NameList(), metavar="COLUMNS", help="Also show how many are done for each combination of values."
+)
 @json_option
 @study_options
-def status(study: StudyOptions, watch: bool, every: float, as_json: bool) -> None:
+def status(study: StudyOptions, watch: bool, every: float, by: list[str] | None, as_json: bool) -> None:
     """Show the progress of the study.
 
-    Shows the number of experiments by status, how many finish in an hour, the time to go, and the workers.
+    Shows the number of experiments by status, how many finish in an hour, the time to go, and the workers. With --by,
+    also a matrix, as for --by model,dataset.
     """
     experimenter = study.open_for_reading()
     while True:
         now = experimenter.status()
+        groups = experimenter.group_by(by) if by else []
         if watch and sys.stdout.isatty():
             click.echo("\033[H\033[J", nl=False)  # from the top, without the flicker of an empty screen
         if as_json:
-            print_json({**asdict(now), "total": now.total})
+            print_json(
+                {**asdict(now), "total": now.total, **({"by": [asdict(group) for group in groups]} if by else {})}
+            )
         else:
             print_status(f"{experimenter.config.table.name} in {experimenter.config.database.database}", now)
+            if by:
+                print_matrix(by, groups, _room(len(now.workers)) if watch and sys.stdout.isatty() else None)
         if not watch or not now.counts["created"] + now.counts["running"]:
             break
         time.sleep(min(every, _DAY))
     if not now.total:
         check_filled(experimenter)
+
+
+def _room(workers: int) -> int:
+    """Return how many lines of a table fit on the terminal below the status."""
+    return max(5, shutil.get_terminal_size().lines - 13 - workers)
 
 
 @click.command("list")

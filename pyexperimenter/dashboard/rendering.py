@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pyexperimenter import __version__
 from pyexperimenter.dashboard.charts import number_text, short
-from pyexperimenter.durations import duration_text
+from pyexperimenter.durations import duration_text, interval_text
 from pyexperimenter.jsonable import is_missing
 
 SCREENS = {
@@ -57,6 +57,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"cell": cell, "number": number_text, "short": short, "duration": duration}
+    environment.filters["interval"] = lambda seconds: interval_text(*seconds)
     environment.globals |= {"SCREENS": SCREENS, "SIGNS": SIGNS, "VERSION": __version__}
     return environment
 

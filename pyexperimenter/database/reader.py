@@ -45,6 +45,7 @@ def all_rows(columns: Sequence[str], parts: Parts) -> Rows:
 
 _ERRORS = 500  # rows with their errors that are read at a time
 _STATES = 8  # more than there are, with some that people have made up
+_SAMPLE = 900  # executions; SQLite takes 999 parameters
 _READ = 50_000  # rows with their keyfields that are read at a time
 BEFORE_ALL = -(2**63)
 """An ID before all others: a person may have given a row a negative one."""
@@ -310,6 +311,16 @@ class ExperimentReader:
             ended, running = [], []  # a table of py-experimenter
         workers = [(*row[:5], *(None if value is None else _moment(value) for value in row[5:])) for row in running]
         return _moment(now), [(_moment(start), _moment(end)) for start, end in ended], workers
+
+    def sampled_executions(self, columns: Sequence[str]) -> list[tuple[Any, ...]]:
+        """Return columns, start and end of some executions from the whole study that have ended."""
+        ((first, last),) = self.query(self._sql.read.first_and_last_attempt)[1]
+        if first is None:
+            return []
+        probes = sorted({first + (last - first) * index // (_SAMPLE - 1) for index in range(_SAMPLE)})
+        names = ", ".join(f"t.{self.schema.q(name)}" for name in columns)
+        rows = self.query(self._sql.read.executions_among.format(columns=names), probes=probes)[1]
+        return [(*row[:-2], _moment(row[-2]), _moment(row[-1])) for row in rows]
 
     def groups(
         self, by: Sequence[str], value: str | None, states: States, where: Where, limit: int | None

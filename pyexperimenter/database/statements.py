@@ -301,6 +301,12 @@ class ReadStatements(_Group):
             (SELECT ID, started, ended, outcome FROM {attempts} ORDER BY ID DESC LIMIT 20000) latest
         WHERE outcome IN ('done', 'error', 'paused') ORDER BY ID DESC LIMIT 1000
     """)
+    # Executions from the whole study, found by their IDs.
+    first_and_last_attempt = _Statement("SELECT MIN(ID), MAX(ID) FROM {attempts}")
+    executions_among = _Statement("""
+        SELECT {columns}, a.started, a.ended FROM {attempts} a JOIN {table} t ON t.ID = a.experiment_id
+        WHERE a.ID IN (:probes) AND a.outcome IN ('done', 'error', 'paused')
+    """)
     running = _Statement("""
         SELECT a.experiment_id, a.worker, a.machine, a.pid, a.job_id, a.started, a.heartbeat, a.lease_until
         FROM {table} t JOIN {attempts} a ON a.experiment_id = t.ID

@@ -51,14 +51,14 @@ def execution_bar(store: ExperimentReader) -> Iterator[None]:
         yield
         return
     stop = threading.Event()
-    with _bar(total=look.left, desc="experiments", unit=" experiments") as bar, _kept_clear_of_messages(bar):
+    with _bar(total=look.left, desc="experiments") as bar, _kept_clear_of_messages(bar):
 
         def watch() -> None:
             stopped = False
             while not stopped:
                 stopped = stop.wait(max(_INTERVAL, _SHARE * look.seconds))
                 if look.again():
-                    bar.set_postfix(done=look.since("done"), error=look.since("error"), refresh=False)
+                    bar.set_postfix(error=look.since("error"), refresh=False)
                     bar.n, bar.total = look.finished, look.finished + look.left
                     bar.refresh()  # unless it has been closed
 

@@ -9,11 +9,14 @@ from html import escape
 from typing import Any
 
 from pyexperimenter.database.reader import ExperimentReader
-from pyexperimenter.durations import duration_text
+from pyexperimenter.durations import interval_text
+from pyexperimenter.fieldtypes import Kind
+from pyexperimenter.study.details import readable
+from pyexperimenter.study.forecast import Interval, by_kind, explaining, time_left
+from pyexperimenter.study.groups import grouped
 
 _WINDOW = timedelta(hours=1)  # finished experiments in it give the rate
-_ENOUGH = 10  # recent executions for an interval of the time to go
-_PAUSE = timedelta(minutes=1)  # workers may hold no experiment for so long between two of them
+Execution = tuple[datetime, datetime]
 _COLORS = {"done": "#2e9e5b", "error": "#d1483f", "paused": "#e0a83c", "running": "#3f8fd1", "created": "#d8d8d8"}
 
 
@@ -50,6 +53,11 @@ class WorkerState:
     silent_seconds: float
     alive: bool
 
+    @property
+    def name(self) -> str:
+        """Its machine and process, as in ``node5:4711``."""
+        return f"{self.machine}:{self.pid}"
+
 
 @dataclass(frozen=True)
 class BlockCounts:
@@ -74,19 +82,18 @@ class StudyStatus:
         Number of experiments by status.
     finished_per_hour : float or None
         The recent rate: that of the last hour, or of twice the time that one experiment takes, if that is longer. None
-        if no experiment finished in that time.
+        if no experiment finished in that time, or no worker is running.
     eta_seconds : float or None
-        Time that open and running experiments will take at this rate; 0 if all are finished, None without a rate
-        or workers.
+        Time that open and running experiments will take, given this rate and how long executions of their kind took;
+        0 if all are finished, None without a rate.
     workers : sequence of WorkerState
         The workers that are executing experiments.
     outside_grid : Mapping of str to int
         Number of experiments that are not in the grid of the configuration, for each status that some of them have.
     blocks : BlockCounts or None
         The progress of the blocks, if the configuration has a design.
-    eta_range : tuple of float or None
-        An interval for `eta_seconds`, if enough experiments finished recently: from the 95 % interval of a Poisson rate
-        in its normal approximation.
+    eta_range : tuple of float, or None
+        Between which times that is likely to be; None if `eta_seconds` is 0 or None.
     """
 
     counts: Mapping[str, int]
@@ -102,6 +109,16 @@ class StudyStatus:
         """Number of all experiments."""
         return sum(self.counts.values())
 
+    @property
+    def left(self) -> int:
+        """Number of experiments that are open or running."""
+        return self.counts["created"] + self.counts["running"]
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether experiments are left, but no worker is running."""
+        return self.left > 0 and not any(worker.alive for worker in self.workers)
+
     def _repr_html_(self) -> str:
         share = f" ({self.counts['done'] / self.total:.0%} done)" if self.total else ""
         alive = sum(worker.alive for worker in self.workers)
@@ -109,13 +126,13 @@ class StudyStatus:
         facts["all experiments"] = f"{self.total:,}{share}"
         if self.finished_per_hour is not None:
             facts["finished an hour"] = f"{self.finished_per_hour:,.3g}"
-        if self.eta_seconds is not None:
-            facts["time to go"] = duration_text(round(self.eta_seconds))
+        if self.eta_range is not None:
+            facts["time to go"] = interval_text(*self.eta_range)
         if self.outside_grid:
             facts["experiments outside the grid"] = f"{sum(self.outside_grid.values()):,}"
         if self.blocks is not None:
             facts |= {f"{name} blocks": f"{count:,}" for name, count in asdict(self.blocks).items()}
-        facts["workers alive"] = f"{alive:,}"
+        facts["workers alive"] = "no worker is running" if self.is_idle else f"{alive:,}"
         facts["workers with expired lease"] = f"{len(self.workers) - alive:,}"
         cells = "".join(
             f'<tr><th style="text-align: left">{escape(name)}</th><td style="text-align: right">{fact}</td></tr>'
@@ -149,31 +166,50 @@ def status_of(reader: ExperimentReader) -> StudyStatus:
     counts = reader.counts()
     now, ended, running = reader.activity()
     workers = [_worker(now, *row) for row in running]
-    rate, recent = _per_hour(now, ended)
+    alive = sum(worker.alive for worker in workers)
+    recent, rate = _recent(now, ended if alive else [])
     left = counts["created"] + counts["running"]
-    eta = None
-    if not left:
-        eta = 0.0
-    elif rate and (any(worker.alive for worker in workers) or now - max(end for _, end in ended) < _PAUSE):
-        eta = left / rate * 3600
-    blocks = BlockCounts(*reader.block_counts(reader.design)) if reader.design else None
-    spread = 1.96 / recent**0.5 if recent else 1.0
-    around = (eta / (1 + spread), eta / (1 - spread)) if eta and recent >= _ENOUGH else None
-    return StudyStatus(counts, rate, eta, workers, reader.counts_outside_grid(), blocks, around)
+    eta = _time_left(reader, left, recent, rate, alive) if left and recent else None
+    return StudyStatus(
+        counts,
+        rate * 3600 if recent else None,
+        0.0 if not left else None if eta is None else eta.seconds,
+        workers,
+        reader.counts_outside_grid(),
+        BlockCounts(*reader.block_counts(reader.design)) if reader.design else None,
+        None if eta is None else (eta.low, eta.high),
+    )
 
 
-def _per_hour(now: datetime, executions: Sequence[tuple[datetime, datetime]]) -> tuple[float | None, int]:
-    """Return the recent rate of executions, given by start and end, and their number; None if none ended recently."""
+def _time_left(reader: ExperimentReader, left: int, recent: Sequence[float], rate: float, running: int) -> Interval:
+    """Return how long what is left will take, given the keyfields that matter in a sample of executions."""
+    fields = reader.schema.keyfields
+    existing = reader.table_rows(limit=0)[0]  # not all, before a migrate
+    names = [name for name in existing if name in fields and fields[name].kind is not Kind.JSON]
+    sample = reader.sampled_executions(names)
+    seconds = [(end - start).total_seconds() for *_, start, end in sample]
+    rows = [[readable(*named, fields) for named in zip(names, row, strict=False)] for row in sample]
+    matter = explaining(rows, seconds)
+    if not matter:
+        return time_left({(): left}, {(): recent}, recent, rate, running)
+    finished = by_kind([tuple(row[at] for at in matter) for row in rows], seconds)
+    groups = grouped(reader, [names[at] for at in matter], None, None, ("created", "running"), None)
+    return time_left({tuple(group.values.values()): group.total for group in groups}, finished, recent, rate, running)
+
+
+def _recent(now: datetime, executions: Sequence[Execution]) -> tuple[list[float], float]:
+    """Return how many seconds recent executions took, given all by start and end, and how many ended per second."""
     if not executions:
-        return None, 0
+        return [], 0.0
     lengths = sum((end - start for start, end in executions), timedelta())
     since = now - max(_WINDOW, 2 * lengths / len(executions))
     recent = [(start, end) for start, end in executions if end > since]
     if not recent:
-        return None, 0
+        return [], 0.0
     # Measured from the first start: several workers end their first experiments at about the same time.
     since = max(since, min(start for start, _ in recent))
-    return len(recent) / max((now - since).total_seconds(), 0.001) * 3600, len(recent)
+    rate = len(recent) / max((now - since).total_seconds(), 0.001)
+    return [(end - start).total_seconds() for start, end in recent], rate
 
 
 def _worker(now: datetime, *row: Any) -> WorkerState:

@@ -24,13 +24,19 @@ def filled(target: Target, rows: int, **changes: Any) -> PyExperimenter:
     return study_
 
 
-def executed(target: Target, rows: int, ended: list[tuple[float, float]]) -> PyExperimenter:
-    """Return a study whose first experiments began and ended the given numbers of seconds ago."""
+def executed(target: Target, rows: int, ended: list[tuple[float, float]], working: bool = True) -> PyExperimenter:
+    """Return a study whose first experiments began and ended so many seconds ago; perhaps a worker executes another."""
     study_ = filled(target, rows)
     study_.execute(lambda keyfields, results, custom: None, max_experiments=len(ended))
     for attempt, (start, end) in enumerate(ended, start=1):
         target.query("UPDATE study__attempts SET started = ?, ended = ? WHERE ID = ?", _ago(start), _ago(end), attempt)
+    if working:
+        claim_one(target)
     return study_
+
+
+def claim_one(target: Target) -> None:
+    store(target, filled=False, keyfields={"seed": {"type": "INT"}}).claim(worker())
 
 
 def _ago(seconds: float) -> str:
@@ -54,11 +60,11 @@ def test_counts_have_every_status(target: Target) -> None:
     assert study_.status().counts["postponed"] == 1
 
 
-def test_time_to_go_has_an_interval_if_many_have_finished(sqlite_target: Target) -> None:
+def test_time_to_go_is_an_interval(sqlite_target: Target) -> None:
     now = executed(sqlite_target, 32, [(90 * left + 90, 90 * left) for left in reversed(range(16))]).status()
     assert now.eta_seconds == pytest.approx(16 * 90, rel=0.1)
-    assert now.eta_range is not None  # 16 executions: a standard error of a quarter
-    assert now.eta_range == pytest.approx((now.eta_seconds / 1.49, now.eta_seconds / 0.51))
+    # All took as long, but the one that is running may be about to end: then there were 17 in that time.
+    assert now.eta_range == pytest.approx((now.eta_seconds * 16 / 17, now.eta_seconds), rel=0.01)
 
 
 def test_rate_of_one_worker_is_what_it_took(target: Target) -> None:
@@ -112,12 +118,39 @@ def test_the_last_executions_are_read_newest_first(target: Target) -> None:
 
 
 def test_without_workers_the_end_is_unknown(target: Target) -> None:
-    study_ = executed(target, 10, [(1500, 1200), (1200, 900)])
+    study_ = executed(target, 10, [(1500, 1200), (1200, 900)], working=False)
+    now = study_.status()
+    assert (now.finished_per_hour, now.eta_seconds, now.eta_range, now.is_idle) == (None, None, None, True)
+    claim_one(target)
     now = study_.status()
     assert now.finished_per_hour == pytest.approx(4.8, rel=0.1)
-    assert now.eta_seconds is None
-    store(target, filled=False, keyfields={"seed": {"type": "INT"}}).claim(worker())
-    assert study_.status().eta_seconds == pytest.approx(8 / 4.8 * HOUR, rel=0.1)
+    assert now.eta_seconds == pytest.approx(8 / 4.8 * HOUR, rel=0.1)
+    assert now.eta_range is not None
+    assert now.eta_range[0] < now.eta_seconds <= now.eta_range[1]
+    assert not now.is_idle
+
+
+def test_the_end_depends_on_the_kinds_that_are_left(target: Target) -> None:
+    keyfields = {
+        "seed": {"type": "INT", "values": {"start": 0, "stop": 10}},
+        "method": {"type": "VARCHAR(9)", "values": ["net", "svm"]},
+        "options": {"type": "JSON", "values": [{"a": 1}]},
+    }
+    study_ = experimenter(target, study(target, keyfields=keyfields))
+    study_.fill_table_from_config()
+    study_.execute(lambda *_: None, where="method = 'svm' OR seed < 4")
+    attempts = "(SELECT ID FROM study WHERE method = '{}')"
+    for method, start, end in (("net", 900, 300), ("svm", 30, 20)):
+        target.query(
+            f"UPDATE study__attempts SET started = ?, ended = ? WHERE experiment_id IN {attempts.format(method)}",
+            *map(_ago, (start, end)),
+        )
+    store(target, filled=False, keyfields=keyfields).claim(worker())
+    now = study_.status()  # 14 ended in 900 s, after 4 x 600 + 10 x 10 s of work; 6 x 600 s are left
+    assert now.finished_per_hour == pytest.approx(56, rel=0.1)
+    assert now.eta_seconds == pytest.approx(6 * 600 * 900 / 2500, rel=0.1)
+    assert now.eta_range is not None
+    assert now.eta_range[0] < now.eta_seconds < now.eta_range[1]
 
 
 def test_what_ended_long_ago_does_not_count(target: Target) -> None:
@@ -152,6 +185,7 @@ def test_workers_are_alive_until_their_leases_run_out(target: Target) -> None:
     assert silent.silent_seconds == pytest.approx(400, abs=30)
     assert (alive.experiment_id, alive.machine, alive.pid, alive.job_id, alive.alive) == (2, "here", 1, None, True)
     assert 0 <= alive.silent_seconds <= alive.running_seconds + 0.01 < 30
+    assert alive.name == "here:1"
     target.query("UPDATE study SET status = 'created' WHERE ID = 2")  # taken away by a person
     assert [one.experiment_id for one in study_.status().workers] == [1]
     opened.claim(worker("third"))
@@ -324,7 +358,6 @@ def test_more_errors_than_are_read_at_a_time(target: Target) -> None:
 
 def test_a_study_shows_itself(target: Target) -> None:
     study_ = executed(target, 4, [(1200, 600), (600, 0)])
-    store(target, filled=False, keyfields={"seed": {"type": "INT"}}).claim(worker())
     html = study_._repr_html_()
     assert "&lt;PyExperimenter" in html and f"table study in {target.provider} " in html
     for name, fact in {

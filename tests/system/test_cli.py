@@ -29,9 +29,10 @@ from click.testing import CliRunner, Result
 
 from pyexperimenter import PyExperimenter
 from pyexperimenter.analysis import compare
-from pyexperimenter.cli import main
-from pyexperimenter.cli.printing import printable
+from pyexperimenter.cli import main, printing
+from pyexperimenter.cli.printing import print_matrix, printable
 from pyexperimenter.config import json_schema
+from pyexperimenter.study.groups import ExperimentGroup
 from tests.support.study import study as study_config
 from tests.support.study import wait_until
 from tests.support.target import Target
@@ -250,7 +251,72 @@ def test_status(executed: Path) -> None:
     assert lines[0] == f"study in {executed}/study.db"
     assert lines[1].endswith("5 of 6 finished (83%)")
     assert lines[2] == "created 1  running 0  done 4  error 1  paused 0"
+    assert lines[3] == "no worker is running"
     assert data("status")["total"] == 6
+
+
+def test_no_errors_are_not_red(executed: Path) -> None:
+    def shown() -> str:
+        return RUNNER.invoke(main, ["status"], color=True).stdout
+
+    assert "\x1b[31merror 1" in shown()
+    call("reset", "error", "-y")
+    assert "\x1b[2merror 0" in shown()
+    assert "\x1b[31merror" not in shown()
+
+
+def test_a_worker_has_a_name_in_the_status(executed: Path) -> None:
+    target = Target("sqlite", "sqlite", "study.db")
+    target.query("UPDATE study SET status = 'running' WHERE ID = 6")
+    target.query("""
+        INSERT INTO study__attempts (experiment_id, number, run, worker, machine, pid, started, heartbeat)
+        VALUES (6, 1, 1, '0f3a.0', 'node5', 4711, datetime(), datetime())
+    """)
+    lines = call("status").stdout.splitlines()
+    assert lines[-3].split() == ["ID", "running", "for", "heartbeat", "worker", "job"]
+    assert "node5:4711" in lines[-1]
+    assert re.fullmatch(r"[\d,.]+ an hour, (up to )?\d+\w( to \d+\w)? to go", lines[3])
+    assert all(len(line) <= 80 for line in lines[1:])
+
+
+def test_status_by_columns_is_a_matrix(executed: Path) -> None:
+    assert call("status", "--by", "seed,dataset").stdout.endswith("""
+done/planned (errors) by seed, dataset
+seed    iris    wine
+------  ------  -------
+0       1/1     1/1
+1       1/1     0/1 (1)
+2       1/1     0/1
+""")
+    assert call("status", "--by", "dataset").stdout.endswith("""
+dataset    done
+---------  -------
+iris       3/3
+wine       1/3 (1)
+""")
+    first = data("status", "--by", "dataset,seed")["by"][0]
+    assert (first["values"], first["counts"]["done"]) == ({"dataset": "iris", "seed": 0}, 1)
+    assert "nix" in call("status", "--by", "nix", code=1).stderr
+
+
+def test_a_matrix_that_does_not_fit_has_a_line_for_each_group(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = dict.fromkeys(("created", "running", "error", "paused"), 0)
+    groups = [
+        ExperimentGroup({"model": model, "dataset": f"a data set {number}"}, {**counts, "done": number})
+        for model in ("tree", "svm")
+        for number in range(9)
+    ]
+    print_matrix(["model", "dataset"], groups)
+    assert len(capsys.readouterr().out.splitlines()) == 6
+    monkeypatch.setattr(printing, "_columns", lambda: 80)
+    print_matrix(["model", "dataset"], groups, most=5)
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == 10
+    assert shown[4].split() == ["tree", "a", "data", "set", "0", "0/0"]
+    assert shown[-1] == "... 13 more lines"
+    assert all(len(line) <= 80 for line in shown)
 
 
 def test_list(executed: Path) -> None:

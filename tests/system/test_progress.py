@@ -105,7 +105,7 @@ def test_an_execution_on_a_terminal(target: Target, tmp_path: Path, isolation: s
     experimenter(target, config).fill_table_from_config()
     seen = seen_on_a_terminal(FAILING, json.dumps(config), json.dumps(credentials(target), default=str))
     assert "0/6" in bars(seen)[0]
-    assert "done=4, error=2" in bars(seen)[-1]
+    assert "error=2" in bars(seen)[-1]
     assert "6/6" in bars(seen)[-1]
     # Messages begin their lines: the bar was erased.
     messages = [
@@ -162,7 +162,7 @@ def test_what_others_finish_and_add_counts_too(target: Target, monkeypatch: pyte
         set_status(target, "created", "1, 2, 3, 4, 5")
         wait_until(lambda: "0/7" in terminal.getvalue())
         set_status(target, "done", "1, 2, 3, 4, 5, 6")
-    assert "done=4, error=0" in bars(terminal.getvalue())[-1]
+    assert "4/5" in bars(terminal.getvalue())[-1]
 
 
 def test_there_is_no_bar_for_nothing(sqlite_target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,6 +172,19 @@ def test_there_is_no_bar_for_nothing(sqlite_target: Target, monkeypatch: pytest.
     with execution_bar(opened):
         pass
     assert terminal.getvalue() == ""
+
+
+def test_a_bar_fits_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal, bar = opened_terminal(monkeypatch), progress._bar
+    monkeypatch.setattr(progress, "_bar", lambda **options: bar(ncols=79, **options))
+    table: Any = Watched()
+    table.counts = {"created": 600_000, "running": 0, "done": 0, "error": 0, "paused": 0}
+    with execution_bar(table):
+        table.counts = {"created": 399_000, "running": 0, "done": 189_000, "error": 12_000, "paused": 0}
+        wait_until(lambda: "201000/600000" in terminal.getvalue())
+    last = bars(terminal.getvalue())[-1]
+    assert len(last) <= 79
+    assert last.endswith("error=12000]")
 
 
 # What it costs
@@ -184,6 +197,7 @@ class Watched:
         self.looks: list[float] = []
         self.takes = 0.0
         self.error: Exception | None = None
+        self.counts = {"created": 5, "running": 0, "done": 0, "error": 0, "paused": 0}
         self.answers = threading.Event()
         self.answers.set()
 
@@ -193,7 +207,7 @@ class Watched:
         assert self.answers.wait(60)
         if self.error:
             raise self.error
-        return {"created": 5, "running": 0, "done": 0, "error": 0, "paused": 0}
+        return self.counts
 
 
 def test_what_takes_long_is_done_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,7 +349,10 @@ def test_an_execution_in_a_notebook(sqlite_target: Target, tmp_path: Path) -> No
         "import warnings; warnings.simplefilter('always')\n"
         "from pyexperimenter import PyExperimenter\n"
         f"study = PyExperimenter({config!r}, log_level='WARNING')\n"
-        "_ = study.fill_table_from_config(), study.execute(lambda keyfields, results, custom: None)\n"
+        "def fail_at_times(keyfields, results, custom):\n"
+        "    if keyfields['seed'] > 0: raise ValueError(keyfields['seed'])\n"
+        "    return {'accuracy': 0.5}\n"
+        "_ = study.fill_table_from_config(), study.execute(fail_at_times)\n"
         "study"
     )
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
@@ -344,4 +361,8 @@ def test_an_execution_in_a_notebook(sqlite_target: Target, tmp_path: Path) -> No
     text = "".join(output["text"] for output in outputs if output["output_type"] == "stream")
     assert "6/6" in text
     assert "Warning" not in text
+    assert text.count("Traceback") == 1  # other failures of this kind are counted
+    assert "ValueError in fail_at_times: 3 more" in text
+    lines = [line.rpartition("\r")[2] for line in text.replace("\r\n", "\n").split("\n")]
+    assert len([line for line in lines if line.startswith("experiments:")]) == 1  # updated in place
     assert "all experiments</th>" in outputs[-1]["data"]["text/html"]
