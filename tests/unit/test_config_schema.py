@@ -4,6 +4,7 @@ import copy
 import json
 import re
 from contextlib import suppress
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -15,6 +16,7 @@ from test_config_yaml import PREDECESSOR, SMALL, STUDY
 from pyexperimenter.config import json_schema
 from pyexperimenter.durations import DURATION_PATTERN, seconds
 from pyexperimenter.fieldtypes import _ALIASES, TYPE_NAMES, FieldType, type_pattern
+from tests.support.editor_schema import refusals
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +24,15 @@ def validator():
     schema = json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)
+
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = [*ROOT.glob("examples/*/config.yml"), *ROOT.glob("pyexperimenter/study/templates/config/*.yml")]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.parent.name)
+def test_files_of_examples(path):
+    assert refusals(path.read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize("text", [STUDY, PREDECESSOR, SMALL], ids=["documentation", "predecessor", "small"])
