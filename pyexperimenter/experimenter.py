@@ -1127,6 +1127,31 @@ class PyExperimenter(Study):
         """
         return self._remove(states, None, None, dry_run, outside_grid=True)
 
+    def prune_files(self, dry_run: bool = False) -> int:
+        """Remove the files of experiments that were reset or removed, and of executions that were lost.
+
+        Files that were saved in the last hour stay, since their experiment may be about to name them. So do files that
+        another experiment has, too.
+
+        Parameters
+        ----------
+        dry_run : bool
+            Only count the files.
+
+        Returns
+        -------
+        int
+            Number of files that were (or would be) removed.
+
+        Raises
+        ------
+        InvalidValueError
+            If the configuration has no folder for files.
+        """
+        removed = self._store.contents.prune(set(self.get_files()["sha256"]), dry_run)
+        self.logger.info("%s %s", "would remove" if dry_run else "removed", _counted(removed, "file"))
+        return removed
+
     def remove_experiments(
         self, where: Where = None, ids: Sequence[int] | None = None, states: States = None, dry_run: bool = False
     ) -> int:

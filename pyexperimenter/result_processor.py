@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from pyexperimenter.config.model import FILES
 from pyexperimenter.database.records import Attempt
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import InvalidValueError
 from pyexperimenter.grid import block_seed
+from pyexperimenter.jsonable import shown
 from pyexperimenter.logger import LogSettings
+from pyexperimenter.machine.contents import hash_of
 from pyexperimenter.predecessor import advising
+
+_LONGEST_NAME = 255  # characters
 
 
 class ResultProcessor:
@@ -131,6 +137,44 @@ class ResultProcessor:
         """
         self._store.write_logs(self._attempt, logs)
 
+    def save_file(self, source: str | os.PathLike[str] | bytes, name: str | None = None) -> str:
+        """Keep a file with the experiment, such as a model or a picture.
+
+        It is copied to the folder that the configuration's key ``files`` names, under the hash of its contents, so that
+        equal files are kept once. A reset experiment does not lose its files until they are pruned.
+
+        Parameters
+        ----------
+        source : str, path or bytes
+            The path of the file, or its contents.
+        name : str, optional
+            Its name for readers; by default that of the file.
+
+        Returns
+        -------
+        str
+            The SHA-256 of the contents, in hexadecimal digits.
+
+        Raises
+        ------
+        InvalidValueError
+            If no folder is configured, or the name is missing or longer than 255 characters.
+        OSError
+            If the file cannot be read or copied. Nothing is left of it then.
+        ClaimLostError
+            If the experiment was reset or taken over.
+        """
+        if name is None and not isinstance(source, bytes):
+            name = os.path.basename(source)
+        if not name or len(name) > _LONGEST_NAME:
+            raise InvalidValueError(f"name: {shown(name)} is not a name of 1 to {_LONGEST_NAME} characters")
+        digest, size = self._keep(source)
+        self.process_logs({FILES: {"name": name, "sha256": digest, "bytes": size}})
+        return digest
+
+    def _keep(self, source: str | os.PathLike[str] | bytes) -> tuple[str, int]:
+        return self._store.contents.add(source)
+
 
 class PrintingResultProcessor(ResultProcessor):
     """Prints results and logs instead of writing them. They are checked as usual."""
@@ -146,3 +190,6 @@ class PrintingResultProcessor(ResultProcessor):
             for row in rows:
                 values = zip(columns, row, strict=True)
                 print(f"{name}: {', '.join(f'{column} = {value!r}' for column, value in values)}")
+
+    def _keep(self, source: str | os.PathLike[str] | bytes) -> tuple[str, int]:
+        return hash_of(source)

@@ -79,9 +79,10 @@ def release(study: StudyOptions, where: str | None, ids: tuple[int, ...], yes: b
 
 @click.command()
 @click.argument("states", nargs=-1, metavar="[STATE]...", type=click.Choice([*STATES, "all"]))
+@click.option("--files", is_flag=True, help="Remove files that no experiment has any more, instead of experiments.")
 @yes_option
 @study_options
-def prune(study: StudyOptions, states: tuple[str, ...], yes: bool) -> None:
+def prune(study: StudyOptions, states: tuple[str, ...], files: bool, yes: bool) -> None:
     """Remove experiments that are not in the grid of the config.
 
     Their attempts and logs are removed, too. Only open experiments are removed, unless you name other states: created,
@@ -90,6 +91,11 @@ def prune(study: StudyOptions, states: tuple[str, ...], yes: bool) -> None:
     from pyexperimenter.study.status import outside_grid_text
 
     experimenter = study.open()
+    if files:
+        if states:
+            raise click.UsageError("--files removes no experiments, so it takes no state")
+        _confirm_and_change("Remove", "Removed", experimenter.prune_files, yes, "file")
+        return
     experimenter.prune(dry_run=True)  # refuses a missing table or grid
     if others := experimenter.counts(outside_grid=True):
         echo(outside_grid_text(others), err=True)
@@ -117,15 +123,17 @@ def remove(study: StudyOptions, states: tuple[str, ...], where: str | None, ids:
     _confirm_and_change("Remove", "Removed", remove_them, yes)
 
 
-def _confirm_and_change(verb: str, participle: str, act: Callable[[bool], int], yes: bool) -> None:
-    """Change experiments after showing how many and asking for confirmation."""
+def _confirm_and_change(
+    verb: str, participle: str, act: Callable[[bool], int], yes: bool, noun: str = "experiment"
+) -> None:
+    """Change experiments, or something else, after showing how many and asking for confirmation."""
     chosen = act(True)
     if not chosen:
-        echo("No matching experiments", err=True)
+        echo(f"No matching {noun}s", err=True)
         return
     if not yes:
-        click.confirm(f"{verb} {counted(chosen, 'experiment')}?", abort=True, err=True)
-    echo(f"{participle} {counted(act(False), 'experiment')}")
+        click.confirm(f"{verb} {counted(chosen, noun)}?", abort=True, err=True)
+    echo(f"{participle} {counted(act(False), noun)}")
 
 
 @click.command()

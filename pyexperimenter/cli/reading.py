@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
@@ -232,6 +233,30 @@ def errors(study: StudyOptions, verbose: bool, as_json: bool) -> None:
 
 @click.command()
 @click.argument("experiment_id", metavar="ID", type=ID)
+@click.option("-o", "--output", metavar="DIRECTORY", help="Copy the files there, under their names.")
+@click.option("--all-attempts", is_flag=True, help="Include files from before the last reset.")
+@json_option
+@study_options
+def files(study: StudyOptions, experiment_id: int, output: str | None, all_attempts: bool, as_json: bool) -> None:
+    """Show the files that an experiment has saved."""
+    experimenter = study.open_for_reading()
+    experimenter.get_experiment(experiment_id)  # raises if there is none
+    found = experimenter.get_files(experiment_id, all_attempts)[["name", "bytes", "timestamp", "path"]]
+    if as_json:
+        print_json(records(found))
+    elif found.empty:
+        echo("The experiment has no files", err=True)
+    else:
+        print_rows(found.itertuples(index=False), list(found.columns))
+    for name, path in found[["name", "path"]].itertuples(index=False):
+        if output is not None and path:
+            target = Path(output, Path(name).name)  # a name may look like a path to somewhere else
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+
+
+@click.command()
+@click.argument("experiment_id", metavar="ID", type=ID)
 @click.argument("logtable", required=False)
 @click.option("--all-attempts", is_flag=True, help="Include logs from before the last reset.")
 @json_option
@@ -259,4 +284,4 @@ def logs(study: StudyOptions, experiment_id: int, logtable: str | None, all_atte
         echo()
 
 
-COMMANDS = (status, list_experiments, show, errors, logs)
+COMMANDS = (status, list_experiments, show, errors, logs, files)

@@ -18,6 +18,8 @@ from pyexperimenter.config.domains import design_of, grid_of, replication_of, re
 from pyexperimenter.config.interpolation import ENVIRONMENT, interpolate
 from pyexperimenter.config.messages import KeyPath, nearest, problems_of, within
 from pyexperimenter.config.model import (
+    FILE_COLUMNS,
+    FILES,
     AnalysisConfig,
     DatabaseConfig,
     ExecutionConfig,
@@ -26,6 +28,7 @@ from pyexperimenter.config.model import (
 )
 from pyexperimenter.exceptions import (
     DuplicateKeyError,
+    DuplicateNameError,
     InvalidConfigError,
     InvalidNameError,
     InvalidTypeError,
@@ -74,13 +77,17 @@ def build_config(
         provider = overrides.provider or experiment.database.provider
         use_ssh_tunnel = _use_ssh_tunnel(experiment.database, overrides.use_ssh_tunnel)
         name = overrides.database_name or experiment.database.database
+    database = database_config(provider, name, credentials_path, use_ssh_tunnel)
+    files = experiment.database.files
+    folder = absolute_path(f"{database.database}.files" if files is True else files) / table.name if files else None
     return ExperimentConfig(
         source=document.source,
         text=document.text,
         n_jobs=experiment.n_jobs,
-        database=database_config(provider, name, credentials_path, use_ssh_tunnel),
+        database=database,
         table=table,
         logtables=logtables,
+        files=None if folder is None else str(folder),
         execution=execution,
         cluster=experiment.cluster,
         custom=experiment.custom,
@@ -156,7 +163,15 @@ def _logtables(experiment: schema.Experiment) -> dict[str, dict[str, FieldType]]
         )
     with within(_ROOT, *(["logtables"] if outer else ["Database", "logtables"])):
         names.check_logtables((inner or outer).items())
-    return {name: dict(columns) for name, columns in (inner or outer).items()}
+    logtables = {name: dict(columns) for name, columns in (inner or outer).items()}
+    if experiment.database.files:
+        if any(name.casefold() == FILES for name in logtables):
+            raise DuplicateNameError(
+                f"the files of the runs are in the logtable {FILES}, and there is another one of this name; rename it",
+                (_ROOT, "Database", "files"),
+            )
+        logtables[FILES] = dict(FILE_COLUMNS)
+    return logtables
 
 
 def _execution(section: schema.Execution) -> ExecutionConfig:

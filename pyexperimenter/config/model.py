@@ -17,6 +17,13 @@ from pyexperimenter.predecessor import OF_CONFIG, no_attribute
 if TYPE_CHECKING:
     from pyexperimenter.grid import Design, Grid
 
+FILES = "files"
+"""The logtable of the files that runs have saved."""
+FILE_COLUMNS: Mapping[str, FieldType] = {
+    "name": FieldType.parse("VARCHAR(255)"),
+    "sha256": FieldType.parse("VARCHAR(64)"),
+    "bytes": FieldType.parse("BIGINT"),
+}
 _pickling = threading.local()
 
 
@@ -253,6 +260,9 @@ class ExperimentConfig:
         Number of workers that a call of ``execute`` starts.
     logtables : Mapping of str to Mapping of str to FieldType
         Columns of each logtable, by its short name in the configuration (without ``<table>__``).
+    files : str or None
+        Absolute path of the folder for files of the runs, whose names are in the logtable ``files``; None if none are
+        kept.
     cluster : Mapping of str to Mapping
         Profiles with options for submitting workers.
     custom : Mapping
@@ -267,6 +277,7 @@ class ExperimentConfig:
     database: DatabaseConfig
     table: TableConfig
     logtables: Mapping[str, Mapping[str, FieldType]] = field(default_factory=dict)
+    files: str | None = None
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     custom: Mapping[str, Any] = field(default_factory=dict)
     cluster: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

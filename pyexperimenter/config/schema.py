@@ -490,6 +490,10 @@ class Database(Section):
     )
     table: Table
     logtables: LogTables = Field({}, description="Tables for intermediate values: name -> columns.")
+    files: PathText | bool = Field(
+        False,
+        description="Folder for files of the runs; true for one beside the database, or in the working directory.",
+    )
 
 
 _DEFAULT = ExecutionConfig()  # the defaults are in the model, which workers import without pydantic

@@ -16,6 +16,7 @@ from pyexperimenter.database.values import decode
 from pyexperimenter.exceptions import (
     DatabaseQueryError,
     InvalidLogtableError,
+    InvalidValueError,
     MissingTableError,
     ParameterCombinationError,
     TableHasWrongStructureError,
@@ -25,6 +26,7 @@ from pyexperimenter.exceptions import (
 from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.fieldtypes import FieldType, Kind
 from pyexperimenter.jsonable import whole_number
+from pyexperimenter.machine.contents import Contents
 
 if TYPE_CHECKING:
     from pyexperimenter.grid import Design, Grid
@@ -67,6 +69,7 @@ class ExperimentReader:
         self._selector = Selector(self.schema)
         self.design = config.table.design
         self._grid = config.table.grid
+        self._files = config.files
 
     @retried
     def count(self, condition: Condition) -> int:
@@ -430,6 +433,21 @@ class ExperimentReader:
             known = ", ".join(self.schema.logtables) or "none"
             raise InvalidLogtableError(f"{name!r} is not a logtable; configured are {known}")
         return self.schema.logtables[name]
+
+    @property
+    def contents(self) -> Contents:
+        """The folder with the files of the runs.
+
+        Raises
+        ------
+        InvalidValueError
+            If none is configured.
+        """
+        if self._files is None:
+            raise InvalidValueError(
+                "the configuration has no folder for files; add one to the section Database, as in files: true"
+            )
+        return Contents(self._files)
 
     def log_rows(self, name: str, condition: str | None, all_attempts: bool, take: Take[Any] = all_rows) -> Any:
         """Return columns and rows of a logtable, or what `take` makes of them."""

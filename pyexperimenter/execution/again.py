@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from pyexperimenter.execution.task import ExperimentFunction
 from pyexperimenter.execution.usage import Meter
 from pyexperimenter.execution.worker import copies, interpret
 from pyexperimenter.experiment_status import ExperimentStatus
+from pyexperimenter.machine.contents import hash_of
 from pyexperimenter.result_processor import ResultProcessor
 
 
@@ -39,6 +41,9 @@ class _Recording(ResultProcessor):
 
     def process_logs(self, logs: Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]]) -> None:
         self._store.encode_logs(logs)
+
+    def _keep(self, source: str | os.PathLike[str] | bytes) -> tuple[str, int]:
+        return hash_of(source)
 
 
 def execute_again(

@@ -13,6 +13,7 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pyexperimenter.config import ExperimentConfig
+from pyexperimenter.config.model import FILES
 from pyexperimenter.database.selection import Latest, OrderBy, States, Where
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import (
@@ -218,6 +219,33 @@ class Study:
             partial(self._store.attempt_rows, None if experiment_id is None else [index(experiment_id)], columns, last),
             self._store.schema.attempts,
         )
+
+    def get_files(self, experiment_id: int | None = None, all_attempts: bool = False) -> pd.DataFrame:
+        """Return the files that experiments have saved by `ResultProcessor.save_file`.
+
+        Parameters
+        ----------
+        experiment_id : int, optional
+            Only those of this experiment.
+        all_attempts : bool
+            Include files from before the last reset, unless they were pruned.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row for each file: the columns of a logtable with ``name``, ``sha256`` and ``bytes``, and ``path``, where
+            the file is, empty if it is not there.
+
+        Raises
+        ------
+        InvalidValueError
+            If the configuration has no folder for files.
+        """
+        contents = self._store.contents
+        condition = None if experiment_id is None else f"experiment_id = {index(experiment_id)}"
+        files = self.get_logtable(FILES, condition, all_attempts)
+        paths = [contents.path(digest) for digest in files["sha256"]]
+        return files.assign(path=[str(path) if path.is_file() else "" for path in paths])
 
     def get_codecarbon_table(self) -> pd.DataFrame:
         """Return the measurements of CodeCarbon, one row per execution.
