@@ -24,6 +24,7 @@ from pyexperimenter.dashboard.rendering import render
 from pyexperimenter.dashboard.security import CSRF, FORM
 from pyexperimenter.dashboard.view import View
 from pyexperimenter.exceptions import (
+    AccessDeniedError,
     ConfigError,
     DatabaseError,
     InvalidExperimentError,
@@ -88,6 +89,8 @@ class _Cache:
 
     def get(self, key: str, make: Callable[[], Response]) -> Response:
         with self._lock:
+            if len(self._locks) >= _MOST_KEPT:
+                self._clear()
             lock = self._locks.setdefault(key, threading.Lock())
         with lock:
             kept = self._pages.get(key)
@@ -95,11 +98,9 @@ class _Cache:
             if kept is not None and kept.until > start:
                 return kept.response
             response, took = make(), time.monotonic() - start
-            with self._lock:
-                if len(self._pages) >= _MOST_KEPT:
-                    self._clear()
-                if type(response) is HTMLResponse:
-                    until = start + took + min(max(_KEPT_TIMES * took, _KEPT_AT_LEAST), _KEPT_AT_MOST)
+            if type(response) is HTMLResponse:
+                until = start + took + min(max(_KEPT_TIMES * took, _KEPT_AT_LEAST), _KEPT_AT_MOST)
+                with self._lock:
                     self._pages[key] = _Kept(until, response)
             return response
 
@@ -194,8 +195,8 @@ def _root(request: Request) -> str:
 def _sorry(error: PyExperimenterError, context: dict[str, Any]) -> Response:
     """Return a page that says what is wrong. One about a database that is away loads again by itself."""
     title, status, text = "This cannot be shown", 400, str(error)
-    if isinstance(error, ConfigError):
-        # It may name the file of the credentials.
+    if isinstance(error, ConfigError | AccessDeniedError):
+        # It may name the file of the credentials, or the user.
         logging.getLogger("py-experimenter").error("dashboard: %s", error)
         text = (
             "The configuration of this study cannot be read here. Where the dashboard was started, a message says why."

@@ -6,6 +6,7 @@ import ipaddress
 import os
 import socket
 import stat
+import tempfile
 import threading
 import time
 import webbrowser
@@ -77,6 +78,7 @@ class Dashboard:
         )
         self._server = uvicorn.Server(config)
         self._thread: threading.Thread | None = None
+        self._file: Path | None = None
 
     def __repr__(self) -> str:
         return f"<Dashboard on {self.url.partition('?')[0]}>"
@@ -107,9 +109,16 @@ class Dashboard:
             self._thread.join()
 
     def open_browser(self) -> None:
-        """Show it in a browser, if there is one."""
+        """Show it in a browser, if there is one.
+
+        Other users of the machine see the command lines of processes, so the browser gets a file with the address.
+        """
+        descriptor, name = tempfile.mkstemp(prefix="pyexperimenter-", suffix=".html")  # which only its owner may read
+        self._file = Path(name)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(f'<!doctype html><meta http-equiv="refresh" content="0; url={escape(self.url)}">')
         with suppress(webbrowser.Error):
-            webbrowser.open(self.url)
+            webbrowser.open(self._file.as_uri())
 
     def _when_started(self, ready: Callable[[], Any]) -> None:
         until = time.monotonic() + _STARTING
@@ -119,6 +128,8 @@ class Dashboard:
 
     def _close(self) -> None:
         self._socket.close()
+        if self._file is not None:
+            self._file.unlink(missing_ok=True)
         if self._uds is not None:
             self._uds.unlink(missing_ok=True)
 

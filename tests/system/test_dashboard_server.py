@@ -23,6 +23,8 @@ from pyexperimenter.exceptions import PyExperimenterError
 from tests.support.study import experimenter, wait_until
 from tests.support.target import Target
 
+_sockets = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="this system has no Unix sockets")
+
 
 @pytest.fixture
 def filled(sqlite_target: Target) -> PyExperimenter:
@@ -67,6 +69,21 @@ def test_too_large_requests_are_refused(filled: PyExperimenter) -> None:
             assert status == 431 and "Traceback" not in text
 
 
+def test_the_browser_is_not_told_the_token_on_its_command_line(
+    filled: PyExperimenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    with served(Dashboard(filled)) as board:
+        board.open_browser()
+        (url,) = opened
+        assert url.startswith("file:///") and "token" not in url
+        file = Path(url.removeprefix("file://"))
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert f"url={board.url}" in file.read_text()
+    assert not file.exists()
+
+
 class _OverSocket(http.client.HTTPConnection):
     def __init__(self, path: Path) -> None:
         super().__init__("localhost", timeout=60)
@@ -77,6 +94,7 @@ class _OverSocket(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
+@_sockets
 def test_a_socket_is_for_its_owner_only(filled: PyExperimenter, tmp_path: Path) -> None:
     path = tmp_path / "dashboard.sock"
     with closing(socket.socket(socket.AF_UNIX)) as left_behind:
@@ -96,6 +114,7 @@ def test_a_socket_is_for_its_owner_only(filled: PyExperimenter, tmp_path: Path) 
     assert not path.exists()
 
 
+@_sockets
 def test_a_file_is_not_replaced_by_a_socket(filled: PyExperimenter, tmp_path: Path) -> None:
     path = tmp_path / "results.txt"
     path.write_text("mine")
