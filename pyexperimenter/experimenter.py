@@ -52,6 +52,7 @@ from pyexperimenter.machine.gpus import allocate_gpus
 from pyexperimenter.paths import DEFAULT_CONFIG, DEFAULT_CREDENTIALS, absolute_path, found
 from pyexperimenter.predecessor import OF_EXPERIMENTER, advising, no_attribute
 from pyexperimenter.result_processor import PrintingResultProcessor, ResultProcessor
+from pyexperimenter.study.primary import keep_primary
 from pyexperimenter.study.progress import execution_bar, fill_bar
 from pyexperimenter.study.status import outside_grid_text
 from pyexperimenter.study.study import Study
@@ -1435,6 +1436,7 @@ class PyExperimenter(Study):
                 f"the table {self.config.table.name} does not exist in {self._store.database}; fill it first"
             )
         self._store.tables.create(codecarbon=self._codecarbon is not None, identity=False)
+        keep_primary(self._store, self.config.analysis.primary, __version__)
 
     def _check_selection(self, where: Where, order_by: OrderBy, only_grid: bool) -> None:
         """Raise here what each worker's first claim would raise. The query returns no rows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -22,7 +23,7 @@ from pyexperimenter.analysis.cells import (
 )
 from pyexperimenter.analysis.comparison import Comparison
 from pyexperimenter.analysis.pair_tests import CORRECTED, CORRECTIONS, TESTS, WILCOXON, pairwise
-from pyexperimenter.analysis.rank_tests import friedman, rank
+from pyexperimenter.analysis.rank_tests import friedman, holm, rank
 from pyexperimenter.analysis.units import Failures, Rules, rules_of, units_of
 from pyexperimenter.analysis.versions import mixed_versions
 from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError
@@ -222,6 +223,19 @@ def compare(
         rope=rope,
         correction=correction,
     )
+
+
+def family(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Note in each comparison its p-value adjusted by Holm's method for the number of comparisons, if several."""
+    if len(comparisons) < 2:
+        return list(comparisons)
+    values = ", ".join(comparison.value for comparison in comparisons)
+    adjusted = holm([comparison.p_value for comparison in comparisons])
+    texts = [f"Adjusted by Holm's method for {len(adjusted)} values ({values}): p = {p:.3g}" for p in adjusted]
+    return [
+        dataclasses.replace(comparison, notes=(*comparison.notes, text))
+        for comparison, text in zip(comparisons, texts, strict=True)
+    ]
 
 
 def _check_independent(table: pd.DataFrame, blocks: list[str], rules: Rules) -> None:

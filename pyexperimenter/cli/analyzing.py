@@ -26,6 +26,7 @@ from pyexperimenter.jsonable import records
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from pyexperimenter.analysis import Comparison
     from pyexperimenter.experimenter import PyExperimenter
 
 _RENDERINGS = {"text": "to_text", "latex": "to_latex", "markdown": "to_markdown", "html": "to_html"}
@@ -360,19 +361,39 @@ def compare(
     check_filled(experimenter)
     comparison = experimenter.compare(value, by, blocks, better, **tests, **how)
     if as_json:
-        print_json(
-            {
-                "test": comparison.test,
-                "statistic": comparison.statistic,
-                "p_value": comparison.p_value,
-                "average_ranks": comparison.average_ranks.to_dict(),
-                "pairwise_test": comparison.pairwise_test,
-                "pairwise": records(comparison.pairwise),
-                "notes": comparison.notes,
-            }
-        )
+        print_json(_comparison_as_json(comparison))
     else:
         echo(comparison.describe() if describe else str(comparison))
+
+
+@click.command()
+@click.option("--describe", is_flag=True, help="Print it in sentences for a paper instead.")
+@json_option
+@study_options
+def primary(study: StudyOptions, describe: bool, as_json: bool) -> None:
+    """Do the primary test, which the config declares.
+
+    Says whether it was fixed before the first run. All other tests are exploratory.
+    """
+    experimenter = study.open_for_reading()
+    check_filled(experimenter)
+    comparisons = experimenter.primary_test()
+    if as_json:
+        print_json([{"value": found.value, **_comparison_as_json(found)} for found in comparisons])
+    else:
+        echo("\n\n".join(found.describe() if describe else str(found) for found in comparisons))
+
+
+def _comparison_as_json(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "test": comparison.test,
+        "statistic": comparison.statistic,
+        "p_value": comparison.p_value,
+        "average_ranks": comparison.average_ranks.to_dict(),
+        "pairwise_test": comparison.pairwise_test,
+        "pairwise": records(comparison.pairwise),
+        "notes": comparison.notes,
+    }
 
 
 def _aggregate_options(command: Command) -> Command:
@@ -629,4 +650,4 @@ def ranks(experimenter: PyExperimenter, how: dict[str, Any], **what: Any) -> Axe
     return experimenter.compare(**what, **how).critical_difference_diagram()
 
 
-COMMANDS = (table, compare, aggregate, anytime, pareto, plot)
+COMMANDS = (table, compare, primary, aggregate, anytime, pareto, plot)

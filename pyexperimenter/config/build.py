@@ -24,6 +24,7 @@ from pyexperimenter.config.model import (
     DatabaseConfig,
     ExecutionConfig,
     ExperimentConfig,
+    PrimaryConfig,
     TableConfig,
 )
 from pyexperimenter.exceptions import (
@@ -73,7 +74,7 @@ def build_config(
         logtables = _logtables(experiment)
         table = _table(experiment.database.table, overrides.table_name)
         execution = _execution(experiment.execution)
-        analysis = _analysis(experiment.analysis, table.keyfields)
+        analysis = _analysis(experiment.analysis, table.keyfields, table.resultfields)
         provider = overrides.provider or experiment.database.provider
         use_ssh_tunnel = _use_ssh_tunnel(experiment.database, overrides.use_ssh_tunnel)
         name = overrides.database_name or experiment.database.database
@@ -184,15 +185,16 @@ def _execution(section: schema.Execution) -> ExecutionConfig:
     return ExecutionConfig(**dict(section))
 
 
-def _analysis(section: schema.Analysis, keyfields: Iterable[str]) -> AnalysisConfig:
+def _analysis(section: schema.Analysis, keyfields: Iterable[str], resultfields: Iterable[str]) -> AnalysisConfig:
     for name in section.unit:
         if name not in keyfields and name != "seed":
             raise UnknownKeyError(
                 f"{name!r} is not a keyfield{nearest(name, keyfields)} (choose from {', '.join(keyfields)})",
                 (_ROOT, "Analysis", "unit"),
             )
+    primary = None if section.primary is None else _primary(section.primary, keyfields, resultfields)
     if section.resampling is None:
-        return AnalysisConfig(section.unit)
+        return AnalysisConfig(section.unit, primary=primary)
     path = (_ROOT, "Analysis", "resampling")
     if not section.unit:
         raise MissingKeyError("the unit is missing; say which keyfield is split, as in unit: dataset", path)
@@ -201,7 +203,29 @@ def _analysis(section: schema.Analysis, keyfields: Iterable[str]) -> AnalysisCon
             f"{section.resampling.test} is not a share between 0 and 1; for 30 % of the data, write 0.3",
             (*path, "test"),
         )
-    return AnalysisConfig(section.unit, float(section.resampling.test))
+    return AnalysisConfig(section.unit, float(section.resampling.test), primary)
+
+
+def _primary(section: schema.Primary, keyfields: Iterable[str], resultfields: Iterable[str]) -> PrimaryConfig:
+    path, better = (_ROOT, "Analysis", "primary"), section.better
+    aims = dict.fromkeys(section.value, better) if isinstance(better, str) else better
+
+    def check(key: str, wanted: Iterable[str], known: Iterable[str], what: str) -> None:
+        for name in wanted:
+            if name not in known:
+                raise UnknownKeyError(
+                    f"{name!r} is not a {what}{nearest(name, known)} (choose from {', '.join(known)})", (*path, key)
+                )
+
+    check("value", section.value, resultfields, "resultfield")
+    check("by", [section.by], keyfields, "keyfield")
+    check("blocks", section.blocks, keyfields, "keyfield")
+    check("over", section.over, [*keyfields, "seed"], "keyfield")
+    check("better", aims, section.value, "value of this test")
+    for name in section.value:
+        if name not in aims:
+            raise MissingKeyError(f"it is not known what is better; add {name}: max or {name}: min", (*path, "better"))
+    return PrimaryConfig(**{**dict(section), "better": tuple(aims[name] for name in section.value)})
 
 
 def _use_ssh_tunnel(section: schema.Database, override: bool | None) -> bool:

@@ -239,11 +239,34 @@ class ExecutionConfig:
 
 
 @dataclass(frozen=True)
+class PrimaryConfig:
+    """The test that a study fixes before its first run; see `pyexperimenter.analysis.compare`.
+
+    Attributes
+    ----------
+    value : tuple of str
+        Resultfields; the p-values of several are adjusted as one family.
+    better : tuple of str
+        ``"max"`` or ``"min"`` for each of them.
+    """
+
+    value: tuple[str, ...]
+    by: str
+    blocks: tuple[str, ...]
+    better: tuple[str, ...]
+    over: tuple[str, ...] = ("seed",)
+    test: Literal["wilcoxon", "nemenyi"] = "wilcoxon"
+    correction: Literal["holm", "shaffer"] = "holm"
+    failures: Literal["error", "worst", "drop"] = "error"
+
+
+@dataclass(frozen=True)
 class AnalysisConfig:
-    """What is independent, and which share of a data set is in the test part of its random splits."""
+    """What is independent, which share of a data set is in the test part of its random splits, and the primary test."""
 
     unit: tuple[str, ...] = ()
     test_share: float | None = None
+    primary: PrimaryConfig | None = None
 
 
 @dataclass(frozen=True)

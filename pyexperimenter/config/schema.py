@@ -27,7 +27,7 @@ from pydantic_core import PydanticCustomError, core_schema
 from typing_extensions import TypeAliasType
 
 from pyexperimenter.config.messages import nearest
-from pyexperimenter.config.model import ExecutionConfig, ReplicationConfig
+from pyexperimenter.config.model import ExecutionConfig, PrimaryConfig, ReplicationConfig
 from pyexperimenter.config.names import LOGTABLE_COLUMNS, SIDE_TABLES, TABLE_COLUMNS, module_and_function
 from pyexperimenter.config.source import plain
 from pyexperimenter.durations import DURATION_PATTERN, seconds
@@ -554,6 +554,25 @@ class Resampling(Section):
     test: Number = Field(description="Share of the test part, such as 0.3.")
 
 
+class Primary(Section):
+    """The test that is fixed before the first run. All other tests are exploratory."""
+
+    value: NameOrNames = Field(min_length=1, description="Resultfields to test; several are one family.")
+    by: str = Field(description="Keyfield whose levels are compared, such as the method.")
+    blocks: NameOrNames = Field(min_length=1, description="Keyfields of the blocks, such as the data set.")
+    better: Literal["max", "min"] | dict[str, Literal["max", "min"]] = Field(
+        "max", description="What is better; for several resultfields, for each by its name."
+    )
+    over: NameOrNames = Field(PrimaryConfig.over, description="Keyfields to average over.")
+    test: Literal["wilcoxon", "nemenyi"] = Field(PrimaryConfig.test, description="How pairs of levels are tested.")
+    correction: Literal["holm", "shaffer"] = Field(
+        PrimaryConfig.correction, description="How the p-values of pairs are adjusted."
+    )
+    failures: Literal["error", "worst", "drop"] = Field(
+        PrimaryConfig.failures, description="What failed runs count as; worst gives them the worst rank."
+    )
+
+
 class Analysis(Section):
     """What the tables, tests and figures of the results must know about the study."""
 
@@ -563,6 +582,7 @@ class Analysis(Section):
     resampling: Resampling | None = Field(
         None, description="If seeds are random splits of a data set: the share of the test part."
     )
+    primary: Primary | None = Field(None, description="The test that is fixed before the first run.")
 
 
 class Experiment(Section):

@@ -18,6 +18,7 @@ from pyexperimenter.database.selection import Latest, OrderBy, States, Where
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import (
     InvalidLogtableError,
+    InvalidValueError,
     MissingDatabaseError,
     MissingTableError,
     PyExperimenterError,
@@ -26,6 +27,7 @@ from pyexperimenter.predecessor import advising
 from pyexperimenter.study.details import ExperimentDetails, details_of
 from pyexperimenter.study.errors import ErrorGroup, error_groups
 from pyexperimenter.study.groups import ExperimentGroup, grouped
+from pyexperimenter.study.primary import label_of, settings_of
 from pyexperimenter.study.status import StudyStatus, status_of
 
 if TYPE_CHECKING:
@@ -507,11 +509,25 @@ class Study:
     ) -> Comparison:
         """Test whether the levels of a keyfield differ, as `pyexperimenter.analysis.compare` does.
 
-        For `select`, see `summarize`.
+        For `select`, see `summarize`. If the configuration declares a primary test, a note says whether it is this one,
+        and all others are exploratory.
         """
         from pyexperimenter.analysis import compare
+        from pyexperimenter.analysis.cells import listed
 
         table = self._selected(where, select, value, only_grid, complete_blocks)
+        asked: dict[str, Any] = {
+            "value": value,
+            "by": by,
+            "blocks": listed(blocks),
+            "better": better,
+            "test": test,
+            **how,
+        }
+        asked |= {"over": listed(over), "where": where, "select": select}
+        asked |= {"only_grid": only_grid, "complete_blocks": complete_blocks}
+        label = label_of(self._store, self.config.analysis.primary, asked)
+        table.attrs["notes"] = [*table.attrs.get("notes", []), *label]
         return compare(table, value, by, blocks, better, over, test, self._versions(table), **how)
 
     def interquartile_means(
@@ -630,6 +646,30 @@ class Study:
 
         table = self._selected(where, None, [], only_grid, complete_blocks)
         return pareto(table, objectives, by, over, attempts=self._versions(table), **how)
+
+    def primary_test(self) -> list[Comparison]:
+        """Do the primary test of the study, which the section Analysis of the configuration declares.
+
+        Returns
+        -------
+        list of Comparison
+            One for each value, as `compare` returns it. Notes say whether the test was fixed before the first run. If
+            there are several values, they also have the p-values adjusted by Holm's method for the number of values.
+
+        Raises
+        ------
+        InvalidValueError
+            If no primary test is declared, or as for `compare`.
+        """
+        from pyexperimenter.analysis.comparing import family
+
+        primary = self.config.analysis.primary
+        if primary is None:
+            raise InvalidValueError(
+                "the configuration declares no primary test; add one, as in "
+                "Analysis: {primary: {value: accuracy, by: method, blocks: dataset}}"
+            )
+        return family([self.compare(**settings) for settings in settings_of(primary)])
 
     def plot_result(
         self,

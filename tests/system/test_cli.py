@@ -675,6 +675,22 @@ def test_anytime(analyzed: Path) -> None:
     assert "'1,x' are not numbers" in call("anytime", *curves, "--at", "1,x", code=2).stderr
 
 
+def test_primary(analyzed: Path) -> None:
+    assert "declares no primary test" in call("primary", code=1).stderr
+    config = Path("config/experiment_configuration.yml")
+    declared = yaml.safe_load(config.read_text(encoding="utf-8"))
+    primary = {"value": "y", "by": "method", "blocks": "dataset", "over": ["C", "seed"]}
+    declared["PY_EXPERIMENTER"]["Analysis"] = {"primary": primary}
+    config.write_text(yaml.safe_dump(declared), encoding="utf-8")
+    (found,) = data("primary")
+    assert (found["value"], found["test"]) == ("y", "Friedman")
+    assert found["notes"][0].startswith("Primary test, which is fixed by the first run")
+    assert "Primary test, which" in call("primary", "--describe").stdout
+    same = ["compare", "y", "--by", "method", "--blocks", "dataset", "--over", "C,seed"]
+    assert found["notes"] == data(*same)["notes"]
+    assert "Exploratory: " in call(*same, "--better", "min").stdout
+
+
 @pytest.mark.filterwarnings("ignore:a task has only 2 runs")
 def test_aggregate(analyzed: Path) -> None:
     arguments = ["aggregate", "y", "--by", "method", "--tasks", "dataset", *SELECTED]
