@@ -265,6 +265,28 @@ def parallel(axes: Sequence[tuple[str, Sequence[str] | None, Sequence[Any]]], va
     return _figure(parts, f"Parallel coordinates of {len(values)} experiments", None, height)
 
 
+def ranks(levels: Sequence[tuple[str, float]], cliques: Sequence[Sequence[int]]) -> Markup:
+    """Draw average ranks, best first and on the left, and below them a bar for each group without a difference."""
+    row, left = 18, 200
+    height = (len(levels) + len(cliques)) * row + 40
+    across = _Scale([1.0, float(max(len(levels), 2))], left, _WIDTH - 2 * _RIGHT)
+    parts, dot = list[Markup](), Markup('<g class="mark s0" transform="translate({} {})"><circle r="4"/></g>')
+    for number, (name, rank) in enumerate(levels):
+        top = number * row + 16
+        parts.append(_TICK.format(left - 8, top + 4, "end", f"{short(name, 24)} {rank:.2f}"))
+        parts.append(Markup('<path class="grid" d="M{},{}H{}"/>').format(left, top, _WIDTH - 2 * _RIGHT))
+        parts.append(dot.format(across(rank), top))
+    for number, clique in enumerate(cliques, start=len(levels)):
+        top, places = number * row + 16, [across(levels[member][1]) for member in clique]
+        if not number - len(levels):
+            parts.append(_TICK.format(left - 8, top + 4, "end", "no significant difference"))
+        parts.append(Markup('<path class="line s0" d="M{},{}H{}"/>').format(min(places), top, max(places)))
+        parts += [dot.format(place, top) for place in places]
+    for value in range(1, max(len(levels), 2) + 1):
+        parts.append(_TICK.format(across(value), height - 8, "middle", str(value)))
+    return _figure(parts, "Average ranks", None, height)
+
+
 def number_text(value: Any) -> str:
     """Format a number shortly.
 

@@ -335,14 +335,10 @@ class ExperimentReader:
         condition = self._selector.rows(states, where)
         # A statement needs a number even where no result is asked for.
         result = "NULLIF(1.0, 1.0)" if value is None else self._selector.columns([value])
-        ((center,),) = (
-            [(0.0,)]
-            if value is None
-            else self.query(self._sql.read.mean.format(value=result, condition=condition.sql), **condition.parameters)[
-                1
-            ]
-        )
-        center = float(center or 0)
+        center = 0.0
+        if value is not None:
+            statement = self._sql.read.center.format(value=result, condition=condition.sql)
+            center = float(self.query(statement, **condition.parameters)[1][0][0] or 0)
         columns, groups = [], []
         for name, column in ((name, self._selector.columns([name])) for name in by):
             kind = self.schema.columns[name].kind

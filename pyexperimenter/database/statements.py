@@ -317,7 +317,11 @@ class ReadStatements(_Group):
         SELECT {columns}, status, COUNT(*), COUNT({value}), AVG({value}), SUM(({value} - :center) * ({value} - :center))
         FROM {table} WHERE {condition} GROUP BY {groups}, status ORDER BY {groups}{limit}
     """)
-    mean = _Statement("SELECT AVG({value}) FROM {table} WHERE {condition}")
+    # A number near the mean is enough.
+    center = _Statement("""
+        SELECT AVG(result) FROM (
+            SELECT {value} AS result FROM {table} WHERE {condition} AND {value} IS NOT NULL LIMIT 1000) first_rows
+    """)
     first_and_last_end = _Statement("SELECT MIN(ended), MAX(ended) FROM {attempts}")
     # The index on the ends of attempts is all that is read.
     ended_until = _Statement(

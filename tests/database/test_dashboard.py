@@ -337,3 +337,19 @@ def test_sql_of_a_url_never_reaches_a_connection_that_can_write(sqlite_target: T
         data = {**fields, "action": "reset", "confirm": confirm}
         assert client.post(url, data=data, headers={"origin": HOME}).status_code == 400
     assert sqlite_target.query("SELECT COUNT(*) FROM study") == [(36,)]
+
+
+def test_a_comparison_shows_ranks_and_tests(sqlite_target: Target) -> None:
+    keyfields = {
+        "dataset": {"type": "INT", "values": {"start": 0, "stop": 8}},
+        "method": {"type": "VARCHAR(50)", "values": ["good", "better", "<b>bad"]},
+        "seed": {"type": "INT", "values": {"start": 0, "stop": 2}},
+    }
+    study_ = experimenter(sqlite_target, study(sqlite_target, keyfields=keyfields))
+    study_.fill_table_from_config()
+    scores = {"good": 0.8, "better": 0.9, "<b>bad": 0.1}
+    study_.execute(lambda keyfields, results, custom: {"accuracy": scores[keyfields["method"]] + keyfields["seed"]})
+    page = opened(browser(study_), "/s/study/results?rows=dataset&columns=method&by=method&best=max")
+    assert re.search(r"better 1\.00\s*good 2\.00\s*<b>bad 3\.00", page.text)
+    assert "pyexperimenter compare accuracy --by method --blocks dataset --better max --over seed" in page.text
+    assert "Friedman" in page.text

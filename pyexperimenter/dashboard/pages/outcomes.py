@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from markupsafe import Markup
 
-from pyexperimenter.dashboard.charts import Line, lines
+from pyexperimenter.dashboard.charts import Line, lines, ranks
 from pyexperimenter.dashboard.pages.grid_map import numeric, sorted_as_found
 from pyexperimenter.dashboard.rendering import cell
 from pyexperimenter.dashboard.view import View
@@ -189,12 +189,13 @@ def _compared(
     words += ["--over", ",".join(rest)] if rest else []
     words += [word for name, setting in how.items() for word in _option(name, setting)]
     words += ["--where", _sql(view)] if view.where else []
-    ranks = [(cell(level), f"{rank:.2f}") for level, rank in found.average_ranks.items()]
+    places = list(found.average_ranks.index)
+    cliques = [[places.index(level) for level in clique] for clique in found.cliques()]
     return {
         "comparison": {
             "text": str(found),
             "describe": found.describe(),
-            "ranks": ranks,
+            "ranks": ranks([(cell(level), float(rank)) for level, rank in found.average_ranks.items()], cliques),
             "notes": notes,
             "blocks": blocks,
             "copies": [("command", shlex.join(words))],
