@@ -37,10 +37,11 @@ from pyexperimenter.exceptions import (
     SmokeTestError,
 )
 from pyexperimenter.execution.budget import allowance
+from pyexperimenter.execution.environment import environment
 from pyexperimenter.execution.function import check_function, pickled
 from pyexperimenter.execution.journaling_store import journals_of, replay_journals
 from pyexperimenter.execution.pool import number_of_workers, run_pool, split_limit
-from pyexperimenter.execution.provenance import caller, worker_info
+from pyexperimenter.execution.provenance import caller, code_state, source_directory, uncommitted_changes, worker_info
 from pyexperimenter.execution.task import ExperimentFunction, WorkerTask
 from pyexperimenter.execution.worker import run_one
 from pyexperimenter.experiment_status import ExperimentStatus
@@ -163,6 +164,7 @@ class PyExperimenter(Study):
             "log_file": None if log_file is None else _absolute(log_file),
         }
         self.name = name
+        self._recorded: tuple[str, str | None] | None = None
         self._log_settings = LogSettings(logger_name, log_level, None if log_file is None else str(log_file))
         self.logger = self._log_settings.logger()
         config = load_config(
@@ -1468,8 +1470,20 @@ class PyExperimenter(Study):
             codecarbon=self._codecarbon,
             logging=self._log_settings,
             journal=self._journal,
+            environment=self._recorded_environment(function),
             **details,
         )
+
+    def _recorded_environment(self, function: ExperimentFunction) -> str:
+        """Record what this process runs in, and the changes of the function's code; return the environment's hash."""
+        found, directory = environment(), source_directory(function)
+        recorded = (str(found["hash"]), code_state(directory).diff_hash)
+        if recorded != self._recorded:
+            self._store.keep_event_once(__version__, "environment", found["hash"], found)
+            if recorded[1] is not None:
+                self._store.keep_event_once(__version__, "diff", recorded[1], {"diff": uncommitted_changes(directory)})
+            self._recorded = recorded
+        return recorded[0]
 
 
 @contextmanager

@@ -169,7 +169,35 @@ class ResultProcessor:
         if not name or len(name) > _LONGEST_NAME:
             raise InvalidValueError(f"name: {shown(name)} is not a name of 1 to {_LONGEST_NAME} characters")
         digest, size = self._keep(source)
-        self.process_logs({FILES: {"name": name, "sha256": digest, "bytes": size}})
+        self.process_logs({FILES: {"name": name, "sha256": digest, "bytes": size, "role": "saved"}})
+        return digest
+
+    def uses(self, path: str | os.PathLike[str]) -> str:
+        """Record that the experiment depends on a file, such as a data set: its path, hash and size.
+
+        Parameters
+        ----------
+        path : str or path
+            The file.
+
+        Returns
+        -------
+        str
+            The SHA-256 of the contents, in hexadecimal digits.
+
+        Raises
+        ------
+        InvalidValueError
+            If the configuration has no folder for files, with whose names the hash is kept.
+        OSError
+            If the file cannot be read.
+        ClaimLostError
+            If the experiment was reset or taken over.
+        """
+        _ = self._store.contents  # raises if none is configured
+        digest, size = hash_of(path)
+        name = os.path.abspath(path)[-_LONGEST_NAME:]
+        self.process_logs({FILES: {"name": name, "sha256": digest, "bytes": size, "role": "used"}})
         return digest
 
     def _keep(self, source: str | os.PathLike[str] | bytes) -> tuple[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -11,7 +11,7 @@ from pyexperimenter.analysis.cells import as_text, cell_name, levels, some_of
 
 COLUMNS = (
     *("ID", "experiment_id", "outcome"),
-    *("git_commit", "git_dirty", "git_diff_hash", "python", "library_version"),
+    *("git_commit", "git_dirty", "git_diff_hash", "python", "library_version", "environment"),
 )
 """The columns of attempts that are needed here."""
 
@@ -40,10 +40,12 @@ def mixed_versions(table: pd.DataFrame, keys: Sequence[str], attempts: pd.DataFr
     finished = attempts[attempts["outcome"] == "done"].sort_values("ID").drop_duplicates("experiment_id", keep="last")
     finished = finished.set_index("experiment_id")
     used = table[table["status"] == "done"]
+    packages = finished.get("packages", pd.Series(dtype=object))
     for origin, versions in (
         ("code", _commits(finished)),
         ("code", "library version " + finished["library_version"].map(as_text)),
         ("environments", "Python " + finished["python"].map(as_text)),
+        ("environments", packages),
     ):
         recorded = used["ID"].map(versions).dropna()  # tables of py-experimenter have no attempts
         counts = recorded.value_counts()
@@ -51,6 +53,33 @@ def mixed_versions(table: pd.DataFrame, keys: Sequence[str], attempts: pd.DataFr
             yield f"the results come from different {origin}: " + "; ".join(
                 _version(used, keys, recorded, version, common=version == counts.index[0]) for version in counts.index
             )
+
+
+def differing_packages(imported: Mapping[Any, Mapping[str, str]]) -> dict[Any, str]:
+    """Return the packages of each environment that were imported in another version in some other environment.
+
+    Parameters
+    ----------
+    imported : Mapping of str to Mapping
+        Environment -> module -> version.
+
+    Examples
+    --------
+    >>> differing_packages({"a": {"numpy": "1.26", "torch": "2.1"}, "b": {"numpy": "2.0", "torch": "2.1"}, "c": {}})
+    {'a': 'numpy 1.26', 'b': 'numpy 2.0', 'c': 'no other packages'}
+    """
+    found: dict[str, set[str]] = {}
+    for modules in imported.values():
+        for name, version in modules.items():
+            found.setdefault(name, set()).add(version)
+    differing = [name for name, versions in found.items() if len(versions) > 1]
+    if not differing:
+        return {}
+    return {
+        environment: ", ".join(f"{name} {modules[name]}" for name in differing if name in modules)
+        or "no other packages"
+        for environment, modules in imported.items()
+    }
 
 
 def _commits(finished: pd.DataFrame) -> pd.Series[Any]:

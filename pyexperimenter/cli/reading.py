@@ -41,7 +41,10 @@ from pyexperimenter.tracebacks import parts_of, summary_of, without_stacks
 
 _DAY = 86400.0  # seconds
 _FIRST = 50  # rows that list shows on a terminal by default
-_ATTEMPT_COLUMNS = ("number", "outcome", "started", "wall_seconds", "max_rss_bytes", "machine", "job_id", "git_commit")
+_ATTEMPT_COLUMNS = (
+    *("number", "outcome", "started", "wall_seconds", "max_rss_bytes"),
+    *("machine", "job_id", "git_commit", "environment"),
+)
 
 
 @click.command()
@@ -232,16 +235,42 @@ def errors(study: StudyOptions, verbose: bool, as_json: bool) -> None:
 
 
 @click.command()
+@study_file
+@json_option
+@study_options
+def environments(study: StudyOptions, as_json: bool) -> None:
+    """Show the environments in which experiments were executed.
+
+    Shows Python, the machine, and the packages in which they differ.
+    """
+    from pyexperimenter.analysis.versions import differing_packages
+
+    found = study.open_for_reading().get_environments()
+    if as_json:
+        print_json(records(found))
+        return
+    if found.empty:
+        echo("No environments are recorded", err=True)
+        return
+    installed = differing_packages(found.set_index("environment")["packages"].to_dict())
+    found["gpus"] = found["gpus"].map(", ".join)
+    columns = ["environment", "attempts", "python", "cpu", "cpus", "gpus", "platform"]
+    print_rows(found[columns].itertuples(index=False), columns)
+    for environment, packages in installed.items():
+        echo(f"{environment}: {packages}")
+
+
+@click.command()
 @click.argument("experiment_id", metavar="ID", type=ID)
 @click.option("-o", "--output", metavar="DIRECTORY", help="Copy the files there, under their names.")
 @click.option("--all-attempts", is_flag=True, help="Include files from before the last reset.")
 @json_option
 @study_options
 def files(study: StudyOptions, experiment_id: int, output: str | None, all_attempts: bool, as_json: bool) -> None:
-    """Show the files that an experiment has saved."""
+    """Show the files that an experiment has saved, or said that it uses."""
     experimenter = study.open_for_reading()
     experimenter.get_experiment(experiment_id)  # raises if there is none
-    found = experimenter.get_files(experiment_id, all_attempts)[["name", "bytes", "timestamp", "path"]]
+    found = experimenter.get_files(experiment_id, all_attempts)[["name", "role", "bytes", "timestamp", "path"]]
     if as_json:
         print_json(records(found))
     elif found.empty:
@@ -284,4 +313,4 @@ def logs(study: StudyOptions, experiment_id: int, logtable: str | None, all_atte
         echo()
 
 
-COMMANDS = (status, list_experiments, show, errors, logs, files)
+COMMANDS = (status, list_experiments, show, errors, logs, files, environments)

@@ -23,6 +23,7 @@ FILE_COLUMNS: Mapping[str, FieldType] = {
     "name": FieldType.parse("VARCHAR(255)"),
     "sha256": FieldType.parse("VARCHAR(64)"),
     "bytes": FieldType.parse("BIGINT"),
+    "role": FieldType.parse("VARCHAR(10)"),
 }
 _pickling = threading.local()
 

@@ -406,6 +406,12 @@ class ExperimentReader:
         ((emissions, energy),) = self.query(self._sql.read.emissions)[1]
         return float(emissions or 0), float(energy or 0)
 
+    def environment_counts(self) -> dict[str, int]:
+        """Return how many attempts there were in each environment, by its hash."""
+        if "environment" not in self.query(self._sql.read.attempts.format(columns="*", condition="1 = 0"))[0]:
+            return {}  # a table of an older version
+        return {name: int(count) for name, count in self.query(self._sql.read.environment_counts)[1] if name}
+
     def audits(self, audit: str) -> dict[int, tuple[dict[str, Any], str | None]]:
         """Return what the experiments of an audit reported again: ID -> results and error; of several, the first."""
         found: dict[int, tuple[dict[str, Any], str | None]] = {}

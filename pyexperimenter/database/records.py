@@ -51,6 +51,8 @@ class WorkerInfo:
         Identifies the differences, if there are any.
     python, library : str
         Versions.
+    environment : str or None
+        The hash of its environment, which is recorded as an event.
     """
 
     name: str
@@ -63,6 +65,7 @@ class WorkerInfo:
     git_diff_hash: str | None
     python: str
     library: str
+    environment: str | None = None
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ _ATTEMPT_COLUMNS = {
     "output": _LONGTEXT,
     "token": _VARCHAR,
     "git_diff_hash": _VARCHAR,
+    "environment": _VARCHAR,
 }
 _META_COLUMNS = {
     "created": _DATETIME,

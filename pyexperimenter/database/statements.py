@@ -101,9 +101,9 @@ class ClaimStatements(_Group):
     # The row is locked, so no other process adds an attempt with the same number.
     open_attempt = _Statement("""
         INSERT INTO {attempts} (experiment_id, number, run, worker, machine, pid, job_id, git_commit, git_dirty,
-            git_diff_hash, python, library_version, token, lease_until, started, heartbeat)
+            git_diff_hash, python, library_version, environment, token, lease_until, started, heartbeat)
         SELECT :experiment_id, {next_number}, {run}, :identity, :machine, :pid, :job_id, :git_commit, :git_dirty,
-            :git_diff_hash, :python, :library, :token, {later}, {now_exact}, {now_exact}
+            :git_diff_hash, :python, :library, :environment, :token, {later}, {now_exact}, {now_exact}
         FROM {attempts} WHERE experiment_id = :experiment_id
     """)
     next_number = _Statement("{next_number}")
@@ -268,6 +268,7 @@ class ReadStatements(_Group):
             SELECT 1 AS one FROM {table} GROUP BY {blocks} HAVING MIN(ID) <= :last AND MAX(ID) > :last) b
         WHERE EXISTS (SELECT 1 FROM {table} WHERE status = 'created' AND ID <= :last)
     """)
+    environment_counts = _Statement("SELECT environment, COUNT(*) FROM {attempts} GROUP BY environment")
     meta = _Statement("SELECT * FROM {meta} ORDER BY ID")
     largest_id = _Statement("SELECT MAX(ID) FROM {table}")
     status_of = _Statement("SELECT status FROM {table} WHERE ID = :experiment_id")

@@ -293,6 +293,11 @@ class ExperimentStore(ClaimStore):
                 event=to_json({"kind": kind, **details}),
             )
 
+    def keep_event_once(self, library: str, kind: str, identity: str, details: Mapping[str, Any]) -> None:
+        """Record an event with this ``hash``, unless there is one; two processes may record it at the same time."""
+        if all(event["hash"] != identity for event in self.events(kind)):
+            self.keep_event(library, kind, {**details, "hash": identity})
+
     # Writing: values are encoded first, so that wrong ones are reported even while the database is away
 
     def write_results(self, attempt: Attempt, results: Mapping[str, Any]) -> None:

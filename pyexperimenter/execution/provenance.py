@@ -24,6 +24,7 @@ _SOURCES = [
     *("*.f90", "*.go", "*.java", "*.jl", "*.m", "*.r", "*.R", "*.rs", "*.sh"),
 ]
 _MOST_BYTES = 16 * 2**20  # of the changed files together, so that large data does not delay a worker
+_LONGEST_DIFF = 2**18  # characters
 _HASH = 40  # digits of a commit's hash, or more
 _UNTRACKED_TIMEOUT = 5.0  # seconds to look for untracked files, in a directory of millions of them
 # Set while git runs a hook. They name a repository that need not be that of the function.
@@ -57,7 +58,9 @@ def caller() -> str:
     return f"{user} on {platform.node()} (process {os.getpid()})"
 
 
-def worker_info(name: str, identity: str, function: Callable[..., Any] | None = None) -> WorkerInfo:
+def worker_info(
+    name: str, identity: str, function: Callable[..., Any] | None = None, environment: str | None = None
+) -> WorkerInfo:
     """Describe this process as a worker.
 
     Parameters
@@ -68,6 +71,8 @@ def worker_info(name: str, identity: str, function: Callable[..., Any] | None = 
         Unique to this worker.
     function : callable, optional
         The user's function, whose code is described.
+    environment : str, optional
+        The hash of the environment.
     """
     code = code_state(source_directory(function))
     return WorkerInfo(
@@ -81,6 +86,7 @@ def worker_info(name: str, identity: str, function: Callable[..., Any] | None = 
         git_diff_hash=code.diff_hash,
         python=platform.python_version(),
         library=__version__,
+        environment=environment,
     )
 
 
@@ -142,6 +148,19 @@ def code_state(directory: str) -> CodeState:
     names = {entry[3:] for entry in status.split(b"\0")} | {*untracked.split(b"\0")}
     changed = sorted(os.fsdecode(name) for name in names if name)
     return CodeState(commit.decode(), bool(changed), _hash_of(top, changed) if changed else None)
+
+
+def uncommitted_changes(directory: str) -> str:
+    """Return the changes of tracked files in the git repository of a directory, and the names of untracked sources.
+
+    Changes that are longer than 256 KiB are cut. What git ignores is not in them.
+    """
+    changes = (_git(directory, "diff", "HEAD", "--no-color", "--no-ext-diff") or b"").decode(errors="replace")
+    if len(changes) > _LONGEST_DIFF:
+        changes = f"{changes[:_LONGEST_DIFF]}\n[cut after {_LONGEST_DIFF} characters]\n"
+    search = ("ls-files", "--others", "--exclude-standard", "--", *_SOURCES)
+    untracked = (_git(directory, *search, timeout=_UNTRACKED_TIMEOUT) or b"").decode(errors="replace")
+    return changes + "".join(f"untracked: {name}\n" for name in untracked.splitlines())
 
 
 def _hash_of(top: str, names: Sequence[str]) -> str:

@@ -51,6 +51,8 @@ class WorkerTask:
         Settings of the library's logger.
     journal : str
         Directory for the journal.
+    environment : str or None
+        The hash of the recorded environment.
     """
 
     config: ExperimentConfig
@@ -67,6 +69,7 @@ class WorkerTask:
     gpus: str | None = None
     logging: LogSettings = field(default_factory=LogSettings)
     journal: str = "."
+    environment: str | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         values = {each.name: getattr(self, each.name) for each in fields(self)}

@@ -107,7 +107,7 @@ class Worker:
 
     def __init__(self, task: WorkerTask, watch: Watch) -> None:
         self.store = JournalingStore(task.config, task.journal, task.identity)
-        self.info: WorkerInfo = worker_info(task.name, task.identity, task.function)
+        self.info: WorkerInfo = worker_info(task.name, task.identity, task.function, task.environment)
         self._task = task
         self._watch = watch
         self._execution = task.config.execution

@@ -7,18 +7,21 @@ import os
 import time
 import uuid
 from collections.abc import Collection, Iterator
+from functools import partial
 from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 _YOUNG = 3600.0  # seconds in which a file may have been added whose use is not recorded yet
 _BLOCK = 2**20
 
 
 def hash_of(source: str | os.PathLike[str] | bytes) -> tuple[str, int]:
-    """Return the hash and the size of bytes, or of what is in a file, with the errors of `Contents.add`."""
-    with TemporaryDirectory() as folder:
-        return Contents(folder).add(source)
+    """Return the SHA-256 and the size of bytes, or of what is in a file."""
+    digest, size = hashlib.sha256(), 0
+    for block in _blocks(source):
+        digest.update(block)
+        size += len(block)
+    return digest.hexdigest(), size
 
 
 class Contents:
@@ -46,8 +49,8 @@ class Contents:
         self._folder.mkdir(parents=True, exist_ok=True)
         digest, size, copy = hashlib.sha256(), 0, self._folder / f".{uuid.uuid4().hex}"
         try:
-            with BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as data, open(copy, "xb") as file:
-                while block := data.read(_BLOCK):
+            with open(copy, "xb") as file:
+                for block in _blocks(source):
                     digest.update(block)
                     size += len(block)
                     file.write(block)
@@ -85,3 +88,8 @@ class Contents:
         """Yield all files, also those that a process which died had begun."""
         yield from self._folder.glob(".*")
         yield from self._folder.glob("??/*")
+
+
+def _blocks(source: str | os.PathLike[str] | bytes) -> Iterator[bytes]:
+    with BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as data:
+        yield from iter(partial(data.read, _BLOCK), b"")

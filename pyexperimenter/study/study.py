@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 _FEW = 20_000  # experiments of which it is faster to read the attempts by their IDs
 
+_OF_ENVIRONMENTS = ("python", "platform", "cpu", "cpus", "gpus", "packages", "imported", "threads")
+
 
 class Study:
     """The methods that read a study: its tables, its progress, and analyses of its results.
@@ -223,7 +225,7 @@ class Study:
         )
 
     def get_files(self, experiment_id: int | None = None, all_attempts: bool = False) -> pd.DataFrame:
-        """Return the files that experiments have saved by `ResultProcessor.save_file`.
+        """Return the files that experiments have saved by `ResultProcessor.save_file`, or named by `uses`.
 
         Parameters
         ----------
@@ -235,8 +237,8 @@ class Study:
         Returns
         -------
         pandas.DataFrame
-            A row for each file: the columns of a logtable with ``name``, ``sha256`` and ``bytes``, and ``path``, where
-            the file is, empty if it is not there.
+            A row for each file: the columns of a logtable with ``name``, ``sha256``, ``bytes`` and ``role`` (``saved``
+            or ``used``), and ``path``, where the saved file is, empty if it is not there.
 
         Raises
         ------
@@ -248,6 +250,25 @@ class Study:
         files = self.get_logtable(FILES, condition, all_attempts)
         paths = [contents.path(digest) for digest in files["sha256"]]
         return files.assign(path=[str(path) if path.is_file() else "" for path in paths])
+
+    def get_environments(self) -> pd.DataFrame:
+        """Return the environments in which experiments were executed.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row for each: ``environment`` (a hash, also in `get_attempts`), ``created``, ``attempts`` (how many),
+            ``python``, ``platform``, ``cpu``, ``cpus``, ``gpus`` (a list), ``packages`` (name -> version of what is
+            installed), ``imported`` (the same for what was imported when the first execution began) and ``threads``
+            (environment variables).
+        """
+        import pandas as pd
+
+        counts = self._store.environment_counts()
+        events = {event.pop("hash"): event for event in reversed(self._store.events("environment"))}
+        rows = [{"environment": name, "attempts": counts.get(name, 0), **event} for name, event in events.items()]
+        names = ["environment", "created", "attempts", *_OF_ENVIRONMENTS]
+        return pd.DataFrame(rows[::-1], columns=names)
 
     def get_codecarbon_table(self) -> pd.DataFrame:
         """Return the measurements of CodeCarbon, one row per execution.
@@ -758,10 +779,14 @@ class Study:
 
     def _versions(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return which code the executions of these experiments ran, or all, if these are many."""
-        from pyexperimenter.analysis.versions import COLUMNS
+        from pyexperimenter.analysis.versions import COLUMNS, differing_packages
 
         ids = table["ID"].tolist() if len(table) <= _FEW else None
-        return self._frame(partial(self._store.attempt_rows, ids, columns=COLUMNS), self._store.schema.attempts)
+        versions = self._frame(partial(self._store.attempt_rows, ids, columns=COLUMNS), self._store.schema.attempts)
+        if "environment" in versions and versions["environment"].nunique() > 1:
+            imported = self.get_environments().set_index("environment")["imported"].to_dict()
+            versions["packages"] = versions["environment"].map(differing_packages(imported))
+        return versions
 
     def _side_table(self, name: str) -> tuple[Callable[..., Any], str]:
         """Return what reads the rows of a side table, and its name in the database."""

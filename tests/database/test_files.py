@@ -155,3 +155,13 @@ def test_the_commands(sqlite_target: Target, tmp_path: Path, monkeypatch: pytest
     age(tmp_path / "kept")
     assert "Removed 4 files" in command("prune", "--files", "--yes")
     assert "No matching files" in command("prune", "--files", "--yes")
+
+
+def test_files_that_a_run_uses_are_recorded_and_not_kept(target: Target, tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("x\n1\n")
+    opened = filled(target, tmp_path / "kept")
+    opened.execute(lambda keyfields, results, custom: results.uses(tmp_path / "data.csv") and None, max_experiments=1)
+    (file,) = opened.get_files().to_dict("records")
+    assert (file["name"], file["role"], file["bytes"], file["path"]) == (str(tmp_path / "data.csv"), "used", 4, "")
+    assert file["sha256"] == hashlib.sha256(b"x\n1\n").hexdigest()
+    assert not (tmp_path / "kept").exists()
