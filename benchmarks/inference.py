@@ -21,7 +21,9 @@ import scipy.stats
 from common import print_table
 
 from pyexperimenter.analysis import compare, exact_tests, summarize
+from pyexperimenter.analysis.bootstrap import bca_intervals
 from pyexperimenter.analysis.effects import shift
+from pyexperimenter.analysis.equivalence import tost
 from pyexperimenter.analysis.rank_tests import (
     chi_squared_p,
     friedman,
@@ -225,6 +227,41 @@ def shifts(generator: Generator, replications: int) -> None:
     print_table(["blocks", "normal", "Student, 3 df", "uniform", "ties", "ties, shift 0"], rows, ".3f")
 
 
+def bootstrap(generator: Generator, replications: int) -> None:
+    """Print how often the BCa interval covers a mean, also with fewer units than it is computed for."""
+    draws = {
+        "normal": (lambda shape: generator.normal(size=shape), 0.0),
+        "exponential": (lambda shape: generator.exponential(size=shape), 1.0),
+        "lognormal": (lambda shape: generator.lognormal(size=shape), math.exp(0.5)),
+        "accuracies": (lambda shape: generator.binomial(30, 0.95, shape) / 30, 0.95),
+    }
+    rows = []
+    for number in (5, 10, 20, 30, 50, 100):
+        line: list[Any] = [number]
+        for draw, truth in draws.values():
+            samples = draw((replications, number))
+            low, high = bca_intervals(samples)
+            half = scipy.stats.t.ppf(0.975, number - 1) * scipy.stats.sem(samples, axis=1)
+            line.append(((low <= truth) & (truth <= high)).mean())
+            line.append((np.abs(samples.mean(axis=1) - truth) <= half).mean())
+        rows.append(line)
+    print("\nCoverage of the 95 % BCa bootstrap interval of the mean, and of Student's\n")
+    print_table(["units", *(f"{name}{of}" for name in draws for of in ("", ", t"))], rows, ".3f")
+
+
+def equivalence(generator: Generator, replications: int) -> None:
+    """Print how often levels whose difference is at the edge of the region are called equivalent."""
+    rows = []
+    for number in (6, 8, 12, 20, 50):
+        line: list[Any] = [number]
+        for drawn, truth in _differences(generator, (replications, number)):
+            pairs = zip(drawn - np.reshape(truth, (-1, 1)) + 1.0, strict=True)
+            line.append(np.mean([tost(differences, np.zeros(number), 1.0) <= ALPHA for (differences,) in pairs]))
+        rows.append(line)
+    print("\nPairs at the edge of the region that are called equivalent\n")
+    print_table(["blocks", "normal", "Student, 3 df", "uniform", "ties", "ties, shift 0"], rows, ".3f")
+
+
 def _differences(generator: Generator, shape: tuple[int, int]) -> Iterator[tuple[Array, Array]]:
     """Yield differences and their true shifts."""
     none = np.zeros(shape[0])
@@ -236,7 +273,15 @@ def _differences(generator: Generator, shape: tuple[int, int]) -> Iterator[tuple
     yield (generator.normal(0, 0.1, shape) * 30).round() / 30, none
 
 
-PARTS = {"intervals": intervals, "shifts": shifts, "blocks": blocks, "marks": marks, "tests": tests}
+PARTS = {
+    "intervals": intervals,
+    "shifts": shifts,
+    "bootstrap": bootstrap,
+    "blocks": blocks,
+    "equivalence": equivalence,
+    "marks": marks,
+    "tests": tests,
+}
 
 
 def main() -> None:

@@ -475,7 +475,7 @@ def _steps(logs: pd.DataFrame, table: pd.DataFrame, value: str, budget: str, bet
     """Return the logged points of the experiments in the order of their budgets, with the best value so far.
 
     A later execution replaces what an earlier one logged from its own first budget on: a run that was resumed goes on
-    there, and one that was repeated begins anew.
+    there, and one that was repeated starts over.
     """
     check_columns(logs, ["ID", "experiment_id", budget])
     points = pd.DataFrame(

@@ -126,7 +126,7 @@ def summarize(
         - the other statistics that `stat` needs: ``median``; ``q1`` and ``q3``, the quartiles, with linear
           interpolation as in `numpy.quantile`, and ``iqr``, the range between them, NaN if a value is infinite;
           ``ci95``, half the width of Student's 95 % confidence interval of the mean; ``bca_low`` and ``bca_high``, the
-          ends of the bootstrap interval of `bootstrap.bca_interval`, for skewed values of 20 units or more;
+          ends of the bootstrap interval of `bootstrap.bca_intervals`, for 20 units or more;
         - ``p_best``, with `better`: the p-value of the difference from the best cell, 1 for the best one: that of the
           Wilcoxon signed-rank test on the units that all cells have, or of the corrected t test on splits of one data
           set, adjusted by Holm's method for all pairs of cells;
