@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from pyexperimenter import __version__
+from pyexperimenter.cli.commands import COMMANDS, LazyCommands
 from pyexperimenter.cli.printing import echo, printable
 from pyexperimenter.cli.wording import in_commands
 from pyexperimenter.exceptions import NoConfigFileError, PyExperimenterError
@@ -61,6 +62,13 @@ class _Commands(click.Group):
         """Return the names of the commands in the order in which a study needs them."""
         return list(self.commands)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what click does, without the commands themselves."""
+        limit = formatter.width - 6 - max(map(len, COMMANDS))  # of click
+        shown = {name: click.Command(name, help=text) for name, (_, text) in COMMANDS.items()}
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(limit)) for name, command in shown.items()])
+
 
 def _in_words(error: Exception) -> str:
     remedy = (
@@ -91,7 +99,11 @@ def debug_option(command: Any) -> Any:
     )(command)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Commands,
+    commands=LazyCommands(COMMANDS),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__)
 @click.option(
     "-c",
@@ -110,26 +122,12 @@ def main(ctx: click.Context, config: str) -> None:
 
     Write a study (init), check it (validate), fill its table (fill), and execute it (run) with any number of workers.
     """
-    ctx.default_map = _with_config(main, config)
+    if ctx.invoked_subcommand:
+        ctx.default_map = {ctx.invoked_subcommand: _with_config(main.commands[ctx.invoked_subcommand], config)}
 
 
-def _with_config(group: click.Group, config: str) -> dict[str, Any]:
-    """Return the defaults of a group's commands, and of those in groups within it."""
-    return {
-        name: _with_config(command, config) if isinstance(command, click.Group) else {"config": config}
-        for name, command in group.commands.items()
-    }
-
-
-@click.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
-    """Print the completion script for a shell.
-
-    For bash, add to ~/.bashrc: eval "$(pyexperimenter completion bash)"
-    """
-    from click.shell_completion import get_completion_class
-
-    kind = get_completion_class(shell)
-    assert kind is not None
-    click.echo(kind(main, {}, "pyexperimenter", "_PYEXPERIMENTER_COMPLETE").source())
+def _with_config(command: click.Command, config: str) -> dict[str, Any]:
+    """Return the defaults of a command, or of the commands of a group."""
+    if isinstance(command, click.Group):
+        return {name: _with_config(below, config) for name, below in command.commands.items()}
+    return {"config": config}

@@ -267,7 +267,7 @@ def environments(study: StudyOptions, as_json: bool) -> None:
 @json_option
 @study_options
 def files(study: StudyOptions, experiment_id: int, output: str | None, all_attempts: bool, as_json: bool) -> None:
-    """Show the files that an experiment has saved, or said that it uses."""
+    """Show the files that an experiment has saved or uses."""
     experimenter = study.open_for_reading()
     experimenter.get_experiment(experiment_id)  # raises if there is none
     found = experimenter.get_files(experiment_id, all_attempts)[["name", "role", "bytes", "timestamp", "path"]]

@@ -169,7 +169,7 @@ def audit(
     tolerances: tuple[tuple[str, Any], ...],
     ignore: list[str],
 ) -> None:
-    """Execute SIZE finished experiments again, and compare the results.
+    """Execute SIZE finished experiments again, and compare results.
 
     They are drawn at random. Their rows do not change. Repeat the command to go on after an interruption, or start it
     several times to share the work. If 59 give the same results, at least 95 % of all do, with a confidence of 95 %.

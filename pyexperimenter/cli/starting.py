@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from pyexperimenter.cli.app import main
 from pyexperimenter.cli.printing import counted, echo, print_json, print_rows
 from pyexperimenter.cli.study_options import StudyOptions, check_filled, json_option, load_function_of, study_options
 from pyexperimenter.jsonable import records
@@ -92,7 +93,7 @@ def fill(study: StudyOptions, create_database: bool) -> None:
 @json_option
 @study_options
 def replicate(study: StudyOptions, dry_run: bool, as_json: bool) -> None:
-    """Insert experiments with more seeds where intervals are still too wide.
+    """Insert more seeds where intervals are still too wide.
 
     The key replicate of the config's table says what is wide enough. Shows each interval.
     """
@@ -105,4 +106,18 @@ def replicate(study: StudyOptions, dry_run: bool, as_json: bool) -> None:
         print_rows(found.itertuples(index=False), list(found.columns))
 
 
-COMMANDS = (init, validate, fill, replicate)
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script for a shell.
+
+    For bash, add to ~/.bashrc: eval "$(pyexperimenter completion bash)"
+    """
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(main, {}, "pyexperimenter", "_PYEXPERIMENTER_COMPLETE").source())
+
+
+COMMANDS = (init, validate, fill, replicate, completion)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import inspect
 import itertools
 import json
@@ -30,6 +31,7 @@ from click.testing import CliRunner, Result
 from pyexperimenter import PyExperimenter
 from pyexperimenter.analysis import compare
 from pyexperimenter.cli import main, printing
+from pyexperimenter.cli.commands import COMMANDS
 from pyexperimenter.cli.printing import print_matrix, printable
 from pyexperimenter.config import json_schema
 from pyexperimenter.study.groups import ExperimentGroup
@@ -1008,6 +1010,22 @@ def test_every_command_and_option_has_help() -> None:
                 assert parameter.opts[-1] in text
 
 
+@pytest.mark.parametrize("width", [50, 80, 100])
+def test_the_help_says_what_the_commands_say(width: int) -> None:
+    """It does not import them."""
+    context = click.Context(main)
+    ours, theirs = click.HelpFormatter(width=width), click.HelpFormatter(width=width)
+    main.format_commands(context, ours)
+    click.Group.format_commands(main, context, theirs)
+    assert ours.getvalue() == theirs.getvalue()
+
+
+def test_every_command_of_a_module_is_listed() -> None:
+    for module in {module for module, _ in COMMANDS.values()}:
+        found = [command.name for command in importlib.import_module(f"pyexperimenter.cli.{module}").COMMANDS]
+        assert sorted(found) == sorted(name for name, (place, _) in COMMANDS.items() if place == module)
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion(shell: str) -> None:
     """What the script of a shell asks the program is answered."""
@@ -1056,8 +1074,10 @@ def test_help_imports_nothing_that_it_does_not_need() -> None:
         "tqdm",
         "jinja2",
     }
-    assert not {"pyexperimenter.experimenter", "pyexperimenter.config", "pyexperimenter.study.errors"} & {
-        *done.stderr.split()
+    assert {name for name in done.stderr.split() if name.startswith("pyexperimenter.")} == {
+        *("pyexperimenter.cli", "pyexperimenter.cli.app", "pyexperimenter.cli.commands", "pyexperimenter.cli.printing"),
+        *("pyexperimenter.cli.wording", "pyexperimenter.durations", "pyexperimenter.exceptions"),
+        *("pyexperimenter.jsonable", "pyexperimenter.paths"),
     }
 
 
