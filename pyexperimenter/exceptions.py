@@ -54,6 +54,7 @@ A message names the place, the offending value and the remedy::
     │   ├── FunctionNotPicklableError
     │   ├── WorkerProcessError
     │   ├── TooManyErrorsError
+    │   ├── SmokeTestError
     │   ├── ResultsInJournalError
     │   └── JournalError
     ├── SubmissionError

@@ -15,7 +15,8 @@ from pyexperimenter.exceptions import InvalidConfigError, NoConfigFileError, PyE
 
 ERRORS = [item for item in vars(exceptions).values() if inspect.isclass(item) and issubclass(item, Exception)]
 
-NEVER_LEAVES = {"FileProblem"}  # used between the readers of files only
+# Used between the readers of files only, and within the reader of frames.
+NEVER_LEAVES = {"FileProblem", "_UnusualValuesError"}
 
 
 def drawn_tree():
