@@ -10,6 +10,7 @@ Run:  python benchmarks/dashboard.py [--rows 1000000] [--mysql mysql://user:pass
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import statistics
 import subprocess
@@ -96,12 +97,20 @@ def megabytes(pid: int, name: str) -> float:
     return int(found[1]) / 1024
 
 
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def measured(database: str, rounds: int, *options: str) -> list[list[Any]]:
     table = []
     with dashboard(*options) as (browser, pid):
         for name, page in _PAGES.items():
-            times = [browser.seconds(page) for _ in range(rounds)]
-            table.append([database, name, statistics.median(times), max(times), megabytes(pid, "VmHWM")])
+            times, before = list[float](), cpu_seconds(pid)
+            for _ in range(rounds):
+                times.append(browser.seconds(page))
+            used = (cpu_seconds(pid) - before) / rounds
+            table.append([database, name, statistics.median(times), max(times), used, megabytes(pid, "VmHWM")])
     return table
 
 
@@ -172,7 +181,7 @@ def main() -> None:
                 study.execute_custom_query(results)
                 pages += measured("MySQL/MariaDB", rounds, *options)
                 effect += watched("MySQL/MariaDB", study, rounds, arguments.seconds, *options)
-    print_table(["database", "page", "median s", "slowest s", "peak MB"], pages)
+    print_table(["database", "page", "median s", "slowest s", "CPU s of its process", "peak MB"], pages)
     print_table(["database", "experiments a second", "while watched", "ratio"], effect)
 
 
