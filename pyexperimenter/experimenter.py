@@ -635,6 +635,7 @@ class PyExperimenter(Study):
         random_order: bool = False,
         resources: Mapping[str, float] | None = None,
         only_grid: bool = False,
+        smoke: int = 0,
         **options: Any,
     ) -> Submission:
         """Start workers as cluster jobs. Each executes open experiments until none are left or its time is up.
@@ -658,6 +659,9 @@ class PyExperimenter(Study):
             Where the logs of the jobs are. All machines must be able to access it.
         where, order_by, random_order, resources, only_grid
             As for `execute`. By default, `resources` are the GPUs and CPUs that the jobs request.
+        smoke : int
+            As for `execute`: a job of its own executes the smoke test, and the others start only if that succeeds. With
+            ``cluster="local"``, this call waits for it.
         **options
             ``time`` (``"4h"``), ``cpus_per_task``, ``mem`` (``"8G"``), ``gpus``, ``partition``, ``array_parallelism``,
             ``name`` of the jobs, by default that of the table, ``setup`` (lines of the shell to execute first, as
@@ -682,6 +686,8 @@ class PyExperimenter(Study):
         SubmissionError
             If SLURM is missing or reports an error, or the database is a file that the machines do not share. Nothing
             is left behind.
+        SmokeTestError
+            If the smoke test of local jobs fails. If one on SLURM fails, SLURM cancels the other jobs.
         ExecutionError
             If this machine has fewer free GPUs than the local jobs need.
         """
@@ -694,7 +700,12 @@ class PyExperimenter(Study):
         check_machines(self.config.database, job.gpus, workers, cluster)
         self._prepare_execution()
         self._check_selection(where, order_by, only_grid)
-        submission = submit(job, workers, cluster, absolute_path(folder), options, self.config.execution.grace)
+        place = (cluster, absolute_path(folder))
+        if whole_number("smoke", smoke, least=0, most=2):
+            first = submit(replace(job, smoke=smoke), 1, *place, options, self.config.execution.grace)
+            self.logger.info("submitted the smoke test, before which no other job starts: %s", first.job_ids[0])
+            options = first.condition_of_others(options)
+        submission = submit(job, workers, *place, options, self.config.execution.grace)
         jobs = ", ".join(submission.job_ids)
         self.logger.info("submitted %s to %s: %s", _counted(workers, "worker"), cluster, jobs)
         return submission

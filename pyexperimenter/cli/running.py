@@ -18,6 +18,7 @@ from pyexperimenter.cli.study_options import (
     config_and_function,
     load_function_of,
     only_grid_option,
+    smoke_option,
     study_options,
     where_option,
 )
@@ -53,16 +54,7 @@ from pyexperimenter.logger import hidden_failures
 @click.option(
     "--wait", is_flag=True, help="Stay until no experiment is running, and take over those that other workers lose."
 )
-@click.option(
-    "--smoke",
-    type=click.IntRange(0, 2),
-    is_flag=False,
-    flag_value=1,
-    default=0,
-    metavar="[1|2]",
-    help="First execute a few experiments that have every value of each keyfield (2: every pair of values), and go on "
-    "only if none fails.",
-)
+@smoke_option
 @click.option(
     "--replicate", is_flag=True, help="Add seeds as the config says, and go on, until no interval is too wide."
 )

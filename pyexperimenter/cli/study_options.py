@@ -124,6 +124,18 @@ def latest_options(command: Command) -> Command:
     )
 
 
+smoke_option = click.option(
+    "--smoke",
+    type=click.IntRange(0, 2),
+    is_flag=False,
+    flag_value=1,
+    default=0,
+    metavar="[1|2]",
+    help="First execute a few experiments that have every value of each keyfield (2: every pair of values), and go on "
+    "only if none fails.",
+)
+
+
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 
 

@@ -17,6 +17,7 @@ from pyexperimenter.cli.study_options import (
     config_and_function,
     load_function_of,
     only_grid_option,
+    smoke_option,
     study_options,
     where_option,
     yes_option,
@@ -67,6 +68,7 @@ _SHOWN = 5  # jobs that did not complete
     help="Take open experiments in this order; -COLUMN for descending.",
 )
 @click.option("--random-order", is_flag=True, help="Take open experiments at random.")
+@smoke_option
 @click.option("--dry-run", is_flag=True, help="Print the sbatch script without submitting it.")
 @click.option("--wait", is_flag=True, help="Wait until all jobs have ended; fail if some did not complete.")
 @click.option(
@@ -88,6 +90,7 @@ def submit(
     only_grid: bool,
     order_by: list[str] | None,
     random_order: bool,
+    smoke: int,
     dry_run: bool,
     wait: bool,
     keep_submitting: bool,
@@ -100,8 +103,8 @@ def submit(
     """
     from pyexperimenter.config.source import plain
 
-    if keep_submitting and (cluster == "local" or dry_run or wait):
-        raise click.UsageError("--keep-submitting is for SLURM, and excludes --dry-run and --wait")
+    if keep_submitting and (cluster == "local" or dry_run or wait or smoke):
+        raise click.UsageError("--keep-submitting is for SLURM, and excludes --dry-run, --wait and --smoke")
     if max_jobs is not None and not keep_submitting:
         raise click.UsageError("--max-jobs is for --keep-submitting; for the number of jobs, give --workers")
     config, function_name = config_and_function(names)
@@ -120,7 +123,7 @@ def submit(
         echo(f"Submitted {counted(submitted, 'job')}")
         echo(_experiments(experimenter), err=True)
         return
-    jobs = experimenter.submit(function, workers, cluster, profile, folder, **options)
+    jobs = experimenter.submit(function, workers, cluster, profile, folder, smoke=smoke, **options)
     echo("\n".join(jobs.job_ids))
     echo(f"Logs are in {jobs.folder}; to see the progress: pyexperimenter status", err=True)
     if not wait:

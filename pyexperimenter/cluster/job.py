@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ class Job:
         Where modules are imported from.
     seconds : float or None
         Time limit; None if there is none, or SLURM minds it.
+    smoke : int
+        If not 0, the job executes only the experiments of a smoke test of this strength, and fails if one fails.
     """
 
     experimenter: Callable[[], Any]
@@ -56,6 +59,7 @@ class Job:
     gpus: int
     path: Sequence[str] = field(default_factory=lambda: list(sys.path))
     seconds: float | None = None
+    smoke: int = 0
 
     def __call__(self) -> int:
         """Execute experiments; return how many executions there were."""
@@ -68,9 +72,13 @@ class Job:
             os.environ.update(gpu_environment(own, uuid.uuid4().hex))
             function = cloudpickle.loads(self.function)
             # SLURM sends SIGUSR2 before the time is over.
-            limits = {"signals": ["SIGUSR2"], "stop_after": self.seconds}
+            run = partial(experimenter._execute, function, signals=["SIGUSR2"], stop_after=self.seconds)
             with _announced_end(self.seconds):
-                return int(experimenter._execute(function, **limits, **self.selected))
+                if not self.smoke:
+                    return int(run(**self.selected))
+                run = partial(run, resources=self.selected["resources"])
+                only_grid = self.selected.get("only_grid", False)
+                return int(experimenter._smoke_test(run, self.smoke, self.selected["where"], only_grid))
 
 
 def job_of(

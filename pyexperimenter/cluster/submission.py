@@ -10,6 +10,7 @@ from typing import Any
 
 from pyexperimenter.cluster import engine
 from pyexperimenter.cluster.options import sbatch_options
+from pyexperimenter.exceptions import SmokeTestError
 from pyexperimenter.jsonable import whole_number
 from pyexperimenter.machine import slurm
 
@@ -96,6 +97,23 @@ class Submission:
             if time.monotonic() >= deadline:
                 raise TimeoutError(f"after {timeout} s the jobs are {states}")
             time.sleep(max(0.0, min(_POLL, deadline - time.monotonic())))
+
+    def condition_of_others(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options of jobs that start only if these succeed. Local ones are waited for.
+
+        Raises
+        ------
+        SmokeTestError
+            If a local job has failed.
+        """
+        if self.cluster == "local":
+            if set(self.wait().values()) != {"COMPLETED"}:
+                raise SmokeTestError(
+                    f"the smoke test failed, so no other job was started:\n{self.logs(self.job_ids[0])}"
+                )
+            return dict(options)
+        conditions = [options.get("dependency"), f"afterok:{slurm.whole_jobs(self.job_ids)[0]}"]
+        return {**options, "dependency": ",".join(filter(None, conditions)), "kill_on_invalid_dep": "yes"}
 
     def cancel(self) -> None:
         """Stop all jobs. Running experiments are released."""

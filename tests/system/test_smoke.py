@@ -95,3 +95,15 @@ def test_the_command(sqlite_target: Target, tmp_path: Path, monkeypatch: pytest.
     done = CliRunner().invoke(main, ["run", str(config), "test_smoke:fine", "--smoke", "2"])
     assert done.exit_code == 0, done.output
     assert "Executed 37 experiments" in done.output
+
+
+def test_local_jobs_start_only_if_the_smoke_test_succeeds(sqlite_target: Target, tmp_path: Path) -> None:
+    opened = filled(sqlite_target)
+    resources = {"gpus": 1}
+    with pytest.raises(SmokeTestError, match="so no other job was started"):
+        opened.submit(run, cluster="local", folder=tmp_path / "jobs", smoke=1, resources=resources)
+    assert opened.counts()["error"] == 1
+    opened.reset_experiments("error")
+    jobs = opened.submit(fine, cluster="local", folder=tmp_path / "jobs", smoke=1, resources=resources)
+    jobs.wait(120)
+    assert opened.counts()["done"] == 40

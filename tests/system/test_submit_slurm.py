@@ -164,3 +164,18 @@ def test_before_its_time_is_over_a_job_gives_its_experiment_back(
     slurm.run("scancel", "--batch", "--signal=USR2", jobs.job_ids[0])  # as --signal of the script asks SLURM to send it
     assert jobs.wait(120) == {jobs.job_ids[0]: "COMPLETED"}, jobs.logs(jobs.job_ids[0])
     assert study_.counts() == {"created": 6, "running": 0, "done": 0, "error": 0, "paused": 0}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_array_starts_only_if_the_smoke_test_succeeds(workplace: Path, mariadb_target: Target, fails: bool) -> None:
+    study_ = fleet(mariadb_target, workplace, held=[])
+    jobs = study_.submit(fail if fails else work, workers=2, folder=workplace / "jobs", smoke=1)
+    assert set(jobs.wait(120).values()) == ({"CANCELLED"} if fails else {"COMPLETED"})
+    assert study_.counts()["error" if fails else "done"] == (2 if fails else 6)  # one experiment for each data set
+    if fails:
+        (log,) = jobs.folder.iterdir()
+        assert "SmokeTestError: 2 of 2 experiments of the smoke test failed" in log.read_text()
+
+
+def fail(keyfields: dict[str, Any], results: Any, custom: dict[str, Any]) -> None:
+    raise ValueError("no")
