@@ -17,7 +17,7 @@ from pyexperimenter.analysis.comparison import Comparison
 from pyexperimenter.analysis.export import export_frame
 from pyexperimenter.analysis.frame import to_frame
 from pyexperimenter.analysis.joining import concat_studies, join_keyfields
-from pyexperimenter.analysis.pareto import pareto
+from pyexperimenter.analysis.pareto import pareto, plot_pareto
 from pyexperimenter.analysis.plots import plot_curves, plot_heatmap, plot_progress, plot_result
 from pyexperimenter.analysis.rendering import to_html, to_latex, to_markdown, to_text
 from pyexperimenter.analysis.selection import select
@@ -38,6 +38,7 @@ __all__ = [
     "performance_profiles",
     "plot_curves",
     "plot_heatmap",
+    "plot_pareto",
     "plot_profiles",
     "plot_progress",
     "plot_result",

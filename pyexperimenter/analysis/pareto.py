@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pyexperimenter.analysis.cells import Names, averaged_over, keyfields_of, listed
+from pyexperimenter.analysis.cells import Names, as_text, averaged_over, check_columns, keyfields_of, levels, listed
 from pyexperimenter.analysis.exact_tests import Array
+from pyexperimenter.analysis.plots import axes_or_new, describe, styles
 from pyexperimenter.analysis.summary import summarize
 from pyexperimenter.exceptions import InvalidValueError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def pareto(
@@ -76,6 +80,55 @@ def pareto(
     settings["front"] = on_front(costs)
     order = np.lexsort(costs.T[::-1])
     return settings.iloc[order].reset_index(drop=True)
+
+
+def plot_pareto(
+    table: pd.DataFrame,
+    objectives: Mapping[str, str],
+    by: Names = None,
+    over: Names = "seed",
+    hue: Names = None,
+    ax: Axes | None = None,
+    **how: Any,
+) -> Axes:
+    """Draw the means of two objectives, and the front as steps: what is beyond them, no setting reaches.
+
+    Parameters
+    ----------
+    table, objectives, by, over, **how
+        As for `pareto`; two objectives, the first of which is on the horizontal axis.
+    hue : str or sequence of str, optional
+        Keyfields of `by` whose combinations get a color each.
+    ax : matplotlib.axes.Axes, optional
+        Axes to draw on.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    InvalidColumnError, InvalidValueError
+        As for `pareto`; or if there are other than two objectives.
+    PyExperimenterError
+        If matplotlib is missing.
+    """
+    if len(objectives) != 2:
+        raise InvalidValueError(f"objectives: {dict(objectives)!r} are not two, which a figure can show")
+    axes = axes_or_new(ax)
+    points = pareto(table, objectives, by, over, **how)
+    check_columns(points, listed(hue))
+    (x, x_aim), (y, _) = objectives.items()
+    front = points[points["front"]].sort_values(x)
+    steps = "steps-post" if x_aim == "min" else "steps-pre"
+    axes.plot(front[x], front[y], drawstyle=steps, color="gray", linewidth=1, label="front")
+    codes, labels = levels(points, listed(hue))
+    for number, (names, style) in enumerate(zip(labels, styles(axes), strict=False)):
+        of = points[codes == number]
+        label = ", ".join(map(as_text, names)) or "settings"
+        axes.plot(of[x], of[y], label=label, **{**style, "linestyle": "none"})
+    describe(axes, x, y, listed(hue))
+    return axes
 
 
 def on_front(costs: Array) -> npt.NDArray[np.bool_]:

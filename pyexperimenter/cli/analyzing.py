@@ -522,30 +522,38 @@ def anytime(
         echo(f"{note}.")
 
 
+def _pareto_options(command: Command) -> Command:
+    """Add the objectives, passed to the command as a dict, and the options that say what they are means of."""
+
+    @functools.wraps(command)
+    def run(*context: Any, objectives: tuple[str, ...], how: dict[str, Any], **arguments: Any) -> Any:
+        how.pop("test_share")  # means do not depend on it
+        aims = dict(objective.partition("=")[::2] for objective in objectives)
+        return command(*context, objectives=aims, how=how, **arguments)
+
+    return decorated(
+        run,
+        click.argument("objectives", nargs=-1, required=True, metavar="RESULTFIELD=min|max..."),
+        click.option(
+            "--by", type=NameList(), metavar="COLUMNS", help="Keyfields of the settings; by default all but --over."
+        ),
+        _analysis_options,
+    )
+
+
 @click.command()
-@click.argument("objectives", nargs=-1, required=True, metavar="RESULTFIELD=min|max...")
-@click.option("--by", type=NameList(), metavar="COLUMNS", help="Keyfields of the settings; by default all but --over.")
-@_analysis_options
+@_pareto_options
 @click.option("--all", "dominated", is_flag=True, help="Also show the settings that are not on the front.")
 @json_option
 @study_options
-def pareto(
-    study: StudyOptions,
-    objectives: tuple[str, ...],
-    by: list[str] | None,
-    dominated: bool,
-    as_json: bool,
-    how: dict[str, Any],
-) -> None:
+def pareto(study: StudyOptions, dominated: bool, as_json: bool, how: dict[str, Any], **what: Any) -> None:
     """Show the settings that no other one beats in all objectives.
 
     Each objective is the mean of a RESULTFIELD.
     """
     experimenter = study.open_for_reading()
     check_filled(experimenter)
-    aims = dict(objective.partition("=")[::2] for objective in objectives)
-    how.pop("test_share")  # means do not depend on it
-    found = experimenter.pareto(aims, by, **how)
+    found = experimenter.pareto(**what, **how)
     found = found if dominated else found[found["front"]].drop(columns="front")
     if as_json:
         print_json(records(found))
@@ -621,6 +629,15 @@ def plot_anytime(
 ) -> Axes:
     """Draw how good runs are at any time."""
     return experimenter.anytime(logtable, value, over=over or "seed", **how).plot(show, points=points)
+
+
+@plot.command("pareto")
+@_pareto_options
+@click.option("--hue", type=NameList(), metavar="COLUMNS", help="Keyfields whose values get a color each.")
+@_picture_options
+def plot_pareto(experimenter: PyExperimenter, how: dict[str, Any], **what: Any) -> Axes:
+    """Draw the means of two objectives, and the Pareto front."""
+    return experimenter.plot_pareto(**what, **how)
 
 
 @plot.command()

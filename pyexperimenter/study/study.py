@@ -738,6 +738,24 @@ class Study:
         table = self._selected(where, select, value, only_grid, complete_blocks)
         return plot_heatmap(table, value, x, y, over, digits, ax, self._versions(table), **how)
 
+    def plot_pareto(
+        self,
+        objectives: Mapping[str, str],
+        by: str | Sequence[str] | None = None,
+        over: str | Sequence[str] | None = "seed",
+        hue: str | Sequence[str] | None = None,
+        ax: Axes | None = None,
+        where: Where = None,
+        only_grid: bool = False,
+        complete_blocks: bool = False,
+        **how: Any,
+    ) -> Axes:
+        """Draw the Pareto front of two objectives, as `pyexperimenter.analysis.plot_pareto` does."""
+        from pyexperimenter.analysis import plot_pareto
+
+        table = self._selected(where, None, [], only_grid, complete_blocks)
+        return plot_pareto(table, objectives, by, over, hue, ax, attempts=self._versions(table), **how)
+
     def plot_curves(
         self,
         logtable_name: str,

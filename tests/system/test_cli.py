@@ -724,6 +724,10 @@ def test_pareto(analyzed: Path) -> None:
             ["anytime", "epochs", "loss", "--budget", "epoch", "--by", "method", "--over", "dataset,C,seed"],
             {"epoch", "best loss so far"},
         ),
+        (
+            ["pareto", "y=max", "cv=max", "--by", "method,C", "--over", "dataset,seed", "--hue", "method"],
+            {"y", "cv"},
+        ),
         (["profiles", "y", "--by", "method", "--tasks", "dataset", *SELECTED], {"y", "share of runs above"}),
         (["progress", "-w", "seed = 0"], {"time (UTC)", "experiments finished"}),
         (["ranks", "y", "--by", "method", "--blocks", "dataset", *SELECTED], {"b (1.00)", "c (2.00)", "a (3.00)"}),

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from pyexperimenter.analysis import anytime, pareto
+from pyexperimenter.analysis import anytime, pareto, plot_pareto
 from pyexperimenter.analysis.pareto import on_front
 from pyexperimenter.analysis.running_time import expected_running_time, simulated_restarts
 from pyexperimenter.exceptions import InvalidColumnError, InvalidValueError
@@ -317,6 +317,21 @@ def test_a_setting_without_a_mean_is_not_on_the_front():
     with pytest.warns(UserWarning, match="without a result"):
         found = pareto(table, {"error": "min", "score": "max"}, by="method", failures="drop", pairing="all")
     assert found.set_index("method")["front"].to_dict() == {"u": True, "v": False}
+
+
+def test_plot_pareto():
+    table = experiments([(method, "a", seed) for method in "uvwx" for seed in range(2)])
+    table = table.assign(error=[1, 1, 2, 2, 4, 4, 3, 3], score=[1, 1, 5, 5, 9, 9, 4, 4.0])
+    axes = plot_pareto(table, {"error": "min", "score": "max"}, by="method", hue="method")
+    front, *points = axes.lines
+    assert front.get_xydata().tolist() == [[1, 1], [2, 5], [4, 9]]
+    assert front.get_drawstyle() == "steps-post"
+    assert [point.get_xydata().tolist() for point in points] == [[[1, 1]], [[2, 5]], [[4, 9]], [[3, 4]]]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("error", "score")
+    with pytest.raises(InvalidValueError, match="are not two"):
+        plot_pareto(table, {"error": "min"})
+    with pytest.raises(InvalidColumnError, match="no column 'nix'"):
+        plot_pareto(table, {"error": "min", "score": "max"}, by="method", hue="nix")
 
 
 @pytest.mark.parametrize(
