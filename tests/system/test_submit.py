@@ -446,16 +446,14 @@ def test_jobs_execute_only_what_is_in_the_grid(sqlite_target: Target, tmp_path: 
 # The command
 
 
-def test_the_command(target: Target, tmp_path: Path) -> None:
-    config = study(target, Execution=PROCESS | {"function": "functions:train"})
+def test_the_command(sqlite_target: Target, tmp_path: Path) -> None:
+    config = study(sqlite_target, Execution=PROCESS | {"function": "functions:train"})
     (tmp_path / "config.yml").write_text(yaml.safe_dump(config))
     (tmp_path / "functions.py").write_text("def train(keyfields, *_):\n    return {'accuracy': 1}\n")
-    experimenter(target, config).fill_table_from_config()
+    experimenter(sqlite_target, config).fill_table_from_config()
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "pyexperimenter", "submit", "config.yml", *arguments]
-        if target.credentials_file is not None:
-            command += ["--credentials", str(target.credentials_file)]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     dry = run("--dry-run", "-n", "5", "--time", "2h", "-o", "account=me")
@@ -465,6 +463,6 @@ def test_the_command(target: Target, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()) == 2
     assert done.stderr.endswith("Jobs: 2 COMPLETED\nExperiments: 6 done\n")
-    assert experimenter(target, config).counts()["done"] == 6
+    assert experimenter(sqlite_target, config).counts()["done"] == 6
     wrong = run("functions:nix", "--cluster", "local")
     assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)
