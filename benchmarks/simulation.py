@@ -66,11 +66,11 @@ class Costs:
 
 
 MEASURED = Costs(
-    experiment=Cost(0.0019, 8),
-    connection=Cost(0.00076, 6),
-    heart_connection=Cost(0.0003, 2),
-    beat=Cost(0.0007, 3),
-    look=Cost(0.00012, 1),
+    experiment=Cost(0.0022, 8),
+    connection=Cost(0.0004, 6),
+    heart_connection=Cost(0.0002, 2),
+    beat=Cost(0.0008, 3),
+    look=Cost(0.0001, 1),
 )
 
 
