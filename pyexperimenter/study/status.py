@@ -15,6 +15,7 @@ from pyexperimenter.study.details import readable
 from pyexperimenter.study.forecast import Interval, by_kind, explaining, time_left
 from pyexperimenter.study.groups import grouped
 
+_PAUSE = timedelta(seconds=5)  # workers may execute nothing for so long between two experiments
 _WINDOW = timedelta(hours=1)  # finished experiments in it give the rate
 Execution = tuple[datetime, datetime]
 _COLORS = {"done": "#2e9e5b", "error": "#d1483f", "paused": "#e0a83c", "running": "#3f8fd1", "created": "#d8d8d8"}
@@ -94,6 +95,9 @@ class StudyStatus:
         The progress of the blocks, if the configuration has a design.
     eta_range : tuple of float, or None
         Between which times that is likely to be; None if `eta_seconds` is 0 or None.
+    is_idle : bool
+        Whether experiments are left, but no worker is running, and none has been for some seconds: between two
+        experiments, a worker may start a new process.
     """
 
     counts: Mapping[str, int]
@@ -103,6 +107,7 @@ class StudyStatus:
     outside_grid: Mapping[str, int] = field(default_factory=dict)
     blocks: BlockCounts | None = None
     eta_range: tuple[float, float] | None = None
+    is_idle: bool = False
 
     @property
     def total(self) -> int:
@@ -113,11 +118,6 @@ class StudyStatus:
     def left(self) -> int:
         """Number of experiments that are open or running."""
         return self.counts["created"] + self.counts["running"]
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether experiments are left, but no worker is running."""
-        return self.left > 0 and not any(worker.alive for worker in self.workers)
 
     def _repr_html_(self) -> str:
         share = f" ({self.counts['done'] / self.total:.0%} done)" if self.total else ""
@@ -178,6 +178,7 @@ def status_of(reader: ExperimentReader) -> StudyStatus:
         reader.counts_outside_grid(),
         BlockCounts(*reader.block_counts(reader.design)) if reader.design else None,
         None if eta is None else (eta.low, eta.high),
+        is_idle=left > 0 and not alive and all(now - end > _PAUSE for _, end in ended),
     )
 
 

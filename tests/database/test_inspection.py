@@ -49,7 +49,7 @@ def _ago(seconds: float) -> str:
 def test_counts_have_every_status(target: Target) -> None:
     study_ = filled(target, 6)
     assert study_.status() == StudyStatus(
-        {"created": 6, "running": 0, "done": 0, "error": 0, "paused": 0}, None, None, []
+        {"created": 6, "running": 0, "done": 0, "error": 0, "paused": 0}, None, None, [], is_idle=True
     )
     ends = [ExperimentStatus.DONE, ExperimentStatus.ERROR, ExperimentStatus.PAUSED, None]
     study_.execute(lambda keyfields, results, custom: ends[keyfields["seed"]], max_experiments=4)
@@ -130,6 +130,13 @@ def test_without_workers_the_end_is_unknown(target: Target) -> None:
     assert not now.is_idle
 
 
+def test_a_worker_that_has_just_ended_an_experiment_may_go_on(target: Target) -> None:
+    study_ = executed(target, 10, [(60, -60)], working=False)  # a minute ahead
+    assert not study_.status().is_idle
+    target.query("UPDATE study__attempts SET ended = ?", _ago(10))
+    assert study_.status().is_idle
+
+
 def test_the_end_depends_on_the_kinds_that_are_left(target: Target) -> None:
     keyfields = {
         "seed": {"type": "INT", "values": {"start": 0, "stop": 10}},
@@ -198,7 +205,7 @@ def test_a_table_of_the_predecessor_has_a_status(target: Target) -> None:
     target.query("DROP TABLE study__attempts")
     target.query("UPDATE study SET status = 'error', error = 'ValueError: 1' WHERE ID > 1")
     assert study_.status() == StudyStatus(
-        {"created": 1, "running": 0, "done": 0, "error": 2, "paused": 0}, None, None, []
+        {"created": 1, "running": 0, "done": 0, "error": 2, "paused": 0}, None, None, [], is_idle=True
     )
     assert study_.get_experiment(2).attempts == []
     assert [group.count for group in study_.error_groups()] == [2]

@@ -249,6 +249,7 @@ def test_run_prints_the_first_failure_of_a_kind(directory: Path) -> None:
 
 
 def test_status(executed: Path) -> None:
+    Target("sqlite", "sqlite", "study.db").query("UPDATE study__attempts SET ended = datetime('now', '-1 minute')")
     lines = call("status").stdout.splitlines()
     assert lines[0] == f"study in {executed}/study.db"
     assert lines[1].endswith("5 of 6 finished (83%)")
