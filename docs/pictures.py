@@ -1,4 +1,4 @@
-"""Make docs/pictures: of the README, the status of a running study, a table and a figure; of a guide, its figures.
+"""Make docs/pictures: of the README, the status of a running study, a table and a figure; of pages, their figures.
 
 Run it from the root of the repository, where `make test` has made the environment: .venv/bin/python docs/pictures.py
 """
@@ -10,8 +10,10 @@ import pty
 import re
 import shlex
 import subprocess
+import sys
 import tempfile
 import time
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -33,6 +35,7 @@ COMMANDS = {
     --where "C = 10 AND (gamma IS NULL OR gamma = 0.1) AND (degree IS NULL OR degree = 2)\"""",
 }
 GUIDE = ROOT / "docs" / "howto" / "analysis.md"
+TUTORIAL = ROOT / "docs" / "tutorial.md"
 # The same files each time, with texts instead of the outlines of letters.
 MATPLOTLIBRC = "svg.hashsalt: pyexperimenter\nsvg.fonttype: none\n"
 
@@ -46,6 +49,7 @@ def main() -> None:
             os.symlink(ROOT / name, name)
         Path("matplotlibrc").write_text(MATPLOTLIBRC)
         guide_figures()
+        tutorial_figure()
         demo = subprocess.Popen(DEMO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         experimenter = PyExperimenter(CONFIG, log_level="ERROR")
         wait_for(experimenter, done=200)
@@ -133,6 +137,18 @@ def guide_figures() -> None:
     for name, command in guide_commands().items():
         words = shlex.split(command.replace(f"{name}.pdf", str(PICTURES / f"{name}.svg")))
         subprocess.run([f".venv/bin/{words[0]}", *words[1:]], check=True)
+
+
+def tutorial_figure() -> None:
+    """Draw the figure of the tutorial by running the page, as its test does."""
+    sys.path.insert(0, str(ROOT))
+    from tests.system.test_documentation import blocks_of, run_page
+
+    page = TUTORIAL.relative_to(ROOT).as_posix()
+    blocks = blocks_of(page)
+    saving = replace(blocks[-1], code=f"axes.figure.savefig({str(PICTURES / 'tutorial.svg')!r})")
+    Path("tutorial").mkdir()
+    run_page(page, [*blocks, saving], Path("tutorial").resolve(), {"MATPLOTLIBRC": os.path.abspath("matplotlibrc")})
 
 
 if __name__ == "__main__":

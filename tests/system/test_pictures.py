@@ -72,7 +72,9 @@ def test_a_figure_of_the_guide_shows_what_its_command_draws(name: str, command: 
 
 def test_each_command_has_a_picture_and_each_picture_is_shown() -> None:
     made = {path.name for path in pictures.PICTURES.glob("*.svg")}
-    wanted = {f"{name}.svg" for name in [*pictures.COMMANDS, "figure", *pictures.guide_commands()]}
+    wanted = {f"{name}.svg" for name in [*pictures.COMMANDS, "figure", "tutorial", *pictures.guide_commands()]}
     assert made == wanted, "run .venv/bin/python docs/pictures.py"
-    pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "README.md", pictures.GUIDE))
+    pages = "".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "README.md", pictures.GUIDE, pictures.TUTORIAL)
+    )
     assert made == set(re.findall(r"pictures/(\w+\.svg)\)", pages))
