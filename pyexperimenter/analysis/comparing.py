@@ -217,12 +217,20 @@ def compare(
             *notes,
             *rules.remarks(split_ratio > 0, runs_as_units),
             *undeclared,
+            *([_shared_chance(matrix)] if table.attrs.get("blocks") else []),
         ),
         runs=runs,
         missing=len(table) - runs,
         rope=rope,
         correction=correction,
     )
+
+
+def _shared_chance(matrix: pd.DataFrame) -> str:
+    """Say how far results in the same block have chance in common, which cancels out in their differences."""
+    correlations = matrix.corr().to_numpy()[np.triu_indices(matrix.shape[1], 1)]
+    shared = f"{np.mean(correlations):.2f}"
+    return f"Results of two levels in the same block have a correlation of {shared}, averaged over pairs"
 
 
 def family(comparisons: Sequence[Comparison]) -> list[Comparison]:

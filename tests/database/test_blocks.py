@@ -174,3 +174,19 @@ def test_rules_that_are_refused(sqlite_target: Target, changes: dict[str, Any], 
 def test_a_study_without_a_rule_cannot_be_replicated(sqlite_target: Target) -> None:
     with pytest.raises(ParameterCombinationError, match="does not say when there are enough seeds"):
         blocks(sqlite_target, ["svm"]).replicate()
+
+
+def test_a_comparison_says_what_blocks_have_in_common(sqlite_target: Target) -> None:
+    opened = blocks(sqlite_target, ["svm", "knn"], seeds=10)
+    opened.fill_table_from_config()
+
+    def run(keyfields: dict[str, Any], results: Any, custom: Any) -> dict[str, Any]:
+        common = random.Random(results.block_seed("data")).gauss(0, 0.1)
+        own = random.Random(results.block_seed(keyfields["method"])).gauss(0, 0.05)
+        return {"accuracy": 0.8 + common + own}
+
+    opened.execute(run)
+    comparison = opened.compare("accuracy", "method", ["dataset", "seed"], over=None, unit="seed")
+    correlation = comparison.scores.corr().iloc[0, 1]
+    assert 0.6 < correlation < 0.95
+    assert f"in the same block have a correlation of {correlation:.2f}" in comparison.notes[-1]
