@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "2.0.0.dev0"
 
 if TYPE_CHECKING:
-    from pyexperimenter.analysis import Anytime, Comparison
+    from pyexperimenter.analysis import Anytime, Audit, Comparison
     from pyexperimenter.cluster.submission import Submission
     from pyexperimenter.dashboard.server import Dashboard
     from pyexperimenter.database.records import FillCount
@@ -82,6 +82,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AccessDeniedError",
     "Anytime",
+    "Audit",
     "BlockCounts",
     "ClaimLostError",
     "Comparison",
@@ -158,6 +159,7 @@ __all__ = [
 # Where a name is defined. Those that are not listed are errors.
 _MODULES = {
     "Anytime": "analysis",
+    "Audit": "analysis",
     "BlockCounts": "study.status",
     "Comparison": "analysis",
     "Dashboard": "dashboard.server",

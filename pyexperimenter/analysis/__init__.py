@@ -11,6 +11,7 @@ from pyexperimenter.analysis.aggregates import (
     plot_profiles,
 )
 from pyexperimenter.analysis.anytime import Anytime, anytime
+from pyexperimenter.analysis.auditing import Audit
 from pyexperimenter.analysis.blocks import complete_blocks
 from pyexperimenter.analysis.comparing import compare
 from pyexperimenter.analysis.comparison import Comparison
@@ -25,6 +26,7 @@ from pyexperimenter.analysis.summary import summarize
 
 __all__ = [
     "Anytime",
+    "Audit",
     "Comparison",
     "anytime",
     "compare",

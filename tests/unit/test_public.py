@@ -16,6 +16,7 @@ from pyexperimenter import exceptions
 
 CLASSES = {
     "Anytime",
+    "Audit",
     "BlockCounts",
     "Comparison",
     "Dashboard",
