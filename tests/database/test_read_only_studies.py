@@ -73,8 +73,8 @@ def test_slow_statements_are_cut(executed: PyExperimenter) -> None:
         reading.execute_custom_query(slow)
     with pytest.raises(DatabaseQueryError, match=r"cut after 0\.5 s"):
         reading.get_table(f"({slow}) > 0")
-    assert time.monotonic() - start < 60
-    assert reading.counts()["done"] == 7
+    assert time.monotonic() - start < 120  # without the limit, it takes days
+    assert executed.counts()["done"] == 7
 
 
 def test_groups_have_counts_and_moments(executed: PyExperimenter) -> None:

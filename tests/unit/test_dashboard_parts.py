@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import threading
-import time
 from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
@@ -95,17 +94,19 @@ def test_addresses_keep_what_is_selected() -> None:
     assert view("").where is None and not view("").selects
 
 
-def test_what_several_browsers_ask_for_is_made_once() -> None:
-    cache, made = app._Cache(), list[int]()
+def test_what_several_browsers_ask_for_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    cache, made, all_ask = app._Cache(), list[int](), threading.Event()
 
     def make() -> HTMLResponse:
         made.append(1)
-        time.sleep(0.05)  # as a query does
+        assert all_ask.wait(60)
         return HTMLResponse("page")
 
     threads = [threading.Thread(target=cache.get, args=["page", make]) for _ in range(5)]
     for thread in threads:
         thread.start()
+    all_ask.set()
     for thread in threads:
         thread.join()
     assert len(made) == 1
@@ -116,7 +117,7 @@ def test_what_several_browsers_ask_for_is_made_once() -> None:
 
 def test_pages_are_kept_for_as_long_as_they_took_times_twenty(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr(app.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(app, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     cache, made = app._Cache(), list[int]()
 
     def make() -> HTMLResponse:
