@@ -100,7 +100,9 @@ def test_parts_make_the_same_frame(monkeypatch: pytest.MonkeyPatch, rows: list[t
         for _ in range(2):
             every = [*parts]
             assert max(map(len, every)) <= 8
-            assert_frame_equal(pd.concat(every, ignore_index=True), expected, check_exact=True)
+            # Column by column, as pandas 2 concatenates missing values of tables as None.
+            columns = {name: pd.concat([part[name] for part in every], ignore_index=True) for name in expected}
+            assert_frame_equal(pd.DataFrame(columns), expected, check_exact=True)
             assert all((part.dtypes == expected.dtypes).all() for part in every)
 
 
@@ -122,7 +124,7 @@ def exported(parts: Iterable[pd.DataFrame], kind: str, escape: bool) -> Any:
 
 @given(rows=tables(), size=st.integers(1, 5))
 @example(rows=[(number, None, value, *[None] * 10) for number, value in enumerate([None] * 3 + [2**63, 1.5])], size=1)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.filterwarnings("ignore")  # of pandas, about the odd values
 def test_parts_make_the_same_file(monkeypatch: pytest.MonkeyPatch, rows: list[tuple[Any, ...]], size: int) -> None:
     monkeypatch.setattr(frame_module, "_CONVERTED_AT_ONCE", 4)
