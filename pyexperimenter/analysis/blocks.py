@@ -22,7 +22,8 @@ def complete_blocks(table: pd.DataFrame, blocks: Names = None) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Its ``attrs`` have ``notes``, which say what was left out. `summarize` and `compare` print them.
+        Its ``attrs`` have ``notes``, which say what was left out. `summarize` and `compare` print them, and by default
+        average over all blocks that a cell has (``pairing="all"``).
 
     Raises
     ------
@@ -66,7 +67,7 @@ def complete_blocks(table: pd.DataFrame, blocks: Names = None) -> pd.DataFrame:
         if not complete
     ]
     result: pd.DataFrame = rows[numbers.map(is_complete).to_numpy()].reset_index(drop=True)
-    result.attrs = dict(table.attrs)
+    result.attrs = {**table.attrs, "complete_blocks": True}
     if left_out:
         verb = "is not complete and was" if len(left_out) == 1 else "are not complete and were"
         note = f"{len(left_out)} of {len(labels)} blocks {verb} left out: {some_of(left_out, '; ')}"

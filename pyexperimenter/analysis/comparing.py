@@ -41,7 +41,7 @@ def compare(
     *,
     unit: Names = None,
     failures: Failures = "error",
-    pairing: str = "common",
+    pairing: str | None = None,
     test_share: float | None = None,
     rope: float | None = None,
     correction: str = "holm",
@@ -79,7 +79,7 @@ def compare(
         What experiments in error, and those that are done without a number, count as: as an error of this call; as the
         worst result of all, so that a level has the worst rank in each block in which it failed; as not there; or as
         this number. Dropping favors what fails where it is bad.
-    pairing : {"common", "all"}
+    pairing : {"common", "all"}, optional
         ``"common"`` averages, in each block, only over combinations of `over` that have a result for all levels.
         ``"all"`` averages over all that each level has.
     test_share : float, optional

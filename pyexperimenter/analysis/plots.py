@@ -65,7 +65,7 @@ def plot_result(
     *,
     unit: Names = None,
     failures: Failures = "error",
-    pairing: str = "common",
+    pairing: str | None = None,
     test_share: float | None = None,
 ) -> Axes:
     """Draw a resultfield over a keyfield: means with their 95 % intervals, as bands of lines or as error bars.
@@ -157,7 +157,7 @@ def plot_heatmap(
     stat: str = "mean",
     unit: Names = None,
     failures: Failures = "error",
-    pairing: str = "common",
+    pairing: str | None = None,
     test_share: float | None = None,
 ) -> Axes:
     """Draw the means of a resultfield over two keyfields as an annotated heatmap.
@@ -250,7 +250,7 @@ def plot_curves(
     ends: str = "common",
     unit: Names = None,
     failures: Failures = "error",
-    pairing: str = "common",
+    pairing: str | None = None,
     test_share: float | None = None,
 ) -> Axes:
     """Draw learning curves, or other values that experiments logged: means, in bands of their 95 % intervals.

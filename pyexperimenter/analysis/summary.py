@@ -67,7 +67,7 @@ def summarize(
     *,
     unit: Names = None,
     failures: Failures = "error",
-    pairing: str = "common",
+    pairing: str | None = None,
     test_share: float | None = None,
     better: Better = None,
 ) -> pd.DataFrame:
@@ -104,7 +104,7 @@ def summarize(
         What experiments in error, and those that are done without a number, count as: as an error of this call; as not
         there; or as this number, for all values or for each value by its name. Dropping favors what fails where it is
         bad.
-    pairing : {"common", "all"}
+    pairing : {"common", "all"}, optional
         ``"common"`` averages only over combinations of `over` that have a result in all cells of a row (or, without
         `columns`, in all cells) and of a unit. ``"all"`` averages over all that each cell has.
     test_share : float, optional

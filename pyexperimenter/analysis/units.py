@@ -88,7 +88,7 @@ def rules_of(
     values: Sequence[str],
     unit: Names = None,
     failures: Failures = "error",
-    pairing: str = "common",
+    pairing: str | None = None,
     test_share: float | None = None,
 ) -> Rules:
     """Check how runs should count. What is not given is taken from the ``attrs`` that `get_table` gives its tables.
@@ -105,6 +105,8 @@ def rules_of(
     for name in units:
         if name not in keyfields and name != SEED:
             raise InvalidColumnError(f"unit: {name!r} is not a keyfield; choose from {', '.join(keyfields)}")
+    # In complete blocks, cells to compare have the same blocks, and those that differ are other blocks.
+    pairing = pairing or ("all" if table.attrs.get("complete_blocks") else "common")
     if pairing not in ("common", "all"):
         raise InvalidValueError(f"pairing: {pairing!r} is unknown; choose 'common' or 'all'")
     share = table.attrs.get("test_share") if test_share is None else test_share

@@ -49,9 +49,8 @@ _count_options = (
     click.option(
         "--pairing",
         type=click.Choice(["common", "all"]),
-        default="common",
-        show_default=True,
-        help="Average over what all cells of a row have in common, or over all that each has.",
+        help="Average over what all cells of a row have in common, the default, or over all that each has, the default "
+        "for complete blocks.",
     ),
     click.option(
         "--test-share", type=float, metavar="SHARE", help="If seeds are random splits: the share of the test part."
@@ -99,7 +98,7 @@ def _analysis_options(command: Command) -> Command:
         complete_blocks: bool,
         unit: list[str] | None,
         failures: tuple[str, ...],
-        pairing: str,
+        pairing: str | None,
         test_share: float | None,
         **arguments: Any,
     ) -> Any:

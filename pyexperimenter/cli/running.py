@@ -149,7 +149,7 @@ def debug(ctx: click.Context, study: StudyOptions, experiment_id: int, function:
     metavar="RESULTFIELD=NUMBER",
     help="Largest difference that counts as the same; may be repeated.",
 )
-@click.option("--ignore", type=NameList(), default=[], metavar="RESULTFIELDS", help="Do not compare these.")
+@click.option("--ignore", type=NameList(), metavar="RESULTFIELDS", help="Do not compare these.")
 @study_options
 def audit(
     study: StudyOptions,
@@ -159,7 +159,7 @@ def audit(
     where: str | None,
     failed: bool,
     tolerances: tuple[tuple[str, Any], ...],
-    ignore: list[str],
+    ignore: list[str] | None,
 ) -> None:
     """Execute SIZE finished experiments again, and compare results.
 
@@ -171,7 +171,7 @@ def audit(
     experimenter = study.open()
     loaded = load_function_of(experimenter, function)
     allowed = {name: plain(difference) for name, difference in tolerances}
-    found = experimenter.audit(loaded, size, seed, where, failed, allowed, ignore)
+    found = experimenter.audit(loaded, size, seed, where, failed, allowed, ignore or [])
     if not found.differences.empty:
         print_rows(found.differences.itertuples(index=False), list(found.differences.columns))
     echo(found)

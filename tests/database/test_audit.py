@@ -137,6 +137,8 @@ def test_the_command(sqlite_target: Target, tmp_path: Path, monkeypatch: pytest.
     assert result.exit_code == 0, result.output
     assert "19 of 38 experiments gave the same results again" in result.output
     assert "accuracy" in result.output
+    result = CliRunner().invoke(main, ["audit", "-c", str(config), "5", "test_audit:same"])
+    assert "0 of 5 experiments gave the same results again" in result.output  # without --ignore, seconds are compared
     result = CliRunner().invoke(main, [*command, "--seed", "3", "--tolerance", "accuracy=1e-6"])
     assert result.output.startswith(
         "38 of 38 experiments gave the same results again. With 95 % confidence, at least 100.0%"

@@ -64,6 +64,10 @@ def test_a_study_that_is_stopped_is_a_paired_comparison(target: Target) -> None:
     assert table["n"].tolist() == [5, 5, 5]
     (note,) = table.attrs["notes"]
     assert note.startswith("7 of 12 blocks are not complete and were left out: dataset=")
+    # Each data set has its own complete seeds, and perhaps none in common with another one.
+    cells = begun.summarize("accuracy", ["method", "depth"], "dataset", over="seed", complete_blocks=True)
+    assert cells["n"].sum() == 15
+    assert cells["unpaired"].sum() == 0
 
 
 def test_the_order_of_blocks_is_random_and_the_same_for_a_seed(target: Target) -> None:
