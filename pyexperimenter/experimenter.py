@@ -47,7 +47,7 @@ from pyexperimenter.execution.worker import run_one
 from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.grid import Combinations
 from pyexperimenter.grid.membership import identity
-from pyexperimenter.jsonable import is_missing, records, unwrap, whole_number
+from pyexperimenter.jsonable import is_missing, jsonable, records, unwrap, whole_number
 from pyexperimenter.logger import LogSettings, folded_failures
 from pyexperimenter.machine.gpus import allocate_gpus
 from pyexperimenter.paths import DEFAULT_CONFIG, DEFAULT_CREDENTIALS, absolute_path, found
@@ -1202,6 +1202,9 @@ class PyExperimenter(Study):
     ) -> int:
         self._prepare_execution()
         rows = self._store.remove(states, where, ids, dry_run, outside_grid)
+        if rows and not dry_run:  # nothing else is left of them
+            which = {"states": states, "where": where, "ids": ids, "outside_grid": outside_grid}
+            self._store.keep_event(__version__, "removal", {"by": caller(), "experiments": rows, **jsonable(which)})
         self.logger.info("%s %s", "would remove" if dry_run else "removed", _counted(rows, "experiment"))
         return rows
 

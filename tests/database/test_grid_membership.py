@@ -323,3 +323,14 @@ def test_a_row_that_is_claimed_at_the_same_time_is_not_pruned(server: str, reque
         run()
         assert pruned.result() == 1  # the other one
     assert target.query("SELECT ID FROM study WHERE ID IN (3, 6)") == [(6,)]
+
+
+def test_who_removed_experiments_is_recorded(target: Target, larger: PyExperimenter) -> None:
+    larger.remove_experiments(where={"seed": 0}, dry_run=True)
+    larger.remove_experiments(where={"seed": 99})
+    assert larger._store.events("removal") == []
+    removed = larger.remove_experiments(where={"seed": 0}, states="created")
+    (event,) = larger._store.events("removal")
+    assert event["experiments"] == removed > 0
+    assert (event["states"], event["where"]) == ("created", {"seed": 0})
+    assert "(process " in event["by"]
