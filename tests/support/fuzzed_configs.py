@@ -90,13 +90,16 @@ def _use(experimenter: PyExperimenter) -> str:
         return ""
     if not 0 < len(rows) <= _MOST_ROWS:
         return ""
+    if (rule := config.table.replicate) is not None and config.table.grid is not None:
+        first = config.table.grid.values_of(rule.over)[: rule.min]  # what a fill adds before there are results
+        rows = [row for row in rows if row[rule.over] in first]
     added = experimenter.fill_table_from_config().added
     again = experimenter.fill_table_from_config().added
     found = len(experimenter.get_table())
     experimenter._store.database.close()
     if (added, again, found) == (len(rows), 0, len(rows)):
         return ""
-    return f"the grid has {len(rows)} rows; {added} were added, then {again}, and {found} were found"
+    return f"a fill has {len(rows)} rows; {added} were added, then {again}, and {found} were found"
 
 
 def _half_made() -> str:
