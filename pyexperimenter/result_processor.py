@@ -11,7 +11,6 @@ from pyexperimenter.config.model import FILES
 from pyexperimenter.database.records import Attempt
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import InvalidValueError
-from pyexperimenter.grid import block_seed
 from pyexperimenter.jsonable import shown
 from pyexperimenter.logger import LogSettings
 from pyexperimenter.machine.contents import hash_of
@@ -92,6 +91,8 @@ class ResultProcessor:
             )
         if self._keyfields is None:
             self._keyfields = self._store.keyfields_of(self.experiment_id)
+        from pyexperimenter.grid import block_seed
+
         return block_seed({name: self._keyfields[name] for name in design.blocks}, stream)
 
     def process_results(self, results: Mapping[str, Any]) -> None:

@@ -34,7 +34,6 @@ from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.logger import failure
 from pyexperimenter.machine.load import let_others_go_first
 from pyexperimenter.result_processor import ResultProcessor
-from pyexperimenter.tracebacks import cause_of, kind_of, without_details
 
 if TYPE_CHECKING:
     from pyexperimenter.execution.emissions import EmissionsMeter
@@ -298,6 +297,8 @@ class Worker:
         return outcome is ExperimentStatus.ERROR
 
     def _log_failure(self, experiment: Experiment, error: str, attempts_left: int) -> None:
+        from pyexperimenter.tracebacks import cause_of, kind_of, without_details
+
         known = failure(kind_of(error), without_details(cause_of(error)))
         if attempts_left:
             left = f"{attempts_left} {'attempt is' if attempts_left == 1 else 'attempts are'} left"
