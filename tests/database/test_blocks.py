@@ -160,7 +160,7 @@ def test_seeds_are_added_until_the_intervals_are_narrow(target: Target) -> None:
     ("changes", "message"),
     [
         ({"over": "fold"}, "replicate.over: 'fold' is not a keyfield"),
-        ({"of": "accurracy"}, "replicate.of: 'accurracy' is not a resultfield; did you mean 'accuracy'"),
+        ({"of": "acuracy"}, "replicate.of: 'acuracy' is not a resultfield; did you mean 'accuracy'"),
         ({"min": 5}, "replicate.min"),
         ({"max": 30}, "seed has 25 values, but 10 to 30 of them are to be used"),
         ({"max": 9}, "seed has 25 values, but 10 to 9"),
