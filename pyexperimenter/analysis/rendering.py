@@ -103,15 +103,15 @@ def to_latex(
     lines = [rf"\begin{{tabular}}{{{'l' * width}{''.join(kinds)}}}", r"\toprule"]
     for level in range(len(layout.header) - 1):
         lines += _latex_spans(layout.spans(level), width)
-    heads = [f"{{{_escape_latex(head)}}}" if siunitx else _escape_latex(head) for head in layout.header[-1]]
-    lines += [" & ".join([*map(_escape_latex, layout.names), *heads]) + r" \\", r"\midrule"]
+    heads = [f"{{{escape_latex(head)}}}" if siunitx else escape_latex(head) for head in layout.header[-1]]
+    lines += [" & ".join([*map(escape_latex, layout.names), *heads]) + r" \\", r"\midrule"]
     for names, cells in layout.rows:
         lines.append(" & ".join([*map(_latex_label, names), *map(write_cell, cells)]) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}"]
     if siunitx:
         packages.append("siunitx")
         lines = [r"\begingroup", _SIUNITX, *lines, r"\endgroup"]
-    lines.append(rf"\par\smallskip{{\footnotesize {_escape_latex(layout.note)}\par}}")
+    lines.append(rf"\par\smallskip{{\footnotesize {escape_latex(layout.note)}\par}}")
     if caption is not None or label is not None:
         above = [rf"\caption{{{caption}}}"] * (caption is not None) + [rf"\label{{{label}}}"] * (label is not None)
         lines = [rf"\begin{{{environment}}}", r"\centering", *above, *lines, rf"\end{{{environment}}}"]
@@ -146,9 +146,9 @@ def to_markdown(
     """
     layout = lay_out(summary, columns, stat, digits, best, best_per, scale)
     table = _tabulated(
-        layout, "pipe", lambda value: _escape_markdown(as_text(value)), lambda cell: _marked(cell, "**{}**")
+        layout, "pipe", lambda value: escape_markdown(as_text(value)), lambda cell: _marked(cell, "**{}**")
     )
-    return f"{table}\n\n{_escape_markdown(layout.note)}"
+    return f"{table}\n\n{escape_markdown(layout.note)}"
 
 
 def to_text(
@@ -238,6 +238,7 @@ _LATEX = {
     "±": r"$\pm$",
     "†": r"$\dagger$",
     "–": "--",
+    "×": r"$\times$",
 }
 
 _PACKAGES = {"sidewaystable": ["rotating"], "sidewaystable*": ["rotating"]}  # of environments
@@ -249,10 +250,10 @@ _SIUNITX = (
 )
 
 
-def _escape_latex(text: str) -> str:
+def escape_latex(text: str) -> str:
     r"""Escape a string for LaTeX.
 
-    >>> print(_escape_latex("a_b: 50 % of {x}"))
+    >>> print(escape_latex("a_b: 50 % of {x}"))
     a\_b: 50 \% of \{x\}
     """
     return "".join(_LATEX.get(character, character) for character in text)
@@ -266,14 +267,14 @@ def _latex_label(value: Any) -> str:
     """
     text = as_text(value)
     if isinstance(value, str) or not re.fullmatch(r"-?\d+(\.\d+)?(e[+-]?\d+)?", text):
-        return _escape_latex(text)
+        return escape_latex(text)
     number = re.sub(r"e\+?(-?)0*(\d+)", r" \\times 10^{\1\2}", text)
     return f"${number}$"
 
 
 def _latex_spans(spans: Sequence[tuple[str, int]], offset: int) -> Iterator[str]:
     """Yield a line of the header whose cells span columns, and the rules below it."""
-    cells = [rf"\multicolumn{{{width}}}{{c}}{{{_escape_latex(text)}}}" for text, width in spans]
+    cells = [rf"\multicolumn{{{width}}}{{c}}{{{escape_latex(text)}}}" for text, width in spans]
     yield " & ".join(["" for _ in range(offset)] + cells) + r" \\"
     rules, start = [], offset + 1
     for _, width in spans:
@@ -333,10 +334,10 @@ def _room(numbers: Sequence[str]) -> tuple[int, int]:
     return max(len(whole) for whole, _, _ in parts), max(len(decimals) for _, _, decimals in parts)
 
 
-def _escape_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     r"""Escape a string for Markdown, except for underscores within words, which have no meaning there.
 
-    >>> print(_escape_markdown("breast_cancer | *a* _b_"))
+    >>> print(escape_markdown("breast_cancer | *a* _b_"))
     breast_cancer \| \*a\* \_b\_
     """
     return re.sub(r"[\\`*|<\[~&$]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)

@@ -42,7 +42,7 @@ def mixed_versions(table: pd.DataFrame, keys: Sequence[str], attempts: pd.DataFr
     used = table[table["status"] == "done"]
     packages = finished.get("packages", pd.Series(dtype=object))
     for origin, versions in (
-        ("code", _commits(finished)),
+        ("code", commits_of(finished)),
         ("code", "library version " + finished["library_version"].map(as_text)),
         ("environments", "Python " + finished["python"].map(as_text)),
         ("environments", packages),
@@ -82,11 +82,12 @@ def differing_packages(imported: Mapping[Any, Mapping[str, str]]) -> dict[Any, s
     }
 
 
-def _commits(finished: pd.DataFrame) -> pd.Series[Any]:
-    commits = ("git commit " + finished["git_commit"].astype("string").str[:10]).fillna(_NO_COMMIT)
-    if "git_diff_hash" in finished:  # older versions did not record it
-        commits += ("+" + finished["git_diff_hash"].astype("string")).fillna("")
-    dirty = finished["git_dirty"].eq(True).fillna(False).astype(bool)
+def commits_of(attempts: pd.DataFrame) -> pd.Series[Any]:
+    """Return which git commit each attempt ran, and whether with uncommitted changes."""
+    commits = ("git commit " + attempts["git_commit"].astype("string").str[:10]).fillna(_NO_COMMIT)
+    if "git_diff_hash" in attempts:  # older versions did not record it
+        commits += ("+" + attempts["git_diff_hash"].astype("string")).fillna("")
+    dirty = attempts["git_dirty"].eq(True).fillna(False).astype(bool)
     return commits + dirty.map({True: " with uncommitted changes", False: ""})
 
 

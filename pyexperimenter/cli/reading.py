@@ -313,4 +313,20 @@ def logs(study: StudyOptions, experiment_id: int, logtable: str | None, all_atte
         echo()
 
 
-COMMANDS = (status, list_experiments, show, errors, logs, files, environments)
+@click.command()
+@study_file
+@click.option(
+    "--format", "kind", type=click.Choice(["markdown", "latex"]), default="markdown", show_default=True, help="Format."
+)
+@study_options
+def appendix(study: StudyOptions, kind: str) -> None:
+    """Write a paragraph and a table on reproducibility for a paper.
+
+    They say what was executed, what failed, where, with which versions, and what it took.
+    """
+    experimenter = study.open_for_reading()
+    check_filled(experimenter)
+    echo(experimenter.appendix(kind))
+
+
+COMMANDS = (status, list_experiments, show, errors, logs, files, environments, appendix)

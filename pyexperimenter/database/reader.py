@@ -381,14 +381,20 @@ class ExperimentReader:
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         """Return what was recorded of this kind, in order, with the time as ``created``."""
+        # Tables of older versions have no column for events.
+        events = [(row["created"], json.loads(row["event"])) for row in self._meta() if row.get("event")]
+        return [{"created": _moment(created), **event} for created, event in events if event["kind"] == kind]
+
+    def configs(self) -> list[str]:
+        """Return the texts of the configurations with which the table was created or filled, in order, each once."""
+        return list(dict.fromkeys(row["config"] for row in self._meta() if row.get("config")))
+
+    def _meta(self) -> list[dict[str, Any]]:
         try:
             columns, rows = self.query(self._sql.read.meta)
         except MissingTableError:
             return []  # a table of py-experimenter
-        found = [dict(zip(columns, row, strict=True)) for row in rows]
-        # Tables of older versions have no column for events.
-        events = [(row["created"], json.loads(row["event"])) for row in found if row.get("event")]
-        return [{"created": _moment(created), **event} for created, event in events if event["kind"] == kind]
+        return [dict(zip(columns, row, strict=True)) for row in rows]
 
     def usage(self) -> list[tuple[str | None, int, float, float, int]]:
         """Return executions, wall-clock and CPU seconds, and the most memory of one in bytes, for each outcome."""
@@ -408,9 +414,12 @@ class ExperimentReader:
 
     def environment_counts(self) -> dict[str, int]:
         """Return how many attempts there were in each environment, by its hash."""
-        if "environment" not in self.query(self._sql.read.attempts.format(columns="*", condition="1 = 0"))[0]:
-            return {}  # a table of an older version
-        return {name: int(count) for name, count in self.query(self._sql.read.environment_counts)[1] if name}
+        try:
+            if "environment" not in self.query(self._sql.read.attempts.format(columns="*", condition="1 = 0"))[0]:
+                return {}  # a table of an older version
+            return {name: int(count) for name, count in self.query(self._sql.read.environment_counts)[1] if name}
+        except MissingTableError:
+            return {}  # a table of py-experimenter
 
     def audits(self, audit: str) -> dict[int, tuple[dict[str, Any], str | None]]:
         """Return what the experiments of an audit reported again: ID -> results and error; of several, the first."""

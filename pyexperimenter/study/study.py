@@ -27,7 +27,7 @@ from pyexperimenter.predecessor import advising
 from pyexperimenter.study.details import ExperimentDetails, details_of
 from pyexperimenter.study.errors import ErrorGroup, error_groups
 from pyexperimenter.study.groups import ExperimentGroup, grouped
-from pyexperimenter.study.primary import label_of, settings_of
+from pyexperimenter.study.primary import label_of, settings_of, standing_of
 from pyexperimenter.study.status import StudyStatus, status_of
 
 if TYPE_CHECKING:
@@ -150,18 +150,23 @@ class Study:
     def _with_attrs(self, table: pd.DataFrame) -> pd.DataFrame:
         """Tell the functions of the analysis, which only see the table, what they have to know."""
         grid, design, analysis = self.config.table.grid, self.config.table.design, self.config.analysis
-        declared = {
+        declared: dict[str, Any] = {
             "unit": list(analysis.unit),
             "test_share": analysis.test_share,
             "uneven": grid is not None and not grid.is_product,
             "blocks": list(design.blocks) if design else [],
         }
-        if self.config.table.replicate is not None and (looks := self._store.events("replication")):
-            from pyexperimenter.analysis.replication import remark_on
-
-            declared["notes"] = [remark_on(looks)]
+        declared["notes"] = self._remarks()
         table.attrs = {name: setting for name, setting in declared.items() if setting}
         return table
+
+    def _remarks(self) -> list[str]:
+        """Say how the number of seeds was chosen, if by results."""
+        if self.config.table.replicate is None or not (looks := self._store.events("replication")):
+            return []
+        from pyexperimenter.analysis.replication import remark_on
+
+        return [remark_on(looks)]
 
     def get_logtable(
         self, logtable_name: str, condition: str | None = None, all_attempts: bool = False, joined: bool = False
@@ -432,6 +437,40 @@ class Study:
         if self._codecarbon is not None:
             found |= dict(zip(("emissions_kg", "energy_kwh"), self._store.emissions(), strict=True))
         return found
+
+    def appendix(self, format: str = "markdown") -> str:
+        """Return a paragraph and a table for the appendix of a paper, which say how the results came about.
+
+        They have the grid and its blocks, how many executions failed, were repeated or lost, when and on which machines
+        they ran, what they took, the versions of the code and of the packages that were imported, how the number of
+        seeds was chosen, and the primary test.
+
+        Parameters
+        ----------
+        format : {"markdown", "latex"}
+            The format.
+
+        Raises
+        ------
+        InvalidValueError
+            If the format is unknown.
+        """
+        from pyexperimenter.analysis.appendix import COLUMNS, appendix
+
+        notes, primary = self._remarks(), self.config.analysis.primary
+        if primary is not None:
+            what = f"{primary.test} of {', '.join(primary.value)} by {primary.by}, blocks {', '.join(primary.blocks)}"
+            notes.append(f"{standing_of(self._store, primary)}: {what}, correction {primary.correction}")
+        energy = None if self._codecarbon is None else self._store.emissions()
+        return appendix(
+            self.config.table,
+            self.counts(),
+            self.get_attempts(columns=COLUMNS),
+            self.get_environments(),
+            energy if energy and energy[1] else None,
+            notes,
+            format,
+        )
 
     def query(self, sql: str, limit: int | None = None) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Run an SQL query, and return the names of its columns and its rows, at most `limit` of them.

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+from test_analysis_appendix import hostile
 from test_analysis_rendering import NASTY, different, grid, methods, named, several_values, summary
 
 from pyexperimenter.analysis import to_latex
@@ -59,7 +60,7 @@ def shown():
 def test_tables_compile_with_the_packages_that_they_name(latex, tmp_path):
     assert len(shown()) >= 3
     by_packages: dict[str, list[str]] = {}
-    for text in rendered() + shown():
+    for text in rendered() + hostile() + shown():
         comment, _, _ = text.partition("\n")
         by_packages.setdefault(comment.removeprefix("% needs "), []).append(text)
     assert len(by_packages) == 4
