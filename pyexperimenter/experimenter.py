@@ -13,12 +13,14 @@ from dataclasses import asdict, replace
 from functools import partial
 from operator import index
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from pyexperimenter import __version__
 from pyexperimenter.config import load_config, load_database
 from pyexperimenter.config.load import with_lists
-from pyexperimenter.config.model import KeptConfig, pickles_have_secrets
+from pyexperimenter.config.model import ExperimentConfig, KeptConfig, pickles_have_secrets
+from pyexperimenter.database.backends.sqlite import as_one_file
 from pyexperimenter.database.copying import StudyCopy
 from pyexperimenter.database.outages import is_away
 from pyexperimenter.database.records import Attempt, FillCount
@@ -34,6 +36,7 @@ from pyexperimenter.exceptions import (
     MissingTableError,
     ParameterCombinationError,
     PyExperimenterError,
+    ReadOnlyDatabaseError,
     SmokeTestError,
 )
 from pyexperimenter.execution.budget import allowance
@@ -192,7 +195,8 @@ class PyExperimenter(Study):
         Parameters
         ----------
         database : str or Path
-            Path of the SQLite file, or name of the database on the server.
+            Path of the SQLite file or of an `archive`, or name of the database on the server. An archive is extracted
+            to a temporary folder until the process ends, and can only be read.
         table : str, optional
             Table of the study, needed if the database has several studies.
         provider : str
@@ -206,10 +210,16 @@ class PyExperimenter(Study):
             If the database has no such study, or several and `table` names none of them.
         MissingDatabaseError
             If the database does not exist.
+        CopyError
+            If an archive is damaged or was changed.
         """
+        from pyexperimenter.study.archive import DATABASE, FILES, extracted, is_archive
+
+        folder = extracted(database) if provider == "sqlite" and is_archive(database) else None
+        database = database if folder is None else folder / DATABASE
         where = load_database(provider, database, database_credential_file_path, use_ssh_tunnel)
         name, text = Studies(where).configuration(table)
-        return cls(
+        opened = cls(
             KeptConfig(text, f"{where.database} ({name})", provider),
             database_credential_file_path,
             use_ssh_tunnel,
@@ -217,6 +227,10 @@ class PyExperimenter(Study):
             database_name=where.database,
             **options,
         )
+        if folder is None:
+            return opened
+        files = opened.config.files and str(folder / FILES)
+        return opened._reading(replace(opened.config, files=files), math.inf)
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         # A pickle that may be stored has no passwords. Where it is loaded, they are found as they were here.
@@ -247,8 +261,12 @@ class PyExperimenter(Study):
         time_limit : float
             Seconds after which a statement is stopped, with an error.
         """
+        return self._reading(self.config, time_limit)
+
+    def _reading(self, config: ExperimentConfig, time_limit: float) -> PyExperimenter:
+        """Return this study with another configuration, for reading only."""
         reading = object.__new__(type(self))
-        vars(reading).update(vars(self), _store=ExperimentStore(self.config))
+        vars(reading).update(vars(self), config=config, _store=ExperimentStore(config))
         reading._store.database.only_read(time_limit)
         return reading
 
@@ -1289,9 +1307,63 @@ class PyExperimenter(Study):
         target = load_database(provider, database, database_credential_file_path, use_ssh_tunnel)
         if target == self.config.database:
             raise CopyError(f"{self._store.database} is the database of the study itself; name another one")
-        copy = StudyCopy(self._store, ExperimentStore(replace(self.config, database=target)))
-        with fill_bar(sum(self.counts().values())) as progress:
-            return copy.run(snapshot, progress)
+        # One transaction for all is more than a study that is only read allows.
+        source = ExperimentStore(self.config) if self._store.database.only_reads else self._store
+        other = ExperimentStore(replace(self.config, database=target))
+        try:
+            with fill_bar(sum(self.counts().values())) as progress:
+                return StudyCopy(source, other).run(snapshot, progress)
+        finally:
+            other.database.close()
+
+    def archive(self, path: str | Path, snapshot: bool = False) -> int:
+        """Write all of the study to one zip file, which `open` reads.
+
+        It has the database, as a SQLite file; the configurations with which the table was filled; uncommitted changes
+        of the code; the files of the runs; the `appendix`, in Markdown; and ``SHA256SUMS``, the checksums of all these.
+        There are no credentials in it.
+
+        Parameters
+        ----------
+        path : str or Path
+            The zip file, which is written completely or not at all. One that exists is replaced.
+        snapshot : bool
+            Archive a study of which experiments are running.
+
+        Returns
+        -------
+        int
+            Number of experiments.
+
+        Raises
+        ------
+        CopyError
+            If experiments are running.
+        InvalidValueError
+            If the name does not end in ``.zip``, or the directory does not exist.
+
+        Warns
+        -----
+        UserWarning
+            If files of runs are missing, or tables have columns that are not in the configuration, which are not
+            copied.
+        """
+        from pyexperimenter.study.archive import DATABASE, archive_path, members_of, write_archive
+
+        target = archive_path(path)
+        with TemporaryDirectory(prefix="pyexperimenter-") as folder:
+            database = Path(folder, DATABASE)
+            experiments = self.copy_to(database, snapshot=snapshot)
+            config = replace(self.config, database=load_database("sqlite", database))
+            copy = ExperimentStore(config)
+            copy.keep_config(__version__)
+            copy.database.close()
+            as_one_file(database)
+            study = self._reading(config, math.inf)
+            files = None if config.files is None else study.get_files(all_attempts=True)
+            write_archive(target, members_of(study._store, study.appendix("markdown"), files, database))
+            study._store.database.close()
+        return experiments
 
     # Ending
 
@@ -1447,6 +1519,8 @@ class PyExperimenter(Study):
 
     def _prepare_execution(self) -> None:
         """Check that the table exists. Tables of py-experimenter and of older versions get what they lack."""
+        if self._store.database.only_reads:  # which other processes would not know
+            raise ReadOnlyDatabaseError(f"{self._store.database}: the study was opened for reading only")
         if not self._store.tables.exist():
             raise MissingTableError(
                 f"the table {self.config.table.name} does not exist in {self._store.database}; fill it first"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
@@ -57,3 +60,24 @@ def candidates(path: str | PathLike[str]) -> list[Path]:
 def found(path: str | PathLike[str]) -> Path:
     """Return the first of the candidates that exists, or the first one if none does."""
     return next((candidate for candidate in candidates(path) if os.path.exists(candidate)), Path(path))
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[str]:
+    """Yield the name of a file to write, which takes the place of `path` at the end of the block, unless it raises."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    os.close(handle)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _umask() -> int:
+    """Return the umask of the process, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

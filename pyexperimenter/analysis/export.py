@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Callable, Iterable
 from datetime import date
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from pyexperimenter.analysis.cells import optional_import
 from pyexperimenter.exceptions import InvalidValueError
 from pyexperimenter.jsonable import jsonable, records
-from pyexperimenter.paths import absolute_path
+from pyexperimenter.paths import absolute_path, written_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,23 +84,8 @@ def export_parts(
     if path.exists() and not path.is_file():  # a pipe, or a device such as /dev/null, which root could replace
         with open(path, mode, **encoding) as file:
             return write(parts, file)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=f".{kind}")
-    try:
-        with os.fdopen(handle, mode, **encoding) as file:
-            rows = write(parts, file)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    return rows
-
-
-def _umask() -> int:
-    """Return the umask of the process, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with written_whole(path) as temporary, open(temporary, mode, **encoding) as file:
+        return write(parts, file)
 
 
 def _write_csv(parts: Iterable[pd.DataFrame], file: Any) -> int:

@@ -36,6 +36,7 @@ COMMANDS = {
     "pareto": ("analyzing", "Show the settings that no other one beats in all objectives."),
     "plot": ("analyzing", "Draw a figure of the results."),
     "export": ("exporting", "Write a table to a file."),
+    "appendix": ("reading", "Write a paragraph and a table on reproducibility for a paper."),
     "reset": ("maintaining", "Make experiments open again."),
     "release": ("maintaining", "Release experiments whose workers are gone."),
     "prune": ("maintaining", "Remove experiments that are not in the grid of the config."),
@@ -43,6 +44,7 @@ COMMANDS = {
     "sync": ("maintaining", "Write results that are waiting in journals."),
     "migrate": ("maintaining", "Add new columns and logtables of the config to the tables."),
     "copy": ("maintaining", "Copy the study to another database."),
+    "archive": ("maintaining", "Write all of the study to a zip file."),
     "delete": ("maintaining", "Delete the table and its side tables."),
     "completion": ("starting", "Print the completion script for a shell."),
 }

@@ -223,4 +223,19 @@ def copy(study: StudyOptions, target: str, provider: str, target_credentials: st
     echo(f"Copied {counted(rows, 'experiment')} to {target}")
 
 
-COMMANDS = (reset, release, prune, remove, sync, migrate, copy, delete)
+@click.command()
+@click.argument("file")
+@click.option("--snapshot", is_flag=True, help="Archive even if experiments are running.")
+@study_options
+def archive(study: StudyOptions, file: str, snapshot: bool) -> None:
+    """Write all of the study to a zip file.
+
+    It has the database, the configs, uncommitted changes of the code, the files of the runs, the appendix, and
+    checksums. All commands that read accept it as the config.
+    """
+    experimenter = study.open_for_reading()
+    check_filled(experimenter)
+    echo(f"Archived {counted(experimenter.archive(file, snapshot), 'experiment')} in {file}")
+
+
+COMMANDS = (reset, release, prune, remove, sync, migrate, copy, archive, delete)

@@ -35,7 +35,7 @@ class StudyOptions:
     Attributes
     ----------
     config, credentials : str
-        Paths of its files. The first may also be the SQLite file of the study.
+        Paths of its files. The first may also be the SQLite file or the archive of the study.
     table : str or None
         Name of the table, to override the config's.
     """
@@ -48,9 +48,10 @@ class StudyOptions:
         """Return the experimenter of the study."""
         from pyexperimenter.database.backends.sqlite import is_sqlite_file
         from pyexperimenter.experimenter import PyExperimenter
+        from pyexperimenter.study.archive import is_archive
 
         source = config or self.config
-        if is_sqlite_file(source):
+        if is_sqlite_file(source) or is_archive(source):
             return PyExperimenter.open(source, self.table, log_level=log_level, **more)
         return PyExperimenter(source, self.credentials, table_name=self.table, log_level=log_level, **more)
 
@@ -68,7 +69,7 @@ def study_options(command: Command) -> Command:
         "-c",
         "--config",
         metavar="FILE",
-        help="Config of the study, or its SQLite file; can also be given before the command.",
+        help="Config of the study, or its SQLite file or archive; can also be given before the command.",
     )
     @click.option(
         "--credentials",

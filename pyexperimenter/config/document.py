@@ -141,12 +141,13 @@ def parsed(content: bytes, path: Path, credentials: bool = False) -> Document:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise FileProblem("this is not UTF-8 text; save the file as UTF-8", line) from None
-    if not _is_ini(text, path):
+    if not is_ini(text, path):
         return Document(str(path), text, *yaml_file.read(text, as_text=credentials))
     return Document(str(path), text, *(ini_file.read_credentials(text) if credentials else ini_file.read(text)))
 
 
-def _is_ini(text: str, path: Path) -> bool:
+def is_ini(text: str, path: Path = Path()) -> bool:
+    """Return whether a configuration is an INI file, and not YAML."""
     if path.suffix.lower() in _INI_SUFFIXES:
         return True
     stripped = (line.strip() for line in text.splitlines())

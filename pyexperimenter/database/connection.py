@@ -427,6 +427,11 @@ class Database:
         """
         self._backend.time_limit = self.patience = time_limit
 
+    @property
+    def only_reads(self) -> bool:
+        """Whether `only_read` was called."""
+        return self._backend.time_limit is not None
+
     def spare_settings(self) -> None:
         """Open connections with settings of the server that do for numbers, times and ASCII texts."""
         self._backend.plain = True

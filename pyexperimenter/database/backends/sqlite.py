@@ -384,6 +384,12 @@ def is_sqlite_file(path: str | os.PathLike[str]) -> bool:
     return False
 
 
+def as_one_file(path: Path) -> None:
+    """Let a database that no one uses be one file, which can be copied and read without a write-ahead log."""
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("PRAGMA journal_mode = DELETE")
+
+
 def _uri(path: Path, options: str) -> str:
     return f"{path.absolute().as_uri()}?{options}"
 
