@@ -20,7 +20,6 @@ from pyexperimenter import __version__
 from pyexperimenter.config import load_config, load_database
 from pyexperimenter.config.load import with_lists
 from pyexperimenter.config.model import ExperimentConfig, KeptConfig, pickles_have_secrets
-from pyexperimenter.database.backends.sqlite import as_one_file
 from pyexperimenter.database.copying import StudyCopy
 from pyexperimenter.database.outages import is_away
 from pyexperimenter.database.records import Attempt, FillCount
@@ -1348,6 +1347,7 @@ class PyExperimenter(Study):
             If files of runs are missing, or tables have columns that are not in the configuration, which are not
             copied.
         """
+        from pyexperimenter.database.backends.sqlite import as_one_file
         from pyexperimenter.study.archive import DATABASE, archive_path, members_of, write_archive
 
         target = archive_path(path)

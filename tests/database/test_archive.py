@@ -30,6 +30,7 @@ SECRET = uuid.uuid4().hex  # the code is in archives, too, if it has uncommitted
 
 def run(keyfields: dict[str, Any], results: Any, custom: Any) -> dict[str, Any]:
     results.process_logs({"epochs": {"epoch": 1, "loss": 0.5}})
+    results.uses(__file__)  # of which only the hash is kept
     results.save_file(f"model of {keyfields['dataset']}".encode(), "model.bin")
     if keyfields["seed"] == 2:
         raise ValueError("the third seed fails")
@@ -94,7 +95,8 @@ def test_an_archive_is_the_study(target: Target, tmp_path: Path, monkeypatch: py
     opened = PyExperimenter.open(path)
     assert contents(opened) == contents(original)
     assert (folder / "APPENDIX.md").read_text() == opened.appendix() == original.appendix()
-    kept = opened.get_files()["path"]
+    files = opened.get_files()
+    kept = files["path"][files["role"] == "saved"]
     assert {Path(path).read_bytes() for path in kept} == {b"model of iris", b"model of wine"}
     assert not any(path.startswith(str(tmp_path)) for path in kept), "those in the archive"
 
@@ -221,7 +223,7 @@ def test_odd_places_are_refused(sqlite_target: Target, tmp_path: Path) -> None:
 
 def test_files_that_are_missing_are_named(sqlite_target: Target, tmp_path: Path) -> None:
     opened = executed(sqlite_target, tmp_path)
-    gone = opened.get_files()["path"].iloc[0]
+    gone = opened.get_files()["path"].max()
     Path(gone).unlink()
     with pytest.warns(UserWarning, match=f"files of runs are missing: {Path(gone).name}"):
         opened.archive(tmp_path / "study.zip")
@@ -269,3 +271,11 @@ def test_the_appendix_of_a_table_without_attempts(sqlite_target: Target) -> None
         sqlite_target.query("PRAGMA foreign_keys = OFF")
         sqlite_target.query(f"DROP TABLE {name}")
     assert "6 experiments (6 created)" in opened.appendix()
+
+
+def test_a_study_that_is_only_read_executes_nothing_in_other_processes(sqlite_target: Target) -> None:
+    opened = experimenter(sqlite_target, study(sqlite_target, Execution={"isolation": "process"}))
+    opened.fill_table_from_config()
+    with pytest.raises(ReadOnlyDatabaseError, match="for reading only"):
+        opened.read_only().execute(run)
+    assert opened.counts()["created"] == 6
