@@ -104,7 +104,7 @@ def test_an_interrupted_copy_is_completed(target: Target, other: Target, monkeyp
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pyexperimenter.experimenter.fill_bar", lambda total: nullcontext(interrupt))
+        patch.setattr("pyexperimenter.study.maintained.fill_bar", lambda total: nullcontext(interrupt))
         with pytest.raises(KeyboardInterrupt):
             copy(original, other)
     assert other.query("SELECT COUNT(*) FROM study") == [(21,)]
