@@ -15,6 +15,7 @@ from tempfile import mkdtemp
 from typing import TYPE_CHECKING
 
 from pyexperimenter.config.document import is_ini
+from pyexperimenter.database.backends.sqlite import is_sqlite_file
 from pyexperimenter.database.reader import ExperimentReader
 from pyexperimenter.exceptions import CopyError, InvalidValueError
 from pyexperimenter.machine.contents import Contents
@@ -49,6 +50,8 @@ def archive_path(path: str | Path) -> Path:
 
 def is_archive(path: str | Path) -> bool:
     """Return whether a file is a zip file, complete or not."""
+    if is_sqlite_file(path):  # which must not be opened here: see `_make_file`
+        return False
     try:
         with open(path, "rb") as file:
             return file.read(len(_BEGIN)) == _BEGIN

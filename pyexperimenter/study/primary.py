@@ -49,8 +49,8 @@ def label_of(store: ExperimentStore, primary: PrimaryConfig | None, asked: Mappi
     """Return the remark for a comparison with these arguments; none if the study declares no primary test."""
     if primary is None:
         return []
-    chosen = {name: setting for name, setting in {**_DEFAULTS, **asked}.items() if setting not in (None, False)}
-    is_primary = any(chosen == {**_DEFAULTS, **settings} for settings in settings_of(primary))
+    chosen = _DEFAULTS | {name: setting for name, setting in asked.items() if setting not in (None, False)}
+    is_primary = any(chosen == _DEFAULTS | settings for settings in settings_of(primary))
     return [standing_of(store, primary) if is_primary else EXPLORATORY]
 
 

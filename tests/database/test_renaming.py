@@ -30,7 +30,7 @@ def rename(target: Target, name: str, new: str) -> None:
 def contents(target: Target, name: str) -> tuple[int, int, int]:
     """Return how many attempts, logs and configurations a study has."""
     opened = experimenter(target, study(target, name=name))
-    configurations = target.query(f"SELECT COUNT(*) FROM {name}__meta")[0][0]
+    configurations = target.query(f"SELECT COUNT(*) FROM {name}__meta WHERE event IS NULL")[0][0]
     return len(opened.get_attempts()), len(opened.get_logtable("epochs")), configurations
 
 

@@ -504,4 +504,5 @@ def test_bars_are_shown_on_a_terminal_only(sqlite_target: Target) -> None:
     assert b"fill: 100%" in shown
     assert b"30000/30000" in shown
     assert b"experiments:" in shown
-    assert b"done=10, error=0" in shown
+    assert b"| 10/30000 [" in shown
+    assert b"error=0]" in shown
