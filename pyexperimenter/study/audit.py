@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from pyexperimenter.analysis.auditing import Audit
 
+# What an execution depends on -> how it is called when results differ; no column has such a name.
+_MADE_BY = {"git_commit": "git commit", "git_diff_hash": "uncommitted changes", "environment": "environment hash"}
+
 
 def compared_fields(config: ExperimentConfig, tolerances: Mapping[str, float], ignore: Sequence[str]) -> list[str]:
     """Return the resultfields that an audit compares: all but times and those that are ignored.
@@ -97,11 +100,15 @@ def audit(
         if experiment_id not in store.audits(key):
             done = execute_again(function, store, config, experiment_id)
             store.record_audit(experiment_id, worker, done.results, done.error, done.usage)
+    names, rows = store.attempt_rows(left, ["experiment_id", "outcome", *_MADE_BY])
+    attempts = pd.DataFrame(rows, columns=names).rename(columns=_MADE_BY)
+    first_executions = attempts[attempts["outcome"].isin(["done", "error"])]
+    made_by = first_executions.drop_duplicates("experiment_id", keep="last").drop(columns="outcome")
     found = [(experiment_id, *again) for experiment_id, again in store.audits(key).items() if experiment_id in left]
     return audit_of(
-        table,
+        table.merge(made_by, how="left", left_on="ID", right_on="experiment_id"),
         pd.DataFrame(found, columns=["experiment_id", "results", "error"]),
-        described=[*config.table.keyfields, "machine"],
+        described=[*config.table.keyfields, "machine", *made_by.columns.drop("experiment_id")],
         planned=len(first["ids"]),
         population=first["population"],
         **rules,

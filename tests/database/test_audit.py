@@ -79,6 +79,16 @@ def test_what_differs_and_what_it_has_in_common(target: Target) -> None:
     assert opened.audit(lambda *_: 1 / 0, 3, where="method = 'svm'").differences["field"].eq("error").all()
 
 
+def test_results_that_differ_may_come_from_another_commit(sqlite_target: Target) -> None:
+    opened = executed(sqlite_target, same)
+    sqlite_target.query("UPDATE study__attempts SET git_commit = 'abc'")
+    sqlite_target.query("UPDATE study__attempts SET git_commit = 'def' WHERE experiment_id IN (2, 3, 30)")
+    sqlite_target.query("UPDATE study SET accuracy = -1 WHERE ID IN (2, 3, 30)")
+    found = opened.audit(same, 38, ignore=["seconds"])
+    assert sorted(found.differences["ID"]) == [2, 3, 30]
+    assert found.common.startswith("git commit=def (3 of 3)")
+
+
 def test_an_audit_goes_on_where_it_was_interrupted(sqlite_target: Target) -> None:
     opened = executed(sqlite_target, same)
     calls = []
