@@ -157,6 +157,30 @@ def test_cells_of_the_grid_map_are_clicked_and_dragged_over(window: Window) -> N
     rows(page, 8)
 
 
+def test_parallel_coordinates_are_brushed(window: Window) -> None:
+    page = window.open("parameters")
+    page.locator(".strand >> nth=1").wait_for(state="attached")
+    left = float(page.locator(".strand >> nth=0").get_attribute("points").partition(",")[0])
+
+    def at(height: float) -> tuple[float, float]:
+        point = "new DOMPoint(...place).matrixTransform(svg.getScreenCTM())"
+        where = f"(svg, place) => {{ const at = {point}; return [at.x, at.y] }}"
+        x, y = page.locator("svg:has(.strand)").evaluate(where, [left, height])
+        return x, y
+
+    page.mouse.move(*at(30))  # above the first axis, and on to its middle
+    page.mouse.down()
+    page.mouse.move(*at(150), steps=3)
+    page.mouse.up()
+    faded, all_lines = page.locator(".strand.faded").count(), page.locator(".strand").count()
+    heights = page.locator(".strand").evaluate_all(
+        "lines => lines.map(line => Number(line.getAttribute('points').split(' ')[0].split(',')[1]))"
+    )
+    assert 0 < faded == sum(height > 150 for height in heights) < all_lines
+    page.mouse.click(*at(200))
+    page.wait_for_function("document.querySelectorAll('.faded').length === 0")
+
+
 def test_a_reset_is_asked_for_and_done(window: Window, study: PyExperimenter) -> None:
     page = window.open("experiments?k.seed=1&state=error&where=ID%3D2")
     page.click("text=Reset …")

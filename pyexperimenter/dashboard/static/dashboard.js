@@ -72,6 +72,46 @@ function drag(map) {
   });
 }
 
+// A drag along an axis of parallel coordinates fades the lines that do not cross it there; a click on it ends that.
+function brush(figure) {
+  const axes = [...figure.querySelectorAll(".axis")].map((axis) => parseFloat(axis.getAttribute("d").slice(1)));
+  const strands = [...figure.querySelectorAll(".strand")].map((line) => ({
+    line, heights: line.getAttribute("points").split(" ").map((point) => Number(point.split(",")[1])),
+  }));
+  const boxes = axes.map((left) => {
+    const box = document.createElementNS(figure.namespaceURI, "rect");
+    for (const [name, value] of Object.entries({ class: "brush", x: left - 6, width: 12, height: 0 })) {
+      box.setAttribute(name, value);
+    }
+    return figure.appendChild(box);
+  });
+  const ranges = axes.map(() => null);
+  let axis = -1, start = 0;
+  const place = (event) => new DOMPoint(event.clientX, event.clientY).matrixTransform(figure.getScreenCTM().inverse());
+  const set = (range) => {
+    ranges[axis] = range;
+    boxes[axis].setAttribute("y", range ? range[0] : 0);
+    boxes[axis].setAttribute("height", range ? range[1] - range[0] : 0);
+    const crosses = (heights) => ranges.every((one, i) => !one || (one[0] <= heights[i] && heights[i] <= one[1]));
+    for (const { line, heights } of strands) line.classList.toggle("faded", !crosses(heights));
+  };
+  figure.addEventListener("pointerdown", (event) => {
+    const { x, y } = place(event);
+    axis = axes.findIndex((left) => Math.abs(left - x) <= 12);
+    if (axis < 0) return;
+    start = y;
+    event.preventDefault();
+    set(null);
+  });
+  addEventListener("pointermove", (event) => {
+    if (axis < 0) return;
+    const { y } = place(event);
+    set([Math.min(start, y), Math.max(start, y)]);
+  });
+  addEventListener("pointerup", () => { axis = -1; });
+}
+
 document.querySelectorAll("[data-refresh]").forEach(refresh);
 document.querySelectorAll("[data-copy]").forEach(copy);
 document.querySelectorAll("table[data-target]").forEach(drag);
+new Set([...document.querySelectorAll(".strand")].map((line) => line.ownerSVGElement)).forEach(brush);
