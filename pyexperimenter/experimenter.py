@@ -40,13 +40,13 @@ from pyexperimenter.execution.provenance import code_state, source_directory, un
 from pyexperimenter.execution.task import ExperimentFunction, WorkerTask
 from pyexperimenter.execution.worker import run_one
 from pyexperimenter.experiment_status import ExperimentStatus
-from pyexperimenter.jsonable import unwrap, whole_number
+from pyexperimenter.jsonable import counted, unwrap, whole_number
 from pyexperimenter.logger import LogSettings, folded_failures
 from pyexperimenter.machine.gpus import allocate_gpus
 from pyexperimenter.paths import DEFAULT_CONFIG, DEFAULT_CREDENTIALS, absolute_path, found
 from pyexperimenter.predecessor import OF_EXPERIMENTER, advising, no_attribute
 from pyexperimenter.result_processor import PrintingResultProcessor, ResultProcessor
-from pyexperimenter.study.maintained import MaintainedStudy, counted
+from pyexperimenter.study.maintained import MaintainedStudy
 from pyexperimenter.study.progress import execution_bar
 
 if TYPE_CHECKING:

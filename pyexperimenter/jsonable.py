@@ -92,6 +92,31 @@ def shown(value: Any) -> str:
     return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 3] + "..."
 
 
+def one_line(value: Any, most: int) -> str:
+    r"""Format a value for a table of a person, as one line of at most so many characters; a number with six digits.
+
+    >>> one_line(0.1 + 0.2, 60), one_line(None, 60), one_line("first\nsecond", 60), one_line("a long name", 6)
+    ('0.3', '', 'first second', 'a lon…')
+    """
+    if is_missing(value):
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, datetime):
+        return value.isoformat(" ", "seconds")
+    text = " ".join(str(value).split())
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number and what it counts.
+
+    >>> counted(1, "experiment"), counted(12_000, "row")
+    ('1 experiment', '12000 rows')
+    """
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def whole_number(name: str, value: Any, least: int, most: int = sys.maxsize) -> int:
     """Return an argument that is a whole number.
 

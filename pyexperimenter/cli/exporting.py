@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pyexperimenter.cli.printing import counted, echo
+from pyexperimenter.cli.printing import echo
 from pyexperimenter.cli.study_options import (
     StudyOptions,
     check_filled,
@@ -15,6 +15,7 @@ from pyexperimenter.cli.study_options import (
     study_options,
     where_option,
 )
+from pyexperimenter.jsonable import counted
 
 _FORMATS = ("csv", "json", "parquet", "xlsx")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pyexperimenter.cli.printing import counted, echo
+from pyexperimenter.cli.printing import echo
 from pyexperimenter.cli.study_options import (
     STATES,
     Assignment,
@@ -20,6 +20,7 @@ from pyexperimenter.cli.study_options import (
     where_option,
     yes_option,
 )
+from pyexperimenter.jsonable import counted
 
 
 @click.command()

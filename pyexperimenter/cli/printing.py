@@ -8,14 +8,13 @@ import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from datetime import datetime
 from numbers import Number
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pyexperimenter.durations import duration_text, interval_text
-from pyexperimenter.jsonable import is_missing, jsonable
+from pyexperimenter.jsonable import counted, jsonable, one_line
 
 if TYPE_CHECKING:
     from pyexperimenter.study.groups import ExperimentGroup
@@ -73,28 +72,12 @@ def cell(value: Any) -> str:
     >>> cell(0.1 + 0.2), cell(None), cell("first\nsecond")
     ('0.3', '', 'first second')
     """
-    if is_missing(value):
-        return ""
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, datetime):
-        return value.isoformat(" ", "seconds")
-    text = " ".join(str(value).split())
-    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
+    return one_line(value, _WIDEST)
 
 
 def _are_numbers(values: Iterable[Any]) -> bool:
     given = [value for value in values if cell(value)]
     return bool(given) and all(isinstance(value, Number) and not isinstance(value, bool) for value in given)
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number and what it counts.
-
-    >>> counted(1, "experiment"), counted(12_000, "row")
-    ('1 experiment', '12000 rows')
-    """
-    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def heading(text: str) -> None:

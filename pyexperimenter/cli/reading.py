@@ -14,7 +14,6 @@ import click
 from pyexperimenter.cli.printing import (
     COLORS,
     cell,
-    counted,
     echo,
     heading,
     print_json,
@@ -36,7 +35,7 @@ from pyexperimenter.cli.study_options import (
     study_options,
     where_option,
 )
-from pyexperimenter.jsonable import records
+from pyexperimenter.jsonable import counted, records
 from pyexperimenter.tracebacks import parts_of, summary_of, without_stacks
 
 _DAY = 86400.0  # seconds

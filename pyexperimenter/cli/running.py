@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pyexperimenter.cli.printing import counted, echo, print_rows, print_status
+from pyexperimenter.cli.printing import echo, print_rows, print_status
 from pyexperimenter.cli.study_options import (
     ID,
     Assignment,
@@ -23,6 +23,7 @@ from pyexperimenter.cli.study_options import (
     where_option,
 )
 from pyexperimenter.exceptions import DatabaseError, PyExperimenterError
+from pyexperimenter.jsonable import counted
 from pyexperimenter.logger import hidden_failures
 
 

@@ -8,9 +8,9 @@ import sys
 import click
 
 from pyexperimenter.cli.app import main
-from pyexperimenter.cli.printing import counted, echo, print_json, print_rows
+from pyexperimenter.cli.printing import echo, print_json, print_rows
 from pyexperimenter.cli.study_options import StudyOptions, check_filled, json_option, load_function_of, study_options
-from pyexperimenter.jsonable import records
+from pyexperimenter.jsonable import counted, records
 
 
 @click.command()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pyexperimenter.cli.printing import counted, echo
+from pyexperimenter.cli.printing import echo
 from pyexperimenter.cli.study_options import (
     Assignment,
     NameList,
@@ -22,6 +22,7 @@ from pyexperimenter.cli.study_options import (
     where_option,
     yes_option,
 )
+from pyexperimenter.jsonable import counted
 
 if TYPE_CHECKING:
     from pyexperimenter.cluster.submission import Submission

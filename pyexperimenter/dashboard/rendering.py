@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pyexperimenter import __version__
 from pyexperimenter.dashboard.charts import number_text, short
 from pyexperimenter.durations import duration_text, interval_text
-from pyexperimenter.jsonable import is_missing
+from pyexperimenter.jsonable import is_missing, one_line
 
 SCREENS = {
     "overview": ("", "Overview"),
@@ -68,13 +67,7 @@ def cell(value: Any) -> str:
     >>> cell(0.1 + 0.2), cell(None), cell("a\nb")
     ('0.3', '', 'a b')
     """
-    if is_missing(value):
-        return ""
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, datetime):
-        return value.isoformat(" ", "seconds")
-    return short(" ".join(str(value).split()), 80)
+    return one_line(value, 80)
 
 
 def duration(seconds: float | None) -> str:

@@ -29,7 +29,7 @@ from pyexperimenter.execution.provenance import caller, worker_info
 from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.grid import Combinations
 from pyexperimenter.grid.membership import identity
-from pyexperimenter.jsonable import is_missing, jsonable, records, unwrap
+from pyexperimenter.jsonable import counted, is_missing, jsonable, records, unwrap
 from pyexperimenter.study.analyzed import AnalyzedStudy
 from pyexperimenter.study.primary import keep_primary
 from pyexperimenter.study.progress import fill_bar
@@ -560,8 +560,3 @@ def _rows(rows: Any) -> Iterable[Any]:
         return (row.to_dict() if hasattr(row, "to_dict") else row for row in rows)
     columns = [unwrap(column) for _, column in rows.items()]
     return (dict(zip(rows.columns, values, strict=True)) for values in zip(*columns, strict=True))
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number and what it counts."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
