@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -24,6 +25,10 @@ from tests.support.server import Server
 from tests.support.slurm import SlurmCluster
 from tests.support.target import Target, write_credentials
 from tests.support.yaml_language_server import YamlLanguageServer
+
+# A shell without job control starts what is in the background with SIGINT ignored, and so are all processes below it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The time an example takes means nothing on a shared machine.
 hypothesis.settings.register_profile("no_deadline", deadline=None)
