@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 
 from pyexperimenter import PyExperimenter, ResultProcessor
+from pyexperimenter.config.model import DatabaseConfig
+from pyexperimenter.database.backends.sqlite import SqliteFile
 from pyexperimenter.exceptions import DatabaseQueryError, InvalidValueError, MissingTableError
 from tests.support.proxies import Proxy, through_port
 from tests.support.study import experimenter, statuses, store, study, wait_until
@@ -231,6 +234,18 @@ def test_long_lists_of_every_kind(target: Target) -> None:
         found = opened.get_table(where={name: [of(n) for n in range(70_000) if n != rows[1] or name == "a_bool"]})
         expected = rows if name == "a_bool" else [rows[0], rows[2]]
         assert found["ID"].tolist() == [rows.index(n) + 1 for n in expected], name
+
+
+def test_a_long_list_takes_few_transactions_of_sqlite(many: list[int]) -> None:
+    """Each costs a journal in a temporary file; one for each value wrote 7 KB for it."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        statements: list[str] = []
+        connection.set_trace_callback(statements.append)
+        backend = SqliteFile(DatabaseConfig(provider="sqlite", database="study"))
+        parameters = {"n": 70_000, "ids": many}
+        sql, values = backend.with_many_parameters(connection.cursor(), "SELECT COUNT(*), :n IN (:ids)", parameters)
+        assert len(statements) < len(many) / 500
+        assert connection.execute(sql, values).fetchall() == [(1, 1)]
 
 
 def test_a_list_longer_than_a_statement_may_be_is_refused(mariadb_target: Target) -> None:

@@ -43,6 +43,7 @@ from pyexperimenter.machine.system import user_name
 
 _LOCK_TIMEOUT = 60.0  # seconds to wait for another writer
 _LONG_LIST = 100  # values
+_MOST_PARAMETERS = 999  # of a statement, in any version of SQLite
 _LOOK = 10_000  # instructions of SQLite's virtual machine, after which it looks at the clock
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 _ABOUT_TABLES = {"table_info", "foreign_key_list", "index_list"}
@@ -254,7 +255,9 @@ class SqliteFile:
                 table = SQLITE.quote(f"pyexperimenter_{name}")
                 cursor.execute(f"CREATE TEMP TABLE IF NOT EXISTS {table} (value)")
                 cursor.execute(f"DELETE FROM temp.{table}")
-                cursor.executemany(f"INSERT INTO temp.{table} VALUES (?)", ([value] for value in values))
+                for begin in range(0, len(values), _MOST_PARAMETERS):  # each statement is a transaction of its own
+                    chunk = values[begin : begin + _MOST_PARAMETERS]
+                    cursor.execute(f"INSERT INTO temp.{table} VALUES {', '.join(['(?)'] * len(chunk))}", chunk)
                 replaced[name] = Subquery(f"SELECT value FROM temp.{table}")
         return SQLITE.statement(sql, replaced)
 
