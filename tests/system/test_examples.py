@@ -338,6 +338,7 @@ def test_mysql_is_shared_by_all_who_start_it(mariadb_target: Target, tmp_path: P
         root["Database"]["database"] = mariadb_target.database
         keyfields(root)["size"]["values"] = [8, 16]
         keyfields(root)["seed"]["values"]["stop"] = 10
+        root["Execution"] = {"heartbeat": "2s", "lease": "60s"}  # who waits looks again at each heartbeat
 
     example = Example("mysql", tmp_path, small)
     command = [sys.executable, example.folder / "run.py"]

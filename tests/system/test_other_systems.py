@@ -33,7 +33,10 @@ CORE = {
         test_the_last_64_kib_of_output_are_kept_and_the_rest_counted test_many_lines_do_no_harm
         test_echo_shows_lines_live_and_says_whose_they_are
         """,
-    "system/test_signals.py": "test_a_signal_releases_what_does_not_end_within_its_grace",
+    "system/test_signals.py": """
+        test_a_signal_releases_what_does_not_end_within_its_grace[sqlite-first-process-1-SIGTERM]
+        test_a_signal_releases_what_does_not_end_within_its_grace[sqlite-first-none-2-SIGINT]
+        """,
     "system/test_supervision.py": """
         test_a_death_between_two_experiments_fails_neither test_a_death_does_not_touch_what_other_workers_hold
         test_a_row_that_exceeds_time_limit_is_killed_with_its_traceback
