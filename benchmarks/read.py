@@ -1,4 +1,4 @@
-"""Compare `get_table` with `pandas.read_sql` of the same table: time, and peak memory of a process of its own.
+"""Compare `get_table` with `pandas.read_sql` of the same table: time and peak memory of processes of their own.
 
 Run:  python benchmarks/read.py [--rows 1000000] [--mysql mysql://user:password@host:port] [--postgresql URL]
 """
@@ -29,13 +29,15 @@ experimenter = PyExperimenter(config, log_level="ERROR", **options)
 experimenter.get_table(limit=10)
 connect = experimenter._store.database._backend.connect
 warnings.simplefilter("ignore")  # pandas prefers SQLAlchemy
-before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+start, start_cpu = time.perf_counter(), time.process_time()
 if way == "ours":
     table = experimenter.get_table()
 else:
     table = pandas.read_sql("SELECT * FROM study", connect(False))
-seconds = time.perf_counter() - start
-print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, before / 1024, len(table)]))
+seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
+most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps([seconds, cpu, most / 1024, before / 1024, len(table)]))
 """
 HALF = "UPDATE study SET status = 'done', start_date = creation_date, name = 'n', machine = 'm', accuracy = seed * 0.1 "
 
@@ -53,11 +55,12 @@ def compare(name: str, rows: int, rounds: int, config: dict[str, Any], **options
     experimenter.execute_custom_query(HALF + "WHERE seed % 2 = 0")
     table = []
     for _ in range(rounds):
-        (pandas, most_pandas, *_), (ours, most, _, found) = (
+        (pandas, cpu_pandas, most_pandas, *_), (ours, cpu, most, _, found) = (
             measured(way, config, options) for way in ("pandas", "ours")
         )
         assert found == rows
-        table.append([name, rows, pandas, ours, ours / pandas, most_pandas, most, most / most_pandas])
+        times = [pandas, ours, ours / pandas, cpu_pandas, cpu, cpu / cpu_pandas]
+        table.append([name, rows, *times, most_pandas, most, most / most_pandas])
     return table
 
 
@@ -85,6 +88,9 @@ def main() -> None:
         "pandas s",
         "ours s",
         "time ours/pandas",
+        "pandas CPU s",
+        "ours CPU s",
+        "CPU time ours/pandas",
         "pandas MB",
         "ours MB",
         "memory ours/pandas",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import pickle
+from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from decimal import Decimal
 from functools import partial
 from itertools import count
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 
 from pyexperimenter.database.values import decode
 from pyexperimenter.exceptions import UndecodableValueError
@@ -155,17 +156,26 @@ def _converted(
     _UnusualValuesError
         At the end, if `unusual` got more columns.
     """
-    known = len(unusual)
-    for size, column_values in _together(columns, parts):
-        pieces: dict[str, pd.Series[Any] | int] = {}
-        for name, values in column_values.items():
-            if name in whole:
-                whole[name].extend(values)
-            elif name not in unusual:
+    known, left, size = len(unusual), iter(parts), _PIECE
+    while size >= _PIECE:
+        gathered = {name: _gatherer(name, types[name]) for name in columns if name not in whole}
+        add = [whole[name].extend if name in whole else gathered[name].add for name in columns]
+        size = 0
+        for part in left:
+            for name, add_to, values in zip(columns, add, zip(*part, strict=True), strict=True):
                 try:
-                    pieces[name] = _piece(name, values, types[name])
+                    add_to(values)
                 except _UNFIT:
                     unusual.add(name)
+            size += len(part)
+            if size >= _PIECE:
+                break
+        pieces: dict[str, pd.Series[Any] | int] = {}
+        for name, column in gathered.items():
+            try:
+                pieces[name] = column.piece()
+            except _UNFIT:
+                unusual.add(name)
         if len(unusual) == known:
             yield size, pieces
     if len(unusual) > known:
@@ -195,38 +205,111 @@ def _order(columns: Sequence[str], types: Mapping[str, FieldType]) -> list[str]:
     return [name for name in types if name in columns] + [name for name in columns if name not in types]
 
 
-def _together(
-    columns: Sequence[str], parts: Iterable[Sequence[tuple[Any, ...]]]
-) -> Iterator[tuple[int, dict[str, list[Any]]]]:
-    """Yield the values of all columns, of so many rows that it is worth converting them, and their number."""
-    gathered: dict[str, list[Any]] = {name: [] for name in columns}
-    size = 0
-    for part in parts:
-        for values, more in zip(gathered.values(), zip(*part, strict=True), strict=True):
-            values += more
-        size += len(part)
-        if size >= _CONVERTED_AT_ONCE:
-            yield size, gathered
-            gathered, size = {name: [] for name in columns}, 0
-    yield size, gathered
+class _Gatherer(Protocol):
+    """Gathers the values of a column, of so many rows that it is worth making a Series of them."""
+
+    def add(self, values: tuple[Any, ...]) -> None:
+        """Take the values of more rows, while they are in the processor's cache."""
+
+    def piece(self) -> pd.Series[Any] | int:
+        """Return what was gathered; if all is NULL, only how much."""
 
 
-def _piece(name: str, values: list[Any], field: FieldType) -> pd.Series[Any] | int:
-    """Return a part of a column; if all is NULL, only how much."""
-    if values.count(None) == len(values):
-        return len(values)
-    few = _few(values) if field.kind in (Kind.DATETIME, Kind.TEXT) else None
-    kinds = {*map(type, values if few is None else few[0])} - {type(None)}
-    usual = _USUAL.get(field.kind)
-    if usual is not None and not kinds <= usual:
-        raise ValueError(name)
-    make: Callable[[Sequence[Any]], pd.Series[Any]] | None = _MAKERS.get(field.kind)
-    if field.kind is Kind.INTEGER:
-        return _integers(values, nullable=name not in _NEVER_NULL)
-    if make and few is not None:
-        distinct, places = few
-        return make(distinct).take(places).reset_index(drop=True)
-    return make(values) if make else _objects([decode(name, field, value) for value in values])
+def _gatherer(name: str, field: FieldType) -> _Gatherer:
+    if field.kind is Kind.REAL:
+        return _Reals()
+    return _Integers(name) if field.kind is Kind.INTEGER else _Objects(name, field)
+
+
+class _Reals:
+    """Real numbers. An array of Python takes nothing but numbers, so that no type has to be looked at."""
+
+    def __init__(self) -> None:
+        self._numbers = array("d")
+
+    def add(self, values: tuple[Any, ...]) -> None:
+        try:
+            more = array("d", values)
+        except TypeError:
+            more = array("d", [math.nan if value is None else value for value in values])
+        self._numbers += more
+
+    def piece(self) -> pd.Series[Any]:
+        import numpy as np
+        import pandas as pd
+
+        return pd.Series(np.array(self._numbers, np.float64))
+
+
+class _Integers:
+    """The same for integers."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._integers = array("q")
+        self._nulls: list[int] = []
+
+    def add(self, values: tuple[Any, ...]) -> None:
+        try:
+            more = array("q", values)
+        except TypeError:
+            more = array("q", [0 if value is None else value for value in values])
+            self._nulls += [place for place, value in enumerate(values, len(self._integers)) if value is None]
+        self._integers += more
+
+    def piece(self) -> pd.Series[Any] | int:
+        import numpy as np
+        import pandas as pd
+
+        integers = np.array(self._integers, np.int64)
+        if self._name in _NEVER_NULL:
+            if self._nulls:
+                raise ValueError(f"{self._name} is NULL")
+            return pd.Series(integers)
+        mask = np.zeros(len(integers), bool)
+        mask[self._nulls] = True
+        return pd.Series(pd.arrays.IntegerArray(integers, mask))
+
+
+class _Objects:
+    """Values of other kinds. Of texts and times that come again and again, each is looked at and converted once."""
+
+    def __init__(self, name: str, field: FieldType) -> None:
+        self._name = name
+        self._field = field
+        self._repeats = field.kind in (Kind.DATETIME, Kind.TEXT)
+        self._values: list[Any] = []
+        self._places: dict[Any, int] = defaultdict(count().__next__)  # which calls nothing of Python for a value
+        self._found: list[Any] = []  # arrays of places
+
+    def add(self, values: tuple[Any, ...]) -> None:
+        import numpy as np
+
+        if self._repeats and not self._found:
+            self._repeats = len({*values}) <= len(values) / 4
+        if not self._repeats:
+            self._values += values
+        elif values[0] == values[-1] and values.count(values[0]) == len(values):
+            self._found.append(np.full(len(values), self._places[values[0]]))
+        else:
+            self._found.append(np.fromiter(map(self._places.__getitem__, values), np.intp, len(values)))
+
+    def piece(self) -> pd.Series[Any] | int:
+        import numpy as np
+        import pandas as pd
+
+        values = [*self._places] if self._found else self._values
+        kinds = {*map(type, values)} - {type(None)}
+        if not kinds:
+            return sum(map(len, self._found)) or len(values)
+        usual = _USUAL.get(self._field.kind)
+        if usual is not None and not kinds <= usual:
+            raise ValueError(self._name)
+        make: Callable[[Sequence[Any]], pd.Series[Any]] | None = _MAKERS.get(self._field.kind)
+        if not make:
+            return _objects([decode(self._name, self._field, value) for value in values])
+        series = make(values)
+        return pd.Series(series.array.take(np.concatenate(self._found))) if self._found else series
 
 
 def _concatenated(name: str, pieces: Sequence[pd.Series[Any] | int], field: FieldType) -> pd.Series[Any]:
@@ -241,8 +324,12 @@ def _concatenated(name: str, pieces: Sequence[pd.Series[Any] | int], field: Fiel
 
 def _missing(name: str, count: int, field: FieldType, dtype: Any) -> pd.Series[Any]:
     """Return so many NULLs of a column with this dtype, or with that of a column that has no other values."""
-    values = [None] * count
-    return _series(name, values, field) if dtype is None else _objects(values).astype(dtype)
+    import numpy as np
+    import pandas as pd
+
+    values = [None] * min(count, 1)  # since each takes as long to convert as any other
+    one = _series(name, values, field) if dtype is None else _objects(values).astype(dtype)
+    return pd.Series(one.array.take(np.zeros(count, np.intp)))
 
 
 def _series(name: str, values: Sequence[Any], field: FieldType | None) -> pd.Series[Any]:
@@ -261,32 +348,6 @@ def _series(name: str, values: Sequence[Any], field: FieldType | None) -> pd.Ser
         return make(plain) if make else _objects(plain)
     except _UNFIT:
         return _objects(values)  # edited by hand to something else: shown as it is
-
-
-def _integers(values: Sequence[Any], nullable: bool) -> pd.Series[Any]:
-    """Return a series of integers and None, faster than pandas does."""
-    import numpy as np
-    import pandas as pd
-
-    mask = np.fromiter((value is None for value in values), bool, len(values)) if None in values else None
-    data = np.fromiter(values if mask is None else (value or 0 for value in values), np.int64, len(values))
-    if not nullable:
-        if mask is not None:
-            raise ValueError("an ID is NULL")
-        return pd.Series(data)
-    return pd.Series(pd.arrays.IntegerArray(data, np.zeros(len(data), bool) if mask is None else mask))
-
-
-def _few(values: list[Any]) -> tuple[list[Any], Any] | None:
-    """Return the distinct values, and the place of each value among them; None if there seem to be many."""
-    import numpy as np
-
-    first = values[:1000]
-    if len({*first}) > len(first) / 4:
-        return None
-    places: dict[Any, int] = defaultdict(count().__next__)  # which calls nothing of Python for a value
-    of_values = np.fromiter(map(places.__getitem__, values), np.intp, len(values))
-    return [*places], of_values
 
 
 def _objects(values: Sequence[Any]) -> pd.Series[Any]:
@@ -327,10 +388,8 @@ _UNFIT = (ValueError, TypeError, OverflowError, UndecodableValueError)
 # What databases have for each kind, unless it was edited by hand. Parts of a column with these types become what the
 # whole column does.
 _USUAL: dict[Kind, set[type]] = {
-    Kind.INTEGER: {int},
     Kind.BOOLEAN: {bool, int},
-    Kind.REAL: {float, int, Decimal},
     Kind.DATETIME: {str, datetime},
     Kind.TEXT: {str},
 }
-_CONVERTED_AT_ONCE = 20_000  # rows
+_PIECE = 20_000  # rows of a Series

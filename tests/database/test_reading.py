@@ -229,7 +229,7 @@ def test_codecarbons_table_is_refused_if_emissions_are_not_measured(sqlite_targe
 def test_a_large_table_is_read_by_one_statement_and_in_parts(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     """More rows than are fetched at once, and than are converted at once."""
     monkeypatch.setattr(connection, "_READ_AT_ONCE", 7)
-    monkeypatch.setattr(frame, "_CONVERTED_AT_ONCE", 20)
+    monkeypatch.setattr(frame, "_PIECE", 20)
     study_ = experimenter(target)
     study_.fill_table_with_rows([{"dataset": None if seed % 3 else "ä", "seed": seed} for seed in range(100)])
     target.query("UPDATE study SET accuracy = seed / 7.0, start_date = creation_date WHERE seed > 50")
@@ -268,7 +268,7 @@ def test_exports_have_the_whole_table_and_a_part_of_it_in_memory(
     }
 
     monkeypatch.setattr(connection, "_READ_AT_ONCE", 7)
-    monkeypatch.setattr(frame, "_CONVERTED_AT_ONCE", 20)
+    monkeypatch.setattr(frame, "_PIECE", 20)
     written: list[int] = []
 
     def note(place: Any, name: str, data: int) -> None:

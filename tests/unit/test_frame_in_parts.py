@@ -76,7 +76,7 @@ def tables(draw: st.DrawFn) -> list[tuple[Any, ...]]:
         columns.append(
             draw(st.lists(st.none() if draw(st.integers(0, 5)) == 0 else some, min_size=count, max_size=count))
         )
-    return list(zip(*columns, strict=True))
+    return list(zip(*columns, strict=True)) * draw(st.sampled_from([1, 6]))  # a value may come again and again
 
 
 def in_parts(rows: list[tuple[Any, ...]], size: int, calls: list[int]) -> Callable[..., Any]:
@@ -87,11 +87,11 @@ def in_parts(rows: list[tuple[Any, ...]], size: int, calls: list[int]) -> Callab
     return read
 
 
-@given(rows=tables(), size=st.integers(1, 5))
+@given(rows=tables(), size=st.sampled_from([1, 2, 3, 5, 50]))
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.filterwarnings("ignore")  # of pandas, about the odd values
 def test_parts_make_the_same_frame(monkeypatch: pytest.MonkeyPatch, rows: list[tuple[Any, ...]], size: int) -> None:
-    monkeypatch.setattr(frame_module, "_CONVERTED_AT_ONCE", 4)
+    monkeypatch.setattr(frame_module, "_PIECE", 4)
     found = read_frame(in_parts(rows, size, []), TYPES)
     expected = to_frame(COLUMNS, rows, TYPES)
     assert_frame_equal(found, expected, check_exact=True, check_column_type=True)
@@ -99,7 +99,7 @@ def test_parts_make_the_same_frame(monkeypatch: pytest.MonkeyPatch, rows: list[t
         parts = FrameInParts(in_parts(rows, size, []), TYPES, lambda part: part, file)
         for _ in range(2):
             every = [*parts]
-            assert max(map(len, every)) <= 8
+            assert max(map(len, every)) < 4 + size
             # Column by column, as pandas 2 concatenates missing values of tables as None.
             columns = {name: pd.concat([part[name] for part in every], ignore_index=True) for name in expected}
             assert_frame_equal(pd.DataFrame(columns), expected, check_exact=True)
@@ -122,12 +122,12 @@ def exported(parts: Iterable[pd.DataFrame], kind: str, escape: bool) -> Any:
     return found.schema, found.schema.metadata, found.to_pydict()
 
 
-@given(rows=tables(), size=st.integers(1, 5))
+@given(rows=tables(), size=st.sampled_from([1, 2, 3, 5, 50]))
 @example(rows=[(number, None, value, *[None] * 10) for number, value in enumerate([None] * 3 + [2**63, 1.5])], size=1)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.filterwarnings("ignore")  # of pandas, about the odd values
 def test_parts_make_the_same_file(monkeypatch: pytest.MonkeyPatch, rows: list[tuple[Any, ...]], size: int) -> None:
-    monkeypatch.setattr(frame_module, "_CONVERTED_AT_ONCE", 4)
+    monkeypatch.setattr(frame_module, "_PIECE", 4)
     whole = to_frame(COLUMNS, rows, TYPES)
     whole.attrs = {"unit": ["ID"]}
     with tempfile.TemporaryFile() as file:
@@ -144,19 +144,21 @@ def test_parts_make_the_same_file(monkeypatch: pytest.MonkeyPatch, rows: list[tu
 @pytest.mark.parametrize("declared", list(USUAL))
 @pytest.mark.filterwarnings("ignore")  # of pandas, about the odd values
 def test_one_odd_value_makes_the_same_column(monkeypatch: pytest.MonkeyPatch, declared: str) -> None:
-    """It is in the last part, after others whose values are usual or NULL."""
-    monkeypatch.setattr(frame_module, "_CONVERTED_AT_ONCE", 4)
+    """It is the last value, after others that are usual or NULL, each row in a part of its own or all in one."""
+    monkeypatch.setattr(frame_module, "_PIECE", 4)
     types = {"column": FieldType.parse(declared)}
     for before in ([], [None] * 4, [USUAL[declared][0]] * 8, [*USUAL[declared], None] * 4):
         for value in [None, *USUAL[declared], *ODD]:
             for last in ([value], [value] * 4):
                 rows = [(value,) for value in [*before, *last]]
-                found = read_frame(lambda take, rows=rows: take(["column"], [[row] for row in rows]), types)
-                assert_frame_equal(found, to_frame(["column"], rows, types), check_exact=True)
+                whole = to_frame(["column"], rows, types)
+                for parts in ([[row] for row in rows], [rows]):
+                    found = read_frame(lambda take, parts=parts: take(["column"], parts), types)
+                    assert_frame_equal(found, whole, check_exact=True)
 
 
 def test_rows_are_read_again_only_for_odd_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frame_module, "_CONVERTED_AT_ONCE", 4)
+    monkeypatch.setattr(frame_module, "_PIECE", 4)
     usual = [(number, *(values[0] for values in USUAL.values()), None) for number in range(20)]
     once: list[int] = []
     read_frame(in_parts(usual, 3, once), TYPES)
@@ -167,7 +169,7 @@ def test_rows_are_read_again_only_for_odd_values(monkeypatch: pytest.MonkeyPatch
 
 def test_one_part_is_in_memory_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """The values of a part are let go when they were converted."""
-    monkeypatch.setattr(frame_module, "_CONVERTED_AT_ONCE", 10)
+    monkeypatch.setattr(frame_module, "_PIECE", 10)
     alive = 0
 
     class Counted(str):
