@@ -342,7 +342,8 @@ def test_a_journal_that_cannot_be_written_names_itself(sqlite_target: Target, jo
     journal = journals / "study.cut off.journal.jsonl"
     make_full(journal)
     expected = (
-        rf"the journal {re.escape(str(journal))} cannot be written: .*No space left on device; results of experiment 1"
+        rf"^\w.+; and the journal {re.escape(str(journal))} cannot be written: .*No space left on device; "
+        "results of experiment 1"
     )
     with pytest.raises(JournalError, match=expected):
         journaling.write_results(attempt, {"accuracy": 0.5})

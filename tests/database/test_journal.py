@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -316,6 +316,7 @@ def test_a_living_workers_journal_is_written_before_its_next_write(sqlite_target
         journaling.counts()
     journaling.write_results(attempt, {"accuracy": 0.25, "model": "tree"})
     journaling.write_logs(attempt, LOGS)
+    assert journaling.database.patience == 5
     (journal,) = (tmp_path / "journals").iterdir()
     os.rename(tmp_path / "elsewhere", sqlite_target.database)
     journaling.write_results(attempt, {"accuracy": 0.5})
@@ -329,6 +330,42 @@ def test_a_living_workers_journal_is_written_before_its_next_write(sqlite_target
         ("created", 5),
         ("done", 1),
     ]
+
+
+@pytest.mark.parametrize("ending", [JournalingStore.give_up_soon, JournalingStore.hurry])
+def test_a_worker_that_has_to_end_waits_a_few_seconds_from_then_on(
+    sqlite_target: Target, journals: Path, ending: Callable[[JournalingStore], None]
+) -> None:
+    """Even if the database comes back in between."""
+    opened = store(sqlite_target)
+    journaling = JournalingStore(
+        load_config(study(sqlite_target, Execution={"max_outage": 100})), journals, worker().identity
+    )
+    attempt = claim(opened)
+    assert journaling.database.patience == 100
+    ending(journaling)
+    assert journaling.database.patience == 5
+    journaling._patience.pause(100)
+    journaling.write_results(attempt, {"accuracy": 0.25})
+    journaling.raise_if_journaled()
+    assert journaling.database.patience == 5
+
+
+def test_after_a_failed_try_writes_go_to_the_journal_for_as_long_as_that_took(
+    sqlite_target: Target, journals: Path
+) -> None:
+    """A function that writes often should not spend most of its time waiting."""
+    opened = store(sqlite_target)
+    journaling = JournalingStore(load_config(study(sqlite_target)), journals, worker().identity)
+    attempt = claim(opened)
+    journaling._patience.pause(100)
+    journaling.write_results(attempt, {"accuracy": 0.25})
+    assert sqlite_target.query("SELECT accuracy FROM study WHERE ID = 1") == [(None,)]
+    journaling.raise_if_journaled()  # tries at once, and the database is there
+    assert sqlite_target.query("SELECT accuracy FROM study WHERE ID = 1") == [(0.25,)]
+    journaling.write_results(attempt, {"accuracy": 0.5})
+    assert sqlite_target.query("SELECT accuracy FROM study WHERE ID = 1") == [(0.5,)]
+    assert list(journals.iterdir()) == []
 
 
 # Journals that are incomplete or cannot be written
