@@ -32,7 +32,12 @@ DATABASES = A_FILE_AND_A_SERVER
 LONG, SHORT = 600, 0.5  # seconds of grace: never over in a test, or soon
 NONE_LEFT = {"created": 6, "running": 0, "done": 0, "error": 0, "paused": 0}
 
-signals = pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+# A server sees the same, whatever the signal is.
+signals = pytest.mark.parametrize(
+    ("target", "name"),
+    [("sqlite", "SIGTERM"), ("sqlite", "SIGINT"), ("sqlite", "SIGUSR1"), ("mariadb", "SIGTERM")],
+    indirect=["target"],
+)
 workers = pytest.mark.parametrize("n_jobs", [1, 2])
 # A terminal's Ctrl-C goes to all its processes, a notebook's to the first.
 addressees = pytest.mark.parametrize("whom", ["all", "first"])
@@ -165,10 +170,10 @@ def assert_all_is_released(target: Target, study_: PyExperimenter, directory: Pa
     wait_until(lambda: nothing_runs(directory))
 
 
-@signals
 @workers
 @isolations
 @addressees
+@signals
 def test_a_signal_releases_what_does_not_end_within_its_grace(
     target: Target, tmp_path: Path, name: str, n_jobs: int, isolation: str, whom: str
 ) -> None:
