@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -53,6 +54,10 @@ def test_users_share_a_thread_that_ends_with_the_last_of_them(sqlite_target: Tar
             assert other is one
         assert threads() == 1
     assert threads() == 0
+    with beating(sqlite_target) as another:
+        assert another is not one
+        assert threads() == 1
+    assert threads() == 0
 
 
 def test_a_lease_that_was_dropped_is_not_renewed(target: Target) -> None:
@@ -83,6 +88,19 @@ def test_rows_that_run_without_an_open_attempt_are_found_when_nothing_is_open(ta
         assert statuses(target)["running"] == 1, "it might belong to someone who is about to say so"
         wait_until(lambda: "running" not in statuses(target))
     assert outcomes(target) == {"reset": 1}
+
+
+def test_what_is_taken_from_others_is_reported(target: Target, caplog: pytest.LogCaptureFixture) -> None:
+    opened = store(target)
+    silent, unheld = claim(opened), claim(opened)
+    target.query("UPDATE study__attempts SET lease_until = ? WHERE ID = ?", FORMER, silent.id)
+    target.query("UPDATE study__attempts SET ended = heartbeat, outcome = 'reset' WHERE ID = ?", unheld.id)
+    with beating(target) as heartbeat:
+        assert heartbeat.reap(idle=True) is not None
+        wait_until(lambda: "running" not in statuses(target))
+    taken, found = sorted(record.getMessage() for record in caplog.records)
+    assert re.fullmatch(r"experiment 1 was taken from its worker, last heard from at \d{4}-[^;]+ UTC", taken)
+    assert found == "experiment 2 was running without a worker; it is open again"
 
 
 def test_execute_takes_over_what_runs_without_an_open_attempt(target: Target) -> None:
@@ -116,6 +134,7 @@ def test_a_failure_that_no_waiting_mends_is_reported_once_and_at_once(
         target.query("ALTER TABLE elsewhere RENAME TO study__attempts")
         target.query("UPDATE study__attempts SET lease_until = ?", FORMER)
         wait_until(lambda: was_renewed(target, Attempt(1, 1)))
+        wait_until(lambda: "heartbeats succeed again" in caplog.messages)
         target.query("ALTER TABLE study__attempts RENAME TO elsewhere")
         wait_until(lambda: len([record for record in caplog.records if record.levelno == logging.ERROR]) == 2)
 
@@ -130,9 +149,11 @@ def test_an_outage_is_reported_once_when_it_endangers_leases(
     try:
         with caplog.at_level("DEBUG", "heart"), beating(target, lease=8) as heartbeat:
             attempt = claim(opened)
+            heartbeat._renewed -= 100  # as if it were the time before this attempt
             heartbeat.keep(attempt)
-            mariadb_target.query("UPDATE study__attempts SET lease_until = ?", FORMER)
-            wait_until(lambda: was_renewed(mariadb_target, attempt))
+            for _ in range(2):
+                mariadb_target.query("UPDATE study__attempts SET lease_until = ?", FORMER)
+                wait_until(lambda: was_renewed(mariadb_target, attempt))
             start = time.monotonic()
             proxy.refuse()
             wait_until(lambda: [record for record in caplog.records if record.levelno == logging.ERROR])
