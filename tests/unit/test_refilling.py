@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
+from pyexperimenter.cluster import refilling
 from pyexperimenter.cluster.refilling import keep_submitting
 from pyexperimenter.database.records import Unfinished
 from pyexperimenter.exceptions import SubmissionError
@@ -53,6 +54,8 @@ def test_jobs_that_have_ended_are_replaced_while_experiments_are_open() -> None:
 
 def test_after_a_restart_the_jobs_in_the_queue_count() -> None:
     assert submissions([(Unfinished(20, 2, 0), ["RUNNING", "RUNNING", "PENDING"], 5)]) == [1]
+    assert submissions([(Unfinished(2, 0, 1), ["PENDING", "PENDING"], 0)]) == [1]
+    assert submissions([(Unfinished(20, 2, 0), [], 1)]) == [4]  # the first look knows of no earlier one
 
 
 def test_it_waits_for_what_others_are_running() -> None:
@@ -60,7 +63,16 @@ def test_it_waits_for_what_others_are_running() -> None:
 
 
 def test_the_limit() -> None:
-    assert submissions([(Unfinished(20, 0, 0), [], 0), (Unfinished(20, 0, 0), [], 4)], max_jobs=6) == [4, 2]
+    looks: list[tuple[Unfinished, list[str], int]] = [(Unfinished(20, 0, 0), [], number) for number in (0, 4, 6)]
+    assert submissions(looks, max_jobs=6) == [4, 2]
+
+
+def test_there_is_a_pause_after_each_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SLURM is asked seldom, by all users together."""
+    pauses: list[float] = []
+    monkeypatch.setattr(refilling.time, "sleep", pauses.append)
+    submissions([(Unfinished(20, 0, 0), [], 0), (Unfinished(0, 1, 0), ["RUNNING"], 4)])
+    assert pauses == [0.001, 0.001]
 
 
 def test_jobs_that_start_nothing_are_not_repeated() -> None:
