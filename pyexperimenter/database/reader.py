@@ -24,7 +24,7 @@ from pyexperimenter.exceptions import (
     UndecodableValueError,
 )
 from pyexperimenter.experiment_status import ExperimentStatus
-from pyexperimenter.fieldtypes import FieldType, Kind
+from pyexperimenter.fieldtypes import FieldType
 from pyexperimenter.jsonable import whole_number
 from pyexperimenter.machine.contents import Contents
 
@@ -327,32 +327,34 @@ class ExperimentReader:
 
     def groups(
         self, by: Sequence[str], value: str | None, states: States, where: Where, limit: int | None
-    ) -> tuple[float, list[tuple[Any, ...]]]:
-        """Return a number, and rows of values of `by`, a status, and how many experiments have them.
+    ) -> list[tuple[Any, ...]]:
+        """Return rows of values of `by`, a status, and how many experiments have them.
 
-        And the number of values, their mean, and the sum of the squares of their distances to that number.
+        And the number of values, their mean, and the sum of the squares of their distances to it.
         """
         condition = self._selector.rows(states, where)
         # A statement needs a number even where no result is asked for.
         result = "NULLIF(1.0, 1.0)" if value is None else self._selector.columns([value])
-        center = 0.0
-        if value is not None:
+        dialect, center = self.database.dialect, 0.0
+        if value is not None and ":center" in dialect.squares:
             statement = self._sql.read.center.format(value=result, condition=condition.sql)
             center = float(self.query(statement, **condition.parameters)[1][0][0] or 0)
-        columns, groups = [], []
-        for name, column in ((name, self._selector.columns([name])) for name in by):
-            kind = self.schema.columns[name].kind
-            exact = self.database.dialect.comparable.get(kind, "{}").format(column)
-            columns.append(exact if kind is Kind.JSON else column)
-            groups += [exact] if kind is Kind.JSON or exact == column else [exact, column]
+        named = dict[str, str]()
+        for number, name in enumerate(by):
+            column = self._selector.columns([name])
+            for part, expression in enumerate(dialect.grouped.get(self.schema.columns[name].kind, ("{}",))):
+                named[f"by_{number}_{part}"] = expression.format(column)
         statement = self._sql.read.groups.format(
-            columns=", ".join(columns),
+            shown=", ".join(f"by_{number}_0" for number in range(len(by))),
+            columns=", ".join(f"{expression} AS {name}" for name, expression in named.items()),
             value=result,
+            squares=dialect.squares.format(result),
             condition=condition.sql,
-            groups=", ".join(groups),
+            groups=", ".join(named.values()),
+            order=", ".join(named),
             limit="" if limit is None else f" LIMIT {whole_number('limit', limit, least=0) * _STATES}",
         )
-        return center, self.query(statement, center=center, **condition.parameters)[1]
+        return self.query(statement, center=center, **condition.parameters)[1]
 
     def ended(self, parts: int) -> list[tuple[datetime, int]]:
         """Return how many executions ended in each of some parts of the time in which any did, with the part's end."""

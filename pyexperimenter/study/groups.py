@@ -46,19 +46,19 @@ def grouped(
     reader: ExperimentReader, by: Sequence[str], value: str | None, where: Where, states: States, limit: int | None
 ) -> list[ExperimentGroup]:
     """Return the experiments of a table, counted by the values of columns."""
-    center, rows = reader.groups(by, value, states, where, limit)
+    rows = reader.groups(by, value, states, where, limit)
     none = {status.value: 0 for status in ExperimentStatus if status is not ExperimentStatus.ALL}
     groups = []
     for values, parts in groupby(rows, key=lambda row: tuple(row[: len(by)])):
         found = [row[len(by) :] for row in parts]
         named = {name: readable(name, one, reader.schema.columns) for name, one in zip(by, values, strict=True)}
         counts = none | {str(status): int(number) for status, number, *_ in found}
-        groups.append(ExperimentGroup(named, counts, *_moments(center, [row[2:] for row in found])))
+        groups.append(ExperimentGroup(named, counts, *_moments([row[2:] for row in found])))
     return groups if limit is None else groups[:limit]
 
 
-def _moments(center: float, parts: Sequence[Sequence[Any]]) -> tuple[int, float | None, float | None]:
-    """Return number, mean and standard deviation of values of which these are known for each part."""
+def _moments(parts: Sequence[Sequence[Any]]) -> tuple[int, float | None, float | None]:
+    """Return number, mean and standard deviation of values, given number, mean and squares of each part."""
     given = [(int(number), float(mean), float(squares)) for number, mean, squares in parts if number]
     number = sum(part for part, _, _ in given)
     if not number:
@@ -66,6 +66,5 @@ def _moments(center: float, parts: Sequence[Sequence[Any]]) -> tuple[int, float 
     mean = sum(part * mean for part, mean, _ in given) / number
     if number == 1:
         return 1, mean, None
-    # Measured from a number near the mean, so that the difference of the two is exact.
-    squares = sum(part for _, _, part in given) - number * (mean - center) ** 2
+    squares = sum(squares + part * (part_mean - mean) ** 2 for part, part_mean, squares in given)
     return number, mean, math.sqrt(max(squares, 0) / (number - 1))

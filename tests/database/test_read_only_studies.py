@@ -13,7 +13,7 @@ from tests.support.study import experimenter, study
 from tests.support.target import Target
 
 KEYFIELDS = {
-    "dataset": {"type": "VARCHAR(50)", "values": ["iris", "Iris", "it's", None]},
+    "dataset": {"type": "VARCHAR(50)", "values": ["iris", "Iris", "iris ", None]},
     "seed": {"type": "INT", "values": {"start": 0, "stop": 3}},
 }
 
@@ -49,7 +49,7 @@ def test_nothing_can_be_written(target: Target, executed: PyExperimenter) -> Non
         reading.get_table(EVIL)
     with pytest.raises(DatabaseQueryError):
         reading.execute_custom_query("SELECT 1; DELETE FROM study")
-    assert len(reading.get_table({"dataset": ["it's", None], "seed": [*range(200)]})) == 6
+    assert len(reading.get_table({"dataset": ["Iris", None], "seed": [*range(200)]})) == 6
     assert target.query("SELECT COUNT(*) FROM study") == [(12,)]
 
 
@@ -79,7 +79,7 @@ def test_slow_statements_are_cut(executed: PyExperimenter) -> None:
 
 def test_groups_have_counts_and_moments(executed: PyExperimenter) -> None:
     groups = {group.values["dataset"]: group for group in executed.group_by("dataset", "accuracy")}
-    assert {*groups} == {"iris", "Iris", "it's", None}
+    assert {*groups} == {"iris", "Iris", "iris ", None}
     for name, group in groups.items():
         done = 1 if name is None else 2
         assert group.counts == {"created": 2 - done, "running": 0, "done": done, "error": 1, "paused": 0}
@@ -88,7 +88,7 @@ def test_groups_have_counts_and_moments(executed: PyExperimenter) -> None:
     pairs = executed.group_by(["dataset", "seed"], states="error", limit=3)
     assert [group.total for group in pairs] == [1, 1, 1]
     assert pairs[0].mean is None
-    assert executed.group_by("status", where=["seed < 2", {"dataset": "iris"}])[0].total == 1
+    assert executed.group_by("status", where=["seed < 2", {"dataset": "Iris"}])[0].total == 1
     with pytest.raises(InvalidColumnError):
         executed.group_by("no such column")
 

@@ -160,6 +160,10 @@ class Dialect:
     comparable : Mapping of Kind to str
         Kind of columns of which no two, or not only equal ones, are equal -> expression of a column ``{}`` that is
         compared byte by byte.
+    grouped : Mapping of Kind to tuple of str
+        The same kinds -> a column's value, and what else GROUP BY needs to keep apart what is not equal.
+    squares : str
+        The sum of the squares of the distances of a column's values ``{}`` to their mean. It may use ``:center``.
     keeps_infinity : bool
         Whether a DOUBLE can be infinite.
     null_is_largest : bool
@@ -224,6 +228,8 @@ class Dialect:
     complete_row: str | None
     lengths_matter: bool
     comparable: Mapping[Kind, str]
+    grouped: Mapping[Kind, tuple[str, ...]]
+    squares: str
     keeps_infinity: bool
     null_is_largest: bool
     states: Mapping[str, Remedy]

@@ -185,6 +185,9 @@ MYSQL = Dialect(
     name_unit="characters",
     lengths_matter=True,
     comparable={Kind.TEXT: "CAST(CONVERT({} USING utf8mb4) AS BINARY)"},  # no collation, no padding
+    # Texts that differ only in spaces at their ends are equal here. As BINARY, long ones would be grouped on the disk.
+    grouped={Kind.TEXT: ("CONVERT({} USING utf8mb4) COLLATE utf8mb4_bin", "LENGTH({})")},
+    squares="VAR_POP({0}) * COUNT({0})",
     keeps_infinity=False,
     null_is_largest=False,
     states={},
