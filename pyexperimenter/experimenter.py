@@ -233,7 +233,7 @@ class PyExperimenter(MaintainedStudy):
     def __repr__(self) -> str:
         return f"<PyExperimenter {self.name!r}: table {self.config.table.name} in {self._store.database}>"
 
-    def read_only(self, time_limit: float = 60.0) -> PyExperimenter:
+    def read_only(self, time_limit: float = 60.0, most_analyzed: int | None = None) -> PyExperimenter:
         """Return this study for reading only: the database itself refuses to change anything.
 
         Use it to run SQL that you do not trust, or that must not keep the database busy for long.
@@ -242,8 +242,12 @@ class PyExperimenter(MaintainedStudy):
         ----------
         time_limit : float
             Seconds after which a statement is stopped, with an error.
+        most_analyzed : int, optional
+            Number of experiments that are in memory for an analysis; an error if more are selected.
         """
-        return self._reading(self.config, time_limit)
+        reading = self._reading(self.config, time_limit)
+        reading._most_analyzed = most_analyzed
+        return reading
 
     def _reading(self, config: ExperimentConfig, time_limit: float) -> PyExperimenter:
         """Return this study with another configuration, for reading only."""

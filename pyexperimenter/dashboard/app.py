@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 TIME_LIMIT = 10.0
 """Seconds after which a query is cut."""
+MOST_ANALYZED = 100_000
+"""Experiments that are in memory for an analysis."""
 
 _STATIC = Path(__file__).parent / "static"
 # What took long is shown again for so many times as long, so that no browser keeps the database busy.
@@ -70,7 +72,7 @@ class Studies:
         """Return the experimenter of a study that can only read, and whose queries are cut."""
         opened = self.open(table)
         with self._lock:
-            return self._reading.setdefault(table, opened.read_only(TIME_LIMIT))
+            return self._reading.setdefault(table, opened.read_only(TIME_LIMIT, MOST_ANALYZED))
 
 
 @dataclass(frozen=True)

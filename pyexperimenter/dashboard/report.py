@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import QueryParams
 
+from pyexperimenter.dashboard.app import MOST_ANALYZED
 from pyexperimenter.dashboard.pages import PAGES
 from pyexperimenter.dashboard.pages.grid_map import numeric
 from pyexperimenter.dashboard.rendering import SCREENS, render, render_content
@@ -36,7 +37,7 @@ def report(experimenter: PyExperimenter, where: str | None) -> str:
     where : str or None
         Only results of experiments that match this SQL condition.
     """
-    study = experimenter.read_only(_TIME_LIMIT)
+    study = experimenter.read_only(_TIME_LIMIT, MOST_ANALYZED)
     study.get_table(where, ["ID"], limit=0)  # says so if the table is missing, or the condition is wrong
     fields = numeric(study.config.table.resultfields)
     selected = [("where", where)] if where else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -49,6 +50,7 @@ _ERRORS = 500  # rows with their errors that are read at a time
 _STATES = 8  # more than there are, with some that people have made up
 _SAMPLE = 900  # executions; SQLite takes 999 parameters
 _READ = 50_000  # rows with their keyfields that are read at a time
+_REMEMBERED = 600.0  # seconds
 BEFORE_ALL = -(2**63)
 """An ID before all others: a person may have given a row a negative one."""
 
@@ -69,6 +71,7 @@ class ExperimentReader:
         self._selector = Selector(self.schema)
         self.design = config.table.design
         self._grid = config.table.grid
+        self._in_grid: tuple[Any, float] = (None, 0.0)  # rows of which none was outside, and until when that holds
         self._files = config.files
 
     @retried
@@ -125,12 +128,24 @@ class ExperimentReader:
                     yield row[0], None
             last = rows[-1][0]
 
-    def counts_outside_grid(self) -> dict[str, int]:
-        """Count the rows that are not in the grid, by status. Without a grid, and before a migrate, none are."""
+    def counts_outside_grid(self, total: int | None = None) -> dict[str, int]:
+        """Count the rows that are not in the grid, by status. Without a grid, and before a migrate, none are.
+
+        This reads the whole table. A study that is only read, and whose `total` is given, remembers for some minutes
+        that there were none, as long as no row is added or removed: only a person could have changed keyfields.
+        """
         if self._grid is None or not {*self._grid.columns} <= {*self.table_rows(limit=0)[0]}:
             return {}
-        outside = ~self.in_grid()
-        return dict(self.query(self._sql.read.counts_where.format(condition=outside.sql), **outside.parameters)[1])
+        rows = None
+        if total is not None and self.database.only_reads:
+            rows = (total, *self.query(self._sql.read.last_row)[1])
+            if rows == self._in_grid[0] and time.monotonic() < self._in_grid[1]:
+                return {}
+        until, outside = time.monotonic() + _REMEMBERED, ~self.in_grid()
+        statement = self._sql.read.counts_where.format(condition=outside.sql)
+        found = dict[str, int](self.query(statement, **outside.parameters)[1])
+        self._in_grid = (None if found else rows, until)
+        return found
 
     def block_counts(self, design: Design) -> tuple[int, int, int, int]:
         """Return how many blocks are complete, have a failed row, are begun without one, and all."""
@@ -294,6 +309,17 @@ class ExperimentReader:
         while rows := self.query(self._sql.read.errors, last=last, limit=_ERRORS)[1]:
             yield from rows
             last = rows[-1][0]
+
+    def newest_errors(self, limit: int) -> list[int]:
+        """Return the IDs of so many experiments in error, the newest first."""
+        try:
+            found = [experiment_id for (experiment_id,) in self.query(self._sql.read.newest_errors, limit=limit)[1]]
+        except MissingTableError:
+            found = []  # a table of py-experimenter
+        if len(found) < limit:  # sort all of them
+            rows = self.table_rows(columns=["ID"], order_by=["-end_date", "-ID"], limit=limit, states="error")[1]
+            found = [experiment_id for (experiment_id,) in rows]
+        return found
 
     def has_other(self, keyfield: str, experiment_id: int) -> bool:
         """Return whether some experiment has another value of this keyfield than this one."""

@@ -271,6 +271,7 @@ class ReadStatements(_Group):
     environment_counts = _Statement("SELECT environment, COUNT(*) FROM {attempts} GROUP BY environment")
     meta = _Statement("SELECT * FROM {meta} ORDER BY ID")
     largest_id = _Statement("SELECT MAX(ID) FROM {table}")
+    last_row = _Statement("SELECT ID, creation_date FROM {table} ORDER BY ID DESC LIMIT 1")
     status_of = _Statement("SELECT status FROM {table} WHERE ID = :experiment_id")
     find = _Statement("SELECT ID, {keyfields} FROM {table} WHERE {condition}")
     table = _Statement("SELECT {columns} FROM {table} WHERE {condition} ORDER BY {order}ID{limit}")
@@ -280,6 +281,13 @@ class ReadStatements(_Group):
         ORDER BY ID
     """)
     keyfields_from = _Statement("SELECT ID, {keyfields} FROM {table} WHERE ID > :last ORDER BY ID LIMIT :limit")
+    # By the index on the ends of attempts, since rows have none. There may be too few of them.
+    newest_errors = _Statement("""
+        SELECT t.ID FROM (
+            SELECT experiment_id, ended FROM {attempts} WHERE ended IS NOT NULL ORDER BY ended DESC LIMIT 2000) last
+        JOIN {table} t ON t.ID = last.experiment_id
+        WHERE t.status = 'error' GROUP BY t.ID ORDER BY MAX(last.ended) DESC LIMIT :limit
+    """)
     # The next ones after an ID, by the index on (status, ID).
     errors = _Statement("""
         SELECT ID, {keyfields}, error FROM {table} WHERE status = 'error' AND ID > :last ORDER BY ID LIMIT :limit

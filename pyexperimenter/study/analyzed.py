@@ -23,6 +23,8 @@ _FEW = 20_000  # experiments of which it is faster to read the attempts by their
 class AnalyzedStudy(Study):
     """The methods that analyze the results of a study. They read, and write nothing."""
 
+    _most_analyzed: int | None = None
+
     def select(
         self,
         by: str | Sequence[str],
@@ -346,7 +348,12 @@ class AnalyzedStudy(Study):
     ) -> pd.DataFrame:
         from pyexperimenter.analysis import complete_blocks, select
 
-        table = self.get_table(where, only_grid=only_grid)
+        most = self._most_analyzed
+        table = self.get_table(where, only_grid=only_grid, limit=None if most is None else most + 1)
+        if most is not None and len(table) > most:
+            raise InvalidValueError(
+                f"more than {most:,} experiments are selected; select fewer, or use the command line"
+            )
         table = complete_blocks(table) if only_complete else table
         return table if choice is None else select(table, report=report, **choice)
 

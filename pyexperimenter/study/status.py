@@ -175,7 +175,7 @@ def status_of(reader: ExperimentReader) -> StudyStatus:
         rate * 3600 if recent else None,
         0.0 if not left else None if eta is None else eta.seconds,
         workers,
-        reader.counts_outside_grid(),
+        reader.counts_outside_grid(sum(counts.values())),
         BlockCounts(*reader.block_counts(reader.design)) if reader.design else None,
         None if eta is None else (eta.low, eta.high),
         is_idle=left > 0 and not alive and all(now - end > _PAUSE for _, end in ended),

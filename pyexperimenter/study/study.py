@@ -365,6 +365,10 @@ class Study:
         """
         return error_groups(self._store, self.config.table.grid, limit)
 
+    def newest_errors(self, limit: int) -> list[int]:
+        """Return the IDs of so many experiments in error, those that ended last first."""
+        return self._store.newest_errors(limit)
+
     def group_by(
         self,
         by: str | Sequence[str],

@@ -110,6 +110,13 @@ def test_every_page_can_be_reached_and_is_harmless(target: Target) -> None:
     assert {f"/s/study/{screen}" for screen in screens} <= {re.sub(r"\d+", "N", urlsplit(url).path) for url in seen}
 
 
+def test_the_overview_is_refreshed_without_what_costs_more(sqlite_target: Target) -> None:
+    client = browser(hostile_study(sqlite_target))
+    whole, part = (opened(client, f"/s/study/{query}") for query in ("", "?part=progress"))
+    assert "progress" in part.ids and "Workers" in part.text
+    assert "Newest failures" in whole.text and "Newest failures" not in part.text
+
+
 def test_hostile_texts_are_shown_as_they_are(sqlite_target: Target) -> None:
     client = browser(hostile_study(sqlite_target))
     page = opened(client, "/s/study/experiments/14")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pyexperimenter import ExperimentStatus, PyExperimenter
-from pyexperimenter.exceptions import DatabaseQueryError, InvalidColumnError, ReadOnlyDatabaseError
+from pyexperimenter.exceptions import DatabaseQueryError, InvalidColumnError, InvalidValueError, ReadOnlyDatabaseError
 from tests.support.study import experimenter, study
 from tests.support.target import Target
 
@@ -91,6 +91,44 @@ def test_groups_have_counts_and_moments(executed: PyExperimenter) -> None:
     assert executed.group_by("status", where=["seed < 2", {"dataset": "Iris"}])[0].total == 1
     with pytest.raises(InvalidColumnError):
         executed.group_by("no such column")
+
+
+def test_newest_errors_come_first_even_if_they_are_long_ago(target: Target, executed: PyExperimenter) -> None:
+    errors = executed.get_table(states="error", columns=["ID"])["ID"].tolist()
+    target.query(f"UPDATE study__attempts SET ended = '2030-01-01' WHERE experiment_id = {errors[1]}")
+    target.query(f"UPDATE study SET end_date = '2029-01-01' WHERE ID = {errors[2]}")
+    assert executed.newest_errors(2)[0] == errors[1]  # by the attempts
+    assert executed.newest_errors(9)[0] == errors[2] and sorted(executed.newest_errors(9)) == errors  # of all
+    executed.reset_experiments("error")
+    assert executed.newest_errors(2) == []
+
+
+def test_that_no_row_is_outside_the_grid_is_remembered_until_rows_change(
+    target: Target, executed: PyExperimenter
+) -> None:
+    reading = executed.read_only()
+    assert reading.status().outside_grid == {}
+    target.query("UPDATE study SET seed = 9 WHERE status = 'created'")
+    assert reading.status().outside_grid == {}
+    assert reading.counts(outside_grid=True) == executed.status().outside_grid == {"created": 1}  # exact
+    target.query("UPDATE study SET seed = 2 WHERE status = 'created'")
+    assert reading.status().outside_grid == {}
+    target.query("INSERT INTO study (dataset, seed) VALUES ('iris', 8)")
+    assert reading.status().outside_grid == {"created": 1}
+    target.query("DELETE FROM study WHERE seed = 8")
+    target.query("INSERT INTO study (dataset, seed) VALUES ('iris', 7)")
+    assert reading.status().outside_grid == {"created": 1}
+
+
+def test_analyses_of_too_many_experiments_are_refused(sqlite_target: Target) -> None:
+    config = study(sqlite_target, keyfields={"seed": {"type": "INT", "values": {"start": 0, "stop": 6}}})
+    study_ = experimenter(sqlite_target, config)
+    study_.fill_table_from_config()
+    study_.execute(lambda keyfields, results, custom: {"accuracy": 1.0})
+    reading = study_.read_only(most_analyzed=5)
+    assert len(reading.summarize("accuracy", "seed", over=None, where="seed > 0")) == 5
+    with pytest.raises(InvalidValueError, match=r"more than 5 experiments are selected; select fewer"):
+        reading.summarize("accuracy", "seed", over=None)
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,13 @@ from pyexperimenter.dashboard.charts import Line, lines, ranks
 from pyexperimenter.dashboard.pages.grid_map import numeric, sorted_as_found
 from pyexperimenter.dashboard.rendering import cell
 from pyexperimenter.dashboard.view import View
-from pyexperimenter.exceptions import InvalidValueError, PyExperimenterError
+from pyexperimenter.exceptions import PyExperimenterError
 from pyexperimenter.jsonable import is_missing
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _T = TypeVar("_T")
-_MOST = 100_000  # experiments that are analyzed: all of them are in memory
 _STATS = ("mean±std", "median±iqr", "mean", "median", "mean±ci95")
 _BEST = ("max", "min")
 _ENDS = {"std": ("mean", "std"), "ci95": ("mean", "ci95")}
@@ -63,7 +62,6 @@ def results(view: View) -> dict[str, Any]:
     if value is None:
         return context | {"problem": "The study has no resultfield with numbers."}
     try:
-        check_size(view)
         found, notes = warned(
             lambda: view.study.summarize(value, rows, columns or None, over, where=view.where, **options)
         )
@@ -79,21 +77,6 @@ def results(view: View) -> dict[str, Any]:
 def _is_product(view: View) -> bool:
     grid = view.study.config.table.grid
     return grid is None or grid.is_product
-
-
-def check_size(view: View) -> None:
-    """Raise an error if more experiments are selected than should be in memory.
-
-    Raises
-    ------
-    InvalidValueError
-        If they are too many.
-    """
-    number = sum(group.total for group in view.study.group_by("status", where=view.where, limit=10))
-    if number > _MOST:
-        raise InvalidValueError(
-            f"{number:,} experiments are selected; select at most {_MOST:,}, or use the command line"
-        )
 
 
 def warned(compute: Callable[[], _T]) -> tuple[_T, list[str]]:

@@ -35,29 +35,29 @@ def studies(names: Iterable[str], opened: Callable[[str], PyExperimenter]) -> di
 
 
 def overview(view: View) -> dict[str, Any]:
-    """Return how the study is doing."""
-    study = view.study
-    status = study.status()
-    columns = ["ID", *_known(study, study.config.table.keyfields), "end_date", "error"]
-    newest = study.get_table(columns=columns, states="error", order_by="-end_date", limit=_FAILURES)
-    failures = [{**row, "error": summary_of(str(row["error"] or ""))} for row in records(newest)]
-    ended = [(end.strftime("%Y-%m-%d %H:%M"), float(number)) for end, number in study.ended_over_time()]
-    alive = sum(worker.alive for worker in status.workers)
-    return {
+    """Return how the study is doing; of that, for the script of the page, only what changes every moment."""
+    status = view.study.status()
+    progress: dict[str, Any] = {
         "status": status,
         "bar": state_bar(dict(status.counts)),
-        "chart": bars(ended, "Executions that ended, over time", "executions") if ended else None,
-        "failures": failures,
         "workers": status.workers[:_WORKERS],
-        "alive": alive,
+        "alive": sum(worker.alive for worker in status.workers),
         "warnings": list(_warnings(view, status)),
+        "chart": None,
+        "failures": [],
     }
+    return progress if view.params.get("part") == "progress" else progress | _ends(view.study)
 
 
-def _known(study: PyExperimenter, names: Iterable[str]) -> list[str]:
-    """Return those of the columns that the table has; before a migrate, it lacks some."""
-    existing = set(study.get_table(limit=0).columns)
-    return [name for name in names if name in existing]
+def _ends(study: PyExperimenter) -> dict[str, Any]:
+    newest = study.newest_errors(_FAILURES)
+    found = records(study.get_table({"ID": newest}, ["ID", "end_date", "error"]))
+    failures = [{**row, "error": summary_of(str(row["error"] or ""))} for row in found]
+    ended = [(end.strftime("%Y-%m-%d %H:%M"), float(number)) for end, number in study.ended_over_time()]
+    return {
+        "chart": bars(ended, "Executions that ended, over time", "executions") if ended else None,
+        "failures": sorted(failures, key=lambda row: newest.index(row["ID"])),
+    }
 
 
 def _warnings(view: View, status: StudyStatus) -> Iterable[str]:

@@ -9,7 +9,9 @@ function refresh(part) {
     if (document.hidden || busy) return refresh(part);
     let next = part;
     try {
-      const answer = await fetch(location.href, { credentials: "same-origin" });
+      const address = new URL(location.href);
+      address.searchParams.set("part", part.id); // the rest costs the database more
+      const answer = await fetch(address, { credentials: "same-origin" });
       if (answer.ok) {
         const page = new DOMParser().parseFromString(await answer.text(), "text/html");
         const found = page.getElementById(part.id);
