@@ -9,10 +9,9 @@ import pandas as pd
 
 from pyexperimenter.analysis.cells import as_text, cell_name, levels, some_of
 
-COLUMNS = (
-    *("ID", "experiment_id", "outcome"),
-    *("git_commit", "git_dirty", "git_diff_hash", "python", "library_version", "environment"),
-)
+VERSIONS = ("git_commit", "git_dirty", "git_diff_hash", "python", "library_version", "environment")
+"""The columns of attempts that may differ."""
+COLUMNS = ("ID", "experiment_id", "outcome", *VERSIONS)
 """The columns of attempts that are needed here."""
 
 _NO_COMMIT = "an unknown git commit"

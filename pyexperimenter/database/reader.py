@@ -277,22 +277,37 @@ class ExperimentReader:
 
         Of `columns`, only those are returned that the table has: one of an older version may lack some.
         """
-        attempts = self._sql.read.attempts
-        condition = Condition()
-        if experiment_ids is not None:
-            condition = Condition("experiment_id IN (:experiments)", {"experiments": list(experiment_ids) or [None]})
+        condition = self._of_experiments(experiment_ids)
         if last is not None:
             condition &= Condition(self._sql.read.last_attempts, {"last": whole_number("last", last, least=0)})
         try:
-            names = "*"
-            if columns is not None:
-                existing, _ = self.query(attempts.format(columns="*", condition="1 = 0"))
-                names = ", ".join(self.schema.q(name) for name in columns if name in existing)
-            return self.stream(take, attempts.format(columns=names, condition=condition.sql), **condition.parameters)
+            names = "*" if columns is None else self._of_attempts(columns)
+            statement = self._sql.read.attempts.format(columns=names, condition=condition.sql)
+            return self.stream(take, statement, **condition.parameters)
         except MissingTableError:
             self.count(Condition())
             self._refuse_renamed()
             return take(list(self.schema.types_of(self.schema.attempts)), [])
+
+    @staticmethod
+    def _of_experiments(ids: Sequence[int] | None) -> Condition:
+        """Return the condition for the attempts of some experiments."""
+        return Condition() if ids is None else Condition("experiment_id IN (:of)", {"of": list(ids) or [None]})
+
+    def _of_attempts(self, columns: Sequence[str]) -> str:
+        """Return those of the columns that the attempts have, for a SELECT."""
+        existing, _ = self.query(self._sql.read.attempts.format(columns="*", condition="1 = 0"))
+        return ", ".join(self.schema.q(name) for name in columns if name in existing)
+
+    def attempts_differ(self, experiment_ids: Sequence[int] | None, columns: Sequence[str]) -> bool:
+        """Return whether the attempts that ended well may differ in these columns."""
+        condition = self._of_experiments(experiment_ids) & Condition("outcome = 'done'")
+        try:
+            names = self._of_attempts(columns)
+            statement = self._sql.read.some_attempts.format(columns=names, condition=condition.sql)
+            return len(self.query(statement, **condition.parameters)[1]) > 1
+        except MissingTableError:
+            return True  # `attempt_rows` says more
 
     def _refuse_renamed(self) -> None:
         """Raise if the main table was renamed, and its side tables were not yet."""

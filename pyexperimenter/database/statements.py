@@ -276,6 +276,7 @@ class ReadStatements(_Group):
     find = _Statement("SELECT ID, {keyfields} FROM {table} WHERE {condition}")
     table = _Statement("SELECT {columns} FROM {table} WHERE {condition} ORDER BY {order}ID{limit}")
     attempts = _Statement("SELECT {columns} FROM {attempts} WHERE {condition} ORDER BY ID")
+    some_attempts = _Statement("SELECT DISTINCT {columns} FROM {attempts} WHERE {condition} LIMIT 2")
     audits = _Statement("""
         SELECT experiment_id, late_results, error FROM {attempts} WHERE outcome = 'audit' AND worker LIKE :below
         ORDER BY ID

@@ -357,11 +357,13 @@ class AnalyzedStudy(Study):
         table = complete_blocks(table) if only_complete else table
         return table if choice is None else select(table, report=report, **choice)
 
-    def _versions(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Return which code the executions of these experiments ran, or all, if these are many."""
-        from pyexperimenter.analysis.versions import COLUMNS, differing_packages
+    def _versions(self, table: pd.DataFrame) -> pd.DataFrame | None:
+        """Return which code the executions of these experiments ran, or all, if these are many; None if the same."""
+        from pyexperimenter.analysis.versions import COLUMNS, VERSIONS, differing_packages
 
         ids = table["ID"].tolist() if len(table) <= _FEW else None
+        if not self._store.attempts_differ(ids, VERSIONS):
+            return None
         versions = self._frame(partial(self._store.attempt_rows, ids, columns=COLUMNS), self._store.schema.attempts)
         if "environment" in versions and versions["environment"].nunique() > 1:
             imported = self.get_environments().set_index("environment")["imported"].to_dict()
