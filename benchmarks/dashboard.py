@@ -1,8 +1,8 @@
 """Measure the pages of the dashboard on a large study, the memory of its process, and what watching costs workers.
 
-The table has a million experiments with one attempt each, as in status.py. Each page is asked for several times, with
-addresses that differ, so that no page that was kept is sent. Then a worker executes an empty function for some seconds,
-with and without a browser that shows the overview.
+The table has a million experiments with one attempt each, see large_study.py. Each page is asked for several times,
+with addresses that differ, so that no page that was kept is sent. Then a worker executes an empty function for some
+seconds, with and without a browser that shows the overview.
 
 Run:  python benchmarks/dashboard.py [--rows 1000000] [--mysql mysql://user:password@host:port]
 """
@@ -27,7 +27,7 @@ from typing import Any
 
 import yaml
 from common import mysql_config, print_table, raw_mysql, sqlite_config
-from status import large_study
+from large_study import CURVES, large_config, large_study
 
 from pyexperimenter import PyExperimenter
 
@@ -42,9 +42,9 @@ _PAGES = {
     "experiments, by values": "/s/study/experiments?k.dataset=%22d3%22&k.method=%22m4%22",
     "one experiment": "/s/study/experiments/400000",
     "failures": "/s/study/failures",
-    "results, of 10,000": "/s/study/results?value=accuracy&rows=method&k.dataset=%22d3%22&k.rate=0.1",
+    "results, of 20,000": "/s/study/results?value=accuracy&rows=method&k.dataset=%22d3%22&k.rate=0.1",
     "parameters": "/s/study/parameters?value=accuracy",
-    "curves": "/s/study/curves",
+    "curves": f"/s/study/curves?hue=rate&{CURVES}",
     "workers and cost": "/s/study/workers",
     "SQL": "/s/study/sql?sql=SELECT+status,+COUNT(*)+FROM+study+GROUP+BY+status",
 }
@@ -110,7 +110,8 @@ def measured(database: str, rounds: int, *options: str) -> list[list[Any]]:
             for _ in range(rounds):
                 times.append(browser.seconds(page))
             used = (cpu_seconds(pid) - before) / rounds
-            table.append([database, name, statistics.median(times), max(times), used, megabytes(pid, "VmHWM")])
+            row = [database, name, statistics.median(times), times[0], max(times), used, megabytes(pid, "VmHWM")]
+            table.append(row)
     return table
 
 
@@ -130,8 +131,9 @@ def watched(database: str, study: PyExperimenter, rounds: int, seconds: float, *
             ended = threading.Event()
 
             def look(ended: threading.Event = ended) -> None:
+                browser.get("/s/study/")
                 while not ended.wait(5):  # as the script of the page does
-                    browser.get("/s/study/")
+                    browser.get("/s/study/?part=progress")
 
             thread = threading.Thread(target=look)
             thread.start()
@@ -151,37 +153,25 @@ def main() -> None:
     parser.add_argument("--mysql", help="also measure this server")
     arguments = parser.parse_args()
     rows, rounds = arguments.rows, arguments.rounds
-    keyfields = {
-        "dataset": {"type": "VARCHAR(50)", "values": [f"d{number}" for number in range(10)]},
-        "method": {"type": "VARCHAR(50)", "values": [f"m{number}" for number in range(10)]},
-        "rate": {"type": "DOUBLE", "values": [0.001, 0.01, 0.1, 1.0, 10.0]},
-        "depth": {"type": "INT", "values": {"start": 0, "stop": 10}},
-        "seed": {"type": "INT", "values": {"start": 0, "stop": max(1, rows // 5000)}},
-    }
-    results = "UPDATE study SET accuracy = ID % 1009 / 1009.0 WHERE status = 'done'"
     pages, effect = list[list[Any]](), list[list[Any]]()
     with tempfile.TemporaryDirectory() as directory:
-        config = sqlite_config(arguments.keep or directory, keyfields)
-        config["PY_EXPERIMENTER"]["Database"]["logtables"] = {"epochs": {"epoch": "INT", "loss": "DOUBLE"}}
+        config = large_config(sqlite_config, arguments.keep or directory, rows)
         file = config["PY_EXPERIMENTER"]["Database"]["database"]
         study = PyExperimenter(config, log_level="ERROR")
         if not Path(file).exists():
-            large_study(config, rows, rows // 10, "datetime('now')").execute_custom_query(results)
+            large_study(config, rows)
         pages += measured("SQLite", rounds, file)
         effect += watched("SQLite", study, rounds, arguments.seconds, file)
         if arguments.mysql:
             with raw_mysql(arguments.mysql) as (_, database, credentials):
-                config = mysql_config(database, keyfields)
-                config["PY_EXPERIMENTER"]["Database"]["logtables"] = {"epochs": {"epoch": "INT", "loss": "DOUBLE"}}
+                config = large_config(mysql_config, database, rows)
                 path = Path(directory) / "mysql.yml"
                 path.write_text(yaml.safe_dump(config, sort_keys=False))
                 options = ["-c", str(path), "--credentials", str(credentials)]
-                given = {"database_credential_file_path": credentials}
-                study = large_study(config, rows, rows // 10, "UTC_TIMESTAMP(6)", **given)
-                study.execute_custom_query(results)
+                study = large_study(config, rows, database_credential_file_path=credentials)
                 pages += measured("MySQL/MariaDB", rounds, *options)
                 effect += watched("MySQL/MariaDB", study, rounds, arguments.seconds, *options)
-    print_table(["database", "page", "median s", "slowest s", "CPU s of its process", "peak MB"], pages)
+    print_table(["database", "page", "median s", "first s", "slowest s", "CPU s of its process", "peak MB"], pages)
     print_table(["database", "experiments a second", "while watched", "ratio"], effect)
 
 

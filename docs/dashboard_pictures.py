@@ -1,9 +1,10 @@
-"""Make the pictures of the dashboard in docs/pictures, with Chromium, on the study of `make demo`.
+"""Make the pictures of the dashboard in docs/pictures, with Chromium.
 
-Run it from the root of the repository, where `make test` has made the environment:
+They show the study of `make demo`, and that of a million experiments of benchmarks/dashboard.py, which takes a minute
+to make. Run it from the root of the repository, where `make test` has made the environment:
 .venv/bin/python docs/dashboard_pictures.py [DIRECTORY [STUDY.db]]
 
-Another study, for example that of benchmarks/dashboard.py, is shown as it is.
+A directory gets pictures of all screens. Another study is shown as it is.
 """
 
 from __future__ import annotations
@@ -14,13 +15,24 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from pyexperimenter import PyExperimenter
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "benchmarks"))
+
+from common import sqlite_config  # noqa: E402
+from large_study import CURVES, large_config, large_study  # noqa: E402
+
+_COLORS = 64  # of a picture, which make it half as large
+_ROWS = 1_000_000
 SCREENS = {
     "overview": "",
     "grid": "grid?rows=dataset&columns=kernel&value=accuracy",
@@ -35,25 +47,44 @@ SCREENS = {
 }
 
 
+LARGE_SCREENS = {
+    "large-overview": "",
+    "large-grid": "grid?rows=dataset&columns=method&value=accuracy",
+    "large-results": "results?value=accuracy&rows=method&columns=rate&failures=drop&best=max&k.dataset=%22d3%22",
+    "large-parameters": "parameters",
+    "large-curves": f"curves?hue=rate&{CURVES}",
+    "large-workers": "workers",
+}
+
+
 def main(directory: Path, study: str | None) -> None:
     directory.mkdir(exist_ok=True)
     shown = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/howto/dashboard.md"))
-    with demo() if study is None else opened(study) as experimenter:
-        board = experimenter.dashboard()
-        home, table = board.url.partition("/?")[0], experimenter.config.table.name
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
-            )
-            page = browser.new_page(viewport={"width": 1080, "height": 620})
-            page.goto(board.url)
-            for name, screen in SCREENS.items():
-                if directory == ROOT / "docs" / "pictures" and f"dashboard-{name}.png" not in shown:
-                    continue
-                page.goto(f"{home}/s/{table}/{screen}")
-                page.screenshot(path=directory / f"dashboard-{name}.png")
-            browser.close()
-        board.stop()
+    studies = [(demo, SCREENS), (large, LARGE_SCREENS)] if study is None else [(partial(opened, study), SCREENS)]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
+        )
+        for context, screens in studies:
+            if directory == ROOT / "docs" / "pictures":
+                screens = {name: url for name, url in screens.items() if f"dashboard-{name}.png" in shown}
+            with context() as experimenter:
+                take(browser, experimenter, screens, directory)
+        browser.close()
+
+
+def take(browser: Any, experimenter: PyExperimenter, screens: dict[str, str], directory: Path) -> None:
+    """Take a picture of each of these screens."""
+    board = experimenter.dashboard()
+    home, table = board.url.partition("/?")[0], experimenter.config.table.name
+    page = browser.new_page(viewport={"width": 1080, "height": 620})
+    page.goto(board.url)
+    for name, screen in screens.items():
+        page.goto(f"{home}/s/{table}/{screen}")
+        picture = Image.open(BytesIO(page.screenshot())).convert("RGB").quantize(_COLORS)
+        picture.save(directory / f"dashboard-{name}.png", optimize=True)
+    page.close()
+    board.stop()
 
 
 @contextmanager
@@ -72,6 +103,13 @@ def demo() -> Iterator[PyExperimenter]:
         error = "'Traceback (most recent call last):\n  File \"/home/me/svm.py\", line 51, in train_svm\nMemoryError'"
         run(f"UPDATE svm SET status = 'error', error = {error} WHERE kernel = 'poly' AND C = 100 AND dataset = 'wine'")
         yield experimenter
+
+
+@contextmanager
+def large() -> Iterator[PyExperimenter]:
+    """Yield a study of a million experiments."""
+    with tempfile.TemporaryDirectory() as directory:
+        yield large_study(large_config(sqlite_config, directory, _ROWS), _ROWS)
 
 
 @contextmanager

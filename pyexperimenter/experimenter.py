@@ -236,7 +236,8 @@ class PyExperimenter(MaintainedStudy):
     def read_only(self, time_limit: float = 60.0, most_analyzed: int | None = None) -> PyExperimenter:
         """Return this study for reading only: the database itself refuses to change anything.
 
-        Use it to run SQL that you do not trust, or that must not keep the database busy for long.
+        Use it to run SQL that you do not trust, or that must not keep the database busy for long. Its `status` may
+        notice ten minutes late that a person has moved experiments out of the grid by changing their keyfields.
 
         Parameters
         ----------
