@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pyexperimenter.config.model import ExperimentConfig
 from pyexperimenter.database.connection import Database, retried
@@ -50,7 +50,6 @@ _ERRORS = 500  # rows with their errors that are read at a time
 _STATES = 8  # more than there are, with some that people have made up
 _SAMPLE = 900  # executions; SQLite takes 999 parameters
 _READ = 50_000  # rows with their keyfields that are read at a time
-_REMEMBERED = 600.0  # seconds
 BEFORE_ALL = -(2**63)
 """An ID before all others: a person may have given a row a negative one."""
 
@@ -71,7 +70,7 @@ class ExperimentReader:
         self._selector = Selector(self.schema)
         self.design = config.table.design
         self._grid = config.table.grid
-        self._in_grid: tuple[Any, float] = (None, 0.0)  # rows of which none was outside, and until when that holds
+        self._memory: dict[str, tuple[Any, float, Any]] = {}
         self._files = config.files
 
     @retried
@@ -136,16 +135,30 @@ class ExperimentReader:
         """
         if self._grid is None or not {*self._grid.columns} <= {*self.table_rows(limit=0)[0]}:
             return {}
-        rows = None
-        if total is not None and self.database.only_reads:
-            rows = (total, *self.query(self._sql.read.last_row)[1])
-            if rows == self._in_grid[0] and time.monotonic() < self._in_grid[1]:
-                return {}
-        until, outside = time.monotonic() + _REMEMBERED, ~self.in_grid()
-        statement = self._sql.read.counts_where.format(condition=outside.sql)
-        found = dict[str, int](self.query(statement, **outside.parameters)[1])
-        self._in_grid = (None if found else rows, until)
-        return found
+        if total is None or not self.database.only_reads:
+            return self._counts_outside()
+        rows = (total, *self.query(self._sql.read.last_row)[1])
+        return self.remembered("outside", 600, self._counts_outside, rows, keep=lambda found: not found)
+
+    def _counts_outside(self) -> dict[str, int]:
+        outside = ~self.in_grid()
+        return dict(self.query(self._sql.read.counts_where.format(condition=outside.sql), **outside.parameters)[1])
+
+    def remembered(
+        self,
+        name: str,
+        seconds: float,
+        compute: Callable[[], _T],
+        of: Any = None,
+        keep: Callable[[_T], bool] = lambda _: True,
+    ) -> _T:
+        """Return what was computed `of` the same at most so many seconds ago, if this study is only read."""
+        before, until, found = self._memory.get(name, (None, 0.0, None))
+        if time.monotonic() >= until or before != of:
+            start, found = time.monotonic(), compute()
+            if self.database.only_reads and keep(found):
+                self._memory[name] = (of, start + seconds, found)
+        return cast("_T", found)
 
     def block_counts(self, design: Design) -> tuple[int, int, int, int]:
         """Return how many blocks are complete, have a failed row, are begun without one, and all."""

@@ -79,7 +79,7 @@ def by_kind(kinds: Sequence[Kind], values: Sequence[float]) -> dict[Kind, list[f
 
 
 def time_left(
-    left: Mapping[Kind, int],
+    left: Mapping[Kind, float],
     finished: Mapping[Kind, Sequence[float]],
     recent: Sequence[float],
     rate: float,
@@ -93,7 +93,7 @@ def time_left(
 
     Parameters
     ----------
-    left : Mapping of Kind to int
+    left : Mapping of Kind to float
         How many experiments of each kind are left.
     finished : Mapping of Kind to sequence of float
         How many seconds executions of each kind took.

@@ -184,6 +184,15 @@ def status_of(reader: ExperimentReader) -> StudyStatus:
 
 def _time_left(reader: ExperimentReader, left: int, recent: Sequence[float], rate: float, running: int) -> Interval:
     """Return how long what is left will take, given the keyfields that matter in a sample of executions."""
+    groups, finished = reader.remembered("kinds", 60, lambda: _kinds(reader))
+    then = sum(groups.values())
+    if not then:
+        return time_left({(): left}, {(): recent}, recent, rate, running)
+    return time_left({kind: number * left / then for kind, number in groups.items()}, finished, recent, rate, running)
+
+
+def _kinds(reader: ExperimentReader) -> tuple[dict[tuple[Any, ...], int], dict[tuple[Any, ...], list[float]]]:
+    """Return how many experiments are left of each kind, and how many seconds some took; nothing if all are alike."""
     fields = reader.schema.keyfields
     existing = reader.table_rows(limit=0)[0]  # not all, before a migrate
     names = [name for name in existing if name in fields and fields[name].kind is not Kind.JSON]
@@ -192,10 +201,10 @@ def _time_left(reader: ExperimentReader, left: int, recent: Sequence[float], rat
     rows = [[readable(*named, fields) for named in zip(names, row, strict=False)] for row in sample]
     matter = explaining(rows, seconds)
     if not matter:
-        return time_left({(): left}, {(): recent}, recent, rate, running)
+        return {}, {}
     finished = by_kind([tuple(row[at] for at in matter) for row in rows], seconds)
     groups = grouped(reader, [names[at] for at in matter], None, None, ("created", "running"), None)
-    return time_left({tuple(group.values.values()): group.total for group in groups}, finished, recent, rate, running)
+    return {tuple(group.values.values()): group.total for group in groups}, finished
 
 
 def _recent(now: datetime, executions: Sequence[Execution]) -> tuple[list[float], float]:
