@@ -63,7 +63,8 @@ TESTS = {
     ),
     "database/statements": (
         "test_claim test_fence test_lease_store test_reset test_fill test_reading test_journal test_lost_answers"
-        " test_inspection test_selection test_error_groups test_limits test_odd_sessions test_progress"
+        " test_inspection test_selection test_error_groups test_limits test_odd_sessions test_progress test_blocks"
+        " test_audit test_smoke test_environments test_importing test_budget test_migrating test_dashboard"
     ),
     "execution/journaling_store": (
         "test_journal test_bad_journals test_lost_answers test_refusals test_threads test_sync test_outages"
