@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pyexperimenter.config.model import ExperimentConfig
 from pyexperimenter.database.connection import Database, retried
 from pyexperimenter.database.schema import COLUMNS_OF_EVERY_STUDY, Schema
-from pyexperimenter.database.selection import Condition, Latest, OrderBy, Selector, States, Where
+from pyexperimenter.database.selection import Condition, Latest, OrderBy, Selector, States, Where, statuses
 from pyexperimenter.database.statements import Statements
 from pyexperimenter.database.values import decode
 from pyexperimenter.exceptions import (
@@ -50,6 +52,7 @@ _ERRORS = 500  # rows with their errors that are read at a time
 _STATES = 8  # more than there are, with some that people have made up
 _SAMPLE = 900  # executions; SQLite takes 999 parameters
 _READ = 50_000  # rows with their keyfields that are read at a time
+_MANY = 200_000  # rows, of which parts are read at the same time
 BEFORE_ALL = -(2**63)
 """An ID before all others: a person may have given a row a negative one."""
 
@@ -141,8 +144,33 @@ class ExperimentReader:
         return self.remembered("outside", 600, self._counts_outside, rows, keep=lambda found: not found)
 
     def _counts_outside(self) -> dict[str, int]:
-        outside = ~self.in_grid()
-        return dict(self.query(self._sql.read.counts_where.format(condition=outside.sql), **outside.parameters)[1])
+        counts = Counter[str]()
+        for status, number in self._in_parts(self._sql.read.counts_where.format, ~self.in_grid()):
+            counts[status] += number
+        return dict(counts)
+
+    def _in_parts(
+        self, statement: Callable[..., str], condition: Condition, **parameters: Any
+    ) -> list[tuple[Any, ...]]:
+        """Return the rows of a statement for rows that meet a condition, or those for several parts of a large table.
+
+        Parts are read at the same time, by servers that use one core for each statement.
+        """
+
+        def of(part: Condition) -> list[tuple[Any, ...]]:
+            both = condition & part
+            return self.query(statement(condition=both.sql), **both.parameters, **parameters)[1]
+
+        if self.database.dialect.uses_one_core:
+            ((first, last),) = self.query(self._sql.read.first_and_last_id)[1]
+            if first is not None and last - first >= _MANY:
+                from concurrent.futures import ThreadPoolExecutor
+
+                middle = {"middle": (first + last) // 2}
+                with ThreadPoolExecutor(2) as pool:
+                    halves = pool.map(of, [Condition("ID < :middle", middle), Condition("ID >= :middle", middle)])
+                    return [row for half in halves for row in half]
+        return of(Condition())
 
     def remembered(
         self,
@@ -386,29 +414,36 @@ class ExperimentReader:
 
         And the number of values, their mean, and the sum of the squares of their distances to it.
         """
-        condition = self._selector.rows(states, where)
+        condition = self._selector.rows(states if value is None else None, where)
+        wanted = [status.value for status in statuses(states)]
+        if value is not None and ExperimentStatus.ALL.value not in wanted:
+            # With a result, most rows are read, and faster one after the other than by way of the index on the status.
+            condition &= Condition("COALESCE(status, '') IN (:states)", {"states": wanted})
         # A statement needs a number even where no result is asked for.
         result = "NULLIF(1.0, 1.0)" if value is None else self._selector.columns([value])
         dialect, center = self.database.dialect, 0.0
         if value is not None and ":center" in dialect.squares:
-            statement = self._sql.read.center.format(value=result, condition=condition.sql)
-            center = float(self.query(statement, **condition.parameters)[1][0][0] or 0)
+            near = self._sql.read.center.format(value=result, condition=condition.sql)
+            center = float(self.query(near, **condition.parameters)[1][0][0] or 0)
         named = dict[str, str]()
         for number, name in enumerate(by):
             column = self._selector.columns([name])
             for part, expression in enumerate(dialect.grouped.get(self.schema.columns[name].kind, ("{}",))):
                 named[f"by_{number}_{part}"] = expression.format(column)
-        statement = self._sql.read.groups.format(
+        statement = partial(
+            self._sql.read.groups.format,
             shown=", ".join(f"by_{number}_0" for number in range(len(by))),
             columns=", ".join(f"{expression} AS {name}" for name, expression in named.items()),
             value=result,
             squares=dialect.squares.format(result),
-            condition=condition.sql,
             groups=", ".join(named.values()),
             order=", ".join(named),
             limit="" if limit is None else f" LIMIT {whole_number('limit', limit, least=0) * _STATES}",
         )
-        return self.query(statement, center=center, **condition.parameters)[1]
+        rows = self._in_parts(statement, condition, center=center)
+        if dialect.uses_one_core:  # NULL is the smallest there
+            rows.sort(key=lambda row: [(one is not None, one) for one in row[: len(by)]])
+        return rows
 
     def ended(self, parts: int) -> list[tuple[datetime, int]]:
         """Return how many executions ended in each of some parts of the time in which any did, with the part's end."""

@@ -271,6 +271,7 @@ class ReadStatements(_Group):
     environment_counts = _Statement("SELECT environment, COUNT(*) FROM {attempts} GROUP BY environment")
     meta = _Statement("SELECT * FROM {meta} ORDER BY ID")
     largest_id = _Statement("SELECT MAX(ID) FROM {table}")
+    first_and_last_id = _Statement("SELECT MIN(ID), MAX(ID) FROM {table}")
     last_row = _Statement("SELECT ID, creation_date FROM {table} ORDER BY ID DESC LIMIT 1")
     status_of = _Statement("SELECT status FROM {table} WHERE ID = :experiment_id")
     find = _Statement("SELECT ID, {keyfields} FROM {table} WHERE {condition}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -52,8 +53,10 @@ def grouped(
     for values, parts in groupby(rows, key=lambda row: tuple(row[: len(by)])):
         found = [row[len(by) :] for row in parts]
         named = {name: readable(name, one, reader.schema.columns) for name, one in zip(by, values, strict=True)}
-        counts = none | {str(status): int(number) for status, number, *_ in found}
-        groups.append(ExperimentGroup(named, counts, *_moments([row[2:] for row in found])))
+        counts = Counter(none)
+        for status, number, *_ in found:
+            counts[str(status)] += int(number)
+        groups.append(ExperimentGroup(named, dict(counts), *_moments([row[2:] for row in found])))
     return groups if limit is None else groups[:limit]
 
 

@@ -164,6 +164,8 @@ class Dialect:
         The same kinds -> a column's value, and what else GROUP BY needs to keep apart what is not equal.
     squares : str
         The sum of the squares of the distances of a column's values ``{}`` to their mean. It may use ``:center``.
+    uses_one_core : bool
+        Whether a server uses one core for a statement, whatever it has to read.
     keeps_infinity : bool
         Whether a DOUBLE can be infinite.
     null_is_largest : bool
@@ -230,6 +232,7 @@ class Dialect:
     comparable: Mapping[Kind, str]
     grouped: Mapping[Kind, tuple[str, ...]]
     squares: str
+    uses_one_core: bool
     keeps_infinity: bool
     null_is_largest: bool
     states: Mapping[str, Remedy]

@@ -188,6 +188,7 @@ MYSQL = Dialect(
     # Texts that differ only in spaces at their ends are equal here. As BINARY, long ones would be grouped on the disk.
     grouped={Kind.TEXT: ("CONVERT({} USING utf8mb4) COLLATE utf8mb4_bin", "LENGTH({})")},
     squares="VAR_POP({0}) * COUNT({0})",
+    uses_one_core=True,
     keeps_infinity=False,
     null_is_largest=False,
     states={},

@@ -172,6 +172,7 @@ SQLITE = Dialect(
     grouped=dict.fromkeys((Kind.TEXT, Kind.JSON), ("{} COLLATE BINARY",)),
     # Measured from a number near the mean, so that the difference of the two is exact.
     squares=("SUM(({0} - :center) * ({0} - :center)) - COUNT({0}) * (AVG({0}) - :center) * (AVG({0}) - :center)"),
+    uses_one_core=False,  # there is no server
     keeps_infinity=True,
     null_is_largest=False,
     states={},
