@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from pyexperimenter.config import ExperimentConfig, Secret, load_config
@@ -52,6 +54,30 @@ def test_workers_with_equal_credentials_share_heartbeats(sqlite_target: Target) 
         assert same is first
         with shared_heartbeat(with_password("b"), logger) as other:
             assert other is not first
+
+
+def test_threads_that_look_for_work_share_a_connection(mariadb_target: Target) -> None:
+    opened = store(mariadb_target)
+    config = load_config(study(mariadb_target), credentials_path=mariadb_target.credentials_file)
+    connection = mariadb_target.connect()
+    cursor = connection.cursor()
+
+    def connections() -> int:
+        cursor.execute("SHOW GLOBAL STATUS LIKE 'Connections'")
+        return int(cursor.fetchone()[1])
+
+    turn = threading.Lock()
+    with shared_heartbeat(config, logging.getLogger("heartbeat")) as heartbeat:
+
+        def look() -> float | None:
+            with turn:
+                return heartbeat.look(opened.selection(), waits=False)
+
+        before = connections()
+        with ThreadPoolExecutor(8) as threads:
+            assert [future.result() for future in [threads.submit(look) for _ in range(8)]] == [0.0] * 8
+        assert connections() - before <= 3  # there may be a pause in which it is closed, and the heart has its own
+    connection.close()
 
 
 def test_looking_for_the_silent_does_not_read_all_that_run(mariadb_target: Target) -> None:
