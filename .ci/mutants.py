@@ -69,7 +69,7 @@ TESTS = {
     "execution/journaling_store": (
         "test_journal test_bad_journals test_lost_answers test_refusals test_threads test_sync test_outages"
     ),
-    "execution/journal_file": "test_journal test_sync test_locks_and_full_disks",
+    "execution/journal_file": "test_journal test_bad_journals test_sync test_locks_and_full_disks",
     "execution/heartbeat": "test_heartbeats test_leases test_heartbeat_cost test_wait",
     "execution/worker": "test_execute test_failures test_retries test_budget test_emissions test_signals",
     "execution/supervision/supervisor": (
@@ -231,6 +231,7 @@ def forked(function: Callable[[], int], limit: float) -> int | None:
             output = os.open(HOME / "output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(output, 1)
             os.dup2(output, 2)
+            os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # a test that mixes up descriptors must not reach the results
             sys.modules["__main__"] = importlib.import_module("pytest.__main__")  # which children may import
             status = function()
         except BaseException:
