@@ -54,6 +54,8 @@ class LeftRunning:
 
 
 def _described(pids: set[int]) -> Iterator[tuple[int, str]]:
+    if not pids:
+        return
     pools = {process.pid for process in multiprocessing.active_children() if _is_of_library(process)}
     for pid in sorted(pids - pools):
         command = command_of(pid)

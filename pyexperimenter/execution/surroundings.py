@@ -6,6 +6,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]
 import functools
 import logging
+import operator
 import os
 import signal
 import sys
@@ -131,16 +132,18 @@ def _is_open(stream: TextIO | None) -> bool:
 
 def _loggers() -> _Undo:
     disabled = logging.root.manager.disable
-    before = [(logger, _settings(logger)) for logger in _existing_loggers()]
-    for _, settings in before:
-        settings[1:3] = list(settings[1]), list(settings[2])  # copies, as the block may change the lists
+    loggers = _existing_loggers()
+    # Copies, as the block may change the lists.
+    before = [([*handlers], [*filters], *others) for handlers, filters, *others in map(_settings, loggers)]
 
     def undo() -> None:
         if logging.root.manager.disable != disabled:
             logging.disable(disabled)
-        for logger, settings in before:
+        if [*map(_settings, loggers)] == before:  # as usual, and known by calls that are fast
+            return
+        for logger, settings in zip(loggers, before, strict=True):
             if _settings(logger) != settings:
-                level, logger.handlers, logger.filters, logger.disabled, logger.propagate = settings
+                logger.handlers, logger.filters, logger.disabled, logger.propagate, level = settings
                 logger.setLevel(level)
 
     return undo
@@ -151,8 +154,7 @@ def _existing_loggers() -> list[logging.Logger]:
     return [logging.root, *(logger for logger in found if isinstance(logger, logging.Logger))]
 
 
-def _settings(logger: logging.Logger) -> list[Any]:
-    return [logger.level, logger.handlers, logger.filters, logger.disabled, logger.propagate]
+_settings = operator.attrgetter("handlers", "filters", "disabled", "propagate", "level")
 
 
 def _signals() -> _Undo:

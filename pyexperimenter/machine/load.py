@@ -62,6 +62,11 @@ def _counted(now: int) -> int:
         return 0
 
 
+@cache
+def _cores() -> int:
+    return os.cpu_count() or 1  # which reads a file each time
+
+
 def let_others_go_first(
     runnable: Callable[[], int] = runnable_threads, workers_here: Callable[[], int] = workers
 ) -> None:
@@ -78,7 +83,7 @@ def let_others_go_first(
         Returns the number of workers on this machine.
     """
     global _waited  # noqa: PLW0603 - of this process
-    crowd, now = _CROWD * (os.cpu_count() or 1), time.monotonic()
+    crowd, now = _CROWD * _cores(), time.monotonic()
     deadline = now + min(_PATIENCE, (workers_here() / crowd - 1) * (now - _waited))
     while now < deadline and runnable() > crowd:
         # Random, so that waiting workers do not return all at once.

@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any
 
 from pyexperimenter.machine.system import POSIX, bytes_of, file_of, poll_socket
@@ -359,7 +358,8 @@ def children() -> list[int]:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return []  # the usual case, known by one call
-    return [int(pid) for path in Path("/proc/self/task").glob("*/children") for pid in _read(path).split()]
+    tasks = os.listdir("/proc/self/task")  # several times as fast as a Path
+    return [int(pid) for task in tasks for pid in _read(f"/proc/self/task/{task}/children").split()]
 
 
 def command_of(pid: int) -> bytes | None:
@@ -375,10 +375,10 @@ def command_of(pid: int) -> bytes | None:
         except psutil.AccessDenied:
             return b""
     for _ in range(100):
-        state = _read(Path(f"/proc/{pid}/stat")).rpartition(b")")[2].split()[:1]
+        state = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[:1]
         if state in ([], [b"Z"], [b"X"]):
             return None
-        if command := _read(Path(f"/proc/{pid}/cmdline")):
+        if command := _read(f"/proc/{pid}/cmdline"):
             return command
         time.sleep(0.001)  # it is empty for a moment while a program starts
     return b""
@@ -386,7 +386,7 @@ def command_of(pid: int) -> bytes | None:
 
 def environment_of(pid: int) -> bytes:
     """Return the environment of a process, where the system shows it."""
-    return _read(Path(f"/proc/{pid}/environ"))
+    return _read(f"/proc/{pid}/environ")
 
 
 def end_child(pid: int) -> None:
@@ -404,11 +404,12 @@ def end_child(pid: int) -> None:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
-def _read(path: Path) -> bytes:
+def _read(path: str) -> bytes:
     try:
-        return path.read_bytes()
+        with open(path, "rb", 0) as file:
+            return file.read()
     except OSError:
         return b""
 
 
-_HAS_PROC = bool(_read(Path("/proc/self/stat")))  # where it is, waitid is
+_HAS_PROC = bool(_read("/proc/self/stat"))  # where it is, waitid is

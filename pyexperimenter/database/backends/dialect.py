@@ -290,12 +290,12 @@ class Dialect:
         values : list
             Their values, in order.
         """
-        text, pieces, places = _translated(sql, tuple(parameters), self)
-        values = [parameters[name] for _, name in places]
+        text, names, pieces, places = _translated(sql, tuple(parameters), self)
+        values = [parameters[name] for name in names]
         if _SEVERAL.isdisjoint(map(type, values)):
             return text, values
         replaced, items = list(pieces), list[Any]()
-        for (place, _), value in zip(places, values, strict=True):
+        for place, value in zip(places, values, strict=True):
             several = value if isinstance(value, list) else [value]
             if isinstance(value, Subquery):
                 replaced[place] = value
@@ -334,27 +334,26 @@ _SEVERAL = frozenset([list, Subquery])
 
 
 @lru_cache(maxsize=512)
-def _translated(
-    sql: str, known: tuple[str, ...], dialect: Dialect
-) -> tuple[str, tuple[str, ...], tuple[tuple[int, str], ...]]:
-    """Return a statement in the driver's form, the same in pieces, and which of these are parameters, with their names.
+def _translated(sql: str, known: tuple[str, ...], dialect: Dialect) -> tuple[str, list[str], list[str], list[int]]:
+    """Return a statement in the driver's form, the names of its parameters, its pieces, and which are parameters.
 
     Nothing is a parameter inside quotes and comments, nor are the type in ``::json``, the end of a slice in ``[1:n]``,
     and a name without a value. Folded names are quoted, and ``%`` is doubled where placeholders begin with it.
     """
-    pieces, places, end = list[str](), list[tuple[int, str]](), 0
+    names, pieces, places, end = list[str](), list[str](), list[int](), 0
     percent = "%%" if "%" in dialect.placeholder else "%"
     special = rf"{dialect.opaque}|(?<![\w:]):(?P<parameter>\w+)|%|\b[A-Z]+\b"
     for match in re.finditer(special, sql, flags=re.S):
         pieces.append(sql[end : match.start()])
         end = match.end()
         if match["parameter"] in known:
-            places.append((len(pieces), match["parameter"]))
+            names.append(match["parameter"])
+            places.append(len(pieces))
             pieces.append(dialect.placeholder)
         else:
             pieces.append(dialect.quote(match[0]) if match[0] in dialect.folded else match[0].replace("%", percent))
     pieces.append(sql[end:])
-    return "".join(pieces), tuple(pieces), tuple(places)
+    return "".join(pieces), names, pieces, places
 
 
 # Another worker, or the user's own SQL session, was working on the same rows.
