@@ -115,16 +115,21 @@ def measured(database: str, rounds: int, *options: str) -> list[list[Any]]:
     return table
 
 
+def nothing(keyfields: dict[str, Any], results: Any, custom: dict[str, Any]) -> None:
+    """An experiment."""
+
+
 def executed(study: PyExperimenter, seconds: float) -> float:
     """Return how many experiments one worker executes in a second."""
     start = time.perf_counter()
-    number = study.execute(lambda keyfields, results, custom: None, n_jobs=1, stop_after=seconds)
+    number = study.execute(nothing, n_jobs=1, stop_after=seconds)
     return number / (time.perf_counter() - start)
 
 
 def watched(database: str, study: PyExperimenter, rounds: int, seconds: float, *options: str) -> list[list[Any]]:
     """Compare a worker alone with one that is watched, in turns."""
     alone, with_browser = list[float](), list[float]()
+    study.execute(nothing, n_jobs=1, max_experiments=200)  # otherwise it expects them to take a minute, and starts none
     with dashboard(*options) as (browser, _):
         for _ in range(rounds):
             alone.append(executed(study, seconds))
