@@ -372,10 +372,11 @@ class ExperimentReader:
             found = [experiment_id for (experiment_id,) in self.query(self._sql.read.newest_errors, limit=limit)[1]]
         except MissingTableError:
             found = []  # a table of py-experimenter
-        if len(found) < limit:  # sort all of them
-            rows = self.table_rows(columns=["ID"], order_by=["-end_date", "-ID"], limit=limit, states="error")[1]
-            found = [experiment_id for (experiment_id,) in rows]
-        return found
+        if len(found) == limit:
+            return found
+        rows = partial(self.table_rows, columns=["ID"], order_by=["-end_date", "-ID"], limit=limit, states="error")
+        # If many failed, but none of late, this reads all of those.
+        return [experiment_id for (experiment_id,) in self.remembered("errors", 60, rows, (limit, found))[1]]
 
     def has_other(self, keyfield: str, experiment_id: int) -> bool:
         """Return whether some experiment has another value of this keyfield than this one."""

@@ -51,7 +51,7 @@ def overview(view: View) -> dict[str, Any]:
 
 def _ends(study: PyExperimenter) -> dict[str, Any]:
     newest = study.newest_errors(_FAILURES)
-    found = records(study.get_table({"ID": newest}, ["ID", "end_date", "error"]))
+    found = records(study.get_table({"ID": newest}, ["ID", "end_date", "error"], states="error"))
     failures = [{**row, "error": summary_of(str(row["error"] or ""))} for row in found]
     ended = [(end.strftime("%Y-%m-%d %H:%M"), float(number)) for end, number in study.ended_over_time()]
     return {
