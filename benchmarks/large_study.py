@@ -23,7 +23,8 @@ _ERROR = (
     "'Traceback (most recent call last):\n  File \"/home/me/x.py\", line '",
     *("(seed % 10)", "', in f\nValueError: the loss is not finite in epoch '", "(seed % 10)"),
 )
-_LOSS = "(0.3 + 0.02 * depth + 2.0 / (1 + epoch.ID * CASE rate WHEN 0.001 THEN 0.02 WHEN 0.01 THEN 0.1 ELSE 0.3 END))"
+_SPEED = "CASE rate WHEN 0.001 THEN 0.02 WHEN 0.01 THEN 0.1 WHEN 0.1 THEN 0.6 WHEN 1 THEN 0.3 ELSE 0.04 END"
+_LOSS = f"(0.3 + 0.02 * depth + 2.0 / (1 + epoch.ID * {_SPEED}))"
 
 
 def large_config(base: Callable[[str, dict[str, Any]], dict[str, Any]], database: str, rows: int) -> dict[str, Any]:

@@ -60,24 +60,29 @@ LARGE_SCREENS = {
 def main(directory: Path, study: str | None) -> None:
     directory.mkdir(exist_ok=True)
     shown = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/howto/dashboard.md"))
-    studies = [(demo, SCREENS), (large, LARGE_SCREENS)] if study is None else [(partial(opened, study), SCREENS)]
+    window, large_window = (1080, 620), (1500, 860)
+    studies = [(demo, SCREENS, window), (large, LARGE_SCREENS, large_window)]
+    if study is not None:
+        studies = [(partial(opened, study), SCREENS, window)]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
         )
-        for context, screens in studies:
+        for context, screens, size in studies:
             if directory == ROOT / "docs" / "pictures":
                 screens = {name: url for name, url in screens.items() if f"dashboard-{name}.png" in shown}
             with context() as experimenter:
-                take(browser, experimenter, screens, directory)
+                take(browser, experimenter, screens, size, directory)
         browser.close()
 
 
-def take(browser: Any, experimenter: PyExperimenter, screens: dict[str, str], directory: Path) -> None:
-    """Take a picture of each of these screens."""
+def take(
+    browser: Any, experimenter: PyExperimenter, screens: dict[str, str], size: tuple[int, int], directory: Path
+) -> None:
+    """Take a picture of each of these screens, in a window of this size."""
     board = experimenter.dashboard()
     home, table = board.url.partition("/?")[0], experimenter.config.table.name
-    page = browser.new_page(viewport={"width": 1080, "height": 620})
+    page = browser.new_page(viewport=dict(zip(("width", "height"), size, strict=True)))
     page.goto(board.url)
     for name, screen in screens.items():
         page.goto(f"{home}/s/{table}/{screen}")
@@ -103,6 +108,7 @@ def demo() -> Iterator[PyExperimenter]:
         error = "'Traceback (most recent call last):\n  File \"/home/me/svm.py\", line 51, in train_svm\nMemoryError'"
         run(f"UPDATE svm SET status = 'error', error = {error} WHERE kernel = 'poly' AND C = 100 AND dataset = 'wine'")
         yield experimenter
+        os.chdir(ROOT)
 
 
 @contextmanager
