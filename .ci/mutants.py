@@ -79,7 +79,7 @@ TESTS = {
     "execution/stopping": "test_signals test_functions test_wait",
     "execution/budget": "test_budget test_slurm_answers",
     "cluster/engine": "test_batch_script test_submit",
-    "cluster/job": "test_submit test_before_rooms",
+    "cluster/job": "test_cluster_job test_batch_script test_submit test_before_rooms",
     "cluster/options": "test_batch_script test_submit test_cli",
     "cluster/refilling": "test_refilling",
     "cluster/submission": "test_submit test_cli",

@@ -8,6 +8,7 @@ import random
 import re
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -298,6 +300,34 @@ def test_processes_that_cannot_be_started_leave_nothing_behind(
     (tmp_path / "file").touch()
     with pytest.raises(SubmissionError, match=r"^nothing was submitted: .*file"):
         fleet.submit(work, cluster="local", folder=tmp_path / "file")
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start_one(_: Any, **options: Any) -> subprocess.Popen[bytes]:
+        if started:
+            raise OSError("no more processes")
+        started.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], **options))
+        return started[0]
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pyexperimenter.cluster.engine.subprocess", SimpleNamespace(Popen=start_one, STDOUT=-2))
+        with pytest.raises(SubmissionError, match="no more processes"):
+            fleet.submit(work, workers=2, cluster="local", folder=tmp_path / "new" / "jobs")
+    assert started[0].returncode == -signal.SIGKILL
+    assert not (tmp_path / "new").exists()
+
+
+def test_several_jobs_are_tasks_of_an_array(sqlite_target: Target, made_up_slurm: Path) -> None:
+    fleet = experimenter(sqlite_target)
+    fleet.fill_table_from_config()
+    folder = made_up_slurm / "jobs"
+    assert fleet.submit(work, folder=folder).job_ids == ["12"]
+    jobs = fleet.submit(work, workers=2, folder=folder)
+    assert jobs.job_ids == ["12_0", "12_1"]
+    assert jobs.log_file("12_1") == folder / "12_1.log"
+    assert jobs.logs("12_1") == ""
+    (folder / "12_1.log").write_text("printed")
+    assert jobs.logs("12_1") == "printed"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700, "only the user can read what jobs print"
 
 
 def test_jobs_that_a_job_submits_do_not_take_themselves_for_it(

@@ -47,6 +47,8 @@ def test_an_array() -> None:
     assert found["array"] == "0-7%2" and found["output"] == "/logs/%A_%a.log"
     assert (found["job-name"], found["signal"], found["open-mode"]) == ("study", "B:USR1@600", "truncate")
     assert lines(script(8))["array"] == "0-7"
+    two = lines(script(2))
+    assert (two["array"], two["output"]) == ("0-1", "/logs/%A_%a.log")
 
 
 def test_jobs_are_named_after_the_table(sqlite_target: Target) -> None:
