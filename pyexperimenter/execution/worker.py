@@ -32,7 +32,7 @@ from pyexperimenter.execution.usage import Meter
 from pyexperimenter.execution.watch import OwnWatch, Watch
 from pyexperimenter.experiment_status import ExperimentStatus
 from pyexperimenter.logger import failure
-from pyexperimenter.machine.load import let_others_go_first
+from pyexperimenter.machine.turns import Turns
 from pyexperimenter.result_processor import ResultProcessor
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ class Worker:
         self._budget = Budget(task.allowance, self._execution.min_time, self.store)
         self._errors = task.errors
         self._logger = task.logging.logger()
+        self._turns = Turns()
         self._left_threads = False  # whether the last experiment left threads running
         self._executed = 0
         self._resultless = 0
@@ -132,6 +133,7 @@ class Worker:
             self.release_all(self.cause_of(error))
             return self._report(error)
         finally:
+            self._turns.end()
             self.store.close()
         return self._report()
 
@@ -153,7 +155,8 @@ class Worker:
         most = self._execution.stop_after_errors
         if most and self._errors >= most:
             raise too_many_errors(most)
-        let_others_go_first()
+        if self._claimed is None:
+            self._turns.wait(lambda: self._watch.stop.requested)
         may_be_open = True
         while not self._watch.stop.requested and not self._is_time_up():
             if may_be_open:
@@ -161,6 +164,7 @@ class Worker:
                 if experiment is not None:
                     self.run(experiment)
                     return True
+            self._turns.end()
             seconds = self._watch.look(self._task.selection, self._task.wait)
             if seconds is None:
                 break
@@ -221,7 +225,8 @@ class Worker:
         most = self._execution.stop_after_errors
         too_many = outcome is ExperimentStatus.ERROR and most and self._errors + 1 >= most
         stops = too_many or self._watch.stop.requested or self._budget.refusal() is not None
-        return self._next if self._claims_ahead and not stops and not self._is_finished(1) else None
+        may = self._claims_ahead and not stops and not self._is_finished(1)
+        return self._next if may and not self._turns.are_over() else None
 
     def _is_used_up(self, more: int = 0) -> bool:
         """Return whether a fresh process should go on in place of this one, perhaps after more experiments."""
@@ -270,6 +275,7 @@ class Worker:
     ) -> bool:
         """Record the outcome; return whether it is an error."""
         used, output = usage.usage(), self._watch.returned()
+        self._turns.ran(used.wall_seconds or 0.0)
         if emissions:
             self._write_emissions(experiment, emissions)
         written = Written()

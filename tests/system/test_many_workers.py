@@ -1,7 +1,8 @@
-"""More workers than the server accepts connections: all get their turn, and nothing is lost or done twice."""
+"""More workers than the server accepts connections, or than the cores can serve: nothing is lost or done twice."""
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import time
 from pathlib import Path
@@ -9,6 +10,10 @@ from typing import Any
 
 import pytest
 
+from pyexperimenter.execution.watch import OwnWatch
+from pyexperimenter.machine import turns
+from pyexperimenter.machine.locks import lock_file
+from pyexperimenter.machine.turns import Turns
 from tests.support.mariadb import PrivateMariaDB
 from tests.support.study import experimenter, study
 from tests.support.target import Target, write_credentials
@@ -52,3 +57,59 @@ def test_200_workers_share_151_connections(private_mariadb: PrivateMariaDB, tmp_
     ((_, refused),) = target.query("SHOW GLOBAL STATUS LIKE 'Connection_errors_max_connections'")
     assert int(most) < WORKERS
     assert int(refused) > 0  # otherwise nothing was tested
+
+
+def one_of_many(monkeypatch: pytest.MonkeyPatch, directory: Path, turn: float = 0.0) -> None:
+    """Let the workers of this process be some of many on cores that are always busy, with turns of so many seconds."""
+    monkeypatch.setattr(turns, "own_directory", lambda: directory)
+    monkeypatch.setattr(turns, "workers", lambda: 100_000 * turns.PLACES)
+    monkeypatch.setattr(turns, "_SHORT", math.inf)
+    monkeypatch.setattr(turns, "_BUSY", -1)
+    monkeypatch.setattr(turns, "_FIRST_TURN", turn)
+    monkeypatch.setattr(turns, "TURN", turn)
+
+
+def test_a_worker_holds_no_experiment_while_others_have_their_turn(
+    target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_of_many(monkeypatch, tmp_path)
+    wait, running = Turns.wait, list[int]()
+
+    def looking(its: Turns, should_stop: Any) -> None:
+        ((count,),) = target.query("SELECT COUNT(*) FROM study WHERE status = 'running'")
+        running.append(count)
+        wait(its, should_stop)
+
+    monkeypatch.setattr(Turns, "wait", looking)
+    study_ = experimenter(target)
+    study_.fill_table_from_config()
+    assert study_.execute(lambda *_: {"accuracy": 1.0}) == 6
+    assert running == [0] * 7
+    assert target.query("SELECT status, COUNT(*) FROM study GROUP BY status") == [("done", 6)]
+    assert target.query("SELECT COUNT(*) FROM study__attempts") == [(6,)]
+
+
+def test_a_worker_without_experiments_has_no_place(
+    sqlite_target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_of_many(monkeypatch, tmp_path, turn=1e-6)
+    places = list[bool]()
+    wait, look = Turns.wait, OwnWatch.look
+
+    def waited(its: Turns, should_stop: Any) -> None:
+        wait(its, should_stop)
+        places.append(its._place is not None)
+
+    def looking(watch: OwnWatch, *arguments: Any) -> float | None:
+        for number in range(turns.PLACES):
+            lock = lock_file(tmp_path / f"turn-{number}")
+            assert lock is not None, "it still has its place"
+            lock.release()
+        return look(watch, *arguments)
+
+    monkeypatch.setattr(Turns, "wait", waited)
+    monkeypatch.setattr(OwnWatch, "look", looking)
+    study_ = experimenter(sqlite_target)
+    study_.fill_table_from_config()
+    assert study_.execute(lambda *_: {"accuracy": 1.0}) == 6
+    assert any(places), "it never had one"

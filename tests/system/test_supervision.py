@@ -141,9 +141,9 @@ database.values durations exceptions
 execution execution.budget execution.function execution.journal_file execution.journaling_store execution.left_running
 execution.pickling execution.provenance execution.stopping execution.supervision execution.supervision.child
 execution.supervision.messages execution.surroundings execution.task execution.usage execution.watch execution.worker
-experiment_status fieldtypes jsonable logger machine machine.contents machine.load machine.locks machine.processes
+experiment_status fieldtypes jsonable logger machine machine.contents machine.locks machine.processes
 machine.slurm
-machine.system paths predecessor result_processor
+machine.system machine.turns paths predecessor result_processor
 """
 SLOW = {"asyncio", "click", "email", "joblib", "numpy", "pandas", "psycopg", "pydantic", "pymysql", "ssl", "yaml"}
 
