@@ -109,7 +109,7 @@ class Turns:
         usual = min((workers() / PLACES - 1) * TURN, _LONGEST_WAIT / 2)
         deadline = time.monotonic() + 2 * usual
         while self._place is None and not should_stop() and (left := deadline - time.monotonic()) > 0:
-            # Random, so that waiting workers do not look all at once; and seldom, as each look disturbs those who work.
+            # Random, so that waiting workers do not look all at once; and seldom, as each look disturbs the others.
             time.sleep(min(left, usual / 5 * random.random()))
             self._place = _free_place()
         self._length = TURN
