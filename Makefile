@@ -12,7 +12,7 @@ PACKAGES := mariadb-server-core mariadb-client-core postgresql slurmctld slurmd 
 PROGRAMS := mariadbd my_print_defaults postgres slurmctld slurmd slurmdbd sbatch munged ssh sshd faketime pdflatex chromium
 # Both are editable installs into one environment, so that neither shadows the other with a stale copy.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
-PYTEST := -m pytest --numprocesses 4 --dist worksteal
+PYTEST := -m pytest --numprocesses 6 --dist worksteal
 # The first Python of a version that runs: on PATH, or of pyenv, whose own python3.N on PATH fail unless they are enabled.
 find_python = $(firstword $(foreach candidate,python$(1) $(wildcard $(HOME)/.pyenv/versions/$(1).*/bin/python),\
     $(shell $(candidate) -c 'import sys; print(sys.executable)' 2>/dev/null)))
