@@ -11,7 +11,7 @@ from pandas.testing import assert_frame_equal
 
 from pyexperimenter import ExperimentStatus
 from pyexperimenter.analysis import export_frame, frame, join_keyfields, to_frame
-from pyexperimenter.database import connection
+from pyexperimenter.database import connection, reader
 from pyexperimenter.exceptions import (
     DatabaseQueryError,
     InvalidLogtableError,
@@ -351,3 +351,10 @@ def test_events_are_kept_with_their_time_and_the_configuration(target: Target) -
     opened.tables.create(codecarbon=False)
     opened.keep_event("1.0", "removed", {})
     assert len(opened.events("removed")) == 1
+
+
+def test_all_rows_are_read_in_parts(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "_READ", 4)
+    opened = store(target)
+    target.query("DELETE FROM study WHERE ID = 2")
+    assert [experiment_id for experiment_id, _ in opened._all_keyfields()] == [1, 3, 4, 5, 6]
