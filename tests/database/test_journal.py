@@ -21,6 +21,7 @@ from pyexperimenter.config import load_config
 from pyexperimenter.database.records import Attempt, Ending, Note, Usage
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import ClaimLostError, DatabaseError, MissingDatabaseError, ResultsInJournalError
+from pyexperimenter.execution.journal_file import SUFFIX, Entry, open_journal
 from pyexperimenter.execution.journaling_store import JournalingStore, replay_journals
 from tests.support.proxies import CutOffWorker
 from tests.support.study import store, study, wait_until, worker
@@ -366,6 +367,18 @@ def test_after_a_failed_try_writes_go_to_the_journal_for_as_long_as_that_took(
     journaling.write_results(attempt, {"accuracy": 0.5})
     assert sqlite_target.query("SELECT accuracy FROM study WHERE ID = 1") == [(0.5,)]
     assert list(journals.iterdir()) == []
+
+
+def test_a_value_that_json_lacks_is_refused_and_leaves_nothing(journals: Path) -> None:
+    """All values have been checked before; as a NULL, it would be lost."""
+    journals.mkdir(parents=True)
+    path = journals / f"one{SUFFIX}"
+    journal = open_journal(path, wait=False)
+    assert journal is not None
+    with pytest.raises(TypeError, match="cannot be written to a journal"):
+        journal.add(Entry("one", Attempt(1, 1), Note(TIME, results={"accuracy": object()})))
+    journal.close()
+    assert path.read_bytes() == b""
 
 
 # Journals that are incomplete or cannot be written
