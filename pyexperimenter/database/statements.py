@@ -363,9 +363,10 @@ class ReadStatements(_Group):
         SELECT log.* FROM (SELECT log.* FROM {side} log WHERE {condition}) log
         JOIN {table} t ON t.ID = log.experiment_id
         LEFT JOIN {attempts} a ON a.ID = log.attempt_id
-        LEFT JOIN (SELECT experiment_id, MAX(run) AS run FROM {attempts} GROUP BY experiment_id) latest
-            ON latest.experiment_id = log.experiment_id
-        WHERE t.status <> 'created' AND (latest.run IS NULL OR a.run = latest.run) ORDER BY log.ID
+        WHERE t.status <> 'created' AND NOT EXISTS (
+            SELECT 1 FROM {attempts} later WHERE later.experiment_id = log.experiment_id
+                AND (a.run IS NULL OR later.run > a.run))
+        ORDER BY log.ID
     """)
 
 
