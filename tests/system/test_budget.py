@@ -148,6 +148,16 @@ def test_with_neither_of_them_any_time_left_is_enough(sqlite_target: Target) -> 
     assert Budget(Allowance(0.9, time.time() + 0.9), None, store(sqlite_target)).refusal() is None
 
 
+def test_the_sooner_of_the_duration_and_the_time_applies(sqlite_target: Target) -> None:
+    """Clocks of machines differ, and workers may start late."""
+    opened, now = store(sqlite_target), time.time()
+    assert 0 < Budget(Allowance(1000, now + 60), None, opened).seconds_left() <= 60
+    assert 0 < Budget(Allowance(60, now + 1000), None, opened).seconds_left() <= 60
+    refusal = Budget(Allowance(0.9, now + 1000), 5, opened).refusal()
+    assert refusal is not None
+    assert "left, but min_time is 5" in refusal
+
+
 def test_min_time_and_the_usual_time_must_both_be_left(target: Target) -> None:
     study_ = filled(target, min_time="30m")
     study_.execute(pass_by, max_experiments=5)
