@@ -270,6 +270,20 @@ def test_what_is_known_of_the_reason_is_reported(target: Target, max_lost: int, 
         assert error.endswith("; see its attempts; SLURM reports job 7 as TIMEOUT")
 
 
+def test_losses_are_counted_for_each_experiment(target: Target) -> None:
+    """From its own last end, whatever has happened to others."""
+    opened = store(target)
+    for _ in range(3):
+        opened.finish(claim(opened), ExperimentStatus.DONE)
+        assert opened.reset(["done"], None, [1], dry_run=False) == 1
+    target.query("UPDATE study SET status = 'done' WHERE ID = 1")
+    for status in ("created", "error"):
+        let_lease_run_out(target, claim(opened))
+        (silent,) = opened.silent()
+        assert opened.reap(silent, 2)
+        assert target.query("SELECT status FROM study WHERE ID = 2") == [(status,)]
+
+
 def test_nothing_is_taken_from_a_worker_that_beat_in_between(target: Target) -> None:
     opened = store(target)
     attempt = claim(opened)
