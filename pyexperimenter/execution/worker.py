@@ -225,8 +225,8 @@ class Worker:
         most = self._execution.stop_after_errors
         too_many = outcome is ExperimentStatus.ERROR and most and self._errors + 1 >= most
         stops = too_many or self._watch.stop.requested or self._budget.refusal() is not None
-        may = self._claims_ahead and not stops and not self._is_finished(1)
-        return self._next if may and not self._turns.are_over() else None
+        may_claim = self._claims_ahead and not stops and not self._is_finished(1)
+        return self._next if may_claim and not self._turns.are_over() else None
 
     def _is_used_up(self, more: int = 0) -> bool:
         """Return whether a fresh process should go on in place of this one, perhaps after more experiments."""

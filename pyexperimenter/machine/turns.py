@@ -79,7 +79,7 @@ class Turns:
         self._start()
 
     def ran(self, seconds: float) -> None:
-        """Be told how long the worker's function took."""
+        """Note how long the worker's function took."""
         self._short = seconds < _SHORT
         if not self._short:
             self.end()
