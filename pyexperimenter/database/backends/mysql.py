@@ -116,8 +116,10 @@ MYSQL = Dialect(
         "DATETIME": "DATETIME(6)",
         "TIMESTAMP": "DATETIME(6)",
     },
-    # The default format of a server may be an older one, which refuses our indexes.
-    table_options=" ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+    # The default format of a server may be an older one, which refuses our indexes. Persistent statistics are renewed
+    # every ten seconds at most: a table that grows faster is taken for one without different values, and whoever opens
+    # it then remembers that. So the server would read all attempts where an index finds a few.
+    table_options=" ENGINE=InnoDB ROW_FORMAT=DYNAMIC STATS_PERSISTENT=0 DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
     whole_seconds="DATETIME",
     identity=_identity,
     add_identity=(
