@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pyexperimenter.analysis import Anytime, Comparison
 
 _FEW = 20_000  # experiments of which it is faster to read the attempts by their IDs
+_UNUSED = ("end_date", "error")  # columns that no summary, test or figure needs
 
 
 class AnalyzedStudy(Study):
@@ -42,7 +43,7 @@ class AnalyzedStudy(Study):
         Pass the result to `summarize`, `compare` or the figures of `pyexperimenter.analysis`.
         """
         choice = {"by": by, "on": on, "better": better, "failures": failures, "optimistic": optimistic}
-        return self._selected(where, choice, report, only_grid, complete_blocks)
+        return self._selected(where, choice, report, only_grid, complete_blocks, unused=())
 
     def summarize(
         self,
@@ -345,11 +346,13 @@ class AnalyzedStudy(Study):
         report: str | Sequence[str],
         only_grid: bool,
         only_complete: bool,
+        unused: Sequence[str] = _UNUSED,
     ) -> pd.DataFrame:
         from pyexperimenter.analysis import complete_blocks, select
 
         most = self._most_analyzed
-        table = self.get_table(where, only_grid=only_grid, limit=None if most is None else most + 1)
+        columns = [name for name in self._store.table_rows(limit=0)[0] if name not in unused]
+        table = self.get_table(where, columns, only_grid=only_grid, limit=None if most is None else most + 1)
         if most is not None and len(table) > most:
             raise InvalidValueError(
                 f"more than {most:,} experiments are selected; select fewer, or use the command line"

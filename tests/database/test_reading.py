@@ -1,7 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tracemalloc
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +208,23 @@ def test_custom_queries(target: Target) -> None:
     assert study_.execute_custom_query("SELECT seed FROM study WHERE ID = 6") == [(10,)]
     with pytest.raises(DatabaseQueryError, match=r"no_such.* \(while running: SELECT no_such FROM study\)"):
         study_.execute_custom_query("SELECT no_such FROM study")
+
+
+def test_a_summary_does_not_read_errors(sqlite_target: Target) -> None:
+    study_ = experimenter(sqlite_target)
+    study_.fill_table_from_config()
+    sqlite_target.query("UPDATE study SET status = 'done', accuracy = 1, error = HEX(ZEROBLOB(5000000))")
+    study_.summarize("accuracy", "dataset")  # imports
+
+    def peak(read: Callable[[], Any]) -> int:
+        tracemalloc.start()
+        read()
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    assert peak(study_.get_table) > 10_000_000
+    assert peak(partial(study_.summarize, "accuracy", "dataset")) < 5_000_000
 
 
 def test_tables_of_older_versions_are_summarized_as_they_are(target: Target) -> None:
