@@ -123,6 +123,8 @@ def executed(study: PyExperimenter, seconds: float) -> float:
     """Return how many experiments one worker executes in a second."""
     start = time.perf_counter()
     number = study.execute(nothing, n_jobs=1, stop_after=seconds)
+    if study.counts()["created"] == 0:
+        raise SystemExit("no experiment is left for the worker; give it fewer --seconds or more --rows")
     return number / (time.perf_counter() - start)
 
 
@@ -131,14 +133,16 @@ def watched(database: str, study: PyExperimenter, rounds: int, seconds: float, *
     alone, with_browser = list[float](), list[float]()
     study.execute(nothing, n_jobs=1, max_experiments=200)  # otherwise it expects them to take a minute, and starts none
     with dashboard(*options) as (browser, _):
+        browser.get("/s/study/")
         for _ in range(rounds):
             alone.append(executed(study, seconds))
             ended = threading.Event()
 
             def look(ended: threading.Event = ended) -> None:
-                browser.get("/s/study/")
-                while not ended.wait(5):  # as the script of the page does
+                while True:  # as the script of the page does
                     browser.get("/s/study/?part=progress")
+                    if ended.wait(5):
+                        break
 
             thread = threading.Thread(target=look)
             thread.start()
@@ -153,7 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=20, help="of a worker in each round")
+    parser.add_argument("--seconds", type=float, default=10, help="of a worker in each round")
     parser.add_argument("--keep", help="directory of the SQLite file, which is made if it is missing")
     parser.add_argument("--mysql", help="also measure this server")
     arguments = parser.parse_args()
