@@ -190,7 +190,7 @@ class ExperimentReader:
 
     def block_counts(self, design: Design) -> tuple[int, int, int, int]:
         """Return how many blocks are complete, have a failed row, are begun without one, and all."""
-        statement = self._sql.read.block_counts.format(blocks=self._selector.columns(design.blocks))
+        statement = self._sql.read.block_counts.format(blocks=self._blocks(design))
         ((complete, failed, begun, total),) = self.query(statement)[1]
         return complete, failed, begun, total
 
@@ -199,9 +199,13 @@ class ExperimentReader:
         before = self.query(self._sql.read.id_before_last, added=added)[1]
         if not before:
             return 0
-        statement = self._sql.read.blocks_continued.format(blocks=self._selector.columns(design.blocks))
+        statement = self._sql.read.blocks_continued.format(blocks=self._blocks(design))
         ((number,),) = self.query(statement, last=before[0][0])[1]
         return int(number)
+
+    def _blocks(self, design: Design) -> str:
+        """Return what GROUP BY needs to keep the blocks apart."""
+        return ", ".join(part for name in design.blocks for part in self._selector.grouped(name))
 
     def _decode_keyfields(self, row: tuple[Any, ...]) -> dict[str, Any]:
         """Return the keyfields of a row of ID and keyfields."""
@@ -380,8 +384,7 @@ class ExperimentReader:
 
     def has_other(self, keyfield: str, experiment_id: int) -> bool:
         """Return whether some experiment has another value of this keyfield than this one."""
-        comparable = self.database.dialect.comparable.get(self.schema.columns[keyfield].kind, "{}")
-        column, own = (comparable.format(f"{row}.{self.schema.q(keyfield)}") for row in ("t", "one"))
+        column, own = (self._selector.comparable(keyfield, row) for row in ("t", "one"))
         statement = self._sql.read.other_value.format(column=column, own=own)
         return bool(self.query(statement, experiment_id=experiment_id)[1])
 
@@ -428,9 +431,8 @@ class ExperimentReader:
             center = float(self.query(near, **condition.parameters)[1][0][0] or 0)
         named = dict[str, str]()
         for number, name in enumerate(by):
-            column = self._selector.columns([name])
-            for part, expression in enumerate(dialect.grouped.get(self.schema.columns[name].kind, ("{}",))):
-                named[f"by_{number}_{part}"] = expression.format(column)
+            for part, expression in enumerate(self._selector.grouped(name)):
+                named[f"by_{number}_{part}"] = expression
         statement = partial(
             self._sql.read.groups.format,
             shown=", ".join(f"by_{number}_0" for number in range(len(by))),

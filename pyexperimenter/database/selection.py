@@ -245,15 +245,14 @@ class Selector:
 
     def _is_one_of(self, one_of: OneOf, parameters: dict[str, list[Any]]) -> str:
         field = self._schema.keyfields[one_of.name]
-        comparable = self._schema.dialect.comparable
-        column = comparable.get(field.kind, "{}").format(self._schema.q(one_of.name))
+        column = self.comparable(one_of.name)
         values: Sequence[Any] = one_of.values
         if isinstance(values, range) and len(values) > _LONG:
             step = abs(values.step)
             # Databases give a remainder the sign of the dividend. No sum is negative, which UNSIGNED columns cannot be.
             steps = f" AND ({column} % {step} + {step - values[0] % step}) % {step} = 0" if step > 1 else ""
             return f"{column} IS NOT NULL AND {column} BETWEEN {min(values)} AND {max(values)}{steps}"
-        if (field.kind is Kind.JSON and Kind.JSON not in comparable) or len(values) > _LONGEST:
+        if (field.kind is Kind.JSON and Kind.JSON not in self._schema.dialect.comparable) or len(values) > _LONGEST:
             raise _NotInSql
         encode = Encoder(one_of.name, field, self._schema.dialect.keeps_infinity)
         encoded: list[Any] = [encode(value) for value in values]
@@ -297,6 +296,23 @@ class Selector:
             If the table does not have one of them.
         """
         return ", ".join(self._column(name) for name in _items(names, "columns"))
+
+    def comparable(self, name: str, row: str | None = None) -> str:
+        """Return a column as an expression that equals another value only if it is the same; `row` is its table."""
+        column = self._column(name) if row is None else f"{row}.{self._column(name)}"
+        return self._schema.dialect.comparable.get(self._schema.columns[name].kind, "{}").format(column)
+
+    def grouped(self, name: str) -> list[str]:
+        """Return a column, and what else GROUP BY needs to keep apart what is not equal.
+
+        Raises
+        ------
+        InvalidColumnError
+            If the table does not have it.
+        """
+        column = self._column(name)
+        parts = self._schema.dialect.grouped.get(self._schema.columns[name].kind, ("{}",))
+        return [part.format(column) for part in parts]
 
     def order(self, order_by: OrderBy) -> str:
         """Return columns for ORDER BY, or an empty string.
@@ -370,7 +386,12 @@ class Selector:
         if given and self._schema.columns[name].kind is Kind.JSON:
             # No text equals a value of a native JSON type.
             raise InvalidColumnError(f"{name} is JSON, which cannot be compared with values; write a condition in SQL")
-        options = [f"{column} IN (:{parameter})"] if given else []
+        # Of a status, spaces at its end and the collation count as little as in all other statements.
+        exact = column if name == "status" else self.comparable(name)
+        equal = f"{exact} IN (:{parameter})"
+        if exact != column and not self._schema.dialect.indexes_comparable:
+            equal = f"({column} IN (:{parameter}) AND {equal})"  # by an index of the column, if it has one
+        options = [equal] if given else []
         if len(given) < len(encoded):
             options.append(f"{column} IS NULL")
         return Condition(f"({' OR '.join(options) or '1 = 0'})", {parameter: given} if given else {})

@@ -104,6 +104,28 @@ def test_new_seeds_are_new_blocks_and_new_methods_continue_blocks(
     assert len(said()) == 1  # nothing was open
 
 
+def test_blocks_differ_as_their_keyfields_do(target: Target) -> None:
+    keyfields = {
+        "method": {"type": "VARCHAR(9)", "values": ["tree"]},
+        "dataset": {"type": "VARCHAR(9)", "values": ["iris", "iris ", "Iris"]},
+        "options": {"type": "JSON", "values": [{"depth": 1}, {"depth": 2}]},
+    }
+
+    def opened(methods: list[str]) -> PyExperimenter:
+        keyfields["method"]["values"] = methods
+        design = {"blocks": ["dataset", "options"], "compare": "method"}
+        return experimenter(target, study(target, keyfields=keyfields, design=design))
+
+    opened(["tree"]).fill_table_from_config()
+    if target.provider == "mysql":
+        target.query("ALTER TABLE study MODIFY dataset VARCHAR(9) COLLATE utf8mb4_general_ci DEFAULT NULL")
+    begun = opened(["tree", "svm"])
+    begun.execute(lambda *_: None, max_experiments=1)
+    assert begun.status().blocks == BlockCounts(complete=1, failed=0, partial=0, total=6)
+    assert begun.fill_table_from_config().added == 6
+    assert begun._store.blocks_continued(begun.config.table.design, 6) == 6
+
+
 def test_a_block_shares_its_seeds(target: Target) -> None:
     filled = blocks(target, ["tree", "svm"], seeds=2)
     filled.fill_table_from_config()

@@ -136,6 +136,25 @@ def test_get_table_by_status(
     assert study_.get_table(where, states=states)["ID"].tolist() == expected
 
 
+def test_texts_are_selected_exactly_whatever_the_collation(target: Target) -> None:
+    """MySQL ignores spaces at the ends of texts, and tables made by py-experimenter there ignore case and accents."""
+    names = ["iris", "iris ", "Iris", "íris", "", " ", None]
+    keyfields = {"dataset": {"type": "VARCHAR(50)", "values": names}}
+    study_ = experimenter(target, study(target, keyfields=keyfields, Execution={"isolation": "none"}))
+    study_.fill_table_from_config()
+    if target.provider == "mysql":
+        target.query("ALTER TABLE study MODIFY dataset VARCHAR(50) COLLATE utf8mb4_general_ci DEFAULT NULL")
+    for name in names:
+        assert study_.get_table({"dataset": name})["dataset"].tolist() == [name] or name is None
+    assert study_.get_table({"dataset": names[1:3]})["ID"].tolist() == [2, 3]
+    assert study_.get_table({"dataset": ["iris", None, *(f"other {n}" for n in range(200))]})["ID"].tolist() == [1, 7]
+    assert study_.group_by("dataset", where={"dataset": "iris "})[0].total == 1
+    assert study_.execute(lambda *_: None, where={"dataset": "iris "}) == 1
+    assert target.query("SELECT ID FROM study WHERE status = 'done'") == [(2,)]
+    assert study_.reset_experiments("done", where={"dataset": "iris"}) == 0
+    assert study_.remove_experiments({"dataset": ["Iris", "iris "]}) == 2
+
+
 def test_a_condition_may_contain_colons(target: Target) -> None:
     study_ = experimenter(target)
     study_.fill_table_from_config()

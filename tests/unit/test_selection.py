@@ -102,7 +102,21 @@ def test_a_condition_in_sql_keeps_to_itself(connection, selector):
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20))
 def test_values_are_parameters_and_never_sql(selector, value):
     condition = selector.condition({"dataset": [value, "iris"]})
-    assert condition == Condition('1 = 1 AND ("dataset" IN (:where_0))', {"where_0": [value, "iris"]})
+    sql = '1 = 1 AND ("dataset" COLLATE BINARY IN (:where_0))'  # once, since a list may be long
+    assert condition == Condition(sql, {"where_0": [value, "iris"]})
+
+
+def test_texts_are_equal_byte_by_byte_and_found_by_indexes(selector):
+    """Those on the column, which MySQL does not use for an expression."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("CREATE TABLE study (ID INTEGER PRIMARY KEY, dataset VARCHAR(20) COLLATE NOCASE)")
+        connection.executemany("INSERT INTO study (dataset) VALUES (?)", [("iris",), ("Iris",)])
+        assert found(connection, selector.condition({"dataset": "iris"})) == [1]
+    condition = Selector(schema(MYSQL)).condition({"dataset": ["iris", None]})
+    assert condition.sql == (
+        "1 = 1 AND ((`dataset` IN (:where_0) AND CAST(CONVERT(`dataset` USING utf8mb4) AS BINARY) IN (:where_0)) "
+        "OR `dataset` IS NULL)"
+    )
 
 
 def test_conditions_are_written_with_quoted_names(selector):

@@ -160,6 +160,8 @@ class Dialect:
     comparable : Mapping of Kind to str
         Kind of columns of which no two, or not only equal ones, are equal -> expression of a column ``{}`` that is
         compared byte by byte.
+    indexes_comparable : bool
+        Whether an index on a column finds what these expressions are compared with.
     grouped : Mapping of Kind to tuple of str
         The same kinds -> a column's value, and what else GROUP BY needs to keep apart what is not equal.
     squares : str
@@ -230,6 +232,7 @@ class Dialect:
     complete_row: str | None
     lengths_matter: bool
     comparable: Mapping[Kind, str]
+    indexes_comparable: bool
     grouped: Mapping[Kind, tuple[str, ...]]
     squares: str
     uses_one_core: bool

@@ -187,6 +187,7 @@ MYSQL = Dialect(
     name_unit="characters",
     lengths_matter=True,
     comparable={Kind.TEXT: "CAST(CONVERT({} USING utf8mb4) AS BINARY)"},  # no collation, no padding
+    indexes_comparable=False,
     # Texts that differ only in spaces at their ends are equal here. As BINARY, long ones would be grouped on the disk.
     grouped={Kind.TEXT: ("CONVERT({} USING utf8mb4) COLLATE utf8mb4_bin", "LENGTH({})")},
     squares="VAR_POP({0}) * COUNT({0})",

@@ -203,6 +203,7 @@ POSTGRESQL = Dialect(
     name_unit="bytes",
     lengths_matter=True,
     comparable={Kind.JSON: "{}::text"},
+    indexes_comparable=False,
     grouped={Kind.JSON: ("{}::text",)},
     squares="VAR_POP({0}) * COUNT({0})",
     uses_one_core=False,

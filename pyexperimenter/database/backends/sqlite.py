@@ -169,6 +169,7 @@ SQLITE = Dialect(
     complete_row=None,
     lengths_matter=False,
     comparable=dict.fromkeys((Kind.TEXT, Kind.JSON), "{} COLLATE BINARY"),
+    indexes_comparable=True,
     grouped=dict.fromkeys((Kind.TEXT, Kind.JSON), ("{} COLLATE BINARY",)),
     # Measured from a number near the mean, so that the difference of the two is exact.
     squares=("SUM(({0} - :center) * ({0} - :center)) - COUNT({0}) * (AVG({0}) - :center) * (AVG({0}) - :center)"),
