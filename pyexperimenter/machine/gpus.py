@@ -18,12 +18,12 @@ from __future__ import annotations
 import hashlib
 import re
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 
 from pyexperimenter.exceptions import ExecutionError
 from pyexperimenter.machine.locks import lock_file, own_directory
+from pyexperimenter.machine.system import user_id
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 _GIVEN_TO = "PYEXPERIMENTER_GPUS_GIVEN_TO"
@@ -85,8 +85,9 @@ def allocate_gpus(environment: Mapping[str, str], each: int, workers: int) -> It
     directory = own_directory()
     if directory is None:
         raise ExecutionError(
-            "GPUs cannot be allocated: other users can write to the directory for their locks in "
-            f"{tempfile.gettempdir()}; set TMPDIR to a directory that all your processes on this machine share"
+            f"GPUs cannot be allocated: the directory for their locks, pyexperimenter-{user_id()} in the one for "
+            "temporary files, cannot be made, or other users can write to it; set TMPDIR to a directory that all your "
+            "processes on this machine share"
         )
     visible = visible_gpus(environment)
     taken: list[str] = []

@@ -102,16 +102,21 @@ def lock_file(file: Path, wait: bool = False) -> FileLock | None:
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         lock(descriptor, wait)
-    except BlockingIOError:
+    except BaseException as error:
         os.close(descriptor)
-        return None
+        if isinstance(error, BlockingIOError):
+            return None
+        raise
     return FileLock(descriptor)
 
 
 def own_directory() -> Path | None:
-    """Return the user's own directory in the temporary directory; None if other users can write to it."""
+    """Return the user's own directory in the temporary directory; None if there is none only this user can write to."""
     name = "pyexperimenter" if user_id() is None else f"pyexperimenter-{user_id()}"
-    own = Path(tempfile.gettempdir(), name)
+    try:
+        own = Path(tempfile.gettempdir(), name)
+    except FileNotFoundError:  # all directories for temporary files are full or read-only
+        return None
     with suppress(OSError):
         own.mkdir(mode=0o700, exist_ok=True)
     return own if _is_ours(own) else None

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from pyexperimenter.machine import locks
 from pyexperimenter.machine.locks import lock_file, own_directory, runtime_directory
+from pyexperimenter.machine.system import file_of
 
 
 def test_a_fork_does_not_keep_the_lock_of_a_killed_process(tmp_path: Path) -> None:
@@ -44,6 +48,32 @@ def test_a_process_that_has_its_descriptor_does_not_keep_it(tmp_path: Path) -> N
         again = lock_file(tmp_path / "lock")
         assert again is not None
         again.release()
+
+
+@pytest.mark.parametrize("problem", [OSError(errno.ENOLCK, "no locks"), KeyboardInterrupt()])
+def test_a_file_that_cannot_be_locked_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: BaseException
+) -> None:
+    """As on a file system without locks, where each worker tries again and again."""
+
+    def refuse(descriptor: int, _: bool) -> None:
+        asked.append(descriptor)
+        raise problem
+
+    asked: list[int] = []
+    monkeypatch.setattr(locks, "lock", refuse)
+    with pytest.raises(type(problem)):
+        lock_file(tmp_path / "lock")
+    assert [file_of(descriptor) for descriptor in asked] == [None]
+
+
+def test_a_machine_may_lack_a_directory_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a container whose file system is read-only."""
+    for variable in ("TMPDIR", "TEMP", "TMP"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc/self/fdinfo"])
+    assert own_directory() is None
 
 
 def test_a_missing_or_shared_runtime_directory_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
