@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import random
 import threading
 import time
@@ -213,7 +214,7 @@ _lock = threading.Lock()
 @contextmanager
 def shared_heartbeat(config: ExperimentConfig, logger: logging.Logger) -> Iterator[Heartbeat]:
     """Yield this process's heartbeat for a table. It stops when the last block that uses it ends."""
-    key = (config.database, config.table.name, config.execution)
+    key = (os.getpid(), config.database, config.table.name, config.execution)  # a fork does not have the thread
     with _lock:
         heartbeat, users = _shared.get(key) or (Heartbeat(config, logger), 0)
         _shared[key] = (heartbeat, users + 1)

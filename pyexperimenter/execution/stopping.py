@@ -181,8 +181,10 @@ def _unblock_signals() -> None:
 
 
 def _restore_in_child() -> None:
+    global _active  # noqa: PLW0603
     blocked = list(_previous)
     _restore()
+    _active = None  # so that workers of its own can be stopped
     if blocked:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 import time
@@ -58,6 +59,24 @@ def test_users_share_a_thread_that_ends_with_the_last_of_them(sqlite_target: Tar
         assert another is not one
         assert threads() == 1
     assert threads() == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_leases_of_a_forked_process_are_renewed(sqlite_target: Target) -> None:
+    """As in a function that forks, and executes experiments in the child. The thread of its parent is not in it."""
+    attempt = claim(store(sqlite_target))
+    sqlite_target.query("UPDATE study__attempts SET lease_until = ?", FORMER)
+    with beating(sqlite_target):
+        if not (child := os.fork()):
+            try:
+                with beating(sqlite_target) as heartbeat:
+                    heartbeat.keep(attempt)
+                    wait_until(lambda: was_renewed(sqlite_target, attempt))
+                    os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_lease_that_was_dropped_is_not_renewed(target: Target) -> None:

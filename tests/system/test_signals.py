@@ -439,3 +439,21 @@ with stop_on(["SIGTERM"], Stop()):
 
 def test_signals_are_blocked_during_a_fork_only() -> None:
     subprocess.run([sys.executable, "-c", FORKING], check=True)
+
+
+FORKED = """
+import os, signal
+from pyexperimenter.execution.stopping import Stop, stop_on
+
+with stop_on(["SIGTERM"], Stop()) as stop:
+    if not (child := os.fork()):
+        with stop_on(["SIGTERM"], Stop()) as own:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(own is stop or not own.requested)
+    assert os.waitpid(child, 0)[1] == 0
+    assert not stop.requested
+"""
+
+
+def test_workers_of_a_process_that_a_worker_forks_can_be_stopped() -> None:
+    subprocess.run([sys.executable, "-c", FORKED], check=True)
