@@ -103,13 +103,18 @@ class ClaimStore(ExperimentReader):
     ----------
     config : ExperimentConfig
         The configuration of the study.
+
+    Attributes
+    ----------
+    in_doubt : bool
+        Whether the answer to a claim that succeeded may have been lost, so that the worker holds what it does not know.
     """
 
     def __init__(self, config: ExperimentConfig) -> None:
         super().__init__(config)
         self._lease = config.execution.lease
         self._requires = config.table.requires
-        self._in_doubt = False  # whether the answer to a claim that succeeded may have been lost
+        self.in_doubt = False
         self._found = _Found(Selection())
 
     # Claiming
@@ -142,9 +147,9 @@ class ClaimStore(ExperimentReader):
     @retried
     def claim(self, worker: WorkerInfo, selection: Selection = Selection()) -> Experiment | None:  # noqa: B008 - frozen
         """Claim an open experiment for this worker; None if there is none left."""
-        if self._in_doubt:
+        if self.in_doubt:
             self.release_worker(worker.identity, "the answer to its claim was lost")  # it holds nothing else
-            self._in_doubt = False
+            self.in_doubt = False
         wait = 0.01
         while True:
             is_new = self._find_many(selection)
@@ -159,7 +164,7 @@ class ClaimStore(ExperimentReader):
             except RaceLost:
                 continue
             except TransientDatabaseError:
-                self._in_doubt = True  # if only the answer to the commit was lost, a row was taken
+                self.in_doubt = True  # if only the answer to the commit was lost, a row was taken
                 raise
             if self._found.is_needed and not is_new:
                 continue  # others have taken all that was found before

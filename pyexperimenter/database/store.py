@@ -417,7 +417,7 @@ class ExperimentStore(ClaimStore):
                 row = self._first_open(cursor, claim.selection, found[0] if search else None)
                 claimed = self._take(cursor, row, ExperimentStatus.CREATED, claim.worker) if row else None
         except TransientDatabaseError:
-            self._in_doubt = True
+            self.in_doubt = True
             raise
         except ClaimLostError:
             raise
@@ -425,7 +425,7 @@ class ExperimentStore(ClaimStore):
             if isinstance(error, DatabaseError) and error.recovery != "none":
                 raise
             raise _NotClaimed from error
-        self._in_doubt = False
+        self.in_doubt = False
         return Written(attempts_left=left, claimed=claimed)
 
     @retried

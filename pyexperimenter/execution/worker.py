@@ -170,7 +170,7 @@ class Worker:
                 break
             may_be_open = seconds == 0
             self._watch.stop.wait(min(seconds, self._budget.seconds_left()))
-        if self._claimed is not None:
+        if self._claimed is not None or self.store.in_doubt:
             self.release_all(self._watch.stop.cause)  # it has not begun
         return False
 

@@ -17,6 +17,9 @@ import pytest
 
 from pyexperimenter import ExperimentStatus, PyExperimenter, ResultProcessor
 from pyexperimenter.exceptions import ResultsInJournalError, ServerUnreachableError
+from pyexperimenter.execution.journaling_store import JournalingStore
+from pyexperimenter.execution.stopping import active_stop
+from tests.database.test_lost_answers import COMMIT
 from tests.support.mariadb import PrivateMariaDB
 from tests.support.outages import (
     Signs,
@@ -263,6 +266,32 @@ def test_what_cannot_be_released_keeps_its_lease(
     assert re.search("could not (be released|release the experiments of worker .*): Can't connect", told), told
     assert statuses(mariadb_target) == {"running": 1}
     assert outcomes(mariadb_target) == {None: 1}
+
+
+def test_a_claim_whose_answer_was_lost_is_released_by_a_worker_that_stops(
+    mariadb_target: Target, proxy: Proxy, signs: Signs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was made together with an end, which went to the journal as far as the worker knows."""
+    filled(mariadb_target, signs, 2)
+    config = configured(through_port(mariadb_target, proxy.port), signs, 2, isolation="none", max_outage=1)
+    journal_note = JournalingStore._journal_note
+
+    def end_the_outage(journaling: JournalingStore, *arguments: Any) -> None:
+        journal_note(journaling, *arguments)
+        assert statuses(mariadb_target) == {"done": 1, "running": 1}
+        active_stop().request()
+        proxy.heal()
+        journaling._patience.restore()
+
+    monkeypatch.setattr(JournalingStore, "_journal_note", end_the_outage)
+
+    def work(*_: Any) -> dict[str, float]:
+        proxy.swallow_next(COMMIT, then_refuse=True)
+        return {"accuracy": 0.5}
+
+    assert experimenter(through_port(mariadb_target, proxy.port), config).execute(work) == 1
+    assert statuses(mariadb_target) == {"done": 1, "created": 1}
+    assert outcomes(mariadb_target) == {"done": 1, "released": 1}
 
 
 def test_an_experiment_of_its_own_that_ends_in_a_journal_is_not_released(
