@@ -325,7 +325,9 @@ class MaintainedStudy(AnalyzedStudy):
 
     # Removing
 
-    def prune(self, states: States = ExperimentStatus.CREATED, dry_run: bool = False) -> int:
+    def prune(
+        self, states: States = ExperimentStatus.CREATED, dry_run: bool = False, ids: Sequence[int] | None = None
+    ) -> int:
         """Remove experiments that are not in the grid of the configuration, with their attempts and logs.
 
         Parameters
@@ -335,6 +337,8 @@ class MaintainedStudy(AnalyzedStudy):
             write results of an experiment that was removed.
         dry_run : bool
             Only count the experiments.
+        ids : sequence of int, optional
+            Only experiments with these IDs.
 
         Returns
         -------
@@ -348,7 +352,7 @@ class MaintainedStudy(AnalyzedStudy):
         InvalidValueError
             If a state is not valid.
         """
-        return self._remove(states, None, None, dry_run, outside_grid=True)
+        return self._remove(states, None, ids, dry_run, outside_grid=True)
 
     def prune_files(self, dry_run: bool = False) -> int:
         """Remove the files of experiments that were reset or removed, and of executions that were lost.

@@ -336,6 +336,18 @@ def test_changes_are_counted_and_confirmed(
     assert {state: counts[state] for state in after} == after
 
 
+def test_pruning_concerns_only_what_is_selected(sqlite_target: Target) -> None:
+    study_ = hostile_study(sqlite_target)
+    first = study_.get_table({"ID": 1}, list(study_.config.table.keyfields)).iloc[0]
+    study_.fill_table_with_rows([{**first, "seed": seed} for seed in (98, 99)])
+    client = browser(study_, allow_changes=True)
+    ((url, fields),) = [form for form in opened(client, "/s/study/experiments?k.seed=99").forms if "change" in form[0]]
+    data = {**fields, "action": "prune"}
+    assert "Prune 1 experiment?" in client.post(url, data=data, headers={"origin": HOME}).text
+    client.post(url, data={**data, "confirm": "yes"}, headers={"origin": HOME})
+    assert [len(study_.get_table({"seed": seed})) for seed in (98, 99)] == [1, 0]
+
+
 def test_sql_of_a_url_never_reaches_a_connection_that_can_write(sqlite_target: Target) -> None:
     client = browser(hostile_study(sqlite_target), allow_changes=True)
     ((_, fields),) = [form for form in opened(client, "/s/study/experiments").forms if "change" in form[0]]

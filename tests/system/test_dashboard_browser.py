@@ -185,7 +185,7 @@ def test_a_reset_is_asked_for_and_done(window: Window, study: PyExperimenter) ->
     page = window.open("experiments?k.seed=1&state=error&where=ID%3D2")
     page.click("text=Reset …")
     title(page, r"^Reset 1 experiment\? ")
-    page.click("text=Back without a change")
+    page.click("text=Go back without changing anything")
     assert study.get_experiment(2).row["status"] == "error"
     page.click("text=Reset …")
     page.click("button.danger")

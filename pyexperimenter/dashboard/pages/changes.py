@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 _MOST = 100_000  # experiments at a time
 _ENDS = {
-    "reset": "They are open again, and lose their results and errors. Their attempts and logs are kept.",
-    "release": "Running ones are open again. A worker that is still alive is stopped.",
-    "remove": "They are gone, with their attempts and logs.",
-    "prune": "Those that are not in the grid of the configuration are gone, with their attempts and logs.",
+    "reset": "They will be open again, and lose their results and errors. Their attempts and logs are kept.",
+    "release": "Running ones will be open again. A worker that is still executing one is stopped.",
+    "remove": "They will be deleted, with their attempts and logs.",
+    "prune": "Those that are not in the grid of the config will be deleted, with their attempts and logs: "
+    "only open ones, unless states are selected.",
 }
 
 
@@ -36,7 +37,7 @@ def change(view: View, experimenter: PyExperimenter, form: Mapping[str, Sequence
 
 def _act(view: View, experimenter: PyExperimenter, action: str) -> Callable[[bool], int]:
     states = view.states or None
-    if action == "prune":
+    if action == "prune" and view.where is None:
         return lambda dry_run: experimenter.prune(states or "created", dry_run)
     # A condition in SQL, which comes from the URL, is only ever asked where nothing can be written.
     ids = view.study.get_table(view.where, ["ID"], limit=_MOST + 1, states=states)["ID"].tolist()
@@ -45,6 +46,8 @@ def _act(view: View, experimenter: PyExperimenter, action: str) -> Callable[[boo
     if action == "reset":
         chosen = states or ["done", "error", "paused"]
         return lambda dry_run: experimenter.reset_experiments(*chosen, ids=ids, dry_run=dry_run)
+    if action == "prune":
+        return lambda dry_run: experimenter.prune(states or "created", dry_run, ids)
     if action == "release":
         return lambda dry_run: experimenter.release_experiments(ids=ids, dry_run=dry_run)
     return lambda dry_run: experimenter.remove_experiments(ids=ids, states=states, dry_run=dry_run)
