@@ -58,6 +58,13 @@ class _Commands(click.Group):
         finally:
             logger.removeFilter(_log_in_commands)
 
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Return the command; for the name of a method, say which command does the same."""
+        same = in_commands(f"{args[0]}()")
+        if args[0] not in self.commands and same.startswith("pyexperimenter "):
+            ctx.fail(f"No such command '{args[0]}'. Use: {same}")
+        return super().resolve_command(ctx, args)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the commands in the order in which a study needs them."""
         return list(self.commands)

@@ -786,6 +786,7 @@ WRONG = [
     (["run", "config/experiment_configuration.yml", "src/functions.train"], 1, r"write src/functions.py:train$"),
     (["debug", "1", "src/functions:train"], 1, r"src/functions is not a module; write src/functions.py:train$"),
     (["nix"], 2, r"No such command 'nix'"),
+    (["execute"], 2, r"No such command .execute.\. Use: pyexperimenter run"),
     (["show", "one"], 2, r"'one' is not a valid integer"),
     (["reset", "failed"], 2, r"'failed' is not one of "),
     (["list", "--columns", ","], 2, r"name at least one column"),
