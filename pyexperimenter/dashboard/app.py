@@ -135,10 +135,11 @@ def create_app(experimenter: PyExperimenter, allow_changes: bool = False) -> Sta
                 try:
                     study = studies.reading(request.path_params["table"])
                     view = View(study, _root(request), request.query_params, request.path_params)
+                    context["view"] = view
                     shown = show(view)
                     if isinstance(shown, Response):
                         return shown
-                    return HTMLResponse(render(f"{name}.html", **context, view=view, **shown))
+                    return HTMLResponse(render(f"{name}.html", **context, **shown))
                 except PyExperimenterError as error:
                     return _sorry(error, context)
 

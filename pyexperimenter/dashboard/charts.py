@@ -138,7 +138,8 @@ def _axes(across: _Scale, up: _Scale, x: str, y: str, labels: Sequence[str] | No
 
 def _figure(parts: Sequence[Markup], title: str, legend: Markup | None, height: int = _HEIGHT) -> Markup:
     return Markup(
-        '<figure><svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>{}</figure>'
+        '<figure class="scroll" tabindex="0">'
+        '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>{}</figure>'
     ).format(_WIDTH, height, title, Markup("").join(parts), legend or "")
 
 
@@ -171,8 +172,8 @@ def state_bar(counts: dict[str, int]) -> Markup:
     ).format(words, Markup("").join(parts))
 
 
-def bars(values: Sequence[tuple[str, float]], title: str, unit: str) -> Markup:
-    """Draw a number for each of several times."""
+def bars(values: Sequence[tuple[str, float]], start: str, end: str, title: str, unit: str) -> Markup:
+    """Draw a number for each of several times, from a start to an end."""
     most = max((value for _, value in values), default=0)
     if not most:
         return Markup("<p>There is nothing to draw.</p>")
@@ -188,7 +189,7 @@ def bars(values: Sequence[tuple[str, float]], title: str, unit: str) -> Markup:
         parts.append(
             rect.format(_LEFT + number * width, up(value), max(width - 1, 0.5), _HEIGHT - _BOTTOM - up(value), text)
         )
-    for place, anchor, label in ((_LEFT, "start", values[0][0]), (_WIDTH - _RIGHT, "end", values[-1][0])):
+    for place, anchor, label in ((_LEFT, "start", start), (_WIDTH - _RIGHT, "end", end)):
         parts.append(tick.format(place, _HEIGHT - _BOTTOM + 16, anchor, label))
     return _figure(parts, title, None)
 
@@ -229,6 +230,7 @@ def parallel(axes: Sequence[tuple[str, Sequence[str] | None, Sequence[Any]]], va
     """
     height, top, bottom = 360, 40, 330
     gap = (_WIDTH - 2 * _LEFT) / max(len(axes) - 1, 1)
+    most = max(int(gap / 8), 10)  # characters between two axes
     scales = [
         _Scale([0, max(len(labels) - 1, 0)] if labels is not None else numbers, bottom, top)
         for _, labels, numbers in axes
@@ -259,7 +261,7 @@ def parallel(axes: Sequence[tuple[str, Sequence[str] | None, Sequence[Any]]], va
         for value, label in ticks:
             parts.append(
                 Markup('<text class="tick" x="{:.1f}" y="{}">{}</text>').format(
-                    place + 4, scale(value) + 4, short(label, 10)
+                    place + 4, scale(value) + 4, short(label, most)
                 )
             )
     return _figure(parts, f"Parallel coordinates of {len(values)} experiments", None, height)

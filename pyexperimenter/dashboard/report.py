@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _TIME_LIMIT = 600.0  # seconds of a query
 _SCREENS = ("overview", "grid", "failures", "parameters", "curves", "workers")
 # What makes no sense without a server. All of it is our own markup: what comes from the database is escaped.
-_FORMS = re.compile(r"<form\b.*?</form>|<button\b.*?</button>", re.S)
+_LIVE = re.compile(r'<form\b.*?</form>|<button\b.*?</button>|<(p|span) class="live">.*?</\1>', re.S)
 _LINKS = re.compile(r"</?a\b[^>]*>")
 _HEADINGS = re.compile(r"(</?h)([2-5])\b")
 
@@ -62,5 +62,5 @@ def _section(study: PyExperimenter, name: str, params: QueryParams) -> Any:
         content = render_content(f"{name}.html", **context, view=view, **show(view))
     except PyExperimenterError as error:
         content = render_content("error.html", **context, title="", text=str(error), again=False)
-    content = _LINKS.sub("", _FORMS.sub("", content))
+    content = _LINKS.sub("", _LIVE.sub("", content))
     return _HEADINGS.sub(lambda match: f"{match[1]}{int(match[2]) + 1}", content)

@@ -176,8 +176,8 @@ class Guard:
 
 
 _NO_TOKEN = (
-    "The dashboard is open only to those who have its address with the token, which the command has printed "
-    "where it was started."
+    "Open the address that the command printed when it started. It has a token, without which the dashboard shows "
+    "nothing."
 )
 
 

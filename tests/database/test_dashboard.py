@@ -204,7 +204,7 @@ def test_screens_show_what_the_facade_returns(target: Target) -> None:
     curves = client.get("/s/study/curves?value=loss&index=epoch&hue=rate&runs=1&logy=1").text
     assert curves.count("<polyline") == 16
     workers = opened(client, "/s/study/workers").text
-    assert "16 executions" in workers and "If the other" in workers
+    assert "16 executions" in workers and "open and running experiments are like" in workers
 
 
 def test_queries_can_only_read(target: Target) -> None:
@@ -247,6 +247,8 @@ def test_a_report_is_one_harmless_file(sqlite_target: Target, tmp_path: Path) ->
     assert "<script" not in text
     assert {"Overview", "Grid map", "Failures", "Results: accuracy"} <= set(re.findall(r"<h2[^>]*>([^<]*)", text))
     assert "done 10" in page.text
+    for live in ("Click a cell", "Drag along", "all failures with these", "Point at"):  # needs a server or a script
+        assert live not in page.text
     study_.report(tmp_path / "part.html", where="rate = 0.1 AND seed <> 1")
     assert "0.100" in Page((tmp_path / "part.html").read_text(encoding="utf-8")).text
     with pytest.raises(PyExperimenterError):
@@ -283,6 +285,24 @@ def test_a_table_that_is_dropped_meanwhile(sqlite_target: Target) -> None:
     for screen in ("experiments", "failures", "experiments/1"):
         assert "The table is not there" in opened(client, f"/s/study/{screen}", 404).text
     assert "cannot be read (MissingTableError)" in opened(client, "/").text
+
+
+def test_pages_have_the_words_of_the_dashboard(sqlite_target: Target) -> None:
+    client = browser(hostile_study(sqlite_target))
+    listed = opened(client, "/s/study/experiments?state=error&col=end_date&col=error").text
+    assert "ValueError: </script>" in listed and "Traceback" not in listed
+    assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", listed) and not re.search(r"\dT\d", listed)
+    results = opened(client, "/s/study/results?where=ID<13&pairing=all")
+    assert "Leave failed runs out" in results.text and "failures=" not in results.text
+    (link,) = [url for url in results.links if "failures=drop" in url]
+    assert "Leave failed runs out" not in opened(client, link).text
+    wrong = opened(client, "/s/study/experiments?where=nonsense", 400)
+    assert "/s/study/experiments" in wrong.links  # of the menu, to go on from
+
+
+def test_a_paused_experiment_is_not_done_in_the_grid_map(sqlite_target: Target) -> None:
+    client = browser(hostile_study(sqlite_target))
+    assert ">0/1</a>" in client.get("/s/study/grid?rows=seed&columns=rate&where=ID=3").text
 
 
 def test_other_studies_of_the_database_are_listed(target: Target) -> None:

@@ -38,7 +38,7 @@ def figures() -> list[Any]:
         charts.lines([Line("", points((0, 0), (10, -3), (100, 1000)))], "x", "y", log_x=True, log_y=True),
         charts.lines([Line("", points((7, 7)))], "x", "y", log_x=True, log_y=True),
         charts.lines([Line("", [(1, math.nan, None, None), (2, 5, None, None), (3, math.inf, None, None)])], "x", "y"),
-        charts.bars([(HOSTILE, 3.0), (place, 0.0)], HOSTILE, "runs"),
+        charts.bars([(HOSTILE, 3.0), (place, 0.0)], HOSTILE, place, HOSTILE, "runs"),
         charts.state_bar({"done": 3, "error": 1, HOSTILE: 2}),
         charts.gantt([(HOSTILE, [(0.0, 0.5, "done", HOSTILE), (0.5, 0.5, "error", "")])], place, place),
         charts.parallel([(HOSTILE, None, [1.0, 2.0]), ("b", [HOSTILE, "NULL"], [0.0, 1.0])], [0.1, 0.1]),
@@ -68,7 +68,11 @@ def test_figures_are_harmless_and_within_their_borders(number: int) -> None:
 
 
 def test_nothing_to_draw_is_said() -> None:
-    for figure in (charts.lines([], "x", "y"), charts.lines([Line("a", [])], "x", "y"), charts.bars([], "t", "u")):
+    for figure in (
+        charts.lines([], "x", "y"),
+        charts.lines([Line("a", [])], "x", "y"),
+        charts.bars([], "a", "b", "t", "u"),
+    ):
         assert figure == "<p>There is nothing to draw.</p>"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pyexperimenter.dashboard.charts import gantt
+from pyexperimenter.dashboard.rendering import ends
 from pyexperimenter.dashboard.view import View
 from pyexperimenter.jsonable import is_missing
 
@@ -46,5 +47,5 @@ def _timeline(view: View) -> dict[str, Any]:
         text = f"experiment {row['experiment_id']}: {outcome}, from {start:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S} UTC"
         rows.setdefault(f"{row['machine']}, {row['pid']}", []).append((*piece, shown, text))
     names = list(rows)[-_MOST_ROWS:]
-    chart = gantt([(name, rows[name]) for name in names], f"{first:%Y-%m-%d %H:%M}", f"{last:%Y-%m-%d %H:%M} UTC")
+    chart = gantt([(name, rows[name]) for name in names], *ends(first, last))
     return {"chart": chart, "executions": len(times), "more_workers": len(rows) - len(names)}

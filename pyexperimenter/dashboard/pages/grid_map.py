@@ -74,14 +74,13 @@ def _cell(group: ExperimentGroup | None, by: Sequence[str], color: str | None, s
     if group is None:
         return None
     counts = group.counts
-    ended = counts["done"] + counts["paused"]
     if color == "failures":
         share = counts["error"] / group.total
     elif color == "value" and scale is not None:
         low, high = scale
-        share = 0.0 if group.mean is None else (group.mean - low) / (high - low) if high > low else 1.0
+        share = 0.0 if group.mean is None else max((group.mean - low) / (high - low), 0.01) if high > low else 1.0
     else:
-        share = ended / group.total
+        share = counts["done"] / group.total
     text = ", ".join(f"{number:,} {state}" for state, number in counts.items() if number)
     mean = None
     if group.mean is not None:
@@ -89,7 +88,7 @@ def _cell(group: ExperimentGroup | None, by: Sequence[str], color: str | None, s
         text += f"; mean {mean} of {group.number:,}"
     return {
         "select": urlencode(of_columns({name: group.values[name] for name in by})),
-        "ended": ended,
+        "done": counts["done"],
         "total": group.total,
         "failed": counts["error"],
         "running": counts["running"],

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import StreamingResponse
 
 from pyexperimenter.dashboard.charts import Line, lines
+from pyexperimenter.dashboard.rendering import rows
 from pyexperimenter.dashboard.view import STATES, View
 from pyexperimenter.exceptions import PyExperimenterError
 from pyexperimenter.fieldtypes import Kind
-from pyexperimenter.jsonable import records
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,12 +37,12 @@ def experiments(view: View) -> dict[str, Any]:
     after = int(view.params["after"]) if view.params.get("after", "").lstrip("-").isdigit() else None
     names = ["ID", *(name for name in columns if name != "ID")]
     table = study.get_table(view.where, names, order, _PAGE + 1, view.states or None, after=after)
-    rows = records(table.head(_PAGE))
+    shown = rows(table.head(_PAGE))
     return {
         "columns": names,
         "existing": existing,
-        "rows": rows,
-        "next": rows[-1]["ID"] if len(table) > _PAGE else None,
+        "rows": shown,
+        "next": shown[-1]["ID"] if len(table) > _PAGE else None,
         "order": order or "ID",
         "facets": _facets(view, [name for name in study.config.table.keyfields if name in existing]),
         "numbers": {name for name in names if table[name].dtype.kind in "if"},
@@ -132,7 +132,7 @@ def experiment(view: View) -> dict[str, Any]:
         "output": details.attempts[-1]["output"] if details.attempts else None,
         "curves": list(_curves(view, experiment_id)),
         "copies": [
-            ("debug it", f"pyexperimenter debug -c {shlex.quote(study.config.source)} {experiment_id}"),
+            ("Debug command", f"pyexperimenter debug -c {shlex.quote(study.config.source)} {experiment_id}"),
             ("Python", f"experimenter.get_experiment({experiment_id})"),
             ("SQL", f"SELECT * FROM {table.name} WHERE ID = {experiment_id}"),
         ],

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _STATS = ("mean±std", "median±iqr", "mean", "median", "mean±ci95")
 _BEST = ("max", "min")
+_ADVICE = "Say what they count as"  # in Python; this page has its own
 _ENDS = {"std": ("mean", "std"), "ci95": ("mean", "ci95")}
 _LOCK = threading.Lock()  # warnings are caught for the whole process
 
@@ -54,6 +55,7 @@ def results(view: View) -> dict[str, Any]:
         "chosen": shown,
         "by": by,
         "problem": None,
+        "has_failed": False,
         "summary": None,
         "comparison": None,
         "copies": [],
@@ -70,7 +72,8 @@ def results(view: View) -> dict[str, Any]:
             how = {"failures": options["failures"], "pairing": options["pairing"]}
             context |= _compared(view, value, by, rows, over, best or "max", how)
     except PyExperimenterError as error:
-        context["problem"] = str(error)
+        text, *advice = str(error).partition(_ADVICE)
+        context |= {"problem": text.strip(), "has_failed": bool(advice[0])}
     return context
 
 
@@ -107,7 +110,7 @@ def _rendered(view: View, summary: pd.DataFrame, chosen: Mapping[str, Any]) -> d
     return {
         "summary": Markup(to_html(summary, **best)),  # which escapes values
         "figure": figure,
-        "copies": [("command", shlex.join(words)), ("Python", python), ("LaTeX", to_latex(summary, **best))],
+        "copies": [("Command", shlex.join(words)), ("Python", python), ("LaTeX", to_latex(summary, **best))],
     }
 
 
@@ -173,14 +176,16 @@ def _compared(
     words += [word for name, setting in how.items() for word in _option(name, setting)]
     words += ["--where", _sql(view)] if view.where else []
     places = list(found.average_ranks.index)
+    # The description has the notes of the comparison.
+    others = [line for note in notes for line in note.splitlines() if line not in found.notes]
     cliques = [[places.index(level) for level in clique] for clique in found.cliques()]
     return {
         "comparison": {
             "text": str(found),
             "describe": found.describe(),
             "ranks": ranks([(cell(level), float(rank)) for level, rank in found.average_ranks.items()], cliques),
-            "notes": notes,
+            "notes": others,
             "blocks": blocks,
-            "copies": [("command", shlex.join(words))],
+            "copies": [("Command for the comparison", shlex.join(words))],
         }
     }

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from pyexperimenter.dashboard.charts import bars, state_bar
+from pyexperimenter.dashboard.rendering import ends, rows
 from pyexperimenter.dashboard.view import View
 from pyexperimenter.exceptions import PyExperimenterError
-from pyexperimenter.jsonable import records
 from pyexperimenter.study.status import StudyStatus, outside_grid_text
-from pyexperimenter.tracebacks import summary_of
 
 if TYPE_CHECKING:
     from pyexperimenter.experimenter import PyExperimenter
@@ -21,17 +20,17 @@ _WORKERS = 200
 
 def studies(names: Iterable[str], opened: Callable[[str], PyExperimenter]) -> dict[str, Any]:
     """Return the studies of a database with their progress."""
-    rows: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
     for name in names:
         try:
             counts = opened(name).counts()
             ended = opened(name).ended_over_time(1)
         except PyExperimenterError as error:
-            rows.append({"name": name, "problem": type(error).__name__})
+            found.append({"name": name, "problem": type(error).__name__})
             continue
         last = ended[-1][0] if ended else None
-        rows.append({"name": name, "counts": counts, "bar": state_bar(counts), "last": last, "problem": None})
-    return {"studies": rows}
+        found.append({"name": name, "counts": counts, "bar": state_bar(counts), "last": last, "problem": None})
+    return {"studies": found}
 
 
 def overview(view: View) -> dict[str, Any]:
@@ -51,11 +50,12 @@ def overview(view: View) -> dict[str, Any]:
 
 def _ends(study: PyExperimenter) -> dict[str, Any]:
     newest = study.newest_errors(_FAILURES)
-    found = records(study.get_table({"ID": newest}, ["ID", "end_date", "error"], states="error"))
-    failures = [{**row, "error": summary_of(str(row["error"] or ""))} for row in found]
-    ended = [(end.strftime("%Y-%m-%d %H:%M"), float(number)) for end, number in study.ended_over_time()]
+    failures = rows(study.get_table({"ID": newest}, ["ID", "end_date", "error"], states="error"))
+    ended = study.ended_over_time()
+    labels = ends(ended[0][0], ended[-1][0]) if ended else ("", "")
+    numbers = [(f"{end:%Y-%m-%d %H:%M:%S}", float(number)) for end, number in ended]
     return {
-        "chart": bars(ended, "Executions that ended, over time", "executions") if ended else None,
+        "chart": bars(numbers, *labels, "Executions that ended, over time", "executions") if ended else None,
         "failures": sorted(failures, key=lambda row: newest.index(row["ID"])),
     }
 
