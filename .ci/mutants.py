@@ -71,12 +71,12 @@ TESTS = {
     ),
     "execution/journal_file": "test_journal test_bad_journals test_sync test_locks_and_full_disks",
     "execution/heartbeat": "test_heartbeats test_leases test_heartbeat_cost test_wait",
-    "execution/worker": "test_execute test_failures test_retries test_budget test_emissions test_signals",
+    "execution/worker": "test_worker test_execute test_failures test_retries test_budget test_emissions test_signals",
     "execution/supervision/supervisor": (
-        "test_supervision test_output test_signals test_retries test_budget test_scripts"
+        "test_supervisor test_supervision test_output test_signals test_retries test_budget test_scripts"
     ),
-    "execution/supervision/child": "test_supervision test_output test_signals test_functions test_outages",
-    "execution/stopping": "test_signals test_functions test_wait",
+    "execution/supervision/child": "test_child test_supervision test_output test_signals test_functions test_outages",
+    "execution/stopping": "test_stopping test_supervisor test_signals test_functions test_wait",
     "execution/budget": "test_budget test_slurm_answers",
     "cluster/engine": "test_batch_script test_submit",
     "cluster/job": "test_cluster_job test_batch_script test_submit test_before_rooms",

@@ -236,8 +236,6 @@ def stop_on(signals: Sequence[str], stop: Stop) -> Iterator[Stop]:
 
 
 def _deliver(number: int, handler: Callable[[int, FrameType | None], Any] | int | None) -> None:
-    if handler is signal.default_int_handler:
-        raise KeyboardInterrupt
     if callable(handler):
         handler(number, None)
     elif handler != signal.SIG_IGN and number not in _NOTICES:
