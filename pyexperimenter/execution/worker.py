@@ -89,7 +89,7 @@ def run_one(task: WorkerTask, claim: Callable[[Worker], Experiment]) -> int:
             worker.release_all(worker.cause_of(error))
             raise
         finally:
-            worker.store.close()
+            worker.close()
         return experiment.id
 
 
@@ -133,9 +133,13 @@ class Worker:
             self.release_all(self.cause_of(error))
             return self._report(error)
         finally:
-            self._turns.end()
-            self.store.close()
+            self.close()
         return self._report()
+
+    def close(self) -> None:
+        """Close its journal, so that another process can write it to the database, and let others have its turn."""
+        self._turns.end()
+        self.store.close()
 
     def _report(self, stopped_by: BaseException | None = None) -> WorkerReport:
         used_up = stopped_by is None and self._is_used_up()

@@ -18,7 +18,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache, lru_cache
+from functools import lru_cache
 
 from pyexperimenter.machine.locks import FileLock, lock_file, own_directory
 
@@ -34,20 +34,20 @@ _NAME = "pyexperimenter-worker-"
 
 
 def workers() -> int:
-    """Return how many processes on this machine have called this since they started; 0 if that is not known.
+    """Return how many workers on this machine execute short experiments, or wait for a turn; 0 if that is not known.
 
     Each has a socket whose name no file has, as Linux allows, so that it disappears with its process.
     """
-    _announce(os.getpid())
     return _counted(int(time.monotonic() // _VALID))
 
 
-@cache
-def _announce(pid: int) -> None:
+def _announced() -> socket.socket | None:
+    """Return a socket by which a worker is counted until it is closed; None on systems without such sockets."""
     with suppress(OSError, AttributeError):  # Windows lacks the family
         named = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        named.bind(f"\0{_NAME}{pid}-{random.getrandbits(32)}")  # the number may be that of another PID namespace
-        named.detach()  # open until the process ends
+        named.bind(f"\0{_NAME}{os.getpid()}-{random.getrandbits(32)}")  # another PID namespace may have the number
+        return named
+    return None
 
 
 @lru_cache(maxsize=1)
@@ -74,30 +74,32 @@ class Turns:
 
     def __init__(self) -> None:
         self._place: FileLock | None = None
-        self._short = False  # whether the last function was
+        self._socket: socket.socket | None = None  # if the last function was short; the worker is counted by it
         self._length = _FIRST_TURN
         self._start()
 
     def ran(self, seconds: float) -> None:
         """Note how long the worker's function took."""
-        self._short = seconds < _SHORT
-        if not self._short:
+        if seconds >= _SHORT:
             self.end()
+        elif self._socket is None:
+            self._socket = _announced()
 
     def end(self) -> None:
-        """Let others have this turn."""
-        if self._place is not None:
-            self._place.release()
-            self._place = None
+        """Let others have this turn, and do not count this worker until its next short experiment."""
+        self._leave_place()
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
     def are_over(self) -> bool:
         """Return whether others should have a turn first, so that the worker claims nothing until it has waited."""
         elapsed = time.monotonic() - self._started
-        if not self._short or elapsed < self._length:
+        if self._socket is None or elapsed < self._length:
             return False
         if workers() > _MANY and core_seconds() - self._cores > _BUSY * elapsed:
             return True
-        self.end()
+        self._leave_place()
         self._start()
         return False
 
@@ -105,21 +107,26 @@ class Turns:
         """Wait for a turn if the last one is over, but no longer than if all workers took turns, or until a stop."""
         if not self.are_over():
             return
-        self.end()
+        self._leave_place()
         usual = min((workers() / PLACES - 1) * TURN, _LONGEST_WAIT / 2)
         deadline = time.monotonic() + 2 * usual
         while self._place is None and not should_stop() and (left := deadline - time.monotonic()) > 0:
             # Random, so that waiting workers do not look all at once; and seldom, as each look disturbs the others.
             time.sleep(min(left, usual / 5 * random.random()))
-            self._place = _free_place()
+            self._place = _take_place()
         self._length = TURN
         self._start()
+
+    def _leave_place(self) -> None:
+        if self._place is not None:
+            self._place.release()
+            self._place = None
 
     def _start(self) -> None:
         self._started, self._cores = time.monotonic(), core_seconds()
 
 
-def _free_place() -> FileLock | None:
+def _take_place() -> FileLock | None:
     directory = own_directory()
     if directory is not None:
         for number in random.sample(range(PLACES), PLACES):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ class Machine:
         self.place = directory / "turn-0"
         self.now = 1000.0
         self.workers = WORKERS
+        self.all_turns: list[Turns] = []
         self.busy = 1.0  # the share of its time for which the worker uses a core
         monkeypatch.setattr(turns, "PLACES", 1)
         monkeypatch.setattr(turns, "_MANY", 2)
@@ -44,11 +46,17 @@ class Machine:
             lock.release()
         return lock is not None
 
-    def crowded_turns(self) -> Turns:
-        """Return the turns of a worker with a place, whose turn is over."""
+    def turns(self) -> Turns:
+        """Return the turns of a worker whose first turn is over."""
         its = Turns()
+        self.all_turns.append(its)
         its.ran(0.0)
         self.work(TURN)
+        return its
+
+    def crowded_turns(self) -> Turns:
+        """Return the turns of a worker with a place, whose turn is over."""
+        its = self.turns()
         its.wait(lambda: False)
         assert not self.is_place_free()
         self.work(TURN)
@@ -56,8 +64,11 @@ class Machine:
 
 
 @pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    return Machine(tmp_path, monkeypatch)
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    made = Machine(tmp_path, monkeypatch)
+    yield made
+    for its in made.all_turns:
+        its.end()
 
 
 @pytest.fixture
@@ -117,9 +128,7 @@ def test_a_suspended_worker_delays_others_no_longer_than_if_all_took_turns(
     machine: Machine, holder: subprocess.Popen[str]
 ) -> None:
     holder.send_signal(signal.SIGSTOP)
-    its = Turns()
-    its.ran(0.0)
-    machine.work(TURN)
+    its = machine.turns()
     before = machine.now
     its.wait(lambda: False)
     assert its._place is None
@@ -135,9 +144,7 @@ def test_the_place_of_a_killed_worker_is_free(machine: Machine, holder: subproce
 
 
 def test_a_stop_ends_the_wait(machine: Machine, holder: subprocess.Popen[str]) -> None:
-    its = Turns()
-    its.ran(0.0)
-    machine.work(TURN)
+    its = machine.turns()
     before = machine.now
     its.wait(lambda: True)
     assert machine.now == before
@@ -148,9 +155,7 @@ def test_waits_are_short_even_if_there_are_thousands_or_no_files_can_be_made(
 ) -> None:
     monkeypatch.setattr(turns, "own_directory", lambda: None)
     machine.workers = 100_000
-    its = Turns()
-    its.ran(0.0)
-    machine.work(TURN)
+    its = machine.turns()
     before = machine.now
     its.wait(lambda: False)
     assert machine.now - before == pytest.approx(4)
@@ -177,13 +182,13 @@ def test_a_system_that_does_not_report_it_has_no_turns(monkeypatch: pytest.Monke
     its = Turns()
     its.ran(0.0)
     assert not its.are_over()
+    its.end()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists sockets")
 def test_workers_are_counted_while_they_live(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "_VALID", 1e-9)
-    assert workers() >= 1
-    code = "from pyexperimenter.machine.turns import workers; workers(); print(flush=True); input()"
+    code = "from pyexperimenter.machine.turns import Turns; its = Turns(); its.ran(0); print(flush=True); input()"
     others = [
         subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(3)
     ]
@@ -191,8 +196,26 @@ def test_workers_are_counted_while_they_live(monkeypatch: pytest.MonkeyPatch) ->
         for other in others:
             assert other.stdout is not None
             other.stdout.readline()
-        assert workers() >= 4
+        assert workers() >= 3
     finally:
         for other in others:
             other.kill()
             other.communicate()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists sockets")
+@pytest.mark.parametrize("end", [Turns.end, lambda its: its.ran(1.0)], ids=["idle", "long experiments"])
+def test_workers_do_not_wait_for_those_that_execute_no_short_experiments(end: Callable[[Turns], None]) -> None:
+    """Such as that of a notebook that was left open, or one that waits for new rows."""
+
+    def counted() -> int:
+        return Path("/proc/net/unix").read_text().count(f"@pyexperimenter-worker-{os.getpid()}-")
+
+    its = Turns()
+    assert counted() == 0
+    for _ in range(2):
+        its.ran(0.0)
+        its.ran(0.0)
+        assert counted() == 1
+        end(its)
+        assert counted() == 0
