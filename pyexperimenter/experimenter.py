@@ -755,6 +755,8 @@ class PyExperimenter(MaintainedStudy):
         ------
         NoPausedExperimentsException
             If no experiment with this ID is paused.
+        UndecodableValueError
+            If its keyfields cannot be read. It stays paused.
         ExperimentFunctionError
             If the function cannot be called with what an experiment passes.
         """

@@ -263,14 +263,15 @@ class ClaimStore(ExperimentReader):
     def _take(
         self, cursor: Cursor, row: tuple[Any, ...], status: ExperimentStatus, worker: WorkerInfo
     ) -> Experiment | None:
-        """Give a row to this worker. If its keyfields cannot be read, mark it so and return None."""
-        experiment_id = row[0]
+        """Give a row to this worker. If an open row's keyfields cannot be read, mark it so and return None."""
+        experiment_id, resumed = row[0], status is ExperimentStatus.PAUSED
         try:
             keyfields = self._decode_keyfields(row)
         except UndecodableValueError as error:
+            if resumed:
+                raise
             cursor.run(self._sql.claim.mark_unreadable, error=str(error), experiment_id=experiment_id)
             return None
-        resumed = status is ExperimentStatus.PAUSED
         take = self._sql.claim.resume if resumed else self._sql.claim.take
         new = {**vars(worker), "experiment_id": experiment_id, "status": status.value}
         insert, token = self._new_attempt(experiment_id, worker, resumed, self._lease)
@@ -301,6 +302,8 @@ class ClaimStore(ExperimentReader):
         ------
         NoPausedExperimentsException
             If it is not paused.
+        UndecodableValueError
+            If its keyfields cannot be read. It stays paused.
         """
         with self.database.transaction() as cursor:
             row = cursor.one(self._sql.claim.await_row, experiment_id=experiment_id, status="paused")

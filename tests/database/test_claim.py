@@ -23,6 +23,7 @@ from pyexperimenter.exceptions import (
     InvalidColumnError,
     InvalidExperimentError,
     NoPausedExperimentsException,
+    UndecodableValueError,
 )
 from tests.support.outages import seeds
 from tests.support.study import experimenter, store, wait_until, worker
@@ -370,6 +371,15 @@ def test_only_a_paused_experiment_is_resumed(target: Target) -> None:
         opened.finish(claim(opened).attempt, ExperimentStatus.PAUSED)
     opened.resume(2, worker())
     assert target.query("SELECT ID FROM study WHERE status = 'paused'") == [(1,)]
+
+
+def test_a_paused_experiment_that_cannot_be_read_is_not_resumed(sqlite_target: Target) -> None:
+    opened = store(sqlite_target)
+    opened.finish(claim(opened).attempt, ExperimentStatus.PAUSED)
+    sqlite_target.query("UPDATE study SET seed = 'three' WHERE ID = 1")
+    with pytest.raises(UndecodableValueError, match=r"column seed holds 'three'.*correct it by SQL"):
+        opened.resume(1, worker())
+    assert sqlite_target.query("SELECT status, error FROM study WHERE ID = 1") == [("paused", None)]
 
 
 def test_an_error_without_retries_leaves_no_attempts(target: Target) -> None:
