@@ -103,6 +103,11 @@ def test_an_audit_goes_on_where_it_was_interrupted(sqlite_target: Target) -> Non
         opened.audit(interrupted, 12, ignore=["seconds"])
     assert opened.audit(interrupted, 12, ignore=["seconds"]).audited == 12
     assert len(calls) == 13
+    sqlite_target.query(
+        "INSERT INTO study__attempts (experiment_id, worker, outcome, late_results) "
+        "SELECT experiment_id, worker, outcome, '{}' FROM study__attempts WHERE outcome = 'audit'"
+    )
+    assert opened.audit(interrupted, 12, ignore=["seconds"]).reproduced == 12, "of two records, the first counts"
     opened.reset_experiments("done", where="method = 'svm'")
     found = opened.audit(same, 12, ignore=["seconds"])
     assert (found.audited, found.planned) == (6, 12)

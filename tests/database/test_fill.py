@@ -301,6 +301,8 @@ def test_the_way_of_a_fill_follows_from_what_is_there(
     }
     assert first == ["copy directly" if target.provider == "postgresql" else "run_many directly"] * 3
     assert ways == expected[target.provider]
+    assert study_.fill_table_with_rows([*rows, {"dataset": "new", "seed": 1}]) == (1, 15)
+    assert study_.counts()["created"] == 16
 
 
 @pytest.mark.usefixtures("small_chunks")

@@ -117,6 +117,51 @@ def test_the_last_executions_are_read_newest_first(target: Target) -> None:
     assert [str(start.date()) for start, _ in executions] == [*reversed(days), *["2026-01-01"] * 980]
 
 
+def test_only_the_last_executions_are_looked_at(sqlite_target: Target) -> None:
+    study_ = filled(sqlite_target, 3)
+    sqlite_target.query(
+        "INSERT INTO study__attempts (experiment_id, git_commit, outcome) "
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20001) "
+        "SELECT 1, CASE i WHEN 1 THEN 'first' WHEN 2 THEN 'second' ELSE 'later' END, 'lost' FROM n"
+    )
+    assert study_.commits() == [("later", None, 19999), ("second", None, 1)]
+    assert study_.get_attempts(last=2)["ID"].tolist() == [20000, 20001]
+    assert study_._store.latest_attempt() == 20001
+    sqlite_target.query(
+        "INSERT INTO study__attempts (experiment_id, outcome, wall_seconds, max_rss_bytes) "
+        "VALUES (1, 'done', 1, 7), (2, 'done', NULL, NULL), (2, 'error', 2, 8), (3, 'done', 3, 5)"
+    )
+    assert study_._store.last_durations() == [3, 1]
+    done, error, lost = study_.usage()["outcomes"]
+    assert (done["outcome"], done["executions"], done["wall_seconds"], done["max_rss_bytes"]) == ("done", 3, 4, 7)
+    assert (error["outcome"], lost["outcome"]) == ("error", "lost")
+
+
+def test_ends_are_counted_once_in_equal_parts_of_the_time(sqlite_target: Target) -> None:
+    study_ = filled(sqlite_target, 5)
+    assert study_.ended_over_time(3) == []
+    for seed, minute in enumerate((0, 3, 1, 2, 2)):
+        sqlite_target.query(
+            "INSERT INTO study__attempts (experiment_id, outcome, ended) VALUES (?, 'done', ?)",
+            seed + 1,
+            f"2026-01-01 00:0{minute}:00.000000",
+        )
+    ends = [(end.minute, end.second, number) for end, number in study_.ended_over_time(3)]
+    assert ends == [(1, 0, 2), (2, 0, 2), (3, 0, 1)]
+
+
+def test_executions_are_drawn_from_those_that_ended_an_experiment(sqlite_target: Target) -> None:
+    study_ = filled(sqlite_target, 5)
+    for experiment_id, outcome in enumerate(("done", "lost", "error", "paused", None), start=1):
+        sqlite_target.query(
+            "INSERT INTO study__attempts (experiment_id, outcome, started, ended) "
+            "VALUES (?, ?, '2026-01-01', '2026-01-02')",
+            experiment_id,
+            outcome,
+        )
+    assert sorted(seed for seed, *_ in study_._store.sampled_executions(["seed"])) == [0, 2, 3]
+
+
 def test_without_workers_the_end_is_unknown(target: Target) -> None:
     study_ = executed(target, 10, [(1500, 1200), (1200, 900)], working=False)
     now = study_.status()

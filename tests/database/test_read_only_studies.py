@@ -95,6 +95,18 @@ def test_groups_have_counts_and_moments(executed: PyExperimenter, monkeypatch: p
         executed.group_by("no such column")
 
 
+def test_deviations_are_exact_whatever_other_rows_hold(sqlite_target: Target) -> None:
+    """SQLite measures them from a number near the mean, else the digits of large values would be lost."""
+    seeds = {"seed": {"type": "INT", "values": {"start": 0, "stop": 1004}}}
+    study_ = experimenter(sqlite_target, study(sqlite_target, keyfields=seeds))
+    study_.fill_table_from_config()
+    sqlite_target.query("UPDATE study SET status = 'done'")
+    sqlite_target.query("UPDATE study SET accuracy = CASE WHEN seed < 2 THEN 0 ELSE 1e9 + seed END")
+    sqlite_target.query("UPDATE study SET accuracy = NULL WHERE seed BETWEEN 2 AND 1001")  # more than are looked at
+    (group,) = study_.group_by("status", "accuracy", where="seed >= 2")
+    assert (group.number, group.mean, group.std) == (2, 1e9 + 1002.5, pytest.approx(0.5**0.5))
+
+
 def test_newest_errors_come_first_even_if_they_are_long_ago(target: Target, executed: PyExperimenter) -> None:
     errors = executed.get_table(states="error", columns=["ID"])["ID"].tolist()
     target.query(f"UPDATE study__attempts SET ended = '2030-01-01' WHERE experiment_id = {errors[1]}")
