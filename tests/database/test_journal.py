@@ -14,6 +14,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from pyexperimenter import ExperimentStatus
@@ -379,6 +380,24 @@ def test_a_value_that_json_lacks_is_refused_and_leaves_nothing(journals: Path) -
         journal.add(Entry("one", Attempt(1, 1), Note(TIME, results={"accuracy": object()})))
     journal.close()
     assert path.read_bytes() == b""
+
+
+def test_a_closed_journal_has_what_is_left_and_no_descriptors(journals: Path) -> None:
+    journals.mkdir(parents=True)
+    path = journals / f"one{SUFFIX}"
+    before = psutil.Process().num_fds()
+    for _ in range(20):  # other threads may open a file meanwhile
+        journal = open_journal(path, wait=False)
+        assert journal is not None
+        path.with_suffix(".new").write_bytes(b"of a process that was killed here")
+        journal.close([b"first", b"second"])
+        assert path.read_bytes() == b"first\nsecond\n"
+        journal = open_journal(path, wait=False)
+        assert journal is not None
+        path.unlink()  # by a person
+        journal.close([])
+        assert list(journals.iterdir()) == []
+    assert psutil.Process().num_fds() < before + 20
 
 
 # Journals that are incomplete or cannot be written

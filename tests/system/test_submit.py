@@ -69,7 +69,7 @@ def test_jobs_on_this_machine_execute_all(fleet: PyExperimenter, tmp_path: Path)
     assert set(jobs.wait(120).values()) == {"COMPLETED"}
     assert fleet.counts()["done"] == 4
     assert sorted(fleet.get_table("status = 'done'")["accuracy"]) == [0, 0, 0.1, 0.1]
-    assert [path.suffix for path in (tmp_path / "jobs").iterdir()] == [".log"] * 2
+    assert {*(tmp_path / "jobs").iterdir()} == {jobs.log_file(name) for name in jobs.job_ids}
 
 
 def test_a_cancelled_job_gives_its_experiment_back(target: Target, tmp_path: Path) -> None:
@@ -168,9 +168,9 @@ def test_scripts_hold_no_secret(mariadb_target: Target, tmp_path: Path) -> None:
     ("nodes", "mounts", "refused"),
     [
         (
-            "NodeName=n1 NodeHostName=elsewhere State=IDLE",
+            " ".join(f"NodeName=n{number} NodeHostName=n{number} State=IDLE" for number in range(1, 6)),
             "",
-            "a file of this machine, which jobs on elsewhere cannot see",
+            "a file of this machine, which jobs on n1, n2, n3 cannot see",
         ),
         ("NodeName=n1 NodeHostName=here", "", None),
         ("NodeName=n1 NodeHostName=here", "server:/home / nfs4 rw 0 0", "is on a network file system (nfs4)"),
@@ -301,11 +301,13 @@ def test_processes_that_cannot_be_started_leave_nothing_behind(
     with pytest.raises(SubmissionError, match=r"^nothing was submitted: .*file"):
         fleet.submit(work, cluster="local", folder=tmp_path / "file")
     started: list[subprocess.Popen[bytes]] = []
+    sessions: list[int] = []
 
     def start_one(_: Any, **options: Any) -> subprocess.Popen[bytes]:
         if started:
             raise OSError("no more processes")
         started.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], **options))
+        sessions.append(os.getsid(started[0].pid))
         return started[0]
 
     with monkeypatch.context() as patch:
@@ -313,6 +315,7 @@ def test_processes_that_cannot_be_started_leave_nothing_behind(
         with pytest.raises(SubmissionError, match="no more processes"):
             fleet.submit(work, workers=2, cluster="local", folder=tmp_path / "new" / "jobs")
     assert started[0].returncode == -signal.SIGKILL
+    assert sessions == [started[0].pid], "its own, so that a terminal's Ctrl-C does not reach it"
     assert not (tmp_path / "new").exists()
 
 
