@@ -266,6 +266,20 @@ def test_another_users_journal_is_left_to_them(caplog: pytest.LogCaptureFixture)
         assert target.query("SELECT status FROM study WHERE ID = 1") == [("done",)]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_journal_that_cannot_be_deleted_is_an_error(tmp_path: Path) -> None:
+    """Only on Windows, where another process may have it open, it is left for later without a word."""
+    journal = open_journal(tmp_path / "one", wait=True)
+    assert journal is not None
+    os.seteuid(65534)
+    try:
+        with pytest.raises(PermissionError):
+            journal.close([])
+    finally:
+        os.seteuid(0)
+        journal.close()
+
+
 # File systems without locks
 
 
