@@ -439,6 +439,19 @@ def test_waiting_ends_with_each_state_in_which_a_job_stays(state: str, tmp_path:
     assert submission.wait(timeout=0) == {"1": state}
 
 
+def test_who_waits_asks_seldom_and_not_longer_than_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SLURM is asked by all users together."""
+    pauses: list[float] = []
+    stopped = SimpleNamespace(sleep=pauses.append, monotonic=lambda: 100.0)
+    monkeypatch.setattr("pyexperimenter.cluster.submission.time", stopped)
+    submission = Submission("slurm", tmp_path, [])
+    for timeout, expected in ((None, 2.0), (60, 2.0), (0.5, 0.5)):
+        states = iter(["RUNNING", "COMPLETED"])
+        submission.states = lambda states=states: {"1": next(states)}  # type: ignore[method-assign,misc]
+        assert submission.wait(timeout) == {"1": "COMPLETED"}
+        assert pauses.pop() == expected
+
+
 def test_the_command_does_not_wait_unless_asked(
     sqlite_target: Target, made_up_slurm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
