@@ -278,10 +278,9 @@ class ReadStatements(_Group):
     table = _Statement("SELECT {columns} FROM {table} WHERE {condition} ORDER BY {order}ID{limit}")
     attempts = _Statement("SELECT {columns} FROM {attempts} WHERE {condition} ORDER BY ID")
     some_attempts = _Statement("SELECT DISTINCT {columns} FROM {attempts} WHERE {condition} LIMIT 2")
-    audits = _Statement("""
-        SELECT experiment_id, late_results, error FROM {attempts} WHERE outcome = 'audit' AND worker LIKE :below
-        ORDER BY ID
-    """)
+    audits = _Statement(
+        "SELECT experiment_id, late_results, error FROM {attempts} WHERE worker LIKE :below ORDER BY ID"
+    )
     keyfields_from = _Statement("SELECT ID, {keyfields} FROM {table} WHERE ID > :last ORDER BY ID LIMIT :limit")
     # By the index on the ends of attempts, since rows have none. There may be too few of them.
     newest_errors = _Statement("""
