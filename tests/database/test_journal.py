@@ -400,6 +400,17 @@ def test_a_closed_journal_has_what_is_left_and_no_descriptors(journals: Path) ->
     assert psutil.Process().num_fds() < before + 20
 
 
+def test_one_byte_of_a_line_costs_no_line_after_it(journals: Path) -> None:
+    journals.mkdir(parents=True)
+    (journals / f"one{SUFFIX}").write_bytes(b"{")
+    journal = open_journal(journals / f"one{SUFFIX}", wait=False)
+    assert journal is not None
+    journal.add(Entry("one", Attempt(1, 1), Note(TIME)))
+    content = journal.read()
+    assert (len(content.entries), [*content.unreadable]) == (1, [b"{"])
+    journal.close()
+
+
 # Journals that are incomplete or cannot be written
 
 
