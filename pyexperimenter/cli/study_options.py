@@ -51,7 +51,7 @@ class StudyOptions:
         from pyexperimenter.study.archive import is_archive
 
         source = config or self.config
-        if is_sqlite_file(source) or is_archive(source):
+        if is_sqlite_file(source) or is_archive(source) or Path(source).suffix == ".db":
             return PyExperimenter.open(source, self.table, log_level=log_level, **more)
         return PyExperimenter(source, self.credentials, table_name=self.table, log_level=log_level, **more)
 

@@ -774,6 +774,7 @@ WRONG = [
     (["export", "-", "--format", "xlsx"], 1, r"'xlsx' is not a format for this file"),
     (["status", "-c", "nix.yml"], 1, r"nix.yml: there is no such configuration file; .*pyexperimenter init"),
     (["-c", "nix.yml", "status"], 1, r"nix.yml: there is no such configuration file"),
+    (["status", "nix.db"], 1, r"there is no database file /.*/nix.db; fill the table first, or check the path"),
     (["run", "nix:train"], 1, r"no module named 'nix' in /"),
     (["run", "nix.py:train"], 1, r"the file /.*/nix.py does not exist"),
     (["run", "functions:trian"], 1, r"functions.py has no 'trian'; did you mean 'train'\?"),
