@@ -303,7 +303,7 @@ class ExecutionError(PyExperimenterError):
 
 
 class ExperimentFunctionError(ExecutionError):
-    """The experiment function cannot be imported, or not be called with what an experiment passes."""
+    """The experiment function cannot be imported, or cannot be called with what an experiment passes."""
 
 
 class FunctionNotPicklableError(ExecutionError):

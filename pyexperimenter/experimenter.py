@@ -914,7 +914,7 @@ class PyExperimenter(MaintainedStudy):
     # Ending
 
     def close_ssh(self) -> None:
-        """Stop using the SSH tunnel if there is one. It closes a few seconds after no process uses it any more."""
+        """Stop using the SSH tunnel if there is one. It closes a few seconds after its last use."""
         self._store.database.close_tunnel()
 
     def close_ssh_tunnel(self) -> None:

@@ -338,7 +338,7 @@ def _count(text: str) -> str | float:
 @click.command()
 @click.argument("value", metavar="RESULTFIELD")
 @_comparison_options
-@click.option("--describe", is_flag=True, help="Print it in sentences for a paper instead.")
+@click.option("--describe", is_flag=True, help="Print sentences for a paper instead.")
 @json_option
 @study_options
 def compare(
@@ -366,11 +366,11 @@ def compare(
 
 
 @click.command()
-@click.option("--describe", is_flag=True, help="Print it in sentences for a paper instead.")
+@click.option("--describe", is_flag=True, help="Print sentences for a paper instead.")
 @json_option
 @study_options
 def primary(study: StudyOptions, describe: bool, as_json: bool) -> None:
-    """Do the primary test, which the config declares.
+    """Do the primary test that the config declares.
 
     Says whether it was fixed before the first run. All other tests are exploratory.
     """
@@ -415,7 +415,7 @@ def _aggregate_options(command: Command) -> Command:
 
 
 _better_option = click.option(
-    "--better", type=click.Choice(["max", "min"]), default="max", show_default=True, help="What is good."
+    "--better", type=click.Choice(["max", "min"]), default="max", show_default=True, help="What is better."
 )
 
 
@@ -475,7 +475,7 @@ def _anytime_options(command: Command) -> Command:
         click.option("--unit", type=NameList(), metavar="COLUMNS", help="Keyfields of the problems."),
         _over_option,
         click.option(
-            "--better", type=click.Choice(["max", "min"]), default="max", show_default=True, help="What is good."
+            "--better", type=click.Choice(["max", "min"]), default="max", show_default=True, help="What is better."
         ),
         where_option,
         only_grid_option,
@@ -546,7 +546,7 @@ def _pareto_options(command: Command) -> Command:
 @json_option
 @study_options
 def pareto(study: StudyOptions, dominated: bool, as_json: bool, how: dict[str, Any], **what: Any) -> None:
-    """Show the settings that no other one beats in all objectives.
+    """Show the settings that no other beats in all objectives.
 
     Each objective is the mean of a RESULTFIELD.
     """

@@ -20,13 +20,13 @@ from pyexperimenter.cli.study_options import StudyOptions, check_filled, study_f
     "--uds", type=click.Path(), metavar="PATH", help="Serve on a Unix socket that only you can open, instead."
 )
 @click.option("--root-path", default="", metavar="PATH", help="Path below which a proxy makes the dashboard available.")
-@click.option("--allow-changes", is_flag=True, help="Let experiments be reset, released and removed there.")
+@click.option("--allow-changes", is_flag=True, help="Allow experiments to be reset, released and removed there.")
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
 @study_options
 def dashboard(study: StudyOptions, no_browser: bool, **options: Any) -> None:
     """Show a study in the browser until Ctrl-C.
 
-    The printed address has a token, with which anybody can see the study, so keep it to yourself.
+    The printed address has a token, with which anyone can see the study, so keep it to yourself.
     """
     experimenter = study.open()
     board = experimenter._dashboard(*(options[name] for name in ("host", "port", "uds", "root_path", "allow_changes")))

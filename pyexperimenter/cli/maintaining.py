@@ -80,7 +80,7 @@ def release(study: StudyOptions, where: str | None, ids: tuple[int, ...], yes: b
 
 @click.command()
 @click.argument("states", nargs=-1, metavar="[STATE]...", type=click.Choice([*STATES, "all"]))
-@click.option("--files", is_flag=True, help="Remove files that no experiment has any more, instead of experiments.")
+@click.option("--files", is_flag=True, help="Remove files that no experiment has anymore, instead of experiments.")
 @yes_option
 @study_options
 def prune(study: StudyOptions, states: tuple[str, ...], files: bool, yes: bool) -> None:
@@ -229,7 +229,7 @@ def copy(study: StudyOptions, target: str, provider: str, target_credentials: st
 @click.option("--snapshot", is_flag=True, help="Archive even if experiments are running.")
 @study_options
 def archive(study: StudyOptions, file: str, snapshot: bool) -> None:
-    """Write all of the study to a zip file.
+    """Write the whole study to a zip file.
 
     It has the database, the configs, uncommitted changes of the code, the files of the runs, the appendix, and
     checksums. All commands that read accept it as the config.
