@@ -71,8 +71,11 @@ class Cursor:
     takes few round trips.
     """
 
-    def __init__(self, cursor: Any, backend: Backend) -> None:
-        self._cursor = cursor
+    def __init__(self, connection: Any, backend: Backend) -> None:
+        try:
+            self._cursor = connection.cursor()
+        except backend.errors as error:  # psycopg knows that the connection was lost
+            raise translated(error, backend, "using a connection", connection) from error
         self._backend = backend
         self._dialect = backend.dialect
         self._deferred: list[str] = []
@@ -239,7 +242,8 @@ class Cursor:
     def stream(self, sql: str, /, **parameters: Any) -> Iterator[tuple[list[str], Iterator[list[tuple[Any, ...]]]]]:
         """Run a query; yield the names of its columns, and its rows in parts, of which one at a time is in memory."""
         text, values = self._translated(sql, parameters)
-        cursor = self._backend.streaming(self._cursor.connection)
+        with self._translated_errors():
+            cursor = self._backend.streaming(self._cursor.connection)
 
         def parts() -> Iterator[list[tuple[Any, ...]]]:
             while True:
@@ -450,9 +454,7 @@ class Database:
             return _Held(connection, _IDLE_SECONDS)
         assert self.dialect.crowd is not None
         try:
-            answers = Cursor(connection.cursor(), self._backend).run_together(
-                *((sql, {}) for sql in self.dialect.crowd)
-            )
+            answers = Cursor(connection, self._backend).run_together(*((sql, {}) for sql in self.dialect.crowd))
         except DatabaseError:  # it is not allowed, or the connection was lost, as its first use will tell
             return _Held(connection, _IDLE_SECONDS)
         connections, most = (int(answer.rows[0][-1]) for answer in answers)
@@ -505,7 +507,7 @@ class Database:
         with self._timed() if self.for_user else nullcontext():
             connection = self._local.take() or self._local.use(self._connect(create))
             try:
-                yield Cursor(connection.cursor(), self._backend)
+                yield Cursor(connection, self._backend)
             except PyExperimenterError as error:
                 if isinstance(error, TransientDatabaseError):
                     self._local.drop()  # its state is unknown; a new one is clean

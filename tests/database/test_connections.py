@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 
 from pyexperimenter.database import connection
 from pyexperimenter.database.store import ExperimentStore
-from tests.support.study import store, wait_until
+from tests.support.proxies import Proxy, through_port
+from tests.support.study import store, wait_until, worker
 from tests.support.target import Target, write_credentials
 
 LONG = 3600.0
@@ -47,6 +49,19 @@ def test_with_room_it_stays(target: Target, monkeypatch: pytest.MonkeyPatch) -> 
     worker, reader = used_by_a_worker(target), used(store(target, filled=False))
     wait_until(lambda: not is_open(reader))
     assert is_open(worker)
+
+
+@servers
+def test_another_is_opened_for_one_that_is_lost_at_once(target: Target) -> None:
+    """As if it was killed while the server was asked how many connections it has."""
+    store(target)
+    assert target.server is not None
+    with closing(Proxy(target.server.host, target.server.port)) as proxy:
+        opened = store(through_port(target, proxy.port), filled=False)
+        opened.database.keep_connections()
+        proxy.swallow_next(b"SELECT LEAST(")
+        assert opened.claim(worker()) is not None
+        assert proxy.swallowed.is_set()
 
 
 @servers
