@@ -373,6 +373,9 @@ def _typed(dtype: str) -> Callable[[Sequence[Any]], pd.Series[Any]]:
 def _datetimes(values: Sequence[Any]) -> pd.Series[Any]:
     import pandas as pd
 
+    # pandas would read the number 2026 as a year, and these words as the present.
+    if not {*map(type, values)} <= {type(None), *_USUAL[Kind.DATETIME]} or not {"now", "today"}.isdisjoint(values):
+        raise ValueError
     return pd.Series(pd.to_datetime(pd.Series(values, dtype=object), format="ISO8601")).astype("datetime64[us]")
 
 

@@ -108,10 +108,12 @@ def test_get_table_has_the_right_dtypes_also_when_empty_or_null(target: Target) 
 def test_a_column_edited_by_hand_is_shown_as_it_is(sqlite_target: Target) -> None:
     study_ = experimenter(sqlite_target)
     study_.fill_table_from_config()
-    sqlite_target.query("UPDATE study SET seed = 'three', accuracy = 'high' WHERE ID = 1")
+    sqlite_target.query("UPDATE study SET seed = 'three', accuracy = 'high', end_date = 'now' WHERE ID = 1")
     table = study_.get_table()
     assert table["seed"].tolist() == ["three", 1, 2, 0, 1, 2]
-    assert table["accuracy"][0] == "high"
+    assert table["accuracy"][0] == "high" and table["end_date"][0] == "now"
+    sqlite_target.query("UPDATE study SET end_date = 2026 WHERE ID = 1")
+    assert study_.get_table()["end_date"][0] == 2026
 
 
 @pytest.mark.parametrize(
