@@ -27,6 +27,7 @@ _Item = TypeVar("_Item")
 _ANY_ID = -(2**63)
 _LONG = 100  # values; SQLite puts longer lists into temporary tables
 _LONGEST = 10_000  # values of a domain, for a statement that servers accept
+_SORTED_WHOLE = 255  # characters; every database sorts by all of so many
 _MOST_VALUES = 800  # in short lists; SQLite may take only 999 parameters, and expressions of 1000 operators
 
 _MEANT = {
@@ -399,8 +400,13 @@ class Selector:
     def _direction(self, name: str) -> str:
         words = name.split()
         if len(words) == 2 and words[1].upper() in ("ASC", "DESC"):
-            return f"{self._column(words[0])} {words[1].upper()}"
-        return f"{self._column(name[1:])} DESC" if name.startswith("-") else self._column(name)
+            return f"{self._sorted(words[0])} {words[1].upper()}"
+        return f"{self._sorted(name[1:])} DESC" if name.startswith("-") else self._sorted(name)
+
+    def _sorted(self, name: str) -> str:
+        column, field = self._column(name), self._schema.columns[name]
+        short = field.length is not None and field.length <= _SORTED_WHOLE
+        return column if short else self._schema.dialect.sorted.get(field.kind, "{}").format(column)
 
     def _column(self, name: str) -> str:
         if name not in self._schema.columns:

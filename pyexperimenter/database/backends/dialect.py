@@ -164,6 +164,9 @@ class Dialect:
         Whether an index on a column finds what these expressions are compared with.
     grouped : Mapping of Kind to tuple of str
         The same kinds -> a column's value, and what else GROUP BY needs to keep apart what is not equal.
+    sorted : Mapping of Kind to str
+        Kind of columns that cannot be sorted, or only by their beginnings -> expression of a column ``{}`` to sort by.
+        It has no space.
     squares : str
         The sum of the squares of the distances of a column's values ``{}`` to their mean. It may use ``:center``.
     uses_one_core : bool
@@ -234,6 +237,7 @@ class Dialect:
     comparable: Mapping[Kind, str]
     indexes_comparable: bool
     grouped: Mapping[Kind, tuple[str, ...]]
+    sorted: Mapping[Kind, str]
     squares: str
     uses_one_core: bool
     keeps_infinity: bool

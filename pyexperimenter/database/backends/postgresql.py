@@ -205,6 +205,7 @@ POSTGRESQL = Dialect(
     comparable={Kind.JSON: "{}::text"},
     indexes_comparable=False,
     grouped={Kind.JSON: ("{}::text",)},
+    sorted={Kind.JSON: "{}::text"},
     squares="VAR_POP({0}) * COUNT({0})",
     uses_one_core=False,
     keeps_infinity=True,

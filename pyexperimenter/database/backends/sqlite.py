@@ -171,6 +171,7 @@ SQLITE = Dialect(
     comparable=dict.fromkeys((Kind.TEXT, Kind.JSON), "{} COLLATE BINARY"),
     indexes_comparable=True,
     grouped=dict.fromkeys((Kind.TEXT, Kind.JSON), ("{} COLLATE BINARY",)),
+    sorted={},
     # Measured from a number near the mean, so that the difference of the two is exact.
     squares=("SUM(({0} - :center) * ({0} - :center)) - COUNT({0}) * (AVG({0}) - :center) * (AVG({0}) - :center)"),
     uses_one_core=False,  # there is no server
