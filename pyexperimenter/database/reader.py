@@ -6,7 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -424,8 +424,8 @@ class ExperimentReader:
             # With a result, most rows are read, and faster one after the other than by way of the index on the status.
             condition &= Condition("COALESCE(status, '') IN (:states)", {"states": wanted})
         # A statement needs a number even where no result is asked for.
-        result = "NULLIF(1.0, 1.0)" if value is None else self._selector.columns([value])
         dialect, center = self.database.dialect, 0.0
+        result = "NULLIF(1.0, 1.0)" if value is None else dialect.number.format(self._selector.columns([value]))
         if value is not None and ":center" in dialect.squares:
             near = self._sql.read.center.format(value=result, condition=condition.sql)
             center = float(self.query(near, **condition.parameters)[1][0][0] or 0)
@@ -444,8 +444,8 @@ class ExperimentReader:
             limit="" if limit is None else f" LIMIT {whole_number('limit', limit, least=0) * _STATES}",
         )
         rows = self._in_parts(statement, condition, center=center)
-        if dialect.uses_one_core:  # NULL is the smallest there
-            rows.sort(key=lambda row: [(one is not None, one) for one in row[: len(by)]])
+        if dialect.uses_one_core:
+            rows.sort(key=lambda row: [_place(one) for one in row[: len(by)]])
         return rows
 
     def ended(self, parts: int) -> list[tuple[datetime, int]]:
@@ -565,6 +565,11 @@ class ExperimentReader:
                 self._refuse_renamed()
                 # A table of py-experimenter without attempts: all its logs are current.
         return self.stream(take, self._sql.read.all_logs.format(side=table, condition=where))
+
+
+def _place(value: Any) -> tuple[bool, Any]:
+    """Return by what MySQL sorts a value: NULL is the smallest, and a time of zeros comes as text."""
+    return value is not None, str(value) if isinstance(value, date) else value
 
 
 def _moment(value: Any) -> datetime:

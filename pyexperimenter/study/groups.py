@@ -61,8 +61,16 @@ def grouped(
 
 
 def _moments(parts: Sequence[Sequence[Any]]) -> tuple[int, float | None, float | None]:
-    """Return number, mean and standard deviation of values, given number, mean and squares of each part."""
-    given = [(int(number), float(mean), float(squares)) for number, mean, squares in parts if number]
+    """Return number, mean and standard deviation of values, given number, mean and squares of each part.
+
+    SQLite has NULL for what infinite values make of them.
+    """
+    nan = math.nan
+    given = [
+        (int(number), float(nan if mean is None else mean), float(nan if squares is None else squares))
+        for number, mean, squares in parts
+        if number
+    ]
     number = sum(part for part, _, _ in given)
     if not number:
         return 0, None, None

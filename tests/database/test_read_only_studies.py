@@ -156,6 +156,48 @@ def test_pages_together_are_the_table(executed: PyExperimenter, order_by: Any) -
     assert pages == whole
 
 
+def test_long_texts_and_json_sort_pages(target: Target) -> None:
+    """MySQL sorts by the beginnings of long texts, and PostgreSQL has no order for JSON."""
+    keyfields = {"options": {"type": "JSON", "values": [[n, "x" * 2000, 9 - n] for n in (2, 10, 3)]}, **KEYFIELDS}
+    study_ = experimenter(target, study(target, keyfields=keyfields))
+    study_.fill_table_from_config()
+    study_.execute(lambda keyfields, *_: {"model": "x" * 2000 + str(keyfields["seed"])}, max_experiments=20)
+    for order_by in ("model", "-model", "options", ["-options", "model"]):
+        test_pages_together_are_the_table(study_, order_by)
+
+
+def test_groups_of_a_large_table_are_complete(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MySQL sorts JSON by numbers, and texts otherwise."""
+    monkeypatch.setattr(reader, "_MANY", 4)
+    keyfields = {"seed": KEYFIELDS["seed"], "options": {"type": "JSON", "values": [10, *range(2, 10)]}}
+    study_ = experimenter(target, study(target, keyfields=keyfields))
+    study_.fill_table_from_config()
+    assert study_.remove_experiments("seed = 0", ids=[9]) == 1
+    assert [group.total for group in study_.group_by("options", limit=3)] == [3, 3, 3]
+    if target.provider == "mysql":
+        with target.session() as run:
+            run("SET sql_mode = ''")
+            run("UPDATE study SET end_date = IF(ID = 1, '0000-00-00', '2026-01-01') WHERE ID < 4")
+        assert [group.total for group in study_.group_by("end_date")] == [23, 1, 2]
+
+
+def test_only_numbers_have_a_mean(target: Target, executed: PyExperimenter) -> None:
+    def moments(dataset: str) -> tuple[int, float | None, float | None]:
+        (group,) = executed.group_by("dataset", "accuracy", {"dataset": dataset})
+        return group.number, group.mean, group.std
+
+    if target.provider == "sqlite":
+        target.query("UPDATE study SET accuracy = 'high' WHERE dataset = 'iris' AND seed = 2")
+        assert moments("iris") == (2, 1e9 + 0.5, pytest.approx(0.5**0.5))
+    if target.provider != "mysql":  # which has no infinite numbers
+        infinite = "9e999" if target.provider == "sqlite" else "'Infinity'"
+        target.query(f"UPDATE study SET accuracy = {infinite} WHERE seed = 0")
+        assert str(moments("iris ")) == "(3, inf, nan)"
+        minus = "-9e999" if target.provider == "sqlite" else "'-Infinity'"
+        target.query(f"UPDATE study SET accuracy = {minus} WHERE seed = 2")
+        assert str(moments("iris ")) == "(3, nan, nan)"
+
+
 def test_ends_over_time_are_all_counted(target: Target, executed: PyExperimenter) -> None:
     parts = executed.ended_over_time(7)
     assert len(parts) == 7 and sum(number for _, number in parts) == 11

@@ -167,6 +167,8 @@ class Dialect:
     sorted : Mapping of Kind to str
         Kind of columns that cannot be sorted, or only by their beginnings -> expression of a column ``{}`` to sort by.
         It has no space.
+    number : str
+        A column ``{0}`` of numbers, with NULL for what is not one.
     squares : str
         The sum of the squares of the distances of a column's values ``{}`` to their mean. It may use ``:center``.
     uses_one_core : bool
@@ -238,6 +240,7 @@ class Dialect:
     indexes_comparable: bool
     grouped: Mapping[Kind, tuple[str, ...]]
     sorted: Mapping[Kind, str]
+    number: str
     squares: str
     uses_one_core: bool
     keeps_infinity: bool

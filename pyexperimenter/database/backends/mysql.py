@@ -189,9 +189,10 @@ MYSQL = Dialect(
     comparable={Kind.TEXT: "CAST(CONVERT({} USING utf8mb4) AS BINARY)"},  # no collation, no padding
     indexes_comparable=False,
     # Texts that differ only in spaces at their ends are equal here. As BINARY, long ones would be grouped on the disk.
-    grouped={Kind.TEXT: ("CONVERT({} USING utf8mb4) COLLATE utf8mb4_bin", "LENGTH({})")},
+    grouped=dict.fromkeys((Kind.TEXT, Kind.JSON), ("CONVERT({} USING utf8mb4) COLLATE utf8mb4_bin", "LENGTH({})")),
     # Of long ones, it sorts by the first `max_sort_length` bytes, but compares all.
     sorted=dict.fromkeys((Kind.TEXT, Kind.JSON, Kind.BINARY), "LEFT({},255)"),
+    number="{0}",
     squares="VAR_POP({0}) * COUNT({0})",
     uses_one_core=True,
     keeps_infinity=False,

@@ -206,6 +206,7 @@ POSTGRESQL = Dialect(
     indexes_comparable=False,
     grouped={Kind.JSON: ("{}::text",)},
     sorted={Kind.JSON: "{}::text"},
+    number="{0}",
     squares="VAR_POP({0}) * COUNT({0})",
     uses_one_core=False,
     keeps_infinity=True,

@@ -172,6 +172,7 @@ SQLITE = Dialect(
     indexes_comparable=True,
     grouped=dict.fromkeys((Kind.TEXT, Kind.JSON), ("{} COLLATE BINARY",)),
     sorted={},
+    number="CASE WHEN typeof({0}) IN ('integer', 'real') THEN {0} END",  # a text would count as 0
     # Measured from a number near the mean, so that the difference of the two is exact.
     squares=("SUM(({0} - :center) * ({0} - :center)) - COUNT({0}) * (AVG({0}) - :center) * (AVG({0}) - :center)"),
     uses_one_core=False,  # there is no server
