@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 
 from pyexperimenter.exceptions import InvalidValueError
 from pyexperimenter.experiment_status import ExperimentStatus
+from pyexperimenter.fieldtypes import FieldType, Kind
 from pyexperimenter.jsonable import jsonable
 
 if TYPE_CHECKING:
@@ -121,6 +122,11 @@ class View:
     @staticmethod
     def _selects(name: str) -> bool:
         return name in _SELECTING or name.startswith(_OF_COLUMN)
+
+
+def selectable(fields: Mapping[str, FieldType]) -> list[str]:
+    """Return the names of fields that can be selected by values: all but JSON."""
+    return [name for name, field in fields.items() if field.kind is not Kind.JSON]
 
 
 def of_columns(values: Mapping[str, Any]) -> dict[str, str]:

@@ -110,6 +110,27 @@ def test_every_page_can_be_reached_and_is_harmless(target: Target) -> None:
     assert {f"/s/study/{screen}" for screen in screens} <= {re.sub(r"\d+", "N", urlsplit(url).path) for url in seen}
 
 
+@pytest.mark.parametrize("target", ["sqlite", "postgresql"], indirect=True)
+@pytest.mark.parametrize("value", ["NULL", "infinite", "all infinite"])
+def test_pages_about_json_and_infinite_results(target: Target, value: str) -> None:
+    client = browser(hostile_study(target))
+    infinite = "9e999" if target.provider == "sqlite" else "'Infinity'"
+    rows = "WHERE seed = 0" if value == "infinite" else ""
+    target.query(f"UPDATE study SET accuracy = {'NULL' if value == 'NULL' else infinite} {rows}")
+    for query in (
+        "grid?rows=options&columns=dataset&value=accuracy",
+        "grid?facet=options&columns=seed&value=accuracy&color=value",
+        "parameters?value=accuracy",
+        "results?value=accuracy&rows=options&columns=rate&failures=drop",
+        "results?value=accuracy&rows=rate&columns=&failures=drop&by=rate",
+        "experiments?order=options",
+        "experiments?order=-accuracy",
+    ):
+        page = opened(client, f"/s/study/{query}")
+        for link in [link for link in page.links if "k." in link][:2]:
+            opened(client, link)
+
+
 def test_the_overview_is_refreshed_without_what_costs_more(sqlite_target: Target) -> None:
     client = browser(hostile_study(sqlite_target))
     whole, part = (opened(client, f"/s/study/{query}") for query in ("", "?part=progress"))

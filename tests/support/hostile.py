@@ -14,6 +14,7 @@ KEYFIELDS = {
     "order by": {"type": "VARCHAR(200)", "values": ["rbf", "lin=ear; DROP TABLE study"]},
     "rate": {"type": "DOUBLE", "values": [0.1, 0.01]},
     "seed": {"type": "INT", "values": {"start": 0, "stop": 3}},
+    "options": {"type": "JSON", "values": [{"depth": HOSTILE}]},
 }
 RESULTFIELDS = {"accuracy": "DOUBLE", "note": "LONGTEXT"}
 LOGTABLES = {"epochs": {"epoch": "INT", "loss": "DOUBLE", "said": "LONGTEXT"}}

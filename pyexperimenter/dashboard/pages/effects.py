@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from pyexperimenter.dashboard.charts import Line, lines, parallel
-from pyexperimenter.dashboard.pages.grid_map import numeric, sorted_as_found
+from pyexperimenter.dashboard.pages.grid_map import hashable, key, numeric, sorted_as_found
 from pyexperimenter.dashboard.rendering import cell
 from pyexperimenter.dashboard.view import View
 from pyexperimenter.jsonable import records
@@ -30,23 +30,27 @@ def parameters(view: View) -> dict[str, Any]:
         return context
     keyfields = list(table.keyfields)
     shown = view.study.get_table(view.where, [*keyfields, value], states="done", limit=_MOST_LINES)
-    rows = [row for row in records(shown) if row[value] is not None]
+    rows = [row for row in records(shown) if _is_number(row[value])]
     if len(rows) > 1:
-        axes = [_axis(name, [row[name] for row in rows]) for name in (*keyfields, value)]
+        axes = [_axis(name, [key(row[name]) for row in rows]) for name in (*keyfields, value)]
         context["figure"] = parallel(axes, [float(row[value]) for row in rows])
         context["lines"] = len(rows)
     factors = [name for name in keyfields if name != "seed"] or keyfields
-    groups = view.study.group_by(factors, value, view.where, "done", limit=_MOST_CELLS + 1)
-    cells = [group for group in groups if group.mean is not None]
+    groups = hashable(view.study.group_by(factors, value, view.where, "done", limit=_MOST_CELLS + 1))
+    cells = [group for group in groups if _is_number(group.mean)]
     if len(groups) > _MOST_CELLS:
         return context | {"too_many": True}
     effects, complete = shares(cells, factors)
     return context | {"effects": effects, "complete": complete, "means": list(_means(cells, factors, value))}
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _axis(name: str, values: Sequence[Any]) -> tuple[str, list[str] | None, list[float]]:
     """Return an axis with the position of each value; what is not all numbers gets places in order."""
-    if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+    if all(map(_is_number, values)):
         return name, None, [float(value) for value in values]
     places = sorted_as_found(values)
     return (

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
 from pyexperimenter.dashboard.charts import number_text
-from pyexperimenter.dashboard.view import View, of_columns
+from pyexperimenter.dashboard.view import View, of_columns, selectable, text_of
 from pyexperimenter.fieldtypes import Kind
 from pyexperimenter.study.groups import ExperimentGroup
 
@@ -27,18 +29,19 @@ def grid(view: View) -> dict[str, Any]:
     value = view.one_of("value", results)
     color = view.one_of("color", COLORS, "value" if value else "progress")
     by = list(dict.fromkeys(name for name in (facet, rows, columns) if name))
-    groups = view.study.group_by(by, value, view.where, limit=_MOST + 1)
+    groups = hashable(view.study.group_by(by, value, view.where, limit=_MOST + 1))
     parts: dict[Any, list[ExperimentGroup]] = {}
     for group in groups[:_MOST]:
         parts.setdefault(group.values[facet] if facet else None, []).append(group)
-    means = [group.mean for group in groups if group.mean is not None]
+    means = [group.mean for group in groups if group.mean is not None and math.isfinite(group.mean)]
     scale = (min(means), max(means)) if means else None
+    selecting = [name for name in by if name in selectable(table.keyfields)]
     return {
         "keyfields": keyfields,
         "results": results,
         "chosen": {"rows": rows, "columns": columns, "facet": facet, "value": value, "color": color},
         "colors": COLORS,
-        "maps": [(name, _map(part, rows, columns, by, color, scale)) for name, part in parts.items()],
+        "maps": [(name, _map(part, rows, columns, selecting, color, scale)) for name, part in parts.items()],
         "more": len(groups) > _MOST,
     }
 
@@ -48,15 +51,25 @@ def numeric(fields: Any) -> list[str]:
     return [name for name, field in fields.items() if field.kind in (Kind.INTEGER, Kind.REAL)]
 
 
+def hashable(groups: Sequence[ExperimentGroup]) -> list[ExperimentGroup]:
+    """Return groups with JSON as text, so that their values can be compared and counted."""
+    return [replace(group, values={name: key(value) for name, value in group.values.items()}) for group in groups]
+
+
+def key(value: Any) -> Any:
+    """Return a value, or the text of JSON."""
+    return text_of(value) if isinstance(value, (dict, list)) else value
+
+
 def _map(
-    groups: Sequence[ExperimentGroup], rows: Any, columns: Any, by: Sequence[str], color: str | None, scale: Any
+    groups: Sequence[ExperimentGroup], rows: Any, columns: Any, selecting: Sequence[str], color: str | None, scale: Any
 ) -> dict[str, Any]:
     """Return a table of cells. Values are in the order in which the database sorts them."""
     heads = sorted_as_found(group.values[columns] for group in groups)
     by_place = {(group.values[rows], group.values[columns]): group for group in groups}
     lines = []
     for row in sorted_as_found(group.values[rows] for group in groups):
-        cells = [_cell(by_place.get((row, head)), by, color, scale) for head in heads]
+        cells = [_cell(by_place.get((row, head)), selecting, color, scale) for head in heads]
         lines.append((row, cells))
     return {"heads": heads, "lines": lines}
 
@@ -70,7 +83,9 @@ def sorted_as_found(values: Any) -> list[Any]:
         return different
 
 
-def _cell(group: ExperimentGroup | None, by: Sequence[str], color: str | None, scale: Any) -> dict[str, Any] | None:
+def _cell(
+    group: ExperimentGroup | None, selecting: Sequence[str], color: str | None, scale: Any
+) -> dict[str, Any] | None:
     if group is None:
         return None
     counts = group.counts
@@ -78,7 +93,11 @@ def _cell(group: ExperimentGroup | None, by: Sequence[str], color: str | None, s
         share = counts["error"] / group.total
     elif color == "value" and scale is not None:
         low, high = scale
-        share = 0.0 if group.mean is None else max((group.mean - low) / (high - low), 0.01) if high > low else 1.0
+        if group.mean is None or math.isnan(group.mean):
+            share = 0.0
+        else:
+            place = min(max(group.mean, low), high)
+            share = max((place - low) / (high - low), 0.01) if high > low else 1.0
     else:
         share = counts["done"] / group.total
     text = ", ".join(f"{number:,} {state}" for state, number in counts.items() if number)
@@ -87,7 +106,7 @@ def _cell(group: ExperimentGroup | None, by: Sequence[str], color: str | None, s
         mean = number_text(group.mean) + (f" ± {number_text(group.std)}" if group.std is not None else "")
         text += f"; mean {mean} of {group.number:,}"
     return {
-        "select": urlencode(of_columns({name: group.values[name] for name in by})),
+        "select": urlencode(of_columns({name: group.values[name] for name in selecting})),
         "done": counts["done"],
         "total": group.total,
         "failed": counts["error"],

@@ -13,7 +13,7 @@ from starlette.responses import StreamingResponse
 
 from pyexperimenter.dashboard.charts import Line, lines
 from pyexperimenter.dashboard.rendering import rows
-from pyexperimenter.dashboard.view import STATES, View
+from pyexperimenter.dashboard.view import STATES, View, selectable
 from pyexperimenter.exceptions import PyExperimenterError
 from pyexperimenter.fieldtypes import Kind
 
@@ -44,7 +44,7 @@ def experiments(view: View) -> dict[str, Any]:
         "rows": shown,
         "next": shown[-1]["ID"] if len(table) > _PAGE else None,
         "order": order or "ID",
-        "facets": _facets(view, [name for name in study.config.table.keyfields if name in existing]),
+        "facets": _facets(view, [name for name in selectable(study.config.table.keyfields) if name in existing]),
         "numbers": {name for name in names if table[name].dtype.kind in "if"},
     }
 
