@@ -163,10 +163,9 @@ class Heartbeat:
         return following
 
     def stop(self) -> None:
-        """End the thread and close the connection."""
+        """End the thread. The connections are closed soon, as they are idle."""
         self._stopping.set()
         self._thread.join()
-        self._store.database.close()
 
     def _run(self) -> None:
         wait, rounds = 0.0, 0
