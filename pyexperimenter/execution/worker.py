@@ -160,7 +160,7 @@ class Worker:
         if most and self._errors >= most:
             raise too_many_errors(most)
         if self._claimed is None:
-            self._turns.wait(lambda: self._watch.stop.requested)
+            self._turns.wait(lambda: self._watch.stop.requested or not self._budget.seconds_left())
         may_be_open = True
         while not self._watch.stop.requested and not self._is_time_up():
             if may_be_open:

@@ -15,7 +15,7 @@ from pyexperimenter.machine import turns
 from pyexperimenter.machine.locks import lock_file
 from pyexperimenter.machine.turns import Turns
 from tests.support.mariadb import PrivateMariaDB
-from tests.support.study import experimenter, study
+from tests.support.study import experimenter, study, wait_until
 from tests.support.target import Target, write_credentials
 
 WORKERS = 200  # MariaDB takes 151 connections by default
@@ -87,6 +87,13 @@ def test_a_worker_holds_no_experiment_while_others_have_their_turn(
     assert running == [0] * 7
     assert target.query("SELECT status, COUNT(*) FROM study GROUP BY status") == [("done", 6)]
     assert target.query("SELECT COUNT(*) FROM study__attempts") == [(6,)]
+
+
+def test_the_end_of_its_time_ends_the_wait(sqlite_target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Turns, "wait", lambda its, should_stop: wait_until(should_stop))
+    study_ = experimenter(sqlite_target)
+    study_.fill_table_from_config()
+    assert study_.execute(lambda *_: {"accuracy": 1.0}, stop_after=0.1) == 0
 
 
 def test_a_worker_without_experiments_has_no_place(
