@@ -163,7 +163,6 @@ class JournalingStore(ExperimentStore):
         with self._lock:
             if self._journal is None and self._path.exists():
                 self._journal = open_journal(self._path, wait=True)
-                self._reason = "the worker's process died while the database was away"
 
     def close(self) -> None:
         """Close the journal, if there is one, so that another process can write it to the database."""

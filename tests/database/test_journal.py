@@ -353,6 +353,88 @@ def test_a_worker_that_has_to_end_waits_a_few_seconds_from_then_on(
     assert journaling.database.patience == 5
 
 
+def test_in_a_hurry_what_is_being_written_is_journaled(
+    sqlite_target: Target, journals: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = store(sqlite_target)
+    journaling = JournalingStore(load_config(study(sqlite_target)), journals, worker().identity)
+
+    def killed(*_: Any, **__: Any) -> None:
+        journaling.hurry()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ExperimentStore, "put", killed)
+        with pytest.raises(KeyboardInterrupt):
+            journaling.finish(claim(opened), ExperimentStatus.DONE, results={"accuracy": 0.5})
+    journaling.close()
+    assert sqlite_target.query("SELECT status FROM study WHERE ID = 1") == [("running",)]
+    assert replay_journals(opened, journals, LOGGER) == 1
+    assert sqlite_target.query("SELECT status, accuracy FROM study WHERE ID = 1") == [("done", 0.5)]
+
+
+def test_what_is_added_while_the_journal_is_being_written_follows(
+    sqlite_target: Target, journals: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = store(sqlite_target)
+    journaling = JournalingStore(load_config(study(sqlite_target)), journals, worker().identity)
+    attempt = claim(opened)
+    journaling._patience.pause(100)
+    journaling.write_results(attempt, {"accuracy": 0.25, "model": "tree"})
+    replay = ExperimentStore.replay
+
+    def joined(self: ExperimentStore, *entry: Any) -> Any:
+        """Another thread is as quick as that, the first time."""
+        monkeypatch.undo()
+        journaling.write_results(attempt, {"accuracy": 0.5})
+        return replay(self, *entry)
+
+    monkeypatch.setattr(ExperimentStore, "replay", joined)
+    assert journaling.caught_up()
+    assert sqlite_target.query("SELECT accuracy, model FROM study WHERE ID = 1") == [(0.5, "tree")]
+    assert list(journals.iterdir()) == []
+
+
+def test_an_outage_while_the_journal_is_being_written_rejects_nothing(
+    sqlite_target: Target, journals: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = store(sqlite_target)
+    opened.database.patience = 0
+    journaling = CutOffWorker(sqlite_target, journals)
+    journaling.finish(journaling.claim_by(opened), ExperimentStatus.DONE, results={"accuracy": 0.5})
+    journaling.die()
+    replay, away = ExperimentStore.replay, Path(f"{sqlite_target.database}.taken")
+
+    def taken(self: ExperimentStore, *entry: Any) -> Any:
+        opened.database.close()
+        Path(sqlite_target.database).rename(away)
+        return replay(self, *entry)
+
+    with monkeypatch.context() as patched, pytest.raises(MissingDatabaseError):
+        patched.setattr(ExperimentStore, "replay", taken)
+        replay_journals(opened, journals, LOGGER)
+    away.rename(sqlite_target.database)
+    assert replay_journals(opened, journals, LOGGER) == 1
+    assert sqlite_target.query("SELECT status, accuracy FROM study WHERE ID = 1") == [("done", 0.5)]
+    assert list(journals.iterdir()) == []
+
+
+def test_what_is_refused_for_good_is_not_taken_for_an_outage(sqlite_target: Target, journals: Path) -> None:
+    opened = store(sqlite_target)
+    config = load_config(study(sqlite_target))
+    journaling, other = (JournalingStore(config, journals, identity) for identity in (worker().identity, "other"))
+    attempt = claim(opened)
+    journaling._patience.pause(100)
+    journaling.write_results(attempt, {"accuracy": 0.25})
+    sqlite_target.query("DROP TABLE study__attempts")
+    with pytest.raises(DatabaseError, match="study__attempts"):
+        journaling.caught_up()
+    with pytest.raises(DatabaseError, match="study__attempts"):
+        other.write_results(attempt, {"accuracy": 0.5})
+    assert len(list(journals.iterdir())) == 1
+    journaling.close()
+
+
 def test_after_a_failed_try_writes_go_to_the_journal_for_as_long_as_that_took(
     sqlite_target: Target, journals: Path
 ) -> None:

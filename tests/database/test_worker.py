@@ -116,6 +116,8 @@ def pass_by(*_: object) -> dict[str, Any]:
 @pytest.mark.parametrize("own", [True, False])
 def test_a_worker_ends_with_its_limit_and_its_process(here: Study, monkeypatch: pytest.MonkeyPatch, own: bool) -> None:
     monkeypatch.setattr(Turns, "wait", lambda self, should_stop: ahead.append(-1))
+    ran: list[float] = []
+    monkeypatch.setattr(Turns, "ran", lambda self, seconds: ran.append(seconds))
     here.watch.in_own_process = own
     here.watch.at_end = lambda: ahead.append(statuses(here.target).get("running", 0))
     ahead: list[int] = []
@@ -124,6 +126,8 @@ def test_a_worker_ends_with_its_limit_and_its_process(here: Study, monkeypatch: 
     expected = [-1, *[1] * (report.executed - 1), 0]
     assert ahead == expected, "after its turn has come, the next is claimed with the end of the last, and no other"
     assert outcomes(here.target) == {"done": report.executed}
+    assert len(ran) == report.executed
+    assert min(ran) > 0
 
 
 def test_a_worker_goes_on_until_nothing_is_open(here: Study, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +140,11 @@ def test_a_worker_goes_on_until_nothing_is_open(here: Study, monkeypatch: pytest
         JournalingStore, "claim", lambda self, *what: (claims.append(len(waited)), claim(self, *what))[1]
     )
 
+    ends: list[int] = []
+    monkeypatch.setattr(Turns, "end", lambda self: ends.append(len(waited)))
+
     def looks() -> Iterator[float | None]:
+        assert ends[-1:] == [0], "others may have its turn while it waits"
         yield 7.0
         yield 3.0
         here.opened.reset(None, None, [2], dry_run=False)
@@ -270,7 +278,9 @@ def test_an_error_of_the_library_releases_what_the_worker_holds(
         raise error
 
     here.watch.at_claim = raise_at_claim
-    assert here.worker(pass_by).run_all() == WorkerReport(0, error)
+    worker = here.worker(pass_by, max_outage=100)
+    assert worker.run_all() == WorkerReport(0, error)
+    assert worker.store.database.patience == 5, "somebody may wait for its end"
     why = "its worker was stopped" + (f" by {cause}" if cause != "stop" else "")
     assert here.attempts() == [("released", why)]
     assert [record.getMessage() for record in caplog.records] == [f"experiment 1 was released: {why}"]
@@ -294,9 +304,9 @@ def test_one_experiment_of_its_own_is_released_if_it_cannot_be_executed(here: St
     assert here.attempts() == [("released", "its worker was stopped by RuntimeError: of the test")]
 
 
-@pytest.mark.parametrize("error", [None, RuntimeError("of the test")])
+@pytest.mark.parametrize(("error", "limit"), [(None, None), (None, 1), (RuntimeError("of the test"), None)])
 def test_an_experiment_whose_results_are_in_the_journal_is_not_released(
-    here: Study, caplog: pytest.LogCaptureFixture, error: Exception | None
+    here: Study, caplog: pytest.LogCaptureFixture, error: Exception | None, limit: int | None
 ) -> None:
     def function(*_: object) -> dict[str, Any]:
         here.opened.database.close()
@@ -309,11 +319,32 @@ def test_an_experiment_whose_results_are_in_the_journal_is_not_released(
             raise error
 
     here.watch.at_end = raise_at_end
-    worker = here.worker(function)
+    worker = here.worker(function, limit=limit)
     report = worker.run_all()
     assert report.executed == 1
     assert report.stopped_by is error or isinstance(report.stopped_by, ResultsInJournalError)
     assert caplog.records == []
+    here.give_database()
+    assert here.attempts() == [(None, None)]
+    assert replay_journals(here.opened, here.directory, LOGGER) == 1, "the worker has closed it"
+    assert here.attempts() == [("done", None)]
+
+
+def test_an_experiment_of_its_own_whose_results_are_in_the_journal_is_not_released(here: Study) -> None:
+    workers: list[Worker] = []
+
+    def claim(worker: Worker) -> Any:
+        workers.append(worker)
+        return worker.store.claim(worker.info, worker._task.selection)
+
+    def function(*_: object) -> dict[str, Any]:
+        here.opened.database.close()
+        workers[0].store.database.close()
+        here.take_database()
+        return {"accuracy": 0.5}
+
+    with pytest.raises(ResultsInJournalError):
+        run_one(here.task(function), claim)
     here.give_database()
     assert here.attempts() == [(None, None)]
     assert replay_journals(here.opened, here.directory, LOGGER) == 1, "the worker has closed it"
