@@ -118,6 +118,7 @@ def test_a_worker_ends_with_its_limit_and_its_process(here: Study, monkeypatch: 
     monkeypatch.setattr(Turns, "wait", lambda self, should_stop: ahead.append(-1))
     ran: list[float] = []
     monkeypatch.setattr(Turns, "ran", lambda self, seconds: ran.append(seconds))
+    monkeypatch.setattr(Turns, "end", lambda self: ran.append(1000))
     here.watch.in_own_process = own
     here.watch.at_end = lambda: ahead.append(statuses(here.target).get("running", 0))
     ahead: list[int] = []
@@ -126,8 +127,9 @@ def test_a_worker_ends_with_its_limit_and_its_process(here: Study, monkeypatch: 
     expected = [-1, *[1] * (report.executed - 1), 0]
     assert ahead == expected, "after its turn has come, the next is claimed with the end of the last, and no other"
     assert outcomes(here.target) == {"done": report.executed}
-    assert len(ran) == report.executed
+    assert len(ran) == report.executed + 1
     assert min(ran) > 0
+    assert ran[-1] == 1000, "the turn has ended, though this process may go on"
 
 
 def test_a_worker_goes_on_until_nothing_is_open(here: Study, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,22 +171,31 @@ def test_what_was_claimed_before_a_stop_is_given_back(here: Study) -> None:
     assert here.attempts() == [("done", None), ("released", "its worker was stopped")]
 
 
-def test_nothing_is_claimed_when_the_time_is_up(here: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_claimed_when_the_time_is_up(
+    here: Study, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     clock = SimpleNamespace(now=0.0, time=lambda: 0.0)
     clock.monotonic = lambda: clock.now
     monkeypatch.setattr(budget, "time", clock)
     function = in_turn(pass_by, lambda: setattr(clock, "now", 100.0))
     assert here.worker(function, allowance=Allowance(99.0, 99.0)).run_all().executed == 2
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == ["this worker starts no more experiments: its time is up"]
     assert outcomes(here.target) == {"done": 2}
 
 
 @pytest.mark.parametrize("errors", [0, 1])
 def test_nothing_is_claimed_after_too_many_errors_in_a_row(here: Study, errors: int) -> None:
+    ahead: list[int] = []
+    here.watch.at_end = lambda: ahead.append(statuses(here.target).get("running", 0))
     function = in_turn(*[fail] * (1 - errors), pass_by, fail, fail)
     report = here.worker(function, errors=errors, stop_after_errors=2).run_all()
     assert (report.executed, type(report.stopped_by)) == (4 - errors, TooManyErrorsError)
     assert [outcome for (outcome,) in here.attempts("outcome")] == ["error"] * (1 - errors) + ["done", "error", "error"]
-    assert here.worker(fail, errors=2, stop_after_errors=2).run_all().executed == 0
+    assert ahead == [1] * (3 - errors) + [0]
+    report = here.worker(fail, errors=errors + 1, stop_after_errors=errors + 1).run_all()
+    assert report.executed == 0
+    assert str(report.stopped_by).startswith(f"the worker stopped after {['1 error', '2 errors in a row'][errors]}, ")
 
 
 # What is reported
@@ -208,6 +219,29 @@ def test_what_watches_a_worker_learns_of_errors_and_missing_results(here: Study)
     good, bad, without = (False, False), (True, False), (False, True)
     assert here.watch.endings == [good, good, bad, good, bad, without]
     assert {output for (output,) in here.attempts("output")} == {"printed"}
+
+
+@pytest.mark.parametrize(
+    ("rules", "retried"),
+    [
+        ({}, True),
+        ({"retry_on": ["ValueError"]}, True),
+        ({"retry_on": ["KeyError"]}, False),
+        ({"no_retry_on": ["Exception"]}, False),
+        ({"retry_on": ["Exception"], "no_retry_on": ["ValueError"]}, False),
+    ],
+)
+def test_an_exception_is_worth_a_retry_or_not(
+    here: Study, caplog: pytest.LogCaptureFixture, rules: dict[str, Any], retried: bool
+) -> None:
+    here.target.query("DELETE FROM study WHERE ID > 1")
+    report = here.worker(in_turn(fail, fail, pass_by), retries=2, **rules).run_all()
+    assert report == WorkerReport(3 if retried else 1)
+    messages = [record.getMessage().partition(":\n")[0] for record in caplog.records]
+    again = "experiment 1 failed, and is open again;"
+    failed = ["experiment 1 failed"]
+    assert messages == ([f"{again} 2 attempts are left", f"{again} 1 attempt is left"] if retried else failed)
+    assert statuses(here.target) == {"done" if retried else "error": 1}
 
 
 def test_an_experiment_that_was_lost_is_no_error(here: Study, caplog: pytest.LogCaptureFixture) -> None:
@@ -322,7 +356,7 @@ def test_an_experiment_whose_results_are_in_the_journal_is_not_released(
     worker = here.worker(function, limit=limit)
     report = worker.run_all()
     assert report.executed == 1
-    assert report.stopped_by is error or isinstance(report.stopped_by, ResultsInJournalError)
+    assert report.stopped_by is error if error else isinstance(report.stopped_by, ResultsInJournalError)
     assert caplog.records == []
     here.give_database()
     assert here.attempts() == [(None, None)]
