@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pyexperimenter.analysis import Anytime, Comparison
 
 _FEW = 20_000  # experiments of which it is faster to read the attempts by their IDs
-_UNUSED = ("end_date", "error")  # columns that no summary, test or figure needs
+_UNUSED = ("error",)  # columns that no summary, test or figure needs, and that may be long
 
 
 class AnalyzedStudy(Study):

@@ -248,6 +248,18 @@ def test_a_summary_does_not_read_errors(sqlite_target: Target) -> None:
     assert peak(partial(study_.summarize, "accuracy", "dataset")) < 5_000_000
 
 
+@pytest.mark.parametrize("column", ["creation_date", "status", "start_date", "name", "machine", "end_date"])
+def test_summaries_and_figures_by_any_other_column(sqlite_target: Target, column: str) -> None:
+    study_ = experimenter(sqlite_target)
+    study_.fill_table_from_config()
+    study_.execute(lambda keyfields, *_: {"accuracy": keyfields["seed"]})
+    sqlite_target.query(
+        "UPDATE study SET creation_date = '2026-01-01', start_date = '2026-01-01', end_date = '2026-01-01'"
+    )
+    assert study_.summarize("accuracy", column, over=["dataset", "seed"])["mean"].tolist() == [1.0]
+    study_.plot_result("accuracy", column, over=["dataset", "seed"])
+
+
 def test_tables_of_older_versions_are_summarized_as_they_are(target: Target) -> None:
     study_ = experimenter(target)
     study_.fill_table_from_config()
