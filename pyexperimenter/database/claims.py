@@ -157,7 +157,7 @@ class ClaimStore(ExperimentReader):
                 with self.database.transaction() as cursor:
                     row = self._first_open(cursor, selection)
                     if row is not None:
-                        experiment = self._take(cursor, row, ExperimentStatus.CREATED, worker)
+                        experiment = self._take(cursor, row, ExperimentStatus.CREATED, worker, commit=True)
                         if experiment is not None:
                             return experiment
                         continue
@@ -261,9 +261,12 @@ class ClaimStore(ExperimentReader):
         return from_first or self._ids(cursor, sql.open_from, selection, first=low)
 
     def _take(
-        self, cursor: Cursor, row: tuple[Any, ...], status: ExperimentStatus, worker: WorkerInfo
+        self, cursor: Cursor, row: tuple[Any, ...], status: ExperimentStatus, worker: WorkerInfo, commit: bool = False
     ) -> Experiment | None:
-        """Give a row to this worker. If an open row's keyfields cannot be read, mark it so and return None."""
+        """Give a row to this worker. If an open row's keyfields cannot be read, mark it so and return None.
+
+        With `commit`, the transaction may end with this: it does where the row is locked, so that it cannot be lost.
+        """
         experiment_id, resumed = row[0], status is ExperimentStatus.PAUSED
         try:
             keyfields = self._decode_keyfields(row)
@@ -277,7 +280,8 @@ class ClaimStore(ExperimentReader):
         insert, token = self._new_attempt(experiment_id, worker, resumed, self._lease)
         cause = f"its status was set by SQL, or it was attached; claimed by {worker.identity} on {worker.machine}"
         closing = self._closing([experiment_id], "superseded", cause)
-        taken, _, inserted = cursor.run_together((take, new), closing, insert)
+        is_locked = bool(self.schema.dialect.row_lock)
+        taken, _, inserted = cursor.run_together((take, new), closing, insert, commit=commit and is_locked)
         if taken.changed != 1:
             raise RaceLost(f"experiment {experiment_id} was taken by another worker")
         return Experiment(experiment_id, keyfields, Attempt(self._inserted(inserted), experiment_id, token=token))
@@ -307,7 +311,7 @@ class ClaimStore(ExperimentReader):
         """
         with self.database.transaction() as cursor:
             row = cursor.one(self._sql.claim.await_row, experiment_id=experiment_id, status="paused")
-            experiment = row and self._take(cursor, row, ExperimentStatus.PAUSED, worker)
+            experiment = row and self._take(cursor, row, ExperimentStatus.PAUSED, worker, commit=True)
             experiment = experiment or self._taken_already(cursor, worker, experiment_id)
             if not experiment:
                 status = cursor.one(self._sql.read.status_of, experiment_id=experiment_id)
@@ -330,7 +334,7 @@ class ClaimStore(ExperimentReader):
             cursor.run_many(self._sql.write.fill.format(created=self._now(cursor)), [row])
             experiment_id = self._find(cursor, row)
             open_row = cursor.one(self._sql.claim.await_row, experiment_id=experiment_id, status="created")
-            experiment = open_row and self._take(cursor, open_row, ExperimentStatus.CREATED, worker)
+            experiment = open_row and self._take(cursor, open_row, ExperimentStatus.CREATED, worker, commit=True)
             experiment = experiment or self._taken_already(cursor, worker, experiment_id)
             if not experiment:
                 (status,) = cursor.one(self._sql.read.status_of, experiment_id=experiment_id) or (None,)

@@ -102,8 +102,10 @@ class Cursor:
         """Run one statement and return the number of rows it changed. Lists may have any length."""
         return self.run_together((sql, parameters))[0].changed
 
-    def run_together(self, *statements: Statement) -> list[Result]:
-        """Run statements one after the other, sent at once if possible; none after one that fails."""
+    def run_together(self, *statements: Statement, commit: bool = False) -> list[Result]:
+        """Run statements one after the other, sent at once if possible; none after one that fails. Then `commit`."""
+        if commit:
+            statements = (*statements, ("COMMIT", {}))
         before = len(self._deferred)
         if before:
             statements = (*((sql, {}) for sql in self._deferred), *statements)
@@ -131,6 +133,9 @@ class Cursor:
         except Exception as error:
             self._raise_ours(error)
             raise
+        if commit:
+            self._is_open = False
+            results.pop()
         return results[before:]
 
     def _translated(self, sql: str, parameters: Mapping[str, Any]) -> tuple[str, list[Any]]:

@@ -415,7 +415,9 @@ class ExperimentStore(ClaimStore):
                 if found is None:  # the answer was lost, and with it what was claimed
                     return Written(attempts_left=left, claimed=self._taken_already(cursor, claim.worker))
                 row = self._first_open(cursor, claim.selection, found[0] if search else None)
-                claimed = self._take(cursor, row, ExperimentStatus.CREATED, claim.worker) if row else None
+                claimed = None
+                if row is not None:
+                    claimed = self._take(cursor, row, ExperimentStatus.CREATED, claim.worker, commit=True)
         except TransientDatabaseError:
             self.in_doubt = True
             raise

@@ -23,6 +23,7 @@ from tests.support.target import Target
 
 LOGGER = logging.getLogger("test")
 COMMIT = b"\x03COMMIT"  # the statement, and not READ COMMITTED, which each connection begins with
+CLAIM = b"; COMMIT"  # with what takes the row
 LOGS = {"epochs": [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}]}
 
 
@@ -42,7 +43,7 @@ def through_proxy(mariadb_target: Target, proxy: Proxy) -> ExperimentStore:
 
 def test_a_claim_is_made_once(mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore) -> None:
     through_proxy.counts()
-    proxy.swallow_next(COMMIT)
+    proxy.swallow_next(CLAIM)
     experiment = through_proxy.claim(worker())
     assert proxy.swallowed.is_set()
     assert experiment is not None
@@ -79,7 +80,7 @@ def test_a_claim_in_doubt_costs_no_other_worker_its_experiment(
     """Also with a worker whose identity begins like that of the worker in doubt: the 2nd and the 11th of execute()."""
     for identity in ("session.10", "session.2"):
         through_proxy.claim(replace(worker(), identity=identity))
-    proxy.swallow_next(COMMIT)
+    proxy.swallow_next(CLAIM)
     through_proxy.claim(replace(worker(), identity="session.1"))
     assert proxy.swallowed.is_set()
     assert mariadb_target.query("SELECT status, COUNT(*) FROM study GROUP BY status ORDER BY status") == [
@@ -101,7 +102,7 @@ def test_a_paused_experiment_is_taken_once(
     experiment = through_proxy.claim(worker())
     assert experiment is not None
     through_proxy.finish(experiment.attempt, ExperimentStatus.PAUSED, results={"accuracy": 0.5})
-    proxy.swallow_next(COMMIT)
+    proxy.swallow_next(CLAIM)
     assert through_proxy.resume(1, worker()).id == 1
     assert proxy.swallowed.is_set()
     assert mariadb_target.query("SELECT status, accuracy FROM study WHERE ID = 1") == [("running", 0.5)]
@@ -113,7 +114,7 @@ def test_an_experiment_is_added_and_taken_once(
     mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore
 ) -> None:
     through_proxy.counts()
-    proxy.swallow_next(COMMIT)
+    proxy.swallow_next(CLAIM)
     assert through_proxy.add_and_claim(("new", 1), worker()).keyfields == {"dataset": "new", "seed": 1}
     assert proxy.swallowed.is_set()
     assert mariadb_target.query("SELECT dataset, COUNT(*) FROM study WHERE status = 'running'") == [("new", 1)]
