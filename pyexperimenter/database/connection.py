@@ -103,7 +103,10 @@ class Cursor:
         return self.run_together((sql, parameters))[0].changed
 
     def run_together(self, *statements: Statement, commit: bool = False) -> list[Result]:
-        """Run statements one after the other, sent at once if possible; none after one that fails. Then `commit`."""
+        """Run statements one after the other, sent at once if possible; none after one that fails.
+
+        With `commit`, the transaction ends with them.
+        """
         if commit:
             statements = (*statements, ("COMMIT", {}))
         before = len(self._deferred)
