@@ -617,12 +617,22 @@ class ClaimStore(ExperimentReader):
         [(count,)] = cursor.all(self._sql.lease.setbacks, experiment_id=experiment_id, outcome=outcome)
         return int(count)
 
-    def _fence(self, cursor: Cursor, attempt: Attempt) -> str:
-        """Raise unless the attempt holds its row; return the tokens of its results that came from journals."""
-        row = cursor.one(self._sql.write.fence, **attempt.named, status=attempt.row_status)
-        if row is None:
+    def _fence(self, cursor: Cursor, attempt: Attempt, *more: Statement) -> tuple[str, list[Result]]:
+        """Raise unless the attempt holds its row.
+
+        Returns
+        -------
+        replayed : str
+            The tokens of its results that came from journals.
+        results : list of Result
+            Those of `more` statements.
+        """
+        fence, *results = cursor.run_together(
+            (self._sql.write.fence, {**attempt.named, "status": attempt.row_status}), *more
+        )
+        if fence.first is None:
             raise self._lost(attempt)
-        return row[0] or ""
+        return fence.first[0] or "", results
 
     def _unknown(self, experiment_id: int) -> InvalidExperimentError:
         return InvalidExperimentError(f"the table {self.schema.table} has no experiment with ID {experiment_id}")

@@ -156,8 +156,11 @@ class Cursor:
         rows = list(cursor.fetchall()) if cursor.description else []
         return Result(int(cursor.rowcount), rows, getattr(cursor, "lastrowid", None), time.monotonic() - start)
 
-    def run_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> int:
-        """Run ``INSERT ... VALUES (:row)`` for several rows and return the number of rows changed in all."""
+    def run_many(self, sql: str, rows: Sequence[Sequence[Any]], commit: bool = False) -> int:
+        """Run ``INSERT ... VALUES (:row)`` for several rows and return the number of rows changed in all.
+
+        With `commit`, the transaction ends with it if that can be sent with it.
+        """
         if not rows:
             return 0
         text, _ = self._dialect.statement(sql, {"row": list(rows[0])})
@@ -166,15 +169,20 @@ class Cursor:
         self._running = sql
         with self._translated_errors():
             if self._dialect.sends_together:
-                return sum(self._insert(statement) for statement in self._together(text, rows))
+                changed = sum(self._insert(statement) for statement in self._together(text, rows, commit))
+                self._is_open = self._is_open and not commit
+                return changed
             self._cursor.executemany(text, rows)
             return int(self._cursor.rowcount)
 
     def _insert(self, statement: str) -> int:
         self._cursor.execute(statement)
-        return int(self._cursor.rowcount)
+        changed = int(self._cursor.rowcount)
+        while self._cursor.nextset():
+            pass
+        return changed
 
-    def _together(self, text: str, rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+    def _together(self, text: str, rows: Iterable[Sequence[Any]], commit: bool) -> Iterator[str]:
         """Yield INSERTs of many rows each, with the values in them, for an INSERT of one. No name has parentheses."""
         head, _, rest = text.partition("VALUES (")
         values, _, tail = rest.partition(")")
@@ -188,7 +196,7 @@ class Cursor:
                 parts, length = [], 0
             parts.append(part)
             length += len(part)
-        yield f"{head}VALUES {', '.join(parts)}{tail}"
+        yield f"{head}VALUES {', '.join(parts)}{tail}{'; COMMIT' if commit else ''}"
 
     def copy(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
         """Run ``COPY ... FROM STDIN`` and return the number of rows added. If one cannot be added, none is."""

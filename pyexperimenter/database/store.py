@@ -435,12 +435,12 @@ class ExperimentStore(ClaimStore):
         with self.database.transaction() as cursor:
             if note.ending is not None:
                 return Written(attempts_left=self._end(cursor, attempt, note.ending, note.results)[0])
-            self._fence(cursor, attempt)
+            _, asked = self._fence(cursor, attempt, (self._sql.read.now, {}))
             # Only what was sent before may have arrived. This is asked under the lock, as it may arrive until then.
             if note.token not in self._sent or note.token not in self._appended(cursor, attempt, [note]):
                 self._sent.add(note.token)
-                self._append(cursor, attempt, note, self._now(cursor) if note.logs else "")
-            return Written(self._update_row(cursor, attempt, note.results) if note.results else None)
+                self._append(cursor, attempt, note, str(asked[0].rows[0][0]), commit=not note.results)
+            return Written(self._update_row(cursor, attempt, note.results, commit=True) if note.results else None)
 
     @_keeping
     @retried
@@ -462,7 +462,7 @@ class ExperimentStore(ClaimStore):
         with self.database.transaction() as cursor:
             try:
                 # Read under the lock of the fence, as others may be writing a copy of the journal.
-                replayed = self._fence(cursor, attempt)
+                replayed, _ = self._fence(cursor, attempt)
             except ClaimLostError:
                 before, outcome = cursor.one(self._sql.write.replayed, **attempt.named) or (None, None)
                 if last.ending is not None and outcome in (last.ending.outcome, RETRIED):
@@ -498,16 +498,20 @@ class ExperimentStore(ClaimStore):
             )
         return found
 
-    def _update_row(self, cursor: Cursor, attempt: Attempt, values: Mapping[str, Any]) -> InvalidValueError | None:
-        def update(values: Mapping[str, Any]) -> None:
+    def _update_row(
+        self, cursor: Cursor, attempt: Attempt, values: Mapping[str, Any], commit: bool = False
+    ) -> InvalidValueError | None:
+        """Write results; return why some could not be written. With `commit`, the transaction may end with this."""
+
+        def update(values: Mapping[str, Any], commit: bool = False) -> None:
             assignments, parameters = self._assignments(cursor, values)
             statement = self._sql.write.update_row.format(assignments=assignments)
             with cursor.savepoint():
-                cursor.run(statement, experiment_id=attempt.experiment_id, **parameters)
+                cursor.run_together((statement, {"experiment_id": attempt.experiment_id, **parameters}), commit=commit)
 
         problem = None
         try:
-            update(values)
+            update(values, commit)
         except InvalidValueError:
             # A column of the table may be narrower than the configuration declares: write what fits.
             for name, value in values.items():
@@ -525,18 +529,24 @@ class ExperimentStore(ClaimStore):
         assignments = ", ".join(f"{self.schema.q(name)} = :value_{number}" for number, name in enumerate(columns))
         return assignments, {f"value_{number}": value for number, value in enumerate(columns.values())}
 
-    def _append(self, cursor: Cursor, attempt: Attempt, note: Note, time: str) -> None:
-        """Append the rows of a note to side tables, with its token."""
+    def _append(self, cursor: Cursor, attempt: Attempt, note: Note, time: str, commit: bool = False) -> None:
+        """Append the rows of a note to side tables, with its token. With `commit`, the transaction may end there."""
         named = {"experiment_id": attempt.experiment_id, "write_token": note.token}
+        sides: list[tuple[str, list[str], list[tuple[Any, ...]]]] = []
         for name, (columns, rows) in note.logs.items():
             if name not in self.schema.logtables:
                 raise self._no_logtable(name)
             own = {"timestamp": time, "attempt_id": attempt.id, **named}
             values = tuple(own.values())
-            self._insert_side(cursor, self.schema.logtables[name], [*own, *columns], [(*values, *row) for row in rows])
+            sides.append((self.schema.logtables[name], [*own, *columns], [(*values, *row) for row in rows]))
         if note.emissions:
             own = named | dict(note.emissions)
-            self._insert_side(cursor, self.schema.codecarbon, list(own), [tuple(own.values())])
+            sides.append((self.schema.codecarbon, list(own), [tuple(own.values())]))
+        for number, (table, names, rows) in enumerate(sides, 1):
+            into = self._sql.write.insert_side.format(
+                side=self.schema.q(table), columns=", ".join(map(self.schema.q, names))
+            )
+            cursor.run_many(into, rows, commit=commit and number == len(sides))
 
     def _end(
         self, cursor: Cursor, attempt: Attempt, ending: Ending, values: Mapping[str, Any], *more: Statement
@@ -647,10 +657,6 @@ class ExperimentStore(ClaimStore):
         """
         known = {name: value for name, value in emissions.items() if name in self._codecarbon_encoders}
         self.put(attempt, Note(emissions=encode_all(known, self._codecarbon_encoders, InvalidLogFieldError).values))
-
-    def _insert_side(self, cursor: Cursor, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
-        names = ", ".join(self.schema.q(name) for name in columns)
-        cursor.run_many(self._sql.write.insert_side.format(side=self.schema.q(table), columns=names), rows)
 
     # Resetting
 

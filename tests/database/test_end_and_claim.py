@@ -18,7 +18,7 @@ from pyexperimenter.database.statements import Statements
 from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.exceptions import ClaimLostError, DatabaseError
 from pyexperimenter.execution.journaling_store import JournalingStore
-from tests.database.test_lost_answers import CLAIM
+from tests.database.test_lost_answers import LAST_COMMIT
 from tests.support.proxies import Proxy, through_port
 from tests.support.study import store, study, worker
 from tests.support.target import Target
@@ -139,7 +139,7 @@ def test_an_answer_that_is_lost_loses_and_doubles_nothing(target: Target, proxy:
     store(target)
     opened = store(through_port(target, proxy.port), filled=False)
     experiment = first(opened)
-    proxy.swallow_next(CLAIM)
+    proxy.swallow_next(LAST_COMMIT)
     claimed = end(opened, experiment)
     assert proxy.swallowed.is_set()
     assert claimed is not None
@@ -156,7 +156,7 @@ def test_what_was_claimed_before_an_outage_is_claimed_again(target: Target, prox
     config = load_config(study(away, Execution={"max_outage": 0.5}), credentials_path=away.credentials_file)
     opened = JournalingStore(config, tmp_path, worker().identity)
     experiment = first(opened)
-    proxy.swallow_next(CLAIM, then_refuse=True)
+    proxy.swallow_next(LAST_COMMIT, then_refuse=True)
     assert end(opened, experiment) is None  # it is in the journal
     assert rows(target) == [(1, "done", 0.5), (2, "running", None)]
     proxy.heal()
@@ -167,14 +167,22 @@ def test_what_was_claimed_before_an_outage_is_claimed_again(target: Target, prox
 
 
 @on_servers
-def test_an_experiment_takes_two_round_trips(target: Target, proxy: Proxy) -> None:
+def test_an_experiment_and_what_it_writes_take_two_round_trips_each(target: Target, proxy: Proxy) -> None:
     store(target)
     opened = store(through_port(target, proxy.port), filled=False)
-    experiment, trips = first(opened), []
+    experiment, logs = first(opened), {"epochs": [{"epoch": epoch, "loss": 0.5} for epoch in range(3)]}
+    trips: list[list[int]] = [[], [], []]
     for _ in range(5):
-        before = proxy.requests
-        claimed = end(opened, experiment)
-        trips.append(proxy.requests - before)
+        held, before = experiment, proxy.requests
+        opened.write_logs(held.attempt, logs)
+        after_logs = proxy.requests
+        opened.write_results(held.attempt, {"accuracy": 0.25})
+        after_results = proxy.requests
+        claimed = end(opened, held)
+        counts = (after_logs - before, after_results - after_logs, proxy.requests - after_results)
+        for kind, number in zip(trips, counts, strict=True):
+            kind.append(number)
         assert claimed is not None
         experiment = claimed
-    assert min(trips) == 2  # more if the connection was idle for long, and closed
+    assert [min(kind) for kind in trips] == [2, 2, 2]  # more if the connection was idle for long, and closed
+    assert target.query("SELECT COUNT(*) FROM study__epochs") == [(15,)]

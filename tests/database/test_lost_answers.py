@@ -23,7 +23,7 @@ from tests.support.target import Target
 
 LOGGER = logging.getLogger("test")
 COMMIT = b"\x03COMMIT"  # the statement, and not READ COMMITTED, which each connection begins with
-CLAIM = b"; COMMIT"  # with what takes the row
+LAST_COMMIT = b"; COMMIT"  # sent with the statement before it
 LOGS = {"epochs": [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}]}
 
 
@@ -43,7 +43,7 @@ def through_proxy(mariadb_target: Target, proxy: Proxy) -> ExperimentStore:
 
 def test_a_claim_is_made_once(mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore) -> None:
     through_proxy.counts()
-    proxy.swallow_next(CLAIM)
+    proxy.swallow_next(LAST_COMMIT)
     experiment = through_proxy.claim(worker())
     assert proxy.swallowed.is_set()
     assert experiment is not None
@@ -80,7 +80,7 @@ def test_a_claim_in_doubt_costs_no_other_worker_its_experiment(
     """Also with a worker whose identity begins like that of the worker in doubt: the 2nd and the 11th of execute()."""
     for identity in ("session.10", "session.2"):
         through_proxy.claim(replace(worker(), identity=identity))
-    proxy.swallow_next(CLAIM)
+    proxy.swallow_next(LAST_COMMIT)
     through_proxy.claim(replace(worker(), identity="session.1"))
     assert proxy.swallowed.is_set()
     assert mariadb_target.query("SELECT status, COUNT(*) FROM study GROUP BY status ORDER BY status") == [
@@ -102,7 +102,7 @@ def test_a_paused_experiment_is_taken_once(
     experiment = through_proxy.claim(worker())
     assert experiment is not None
     through_proxy.finish(experiment.attempt, ExperimentStatus.PAUSED, results={"accuracy": 0.5})
-    proxy.swallow_next(CLAIM)
+    proxy.swallow_next(LAST_COMMIT)
     assert through_proxy.resume(1, worker()).id == 1
     assert proxy.swallowed.is_set()
     assert mariadb_target.query("SELECT status, accuracy FROM study WHERE ID = 1") == [("running", 0.5)]
@@ -114,7 +114,7 @@ def test_an_experiment_is_added_and_taken_once(
     mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore
 ) -> None:
     through_proxy.counts()
-    proxy.swallow_next(CLAIM)
+    proxy.swallow_next(LAST_COMMIT)
     assert through_proxy.add_and_claim(("new", 1), worker()).keyfields == {"dataset": "new", "seed": 1}
     assert proxy.swallowed.is_set()
     assert mariadb_target.query("SELECT dataset, COUNT(*) FROM study WHERE status = 'running'") == [("new", 1)]
@@ -140,14 +140,14 @@ def test_what_was_attached_is_detached(mariadb_target: Target, proxy: Proxy, thr
 def test_results_are_written(mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore) -> None:
     experiment = through_proxy.claim(worker())
     assert experiment is not None
-    proxy.swallow_next(COMMIT)
+    proxy.swallow_next(LAST_COMMIT)
     through_proxy.write_results(experiment.attempt, {"accuracy": 0.5})
     assert proxy.swallowed.is_set()
     assert mariadb_target.query("SELECT status, accuracy FROM study WHERE ID = 1") == [("running", 0.5)]
     assert mariadb_target.query("SELECT outcome, late_results FROM study__attempts") == [(None, None)]
 
 
-@pytest.mark.parametrize("statement", [COMMIT, b"INSERT INTO `study__epochs`"])
+@pytest.mark.parametrize("statement", [LAST_COMMIT, b"INSERT INTO `study__epochs`"])
 def test_logs_are_appended_once(
     mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore, statement: bytes
 ) -> None:
@@ -226,7 +226,7 @@ def test_logs_are_appended_once_although_another_process_writes_meanwhile(
     assert experiment is not None
     directly = store(mariadb_target, filled=False)
     with ThreadPoolExecutor(1) as pool:
-        proxy.swallow_next(COMMIT, then_refuse=True)
+        proxy.swallow_next(LAST_COMMIT, then_refuse=True)
         through_proxy.database.wait_out(60)
         writing = pool.submit(through_proxy.write_logs, experiment.attempt, LOGS)
         assert proxy.swallowed.wait(60)
@@ -239,7 +239,7 @@ def test_logs_are_appended_once_although_another_process_writes_meanwhile(
     assert mariadb_target.query("SELECT epoch FROM study__epochs ORDER BY ID") == [(1,), (2,), (3,)]
 
 
-@pytest.mark.parametrize("statement", [COMMIT, b"INSERT INTO `study_codecarbon`"])
+@pytest.mark.parametrize("statement", [LAST_COMMIT, b"INSERT INTO `study_codecarbon`"])
 def test_emissions_are_written_once(
     mariadb_target: Target, proxy: Proxy, through_proxy: ExperimentStore, statement: bytes
 ) -> None:
@@ -276,7 +276,7 @@ def test_logs_that_arrived_are_not_written_from_the_journal(
 ) -> None:
     experiment = journaling.claim(worker())
     assert experiment is not None
-    proxy.swallow_next(COMMIT, then_refuse=True)
+    proxy.swallow_next(LAST_COMMIT, then_refuse=True)
     journaling.write_logs(experiment.attempt, LOGS)
     assert proxy.swallowed.is_set()
     journaling.write_logs(experiment.attempt, {"epochs": {"epoch": 3, "loss": 0.125}})
@@ -315,7 +315,7 @@ def test_emissions_wait_in_the_journal(
     experiment = journaling.claim(worker())
     assert experiment is not None
     now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
-    proxy.swallow_next(COMMIT, then_refuse=True)
+    proxy.swallow_next(LAST_COMMIT, then_refuse=True)
     for kg in (0.5, 0.25):  # the first arrives
         journaling.write_emissions(experiment.attempt, {"emissions_kg": kg, "codecarbon_timestamp": now})
     journaling.finish(experiment.attempt, ExperimentStatus.DONE)
