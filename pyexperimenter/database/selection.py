@@ -390,7 +390,7 @@ class Selector:
         # Of a status, spaces at its end and the collation count as little as in all other statements.
         exact = column if name == "status" else self.comparable(name)
         equal = f"{exact} IN (:{parameter})"
-        if exact != column and not self._schema.dialect.indexes_comparable:
+        if exact != column and not self._schema.dialect.indexes_comparable and len(given) <= _LONG:
             equal = f"({column} IN (:{parameter}) AND {equal})"  # by an index of the column, if it has one
         options = [equal] if given else []
         if len(given) < len(encoded):
