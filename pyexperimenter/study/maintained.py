@@ -296,6 +296,9 @@ class MaintainedStudy(AnalyzedStudy):
             wanted = list(_FINISHED)
         self._prepare_execution()
         rows = self._store.reset(wanted, where, ids, dry_run, error, cause=f"reset by {caller()}", latest=latest)
+        if rows and not dry_run:  # attempts that had ended do not say so
+            which = {"states": wanted, "where": where, "ids": ids, "error": error}
+            self._keep_change("reset", rows, which | {"commit": commit, "job": job, "outcome": outcome})
         self.logger.info("%s %s", "would reset" if dry_run else "reset", counted(rows, "experiment"))
         return rows
 
@@ -416,10 +419,15 @@ class MaintainedStudy(AnalyzedStudy):
         self._prepare_execution()
         rows = self._store.remove(states, where, ids, dry_run, outside_grid)
         if rows and not dry_run:  # nothing else is left of them
-            which = {"states": states, "where": where, "ids": ids, "outside_grid": outside_grid}
-            self._store.keep_event(__version__, "removal", {"by": caller(), "experiments": rows, **jsonable(which)})
+            self._keep_change(
+                "removal", rows, {"states": states, "where": where, "ids": ids, "outside_grid": outside_grid}
+            )
         self.logger.info("%s %s", "would remove" if dry_run else "removed", counted(rows, "experiment"))
         return rows
+
+    def _keep_change(self, kind: str, rows: int, which: dict[str, Any]) -> None:
+        """Record who has changed how many experiments, and how they were chosen."""
+        self._store.keep_event(__version__, kind, {"by": caller(), "experiments": rows, **jsonable(which)})
 
     # Copying
 

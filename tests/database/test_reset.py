@@ -170,3 +170,13 @@ def test_what_makes_no_sense_is_refused(mixed: PyExperimenter) -> None:
     with pytest.raises(InvalidValueError, match="seed: 'x' is not an integer"):
         mixed.reset_experiments("error", where={"seed": "x"})
     assert mixed.counts() == {"created": 1, "running": 0, "done": 2, "error": 2, "paused": 1}
+
+
+def test_who_reset_experiments_is_recorded(mixed: PyExperimenter) -> None:
+    mixed.reset_experiments("error", dry_run=True)
+    mixed.reset_experiments("error", ids=[6])
+    assert mixed._store.events("reset") == []
+    assert mixed.reset_experiments("error", where={"seed": 1}) == 2
+    (event,) = mixed._store.events("reset")
+    assert (event["experiments"], event["states"], event["where"]) == (2, ["error"], {"seed": 1})
+    assert "(process " in event["by"]

@@ -29,7 +29,6 @@ def change(view: View, experimenter: PyExperimenter, form: Mapping[str, Sequence
     act = _act(view, experimenter, action)
     if form.get("confirm") == ["yes"]:
         number = act(False)
-        # Attempts record resets and releases; of what is removed, only this is left.
         experimenter.logger.warning("dashboard: %s of %d experiments", action, number)
         return view.url("experiments")
     return {"action": action, "number": act(True), "consequence": _ENDS[action]}
