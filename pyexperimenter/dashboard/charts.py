@@ -198,6 +198,7 @@ def gantt(rows: Sequence[tuple[str, Sequence[tuple[float, float, str, str]]]], s
     """Draw who did what when: for each name, pieces from one share of the time to another, with a class and a text."""
     row, left = 18, 180
     height = len(rows) * row + 30
+    heights = {"error": 7, "lost": 7, "other": 3}  # of pieces, which distinguish outcomes without colors
     parts = []
     for number, (name, pieces) in enumerate(rows):
         top = number * row + 4
@@ -211,9 +212,10 @@ def gantt(rows: Sequence[tuple[str, Sequence[tuple[float, float, str, str]]]], s
             place = left + begin * (_WIDTH - _RIGHT - left)
             width = max((until - begin) * (_WIDTH - _RIGHT - left), 1)
             rect = Markup(
-                '<rect class="outcome-{}" x="{:.1f}" y="{}" width="{:.1f}" height="14"><title>{}</title></rect>'
+                '<rect class="outcome-{}" x="{:.1f}" y="{}" width="{:.1f}" height="{}"><title>{}</title></rect>'
             )
-            parts.append(rect.format(outcome, place, top, width, text))
+            high = heights.get(outcome, 14)
+            parts.append(rect.format(outcome, place, top + 14 - high, width, high, text))
     for place, anchor, label in ((left, "start", start), (_WIDTH - _RIGHT, "end", end)):
         parts.append(
             Markup('<text class="tick" x="{}" y="{}" text-anchor="{}">{}</text>').format(
