@@ -119,7 +119,7 @@ def optional_import(module: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise PyExperimenterError(
-            f"{module} is needed but cannot be imported ({error}); pip install pyexperimenter[{extra}]"
+            f"{module} is needed but cannot be imported ({error}); pip install 'pyexperimenter[{extra}]'"
         ) from error
 
 

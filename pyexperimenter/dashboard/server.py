@@ -165,7 +165,7 @@ def _bind_file(path: Path) -> socket.socket:
     except OSError as error:
         server.close()
         raise PyExperimenterError(
-            f"cannot make the socket {path}: {error}; choose a path in a directory of yours that no file has"
+            f"cannot make the socket {path}: {error}; choose a path that does not exist, in a directory of your own"
         ) from error
     finally:
         os.umask(before)

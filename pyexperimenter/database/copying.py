@@ -145,7 +145,7 @@ class _TableCopy:
         wrong = min(row[0] for row in {*map(_hashable, rows)} ^ {*map(_hashable, there)})
         raise CopyError(
             f"ID {wrong} of {self._table} in {self.database} is not that of the original, so this is another study, or "
-            "one of both was changed; copy to another database, or delete that table first"
+            "one of the two was changed; copy to another database, or delete that table first"
         )
 
     def _converted(self, rows: Rows) -> Rows:

@@ -447,7 +447,7 @@ class Tables:
         columns, most = len(self._schema.types_of(table)), self._dialect.most_columns
         try:
             if most is not None and columns >= most:  # one may be that of the identity
-                raise DatabaseLimitError(f"{columns} columns, of which {most} are the most")
+                raise DatabaseLimitError(f"{columns} columns, but at most {most} are possible")
             yield
         except DatabaseLimitError as error:
             raise CreatingTableError(
@@ -465,7 +465,7 @@ class Tables:
         if self._dialect.complete_row is not None:
             size, most = cursor.one(self._dialect.complete_row, table=table) or (0, 0)
             if size > most:
-                raise DatabaseLimitError(f"a complete row has at least {size} bytes, and the most is {most}")
+                raise DatabaseLimitError(f"a complete row has at least {size} bytes, but at most {most} are possible")
 
     def _rewrite_keyfields(self, cursor: Cursor, identity: bool) -> None:
         """Write the keyfields of py-experimenter's rows as a fill does, where columns hold values of any type.

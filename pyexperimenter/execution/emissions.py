@@ -82,7 +82,9 @@ class EmissionsMeter:
                 warnings.simplefilter("ignore")
                 yield
         except ImportError as error:
-            self._warn(f"emissions are not measured: {error}; to measure them, pip install pyexperimenter[codecarbon]")
+            self._warn(
+                f"emissions are not measured: {error}; to measure them, pip install 'pyexperimenter[codecarbon]'"
+            )
         except (Exception, SystemExit) as error:
             cause = f"{type(error).__name__}: {error}"
             self._warn(f"emissions are not measured, as CodeCarbon failed: {cause}; check the section CodeCarbon")

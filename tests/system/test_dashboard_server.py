@@ -118,7 +118,7 @@ def test_a_socket_is_for_its_owner_only(filled: PyExperimenter, tmp_path: Path) 
 def test_a_file_is_not_replaced_by_a_socket(filled: PyExperimenter, tmp_path: Path) -> None:
     path = tmp_path / "results.txt"
     path.write_text("mine")
-    with pytest.raises(PyExperimenterError, match="choose a path in a directory of yours that no file has"):
+    with pytest.raises(PyExperimenterError, match="choose a path that does not exist, in a directory of your own"):
         Dashboard(filled, uds=path)
     assert path.read_text() == "mine"
 

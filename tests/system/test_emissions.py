@@ -271,7 +271,7 @@ def test_a_missing_package_is_reported_once(tmp_path: Path) -> None:
     )
     assert shown == [None, None]
     assert said.count("LOG") == 1
-    assert "pip install pyexperimenter[codecarbon]" in said
+    assert "pip install 'pyexperimenter[codecarbon]'" in said
 
 
 def test_import_is_lazy(tmp_path: Path) -> None:

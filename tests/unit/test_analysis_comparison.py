@@ -596,7 +596,7 @@ def test_two_levels_have_no_f():
 
 def test_missing_scipy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.stats", None)
-    with pytest.raises(PyExperimenterError, match=r"pip install pyexperimenter\[stats\]"):
+    with pytest.raises(PyExperimenterError, match=r"pip install 'pyexperimenter\[stats\]'"):
         demsar()
 
 

@@ -572,7 +572,7 @@ def test_missing_matplotlib_is_named(monkeypatch):
         lambda: plot_progress(finished()),
         comparison.critical_difference_diagram,
     ):
-        with pytest.raises(PyExperimenterError, match=r"matplotlib is needed .* pip install pyexperimenter\[plots\]"):
+        with pytest.raises(PyExperimenterError, match=r"matplotlib is needed .* pip install 'pyexperimenter\[plots\]'"):
             draw()
 
 

@@ -515,7 +515,7 @@ def test_a_study_from_its_configuration_to_its_summary(tmp_path):
 
 def test_missing_scipy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.stats", None)
-    with pytest.raises(PyExperimenterError, match=r"scipy.stats is needed .* pip install pyexperimenter\[stats\]"):
+    with pytest.raises(PyExperimenterError, match=r"scipy.stats is needed .* pip install 'pyexperimenter\[stats\]'"):
         summarize(study(), "accuracy", "dataset", "kernel", stat="ci95")
     summarize(study(), "accuracy", "dataset", "kernel")
 

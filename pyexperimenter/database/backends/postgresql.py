@@ -49,7 +49,7 @@ try:
     from psycopg.types.string import TextLoader
     from psycopg.waiting import Ready, Wait
 except ImportError as missing:
-    raise DatabaseConnectionError(f"{missing}; pip install pyexperimenter[postgresql]") from missing
+    raise DatabaseConnectionError(f"{missing}; pip install 'pyexperimenter[postgresql]'") from missing
 
 _IN_USE = "2BP01"  # a view or a foreign key depends on a table
 # Locks are waited for as long as MySQL does by default. DOUBLEs are read with all their digits, whatever a role or a
