@@ -34,7 +34,7 @@ def to_frame(columns: Sequence[str], rows: Sequence[tuple[Any, ...]], types: Map
     rows : sequence of tuples
         Column values.
     types : Mapping of str to FieldType
-        Declared types, in the order that the columns should have. Other columns come last, unchanged.
+        Declared types, in the order that the columns should have. Other columns come last, with their values unchanged.
 
     Returns
     -------
@@ -336,6 +336,10 @@ def _series(name: str, values: Sequence[Any], field: FieldType | None) -> pd.Ser
     import pandas as pd
 
     if field is None:
+        if {*map(type, values)} == {int, type(None)}:  # pandas would make floats of them
+            with suppress(OverflowError):
+                return _objects(values).astype("Int64")
+            return _objects(values)
         return _objects(values).infer_objects()
     if name in _NEVER_NULL:
         return pd.Series(values, dtype="int64")

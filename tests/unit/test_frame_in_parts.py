@@ -196,3 +196,9 @@ def test_one_part_is_in_memory_at_a_time(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(table) == 100
     assert most <= 30
     assert isinstance(table.dtypes["text"], type(pd.Series(["a"], dtype=str).dtype))
+
+
+@pytest.mark.parametrize("values", [[None, 2**63 - 1], [1, None], [None, 2**63], [2**63, 2**64 - 1], [1, 2]])
+def test_integers_of_a_column_that_a_person_added_keep_all_digits(values: list[int | None]) -> None:
+    own = to_frame(["own"], [(value,) for value in values], {})["own"]
+    assert [None if value is pd.NA else value for value in own] == values
