@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,6 +36,7 @@ from pyexperimenter.exceptions import (
     UndecodableValueError,
 )
 from pyexperimenter.experiment_status import ExperimentStatus
+from pyexperimenter.machine.system import system_random
 
 _LONGEST_WAIT = 1.0  # seconds, for rows that others have locked
 _MOST_COMPARED = 500  # keyfields in one condition; SQLite takes fewer than 1000
@@ -171,7 +171,7 @@ class ClaimStore(ExperimentReader):
             # The claim skips rows that others have locked. Only a count without locks may end a worker.
             if not self.count(self._selector.rows(ExperimentStatus.CREATED) & selection.condition):
                 return None
-            time.sleep(wait * random.uniform(0.5, 1))
+            time.sleep(wait * system_random.uniform(0.5, 1))
             wait = min(2 * wait, _LONGEST_WAIT)
 
     def _find_many(self, selection: Selection) -> bool:
@@ -254,9 +254,9 @@ class ClaimStore(ExperimentReader):
         if low is None:
             return []
         # While many rows are open, some of a few random IDs are open. When few are open, reading them is cheap.
-        drawn = [random.randint(low, high) for _ in range(PROBES)]
+        drawn = [system_random.randint(low, high) for _ in range(PROBES)]
         found = self._ids(cursor, sql.open_among, selection, probes=drawn)
-        random.shuffle(found)
+        system_random.shuffle(found)
         from_first = found or self._ids(cursor, sql.open_from, selection, first=drawn[0])
         return from_first or self._ids(cursor, sql.open_from, selection, first=low)
 

@@ -6,7 +6,6 @@ import atexit
 import itertools
 import math
 import os
-import random
 import sys
 import threading
 import time
@@ -28,7 +27,7 @@ from pyexperimenter.exceptions import (
     SshTunnelError,
     TransientDatabaseError,
 )
-from pyexperimenter.machine.system import at_fork
+from pyexperimenter.machine.system import at_fork, system_random
 
 _LONGEST_WAIT = 4.0  # seconds between two tries
 _LONGEST_SILENCE = 60.0  # seconds; more than a server waits for a lock by default
@@ -563,7 +562,7 @@ def retried(method: _Method) -> _Method:
             else:
                 back(str(database))
                 return result
-            time.sleep(wait * random.random())
+            time.sleep(wait * system_random.random())
             wait = min(2 * wait, _LONGEST_WAIT)
 
     return cast(_Method, trying)
@@ -575,7 +574,7 @@ class _Held:
     def __init__(self, connection: Any, idle_seconds: float) -> None:
         self.connection = connection
         self._idle_seconds = idle_seconds
-        self._oldest = time.monotonic() + _LONGEST_KEPT * random.uniform(0.5, 1)  # not all of a study at once
+        self._oldest = time.monotonic() + _LONGEST_KEPT * system_random.uniform(0.5, 1)  # not all of a study at once
         self._pid = os.getpid()
 
     def close(self) -> None:

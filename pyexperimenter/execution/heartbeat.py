@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import random
 import threading
 import time
 from collections.abc import Hashable, Iterator, Sequence
@@ -19,6 +18,7 @@ from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.durations import duration_text
 from pyexperimenter.exceptions import DatabaseError, PyExperimenterError
 from pyexperimenter.machine.slurm import Accounting
+from pyexperimenter.machine.system import system_random
 
 _MIN_RETRY, _MAX_RETRY = 0.5, 10.0  # seconds from a failed heartbeat to the next try
 _LEAST_SILENCE = 5.0  # seconds after which a server that does not answer counts as away
@@ -181,7 +181,7 @@ class Heartbeat:
                     self._complaints.clear()
             except Exception as error:
                 self._complain(error)
-                wait = min(self._execution.heartbeat, max(2 * wait * random.random(), _MIN_RETRY), _MAX_RETRY)
+                wait = min(self._execution.heartbeat, max(2 * wait * system_random.random(), _MIN_RETRY), _MAX_RETRY)
 
     def _complain(self, error: Exception) -> None:
         """Report a failure once: an outage when it may cost leases, anything else at once, as it may never pass."""

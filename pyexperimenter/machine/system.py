@@ -6,6 +6,7 @@ More of it is next to what it is about: the locks of files in `locks`, and proce
 from __future__ import annotations
 
 import os
+import random
 import select
 import signal
 import sys
@@ -13,6 +14,9 @@ from collections.abc import Callable
 
 POSIX = hasattr(os, "killpg")
 """Whether the system has process groups, opens directories, and lets open files be replaced: Windows does not."""
+
+system_random = random.SystemRandom()
+"""Random numbers for delays and choices of the library. What users seed has no effect on them, nor they on that."""
 
 at_fork: Callable[..., None] = getattr(os, "register_at_fork", lambda **_: None)
 """Registers functions to be called when this process forks, on systems that can fork."""

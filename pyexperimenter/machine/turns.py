@@ -13,7 +13,6 @@ workers with longer experiments.
 from __future__ import annotations
 
 import os
-import random
 import socket
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from contextlib import suppress
 from functools import lru_cache
 
 from pyexperimenter.machine.locks import FileLock, lock_file, own_directory
+from pyexperimenter.machine.system import system_random
 
 PLACES = os.cpu_count() or 1  # turns at a time
 _MANY = 2 * PLACES  # workers; so many do without turns
@@ -45,7 +45,7 @@ def _announced() -> socket.socket | None:
     """Return a socket by which a worker is counted until it is closed; None on systems without such sockets."""
     with suppress(OSError, AttributeError):  # Windows lacks the family
         named = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        named.bind(f"\0{_NAME}{os.getpid()}-{random.getrandbits(32)}")  # another PID namespace may have the number
+        named.bind(f"\0{_NAME}{os.getpid()}-{system_random.getrandbits(32)}")  # PID namespaces share numbers
         return named
     return None
 
@@ -112,7 +112,7 @@ class Turns:
         deadline = time.monotonic() + 2 * usual
         while self._place is None and not should_stop() and (left := deadline - time.monotonic()) > 0:
             # Random, so that waiting workers do not look all at once; and seldom, as each look disturbs the others.
-            time.sleep(min(left, usual / 5 * random.random()))
+            time.sleep(min(left, usual / 5 * system_random.random()))
             self._place = _take_place()
         self._length = TURN
         self._start()
@@ -129,7 +129,7 @@ class Turns:
 def _take_place() -> FileLock | None:
     directory = own_directory()
     if directory is not None:
-        for number in random.sample(range(PLACES), PLACES):
+        for number in system_random.sample(range(PLACES), PLACES):
             with suppress(OSError):
                 if place := lock_file(directory / f"turn-{number}"):
                     return place

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import random
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from pyexperimenter.execution.provenance import worker_info
 from pyexperimenter.execution.task import ExperimentFunction
 from pyexperimenter.fieldtypes import Kind
 from pyexperimenter.jsonable import jsonable, to_json
+from pyexperimenter.machine.system import system_random
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,7 +96,7 @@ def audit(
         )
     still = set(table["ID"])  # others were reset or removed
     left = [experiment_id for experiment_id in first["ids"] if experiment_id in still]
-    for experiment_id in random.sample(left, len(left)):  # so that several processes seldom take the same
+    for experiment_id in system_random.sample(left, len(left)):  # so that several processes seldom take the same
         if experiment_id not in store.audits(key):
             done = execute_again(function, store, config, experiment_id)
             store.record_audit(experiment_id, worker, done.results, done.error, done.usage)

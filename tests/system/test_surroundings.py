@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import logging
 import os
+import random
 import re
 import signal
 import subprocess
@@ -19,7 +20,7 @@ import pytest
 from pyexperimenter import PyExperimenter, ResultProcessor
 from pyexperimenter.execution.left_running import LeftRunning
 from pyexperimenter.execution.surroundings import restored
-from tests.support.study import isolations, outcomes, statuses, wait_until
+from tests.support.study import experimenter, isolations, outcomes, statuses, wait_until
 from tests.support.supervision import configured, filled, is_gone, row
 from tests.support.target import A_FILE_AND_A_SERVER, Target
 
@@ -222,3 +223,20 @@ def test_an_interrupt_of_the_users_code_is_a_failure_of_that_run(
     (error,) = row(target, "t.error", 1)
     assert "in interrupt\n" in error
     assert error.splitlines()[-1].startswith("KeyboardInterrupt")
+
+
+def test_the_library_draws_no_random_numbers_from_those_that_users_seed(sqlite_target: Target) -> None:
+    """Otherwise, what a function draws would depend on when connections are opened, and on delays."""
+    study_ = experimenter(sqlite_target)
+    study_.fill_table_from_config()
+    random.seed(1)
+    seeded = random.getstate()
+
+    def draws(_: Any, results: ResultProcessor, custom: Any) -> dict[str, float]:
+        results._store.database.close()
+        results.process_logs({"epochs": {"epoch": 1}})
+        return {"accuracy": float(random.getstate() == seeded)}
+
+    assert study_.execute(draws, random_order=True) == 6
+    assert sqlite_target.query("SELECT DISTINCT accuracy FROM study") == [(1.0,)]
+    assert random.getstate() == seeded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -93,6 +94,7 @@ input()
 def test_a_turn_lasts_while_a_worker_has_a_place_and_then_others_have_theirs(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    seeded = random.getstate()
     its = machine.crowded_turns()
     assert its.are_over()
     naps = list[float]()
@@ -110,6 +112,7 @@ def test_a_turn_lasts_while_a_worker_has_a_place_and_then_others_have_theirs(
     assert not its.are_over()
     its.end()
     assert machine.is_place_free()
+    assert random.getstate() == seeded, "users seed these numbers"
 
 
 @pytest.mark.parametrize("why", ["few workers", "waits for something else", "long experiments"])
