@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -52,6 +53,7 @@ _ERRORS = 500  # rows with their errors that are read at a time
 _STATES = 8  # more than there are, with some that people have made up
 _SAMPLE = 900  # executions; SQLite takes 999 parameters
 _READ = 50_000  # rows with their keyfields that are read at a time
+_MOST_CENTERS = 8  # from which squares are measured
 _MANY = 200_000  # rows, of which parts are read at the same time
 BEFORE_ALL = -(2**63)
 """An ID before all others: a person may have given a row a negative one."""
@@ -444,6 +446,8 @@ class ExperimentReader:
             limit="" if limit is None else f" LIMIT {whole_number('limit', limit, least=0) * _STATES}",
         )
         rows = self._in_parts(statement, condition, center=center)
+        if ":center" in dialect.squares:
+            rows = _by_nearer_centers(rows, center, lambda other: self._in_parts(statement, condition, center=other))
         if dialect.uses_one_core:
             rows.sort(key=lambda row: [_place(one) for one in row[: len(by)]])
         return rows
@@ -565,6 +569,35 @@ class ExperimentReader:
                 self._refuse_renamed()
                 # A table of py-experimenter without attempts: all its logs are current.
         return self.stream(take, self._sql.read.all_logs.format(side=table, condition=where))
+
+
+def _by_nearer_centers(
+    rows: list[tuple[Any, ...]], center: float, measured: Callable[[float], list[tuple[Any, ...]]]
+) -> list[tuple[Any, ...]]:
+    """Return groups with squares that are measured again from means of groups, where they were from far away.
+
+    Squares of distances much larger than the values have no digits left for these: of losses around 0.5, if some
+    others have diverged to 1e9. One more pass does for all groups of the same size.
+    """
+    centers = {row[:-3]: center for row in rows}
+    for _ in range(_MOST_CENTERS):
+        far = [row[-2] for row in rows if _is_far(row, centers[row[:-3]])]
+        if not far:
+            break
+        others = {row[:-3]: row for row in measured(far[0])}
+        for at, row in enumerate(rows):
+            key, mean = row[:-3], row[-2]
+            if key in others and mean is not None and abs(mean - far[0]) < abs(mean - centers[key]):
+                rows[at], centers[key] = others[key], far[0]
+    return rows
+
+
+def _is_far(row: tuple[Any, ...], center: float) -> bool:
+    number, mean, squares = row[-3:]
+    if number < 2 or mean is None or squares is None:
+        return False
+    distance = abs(mean - center)
+    return bool(100 * abs(mean) < distance < math.inf and squares < 1e-6 * number * distance * distance)
 
 
 def _place(value: Any) -> tuple[bool, Any]:

@@ -331,7 +331,7 @@ class ReadStatements(_Group):
             FROM {table} WHERE {condition} GROUP BY {groups}, status) found
         ORDER BY {order}{limit}
     """)
-    # Squares are measured from it. A number near the mean is enough.
+    # Squares are measured from it. A number of the size of the results is enough.
     center = _Statement("""
         SELECT AVG(result) FROM (
             SELECT {value} AS result FROM {table} WHERE {condition} AND {value} IS NOT NULL LIMIT 1000) first_rows

@@ -181,6 +181,17 @@ def test_groups_of_a_large_table_are_complete(target: Target, monkeypatch: pytes
         assert [group.total for group in study_.group_by("end_date")] == [23, 1, 2]
 
 
+def test_a_deviation_has_digits_where_others_are_much_larger(target: Target) -> None:
+    """As losses where some have diverged."""
+    study_ = experimenter(target, study(target, keyfields=KEYFIELDS))
+    study_.fill_table_from_config()
+    size = {"iris": 1e12, "Iris": 1e6, "iris ": 0.5, None: 0.0}
+    study_.execute(lambda keyfields, *_: {"accuracy": size[keyfields["dataset"]] * (1 + 0.1 * keyfields["seed"])})
+    for group in study_.group_by("dataset", "accuracy"):
+        expected = size[group.values["dataset"]]
+        assert (group.mean, group.std) == (pytest.approx(1.1 * expected), pytest.approx(0.1 * expected))
+
+
 def test_only_numbers_have_a_mean(target: Target, executed: PyExperimenter) -> None:
     def moments(dataset: str) -> tuple[int, float | None, float | None]:
         (group,) = executed.group_by("dataset", "accuracy", {"dataset": dataset})
