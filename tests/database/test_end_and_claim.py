@@ -134,7 +134,8 @@ def test_a_race_that_is_lost_does_not_undo_the_end(target: Target) -> None:
     assert attempts(target) == [(1, 1, "done")]
 
 
-@pytest.mark.parametrize("target", ["mariadb", "mysql"], indirect=True)
+# MySQL encrypts its connections, so that the proxy cannot see which answer it loses.
+@pytest.mark.parametrize("target", ["mariadb"], indirect=True)
 def test_an_answer_that_is_lost_loses_and_doubles_nothing(target: Target, proxy: Proxy) -> None:
     store(target)
     opened = store(through_port(target, proxy.port), filled=False)
@@ -149,7 +150,7 @@ def test_an_answer_that_is_lost_loses_and_doubles_nothing(target: Target, proxy:
     assert [row[1] for row in rows(target)] == ["done", "done"]
 
 
-@pytest.mark.parametrize("target", ["mariadb", "mysql"], indirect=True)
+@pytest.mark.parametrize("target", ["mariadb"], indirect=True)
 def test_what_was_claimed_before_an_outage_is_claimed_again(target: Target, proxy: Proxy, tmp_path: Path) -> None:
     store(target)
     away = through_port(target, proxy.port)
