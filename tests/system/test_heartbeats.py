@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from pyexperimenter.config import load_config
 from pyexperimenter.database.records import Attempt
 from pyexperimenter.database.selection import Selection
 from pyexperimenter.database.store import ExperimentStore
+from pyexperimenter.exceptions import ServerUnreachableError
+from pyexperimenter.execution import heartbeat as heartbeat_module
 from pyexperimenter.execution.heartbeat import Heartbeat, shared_heartbeat
 from tests.support.outages import executing, seeds
 from tests.support.proxies import Proxy, leading_nowhere, through_port
@@ -189,7 +192,56 @@ def test_an_outage_is_reported_once_when_it_endangers_leases(
         proxy.close()
 
 
+@pytest.fixture
+def still(sqlite_target: Target, monkeypatch: pytest.MonkeyPatch) -> tuple[Heartbeat, Any]:
+    """A heartbeat without its thread, and its clock. Two experiments run, one is open."""
+    opened = store(sqlite_target, keyfields=seeds(3))
+    for _ in range(2):
+        claim(opened)
+    execution = {"isolation": "none", "heartbeat": 60, "lease": 200}
+    config = load_config(study(sqlite_target, keyfields=seeds(3), Execution=execution))
+    clock = SimpleNamespace(now=1000.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr(heartbeat_module, "time", clock)
+    monkeypatch.setattr(Heartbeat, "_run", lambda self: None)
+    heartbeat = Heartbeat(config, logging.getLogger("heart"))
+    assert heartbeat._thread.daemon
+    return heartbeat, clock
+
+
+def test_an_outage_endangers_leases_when_half_of_their_time_has_passed(
+    still: tuple[Heartbeat, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    heartbeat, clock = still
+    outage = ServerUnreachableError("away")
+    for now, reported in ((1099.9, []), (1100.0, ["in 1m40s: away"]), (1101.0, ["in 1m40s: away"])):
+        clock.now = now
+        heartbeat._complain(outage)
+        assert [message.partition("process ")[2] for message in caplog.messages] == reported
+    clock.now = 1300.0
+    heartbeat._complain(RuntimeError("no outage"))
+    assert caplog.messages[-1].endswith("in 0s: no outage")
+    heartbeat._renew()
+    heartbeat._complaints.clear()
+    clock.now = 1399.0
+    heartbeat._complain(outage)
+    assert len(caplog.messages) == 2
+
+
 # Waiting
+
+
+def test_who_waits_looks_when_a_heartbeat_has_passed(still: tuple[Heartbeat, Any]) -> None:
+    heartbeat, clock = still
+    running, other = (heartbeat._observer.selection({"seed": seed}) for seed in (0, 2))
+    assert heartbeat.look(running, waits=True) == 60
+    clock.now += 20
+    assert heartbeat.look(running, waits=True) == 40
+    assert heartbeat.look(running, waits=False) is None
+    assert heartbeat.look(other, waits=True) == 0
+    assert heartbeat.look(other, waits=True) == 0
+    clock.now += 60
+    assert heartbeat.look(running, waits=True) == 60
 
 
 def test_who_waits_looks_once_per_heartbeat_with_a_count(mariadb_target: Target) -> None:
