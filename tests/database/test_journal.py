@@ -604,6 +604,22 @@ def test_an_incomplete_line_costs_no_line_after_it(target: Target, opened: Exper
     assert [file.name for file in journals.iterdir()] == [f"{journal.name}.rejected"]
 
 
+def test_results_that_come_too_late_are_named(
+    sqlite_target: Target, journals: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened = store(sqlite_target)
+    journaling = CutOffWorker(sqlite_target, journals)
+    attempt = journaling.claim_by(opened)
+    journaling.write_results(attempt, {"accuracy": 0.25})
+    journaling.finish(attempt, ExperimentStatus.DONE, results={"accuracy": 0.5})
+    journaling.die()
+    opened.reset(None, None, [1], dry_run=False)
+    assert replay_journals(opened, journals, LOGGER) == 0
+    (message,) = caplog.messages
+    assert "study.cut off.journal.jsonl: " in message
+    assert message.endswith("; the results are in late_results of the attempt")
+
+
 def test_without_need_there_is_no_journal(target: Target, journals: Path) -> None:
     opened = store(target)
     journaling = JournalingStore(load_config(study(target), credentials_path=target.credentials_file), journals, "one")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -281,6 +282,23 @@ def test_a_thread_that_is_left_running_uses_its_process_up(
     assert [record.getMessage() for record in caplog.records] == [
         f"experiment 1 left running: thread of the user; {remedy}"
     ]
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_process_that_is_left_running_is_ended_if_all_that_runs_is_the_workers(
+    here: Study, caplog: pytest.LogCaptureFixture, own: bool
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    here.watch.in_own_process = own
+    try:
+        here.worker(lambda *_: started.append(subprocess.Popen(["sleep", "600"])), limit=1).run_all()
+        assert (started[0].poll() is None) is not own
+    finally:
+        started[0].kill()
+        started[0].wait()
+    (message,) = caplog.messages
+    assert message.startswith(f"experiment 1 left running: process {started[0].pid} (")
+    assert message.endswith("; ended" if own else "; it may disturb the experiments that follow")
 
 
 # What stops a worker, and what it then releases
