@@ -620,6 +620,17 @@ def test_results_that_come_too_late_are_named(
     assert message.endswith("; the results are in late_results of the attempt")
 
 
+def test_a_journal_that_is_in_use_hides_no_other(sqlite_target: Target, journals: Path) -> None:
+    opened = store(sqlite_target)
+    workers = [CutOffWorker(sqlite_target, journals, identity) for identity in ("alive", "dead")]
+    for cut_off in workers:
+        cut_off.finish(cut_off.claim_by(opened), ExperimentStatus.DONE)
+    workers[1].die()
+    assert replay_journals(opened, journals, LOGGER) == 1
+    assert [file.name for file in journals.iterdir()] == ["study.alive.journal.jsonl"]
+    workers[0].die()
+
+
 def test_without_need_there_is_no_journal(target: Target, journals: Path) -> None:
     opened = store(target)
     journaling = JournalingStore(load_config(study(target), credentials_path=target.credentials_file), journals, "one")
