@@ -196,8 +196,8 @@ def _root(request: Request) -> str:
 
 
 def _sorry(error: PyExperimenterError, context: dict[str, Any]) -> Response:
-    """Return a page that says what is wrong. One about a database that is away loads again by itself."""
-    title, status, text = "This cannot be shown", 400, str(error)
+    """Return a page that says what is wrong. It loads again by itself if the database or the table may come back."""
+    title, status, text, again = "This cannot be shown", 400, str(error), False
     if isinstance(error, ConfigError | AccessDeniedError):
         # It may name the file of the credentials, or the user.
         logging.getLogger("py-experimenter").error("dashboard: %s", error)
@@ -205,12 +205,12 @@ def _sorry(error: PyExperimenterError, context: dict[str, Any]) -> Response:
             "The configuration of this study cannot be read here. Where the dashboard was started, a message says why."
         )
     elif isinstance(error, MissingTableError | MissingDatabaseError):
-        title, status = "The table is not there", 404
+        title, status, again = "The table is not there", 404, True
     elif isinstance(error, InvalidExperimentError | InvalidLogtableError):
         title, status = "Not found", 404
     elif isinstance(error, DatabaseError) and error.recovery != "none":
-        title, status = "The database does not answer", 503
-    return HTMLResponse(render("error.html", **context, title=title, text=text, again=status == 503), status)
+        title, status, again = "The database does not answer", 503, True
+    return HTMLResponse(render("error.html", **context, title=title, text=text, again=again), status)
 
 
 def _not_found(request: Request, error: Exception) -> Response:

@@ -308,6 +308,15 @@ def test_a_table_that_is_dropped_meanwhile(sqlite_target: Target) -> None:
     assert "cannot be read (MissingTableError)" in opened(client, "/").text
 
 
+def test_a_table_that_is_filled_while_its_page_waits(sqlite_target: Target) -> None:
+    study_ = experimenter(sqlite_target, study(sqlite_target))
+    client = browser(study_)
+    answer = client.get("/s/study/")
+    assert answer.status_code == 404 and '<meta http-equiv="refresh" content="5">' in answer.text
+    study_.fill_table_from_config()
+    wait_until(lambda: client.get("/s/study/").status_code == 200)  # a page is kept for a moment
+
+
 def test_pages_have_the_words_of_the_dashboard(sqlite_target: Target) -> None:
     client = browser(hostile_study(sqlite_target))
     listed = opened(client, "/s/study/experiments?state=error&col=end_date&col=error").text
