@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
+
+from starlette.datastructures import QueryParams
 
 from pyexperimenter.exceptions import InvalidValueError
 from pyexperimenter.experiment_status import ExperimentStatus
@@ -15,8 +17,6 @@ from pyexperimenter.fieldtypes import FieldType, Kind
 from pyexperimenter.jsonable import jsonable
 
 if TYPE_CHECKING:
-    from starlette.datastructures import QueryParams
-
     from pyexperimenter.experimenter import PyExperimenter
 
 STATES = [status.value for status in ExperimentStatus if status is not ExperimentStatus.ALL]
@@ -71,6 +71,11 @@ class View:
         """What the URL selects, as the facade takes it."""
         parts: list[Mapping[str, Any] | str] = [self.where_text] if self.where_text else []
         return [*parts, self.values] if self.values else parts or None
+
+    def of_all_states(self) -> View:
+        """Return the view without the states that are selected, for a page on which they mean nothing."""
+        kept = [(name, value) for name, value in self.params.multi_items() if name != "state"]
+        return replace(self, params=QueryParams(kept))
 
     @property
     def selects(self) -> bool:

@@ -165,6 +165,14 @@ def test_experiments_are_selected_by_values_states_and_sql(target: Target) -> No
     assert len(ids("order=-accuracy")) == 36
 
 
+@pytest.mark.parametrize("screen", ["grid", "results", "parameters"])
+def test_states_are_not_selected_where_they_mean_nothing(sqlite_target: Target, screen: str) -> None:
+    page = opened(browser(hostile_study(sqlite_target)), f"/s/study/{screen}?state=error&k.seed=1")
+    assert "Selected:" in page.text and "remove" in page.text and "✕ error" not in page.text
+    assert not [link for link in page.links if "state=" in link] and page.forms
+    assert all("state" not in hidden for _, hidden in page.forms)
+
+
 def test_facets_lead_to_what_they_count(sqlite_target: Target) -> None:
     client = browser(hostile_study(sqlite_target))
     page = opened(client, "/s/study/experiments")
