@@ -108,6 +108,7 @@ def test_a_notice_does_not_end_the_process(number: int, is_notice: bool) -> None
     assert stop.is_notice is is_notice
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # of pytest-xdist's threads
 def test_signals_have_their_usual_effect_in_a_process_that_is_forked() -> None:
     with stop_on(["SIGUSR1"], Stop()) as stop:
         if not (child := os.fork()):
