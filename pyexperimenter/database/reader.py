@@ -274,9 +274,10 @@ class ExperimentReader:
         latest: Latest = Latest(),  # noqa: B008 - frozen
         only_grid: bool = False,
         after: int | None = None,
+        before: int | None = None,
         take: Take[Any] = all_rows,
     ) -> Any:
-        """Return columns and rows of the main table, or what `take` makes of them.
+        """Return columns and rows of the main table, or what `take` makes of them; with `before`, the last row first.
 
         Raises
         ------
@@ -292,11 +293,15 @@ class ExperimentReader:
             condition &= self.in_grid()
         if after is not None:
             condition &= self._selector.after(order_by, after)
-        order = self._selector.order(order_by)
+        if before is not None:
+            condition &= self._selector.before(order_by, before)
+        backwards = before is not None
+        order = self._selector.order(order_by, backwards)
         statement = self._sql.read.table.format(
             columns="*" if columns is None else self._selector.columns(columns),
             condition=condition.sql,
             order=f"{order}, " if order else "",
+            direction="DESC" if backwards else "ASC",
             limit="" if limit is None else f" LIMIT {whole_number('limit', limit, least=0)}",
         )
 

@@ -315,35 +315,41 @@ class Selector:
         parts = self._schema.dialect.grouped.get(self._schema.columns[name].kind, ("{}",))
         return [part.format(column) for part in parts]
 
-    def order(self, order_by: OrderBy) -> str:
-        """Return columns for ORDER BY, or an empty string.
+    def order(self, order_by: OrderBy, backwards: bool = False) -> str:
+        """Return columns for ORDER BY, or an empty string; with `backwards`, for the reversed order.
 
         Raises
         ------
         InvalidColumnError
             If the table does not have one of them.
         """
-        if order_by is None or isinstance(order_by, str):
-            order_by = [order_by] if order_by else []
-        parts = (part for name in _items(order_by, "order_by") for part in str(name).split(","))
-        return ", ".join(self._direction(part.strip()) for part in parts)
+        directions = self._directions(order_by)
+        return ", ".join(f"{name} DESC" if descends is not backwards else name for name, descends in directions)
 
     def after(self, order_by: OrderBy, experiment_id: int) -> Condition:
-        """Return the condition for rows that come after an experiment in an order, which ends with the ID.
+        """Return the condition for rows that come after an experiment in an order, which ends with the ID."""
+        return self._beyond("after", order_by, experiment_id)
+
+    def before(self, order_by: OrderBy, experiment_id: int) -> Condition:
+        """Return the condition for rows that come before an experiment in an order, which ends with the ID."""
+        return self._beyond("before", order_by, experiment_id)
+
+    def _beyond(self, side: str, order_by: OrderBy, experiment_id: int) -> Condition:
+        """Return the condition for rows on one side of an experiment in an order.
 
         NULL is before all other values, or after them, as the database sorts it.
         """
-        table, key = self._schema.q(self._schema.table), {"after": whole_number("after", experiment_id, least=_ANY_ID)}
+        table, key = self._schema.q(self._schema.table), {side: whole_number(side, experiment_id, least=_ANY_ID)}
         parts, equal = list[str](), list[str]()
-        for column in [*filter(None, self.order(order_by).split(", ")), "ID"]:
-            name, descends = column.removesuffix(" ASC").removesuffix(" DESC"), column.endswith(" DESC")
-            here = f"(SELECT {name} FROM {table} WHERE ID = :after)" if name != "ID" else ":after"
+        for name, direction in [*self._directions(order_by), ("ID", False)]:
+            descends = direction is not (side == "before")
+            here = f"(SELECT {name} FROM {table} WHERE ID = :{side})" if name != "ID" else f":{side}"
             null_first = descends is self._schema.dialect.null_is_largest
             nulls = f"{here} IS {'' if null_first else 'NOT '}NULL AND {name} IS {'NOT ' if null_first else ''}NULL"
             parts.append(" AND ".join([*equal, f"({name} {'<' if descends else '>'} {here} OR {nulls})"]))
             equal.append(f"({name} = {here} OR {name} IS NULL AND {here} IS NULL)")
             if name == "ID":  # an ID is unique, and never NULL
-                parts[-1] = " AND ".join([*equal[:-1], f"ID {'<' if descends else '>'} :after"])
+                parts[-1] = " AND ".join([*equal[:-1], f"ID {'<' if descends else '>'} :{side}"])
                 break
         return Condition(f"({' OR '.join(parts)})", key)
 
@@ -397,11 +403,19 @@ class Selector:
             options.append(f"{column} IS NULL")
         return Condition(f"({' OR '.join(options) or '1 = 0'})", {parameter: given} if given else {})
 
-    def _direction(self, name: str) -> str:
+    def _directions(self, order_by: OrderBy) -> list[tuple[str, bool]]:
+        """Return what is sorted by, and whether it descends."""
+        if order_by is None or isinstance(order_by, str):
+            order_by = [order_by] if order_by else []
+        parts = (part for name in _items(order_by, "order_by") for part in str(name).split(","))
+        return [self._direction(part.strip()) for part in parts]
+
+    def _direction(self, name: str) -> tuple[str, bool]:
         words = name.split()
         if len(words) == 2 and words[1].upper() in ("ASC", "DESC"):
-            return f"{self._sorted(words[0])} {words[1].upper()}"
-        return f"{self._sorted(name[1:])} DESC" if name.startswith("-") else self._sorted(name)
+            return self._sorted(words[0]), words[1].upper() == "DESC"
+        descends = name.startswith("-")
+        return self._sorted(name[1:] if descends else name), descends
 
     def _sorted(self, name: str) -> str:
         column, field = self._column(name), self._schema.columns[name]

@@ -275,7 +275,7 @@ class ReadStatements(_Group):
     last_row = _Statement("SELECT ID, creation_date FROM {table} ORDER BY ID DESC LIMIT 1")
     status_of = _Statement("SELECT status FROM {table} WHERE ID = :experiment_id")
     find = _Statement("SELECT ID, {keyfields} FROM {table} WHERE {condition}")
-    table = _Statement("SELECT {columns} FROM {table} WHERE {condition} ORDER BY {order}ID{limit}")
+    table = _Statement("SELECT {columns} FROM {table} WHERE {condition} ORDER BY {order}ID {direction}{limit}")
     attempts = _Statement("SELECT {columns} FROM {attempts} WHERE {condition} ORDER BY ID")
     some_attempts = _Statement("SELECT DISTINCT {columns} FROM {attempts} WHERE {condition} LIMIT 2")
     audits = _Statement(

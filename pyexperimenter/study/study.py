@@ -77,6 +77,7 @@ class Study:
         outcome: str | None = None,
         only_grid: bool = False,
         after: int | None = None,
+        before: int | None = None,
     ) -> pd.DataFrame:
         """Return experiments.
 
@@ -107,6 +108,8 @@ class Study:
         after : int, optional
             Only experiments that come after the one with this ID, in the order of `order_by`. With `limit`, this reads
             a large table in pages.
+        before : int, optional
+            Only experiments that come before the one with this ID. With `limit`, the last of them: the previous page.
 
         Returns
         -------
@@ -138,8 +141,10 @@ class Study:
             latest=latest,
             only_grid=only_grid,
             after=after,
+            before=before,
         )
-        return self._with_attrs(self._frame(rows, self._store.schema.table))
+        table = self._frame(rows, self._store.schema.table)
+        return self._with_attrs(table if before is None else table[::-1].reset_index(drop=True))
 
     def _with_attrs(self, table: pd.DataFrame) -> pd.DataFrame:
         """Tell the functions of the analysis, which only see the table, what they have to know."""

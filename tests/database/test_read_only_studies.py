@@ -154,6 +154,13 @@ def test_pages_together_are_the_table(executed: PyExperimenter, order_by: Any) -
     while page := executed.get_table(order_by=order_by, limit=5, after=after)["ID"].tolist():
         pages, after = pages + page, page[-1]
     assert pages == whole
+    last = before = whole[-1]
+    pages = [last]
+    while page := executed.get_table(order_by=order_by, limit=5, before=before)["ID"].tolist():
+        pages, before = page + pages, page[0]
+    assert pages == whole
+    between = executed.get_table(order_by=order_by, after=whole[1], before=whole[6])
+    assert between["ID"].tolist() == whole[2:6] and between.index.tolist() == [0, 1, 2, 3]
 
 
 def test_long_texts_and_json_sort_pages(target: Target) -> None:
