@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 STATES = [status.value for status in ExperimentStatus if status is not ExperimentStatus.ALL]
 _OF_COLUMN = "k."  # before the name of a column in the name of a parameter, so that it cannot be that of another one
 _SELECTING = ("where", "state")
+_PLACE = ("after", "before")  # in a list that is shown in pages
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class View:
 
     def changing(self, screen: str, **params: Any) -> str:
         """Return the address of a page with the parameters of this one, and these changed; None removes one."""
-        kept = {name: self.params.getlist(name) for name in self.params if name not in ("after", *params)}
+        kept = {name: self.params.getlist(name) for name in self.params if name not in (*_PLACE, *params)}
         return self.url(screen, **{**kept, **params})
 
     def hidden(self, *others: str) -> list[tuple[str, str]]:

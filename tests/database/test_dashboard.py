@@ -6,6 +6,7 @@ import csv
 import html
 import io
 import re
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -185,12 +186,19 @@ def test_facets_lead_to_what_they_count(sqlite_target: Target) -> None:
 def test_pages_go_through_all_experiments(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pyexperimenter.dashboard.pages.listing._PAGE", 10)
     client = browser(hostile_study(target))
-    url, seen = "/s/study/experiments?order=-dataset", list[str]()
-    while url:
-        page = opened(client, url)
-        seen += list(dict.fromkeys(one for one in page.links if re.search(r"/experiments/\d+$", one)))
-        url = next((one for one in page.links if "after=" in one and "facet" not in one), "")
-    assert len(seen) == len(set(seen)) == 36
+
+    def pages(url: str, to: str) -> Iterator[tuple[str, list[str]]]:
+        while url:
+            page = opened(client, url)
+            yield url, list(dict.fromkeys(one for one in page.links if re.search(r"/experiments/\d+$", one)))
+            url = next((one for one in page.links if f"{to}=" in one and "facet" not in one), "")
+
+    forth = list(pages("/s/study/experiments?order=-dataset&k.seed=0&k.seed=1&k.seed=2", "after"))
+    assert [len(shown) for _, shown in forth] == [10, 10, 10, 6] and len({one for _, of in forth for one in of}) == 36
+    back = list(pages(forth[-1][0], "before"))
+    assert [shown for _, shown in back] == [shown for _, shown in reversed(forth)]
+    assert "order=-dataset&k.seed=0&k.seed=1&k.seed=2&before=" in back[-1][0]
+    assert client.get("/s/study/experiments?before=--%C2%B2&after=x").status_code == 200
 
 
 def test_download_has_what_is_selected(sqlite_target: Target, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,19 +34,27 @@ def experiments(view: View) -> dict[str, Any]:
     existing = list(study.get_table(limit=0).columns)
     order = view.params.get("order") or None
     columns = view.several_of("col", existing) or _columns(view, existing)
-    after = int(view.params["after"]) if view.params.get("after", "").lstrip("-").isdigit() else None
+    after, before = (_id(view.params.get(name, "")) for name in ("after", "before"))
     names = ["ID", *(name for name in columns if name != "ID")]
-    table = study.get_table(view.where, names, order, _PAGE + 1, view.states or None, after=after)
-    shown = rows(table.head(_PAGE))
+    table = study.get_table(view.where, names, order, _PAGE + 1, view.states or None, after=after, before=before)
+    shown = rows(table.head(_PAGE) if before is None else table.tail(_PAGE))
+    more = len(table) > _PAGE
+    is_before, is_after = (more, True) if before is not None else (after is not None, more)
     return {
         "columns": names,
         "existing": existing,
         "rows": shown,
-        "next": shown[-1]["ID"] if len(table) > _PAGE else None,
+        "first": after is None and before is None,
+        "previous": shown[0]["ID"] if shown and is_before else None,
+        "next": shown[-1]["ID"] if shown and is_after else None,
         "order": order or "ID",
         "facets": _facets(view, [name for name in selectable(study.config.table.keyfields) if name in existing]),
         "numbers": {name for name in names if table[name].dtype.kind in "if"},
     }
+
+
+def _id(text: str) -> int | None:
+    return int(text) if re.fullmatch("-?[0-9]{1,18}", text) else None
 
 
 def _columns(view: View, existing: list[str]) -> list[str]:
