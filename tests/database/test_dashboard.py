@@ -6,15 +6,21 @@ import csv
 import html
 import io
 import re
+import shlex
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
+from click.testing import CliRunner
 from starlette.testclient import TestClient
 
 from pyexperimenter import PyExperimenter
+from pyexperimenter.analysis import to_html, to_latex
+from pyexperimenter.cli import main
 from pyexperimenter.dashboard.app import create_app
 from pyexperimenter.dashboard.security import Guard
 from pyexperimenter.exceptions import PyExperimenterError
@@ -438,3 +444,89 @@ def test_a_comparison_shows_ranks_and_tests(sqlite_target: Target) -> None:
     assert re.search(r"better 1\.00\s*good 2\.00\s*<b>bad 3\.00", page.text)
     assert "pyexperimenter compare accuracy --by method --blocks dataset --better max --over seed" in page.text
     assert "Friedman" in page.text
+
+
+def copied(client: TestClient, url: str) -> dict[str, str]:
+    """Return what a page offers to copy, by its name."""
+    answer = client.get(url)
+    assert answer.status_code == 200, answer.text
+    found = re.findall(r"<dt>([^<]*)</dt><dd><pre[^>]*><code>(.*?)</code>", answer.text, re.S)
+    return {name: html.unescape(text) for name, text in found}
+
+
+def printed(command: str, target: Target, config: Path, *options: str) -> str:
+    """Run a copied command, and return what it prints."""
+    words = shlex.split(command)
+    assert words[0] == "pyexperimenter"
+    credentials = ["--credentials", str(target.credentials_file)] if target.credentials_file else []
+    result = CliRunner().invoke(main, [*words[1:], *options, "-c", str(config), *credentials])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def study_of_settings(target: Target, tmp_path: Path) -> tuple[PyExperimenter, Path]:
+    """Return a study of two methods with a setting that is better the larger it is by `valid`, and its config."""
+    keyfields = {
+        "dataset": {"type": "INT", "values": {"start": 0, "stop": 6}},
+        "my method": {"type": "VARCHAR(50)", "values": ["a\\'b", "<b>worse"]},
+        "C": {"type": "INT", "values": [1, 10]},
+        "seed": {"type": "INT", "values": {"start": 0, "stop": 2}},
+    }
+    fields = {"accuracy": "DOUBLE", "valid": "DOUBLE"}
+    settings = study(target, keyfields=keyfields, resultfields=fields)
+    (tmp_path / "config.yml").write_text(yaml.safe_dump(settings))
+    study_ = experimenter(target, settings)
+    study_.fill_table_from_config()
+
+    def function(keyfields: dict[str, Any], results: Any, custom: Any) -> dict[str, float]:
+        if (keyfields["dataset"], keyfields["C"], keyfields["seed"]) == (0, 1, 0):
+            raise ValueError(HOSTILE)
+        accuracy = keyfields["dataset"] / 10 + (keyfields["my method"] != "<b>worse") / 4 + keyfields["C"] / 100
+        return {"accuracy": accuracy, "valid": float(keyfields["C"])}
+
+    study_.execute(function)
+    return study_, tmp_path / "config.yml"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of failed runs
+@pytest.mark.parametrize(
+    "query",
+    [
+        "failures=drop&best=max",
+        "failures=drop&select_on=valid&select_better=min&by=my+method",
+        "failures=drop&select_on=valid&k.my+method=%22a%5C%5C%27b%22&k.C=1&k.C=10&where=seed=0+OR+seed=1",
+    ],
+)
+def test_what_is_copied_of_results_gives_what_the_page_shows(target: Target, tmp_path: Path, query: str) -> None:
+    study_, config = study_of_settings(target, tmp_path)
+    url = f"/s/study/results?rows=dataset&columns=my+method&{query}"
+    client = browser(study_)
+    opened(client, url)
+    copies = copied(client, url)
+    best = {"best": "max"} if "best" in query else {}
+    summary = eval(copies["Python"], {"experimenter": study_})
+    assert to_html(summary, **best) in client.get(url).text
+    assert to_latex(summary, **best) == copies["LaTeX"]
+    assert printed(copies["Command"], target, config, "--format", "latex").strip() == copies["LaTeX"]
+    if "by=" in query:
+        (shown,) = re.findall(r"<pre tabindex=\"0\">(.*?)</pre>", client.get(url).text, re.S)[:1]
+        assert printed(copies["Command for the comparison"], target, config).strip() == html.unescape(shown).strip()
+
+
+def test_only_the_best_settings_are_shown(sqlite_target: Target, tmp_path: Path) -> None:
+    client = browser(study_of_settings(sqlite_target, tmp_path)[0])
+    query = "rows=dataset&columns=my+method&where=dataset=1&stat=mean&select_on=valid"
+    best = opened(client, f"/s/study/results?{query}").text
+    assert "0.450" in best and "0.200" in best and "with the highest valid, of 2" in best
+    worst = opened(client, f"/s/study/results?{query}&select_better=min").text
+    assert "0.360" in worst and "0.110" in worst and "with the lowest valid" in worst
+    failed = opened(client, "/s/study/results?rows=dataset&columns=my+method&select_on=valid&select_better=min").text
+    assert "Leave failed runs out" in failed and "failures=" not in failed
+    optimistic = opened(client, f"/s/study/results?{query.replace('=valid', '=accuracy')}").text
+    assert "is also what you report" in optimistic
+    assert (
+        "nothing to choose"
+        in opened(
+            client, f"/s/study/results?{query}&select_by=C&select_by=seed&select_by=dataset&select_by=my+method"
+        ).text
+    )

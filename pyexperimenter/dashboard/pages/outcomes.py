@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import threading
 import warnings
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _STATS = ("mean±std", "median±iqr", "mean", "median", "mean±ci95")
 _BEST = ("max", "min")
-_ADVICE = "Say what they count as"  # in Python; this page has its own
+_ADVICE = re.compile("Say what they count as|; choose failures=")  # in Python; this page has its own
 _ENDS = {"std": ("mean", "std"), "ci95": ("mean", "ci95")}
 _LOCK = threading.Lock()  # warnings are caught for the whole process
 
@@ -38,21 +39,36 @@ def results(view: View) -> dict[str, Any]:
     rows = view.several_of("rows", keyfields) or others[:1]
     columns = view.several_of("columns", keyfields) or ([] if "rows" in view.params else others[1:2])
     columns = [name for name in columns if name not in rows]
-    over = [name for name in keyfields if name not in (*rows, *columns)]
-    options: dict[str, Any] = {
-        "stat": view.one_of("stat", _STATS, _STATS[0]),
+    best = view.one_of("best", _BEST)
+    by = view.one_of("by", keyfields)
+    how: dict[str, Any] = {
         "failures": view.one_of("failures", ("error", "drop"), "error"),
         # Where some levels have other keyfields than others, they have no runs in common.
         "pairing": view.one_of("pairing", ("common", "all"), "common" if _is_product(view) else "all"),
     }
-    best = view.one_of("best", _BEST)
-    by = view.one_of("by", keyfields)
-    shown: dict[str, Any] = {"value": value, "rows": rows, "columns": columns, "over": over, **options, "best": best}
+    averaged = keyfields
+    asked = {"select_by": view.several_of("select_by", keyfields)}
+    better = view.one_of("select_better", _BEST, "max")
+    select_on = view.one_of("select_on", fields)
+    if select_on:
+        replicates = [name for name in ("seed", *view.study.config.analysis.unit) if name in keyfields]
+        averaged = asked["select_by"] or list(dict.fromkeys([*rows, *columns, *([by] if by else []), *replicates]))
+        # A setting that failed is chosen if no other is left, and then its failure counts like those of others.
+        failed = "error" if how["failures"] == "error" else "worst"
+        how["select"] = {"by": averaged, "on": select_on, "better": better, "failures": failed}
+    over = [name for name in averaged if name not in (*rows, *columns)]
+    if view.where:
+        how["where"] = view.where
+    stat = view.one_of("stat", _STATS) or _STATS[0]
+    shown: dict[str, Any] = {"value": value, "rows": rows, "columns": columns, "over": over, "stat": stat, "best": best}
     context = {
         "fields": fields,
         "keyfields": keyfields,
         "stats": _STATS,
-        "chosen": shown,
+        "chosen": shown | how,
+        "asked": asked,
+        "select_on": select_on,
+        "select_better": better,
         "by": by,
         "problem": None,
         "has_failed": False,
@@ -64,16 +80,13 @@ def results(view: View) -> dict[str, Any]:
     if value is None:
         return context | {"problem": "The study has no resultfield with numbers."}
     try:
-        found, notes = warned(
-            lambda: view.study.summarize(value, rows, columns or None, over, where=view.where, **options)
-        )
-        context |= {"notes": notes} | _rendered(view, found, shown)
+        found, notes = warned(lambda: view.study.summarize(value, rows, columns or None, over, stat, **how))
+        context |= {"notes": notes} | _rendered(view, found, shown, how)
         if by:
-            how = {"failures": options["failures"], "pairing": options["pairing"]}
-            context |= _compared(view, value, by, rows, over, best or "max", how)
+            context |= _compared(view, value, by, rows, columns, over, best or "max", how)
     except PyExperimenterError as error:
-        text, *advice = str(error).partition(_ADVICE)
-        context |= {"problem": text.strip(), "has_failed": bool(advice[0])}
+        text, *advice = _ADVICE.split(str(error), maxsplit=1)
+        context |= {"problem": text.strip(), "has_failed": bool(advice)}
     return context
 
 
@@ -90,45 +103,60 @@ def warned(compute: Callable[[], _T]) -> tuple[_T, list[str]]:
     return found, [str(one.message) for one in caught if issubclass(one.category, UserWarning)]
 
 
-def _rendered(view: View, summary: pd.DataFrame, chosen: Mapping[str, Any]) -> dict[str, Any]:
+def _rendered(view: View, summary: pd.DataFrame, chosen: Mapping[str, Any], how: Mapping[str, Any]) -> dict[str, Any]:
     from pyexperimenter.analysis import to_html, to_latex
 
     best = {"best": chosen["best"]} if chosen["best"] else {}
-    words = ["pyexperimenter", "table", chosen["value"], "--rows", ",".join(chosen["rows"])]
-    for name in ("columns", "over"):
-        words += [f"--{name}", ",".join(chosen[name])] if chosen[name] else []
-    words += ["--stat", str(chosen["stat"])]
-    words += [word for name in ("failures", "pairing", "best") for word in _option(name, chosen[name])]
-    if where := _sql(view):
-        words += ["--where", where]
-    python = (
-        f"experimenter.summarize({chosen['value']!r}, rows={chosen['rows']!r}, columns={chosen['columns'] or None!r}, "
-        f"over={chosen['over']!r}, stat={chosen['stat']!r}, failures={chosen['failures']!r}, "
-        f"pairing={chosen['pairing']!r}, where={view.where!r})"
-    )
-    figure = _figure(summary, chosen["rows"], chosen["columns"], str(chosen["value"]), str(chosen["stat"]))
+    rows, columns, value, stat = chosen["rows"], chosen["columns"], chosen["value"], chosen["stat"]
+    call = {"rows": rows, "columns": columns or None, "over": chosen["over"], "stat": stat, **how}
     return {
         "summary": Markup(to_html(summary, **best)),  # which escapes values
-        "figure": figure,
-        "copies": [("Command", shlex.join(words)), ("Python", python), ("LaTeX", to_latex(summary, **best))],
+        "figure": _figure(summary, rows, columns, value, stat),
+        "copies": [
+            ("Command", _command(view, "table", value, call | best)),
+            ("Python", _python("summarize", value, call)),
+            ("LaTeX", to_latex(summary, **best)),
+        ],
     }
 
 
-def _option(name: str, value: Any) -> list[str]:
-    return [] if value in (None, "error", "common") else [f"--{name}", str(value)]
+def _python(method: str, value: str, options: Mapping[str, Any]) -> str:
+    """Return a call of the facade, to be copied."""
+    return f"experimenter.{method}({', '.join([repr(value), *(f'{key}={given!r}' for key, given in options.items())])})"
+
+
+def _command(view: View, command: str, value: str, options: Mapping[str, Any]) -> str:
+    """Return the command that makes the same call, to be copied."""
+    named = {name: given for name, given in options.items() if name != "select"}
+    named |= {f"select-{name}": given for name, given in options.get("select", {}).items()}
+    if "where" in named:
+        named["where"] = _sql(view)
+    words = ["pyexperimenter", *command.split(), value]
+    for name, given in named.items():
+        if given not in (None, [], "error", "common"):
+            words += [f"--{name}", ",".join(given) if isinstance(given, list) else str(given)]
+    return shlex.join(words)
 
 
 def _sql(view: View) -> str:
     """Return what is selected as a condition in SQL, to be copied."""
-    parts = [view.where_text] if view.where_text else []
+    parts = [f"({view.where_text}\n)" if view.values else view.where_text] if view.where_text else []
+    is_mysql = view.study.config.database.provider == "mysql"
+    mark = "`" if is_mysql else '"'
     for name, values in view.values.items():
-        options = [f"{name} IS NULL" if value is None else f"{name} = {_literal(value)}" for value in values]
+        column = f"{mark}{name}{mark}"
+        options = [
+            f"{column} IS NULL" if value is None else f"{column} = {_literal(value, is_mysql)}" for value in values
+        ]
         parts.append(f"({' OR '.join(options)})")
     return " AND ".join(parts)
 
 
-def _literal(value: Any) -> str:
-    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value)
+def _literal(value: Any, is_mysql: bool) -> str:
+    if not isinstance(value, str):
+        return str(value)
+    text = value.replace("\\", "\\\\") if is_mysql else value
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _figure(summary: pd.DataFrame, rows: Sequence[str], columns: Sequence[str], value: str, stat: str) -> Markup | None:
@@ -166,15 +194,19 @@ def _interval(row: Mapping[Any, Any], center: str, stat: str) -> tuple[float | N
 
 
 def _compared(
-    view: View, value: str, by: str, rows: Sequence[str], over: Sequence[str], better: str, how: Mapping[str, Any]
+    view: View,
+    value: str,
+    by: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    over: Sequence[str],
+    better: str,
+    how: Mapping[str, Any],
 ) -> dict[str, Any]:
     blocks = [name for name in rows if name != by] or [name for name in over if name != by][:1]
-    rest = [name for name in view.study.config.table.keyfields if name not in (by, *blocks)]
-    found, notes = warned(lambda: view.study.compare(value, by, blocks, better, rest, where=view.where, **how))
-    words = ["pyexperimenter", "compare", value, "--by", by, "--blocks", ",".join(blocks), "--better", better]
-    words += ["--over", ",".join(rest)] if rest else []
-    words += [word for name, setting in how.items() for word in _option(name, setting)]
-    words += ["--where", _sql(view)] if view.where else []
+    rest = [name for name in (*rows, *columns, *over) if name not in (by, *blocks)]
+    call = {"by": by, "blocks": blocks, "better": better, "over": rest, **how}
+    found, notes = warned(lambda: view.study.compare(value, **call))
     places = list(found.average_ranks.index)
     # The description has the notes of the comparison.
     others = [line for note in notes for line in note.splitlines() if line not in found.notes]
@@ -186,6 +218,6 @@ def _compared(
             "ranks": ranks([(cell(level), float(rank)) for level, rank in found.average_ranks.items()], cliques),
             "notes": others,
             "blocks": blocks,
-            "copies": [("Command for the comparison", shlex.join(words))],
+            "copies": [("Command for the comparison", _command(view, "compare", value, call))],
         }
     }
