@@ -494,6 +494,7 @@ def study_of_settings(target: Target, tmp_path: Path) -> tuple[PyExperimenter, P
     [
         "failures=drop&best=max",
         "failures=drop&select_on=valid&select_better=min&by=my+method",
+        "failures=drop&over=C&over=seed&where=seed=1&pairing=all",
         "failures=drop&select_on=valid&k.my+method=%22a%5C%5C%27b%22&k.C=1&k.C=10&where=seed=0+OR+seed=1",
     ],
 )
@@ -530,3 +531,14 @@ def test_only_the_best_settings_are_shown(sqlite_target: Target, tmp_path: Path)
             client, f"/s/study/results?{query}&select_by=C&select_by=seed&select_by=dataset&select_by=my+method"
         ).text
     )
+
+
+def test_what_is_averaged_over_can_be_chosen(sqlite_target: Target, tmp_path: Path) -> None:
+    client = browser(study_of_settings(sqlite_target, tmp_path)[0])
+    query = "rows=dataset&columns=my+method&failures=drop"
+    assert "Averaged over C, seed." in opened(client, f"/s/study/results?{query}").text
+    assert "Averaged over C." in opened(client, f"/s/study/results?{query}&over=C&where=seed=1").text
+    # What varies has to be named, and a row is not what is averaged over.
+    assert "'C'" in opened(client, f"/s/study/results?{query}&over=seed").text
+    assert "Averaged over seed." in opened(client, f"/s/study/results?{query}&over=seed&over=dataset&where=C=1").text
+    assert "over: " in opened(client, f"/s/study/results?{query}&over=nothing", 400).text

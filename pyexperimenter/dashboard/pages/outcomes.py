@@ -47,7 +47,7 @@ def results(view: View) -> dict[str, Any]:
         "pairing": view.one_of("pairing", ("common", "all"), "common" if _is_product(view) else "all"),
     }
     averaged = keyfields
-    asked = {"select_by": view.several_of("select_by", keyfields)}
+    asked = {name: view.several_of(name, keyfields) for name in ("over", "select_by")}
     better = view.one_of("select_better", _BEST, "max")
     select_on = view.one_of("select_on", fields)
     if select_on:
@@ -56,7 +56,7 @@ def results(view: View) -> dict[str, Any]:
         # A setting that failed is chosen if no other is left, and then its failure counts like those of others.
         failed = "error" if how["failures"] == "error" else "worst"
         how["select"] = {"by": averaged, "on": select_on, "better": better, "failures": failed}
-    over = [name for name in averaged if name not in (*rows, *columns)]
+    over = [name for name in asked["over"] or averaged if name not in (*rows, *columns)]
     if view.where:
         how["where"] = view.where
     stat = view.one_of("stat", _STATS) or _STATS[0]
