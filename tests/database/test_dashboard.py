@@ -494,6 +494,8 @@ def study_of_settings(target: Target, tmp_path: Path) -> tuple[PyExperimenter, P
     [
         "failures=drop&best=max",
         "failures=drop&select_on=valid&select_better=min&by=my+method",
+        "failures=-0.5&by=my+method",
+        "failures=0&select_on=valid&select_better=min",
         "failures=drop&over=C&over=seed&where=seed=1&pairing=all",
         "failures=drop&select_on=valid&k.my+method=%22a%5C%5C%27b%22&k.C=1&k.C=10&where=seed=0+OR+seed=1",
     ],
@@ -542,3 +544,14 @@ def test_what_is_averaged_over_can_be_chosen(sqlite_target: Target, tmp_path: Pa
     assert "'C'" in opened(client, f"/s/study/results?{query}&over=seed").text
     assert "Averaged over seed." in opened(client, f"/s/study/results?{query}&over=seed&over=dataset&where=C=1").text
     assert "over: " in opened(client, f"/s/study/results?{query}&over=nothing", 400).text
+
+
+def test_failed_runs_count_as_a_number(sqlite_target: Target, tmp_path: Path) -> None:
+    client = browser(study_of_settings(sqlite_target, tmp_path)[0])
+    query = "rows=dataset&columns=my+method&where=dataset=0&stat=mean&pairing=all"
+    assert "Or enter above the number that they count as" in opened(client, f"/s/study/results?{query}").text
+    # One of four runs failed; the others have 0.26, 0.35 and 0.35, or 0.01, 0.1 and 0.1.
+    assert "-0.010" in (text := opened(client, f"/s/study/results?{query}&failures=-1").text) and "-0.198" in text
+    assert "0.240" in (text := opened(client, f"/s/study/results?{query}&failures=0").text) and "0.053" in text
+    for wrong in ("nan", "inf", "worst", "<b>"):
+        assert "failures: " in opened(client, f"/s/study/results?{query}&failures={wrong}", 400).text

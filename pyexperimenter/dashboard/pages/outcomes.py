@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import threading
@@ -16,7 +17,7 @@ from pyexperimenter.dashboard.charts import Line, lines, ranks
 from pyexperimenter.dashboard.pages.grid_map import numeric, sorted_as_found
 from pyexperimenter.dashboard.rendering import cell
 from pyexperimenter.dashboard.view import View
-from pyexperimenter.exceptions import PyExperimenterError
+from pyexperimenter.exceptions import InvalidValueError, PyExperimenterError
 from pyexperimenter.jsonable import is_missing
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def results(view: View) -> dict[str, Any]:
     best = view.one_of("best", _BEST)
     by = view.one_of("by", keyfields)
     how: dict[str, Any] = {
-        "failures": view.one_of("failures", ("error", "drop"), "error"),
+        "failures": _counted(view),
         # Where some levels have other keyfields than others, they have no runs in common.
         "pairing": view.one_of("pairing", ("common", "all"), "common" if _is_product(view) else "all"),
     }
@@ -88,6 +89,20 @@ def results(view: View) -> dict[str, Any]:
         text, *advice = _ADVICE.split(str(error), maxsplit=1)
         context |= {"problem": text.strip(), "has_failed": bool(advice)}
     return context
+
+
+def _counted(view: View) -> str | float:
+    """Return what failed runs count as."""
+    given = view.params.get("failures") or "error"
+    if given in ("error", "drop"):
+        return given
+    try:
+        number = float(given)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise InvalidValueError(f"failures: {given!r} is not valid here; choose error, drop or a number, such as 0")
+    return number
 
 
 def _is_product(view: View) -> bool:
