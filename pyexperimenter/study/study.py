@@ -25,6 +25,7 @@ from pyexperimenter.exceptions import (
 from pyexperimenter.predecessor import advising
 from pyexperimenter.study.details import ExperimentDetails, details_of
 from pyexperimenter.study.errors import ErrorGroup, error_groups
+from pyexperimenter.study.examples import examples
 from pyexperimenter.study.groups import ExperimentGroup, grouped
 from pyexperimenter.study.status import StudyStatus, status_of
 
@@ -473,6 +474,14 @@ class Study:
             executed, so it is not repeated, and the message says so.
         """
         return self._store.run_once(sql)
+
+    def example_queries(self) -> dict[str, str]:
+        """Return queries in SQL that fit this study, by what they show.
+
+        They are those of the guide "Work with the tables in SQL", with the names of this study. A study without what
+        one of them needs, for example a logtable of numbers, gets the others.
+        """
+        return examples(self._store.schema)
 
     # Helpers
 

@@ -271,6 +271,29 @@ def test_queries_can_only_read(target: Target) -> None:
     assert target.query("SELECT COUNT(*) FROM study") == [(36,)]
 
 
+def test_every_example_of_sql_runs(target: Target) -> None:
+    client = browser(hostile_study(target))
+    examples = [url for url in opened(client, "/s/study/sql").links if "?sql=" in url]
+    assert len(examples) == 10
+    for url in examples:
+        page = client.get(url).text
+        assert 'role="alert"' not in page and "Download as CSV" in page, url
+
+
+def test_a_study_gets_the_examples_of_sql_that_it_has_the_fields_for(target: Target) -> None:
+    keyfields = {"options": {"type": "JSON", "values": [1, 2]}, "Order by-2.x": {"type": "INT", "values": [1]}}
+    config = study(
+        target, keyfields=keyfields, resultfields={"model": "LONGTEXT"}, logtables={"losses": {"loss": "INT"}}
+    )
+    study_ = experimenter(target, config)
+    study_.fill_table_from_config()
+    queries = study_.example_queries()
+    assert {"Progress", "Certain errors", "Ends of executions"} <= {*queries}
+    assert {"Means", "Best experiments", "Missing runs", "Time and memory", "Last logs"}.isdisjoint(queries)
+    for query in queries.values():
+        study_.read_only().query(query)
+
+
 def test_a_slow_query_is_cut_and_says_so(sqlite_target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pyexperimenter.dashboard.app.TIME_LIMIT", 0.2)
     client = browser(hostile_study(sqlite_target))

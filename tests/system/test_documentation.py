@@ -27,7 +27,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -37,7 +37,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pyexperimenter import ExperimentStatus
+from pyexperimenter import ExperimentStatus, PyExperimenter
 from pyexperimenter.cli import main
 from pyexperimenter.config import ExperimentConfig, load_config
 from pyexperimenter.config.schema import ConfigFile, Experiment, Table
@@ -119,8 +119,8 @@ def blocks_of(page: str) -> list[Block]:
     return blocks
 
 
-def some(language: str) -> list[Block]:
-    return [block for page in PAGES for block in blocks_of(page) if block.language == language]
+def some(language: str, pages: Sequence[str] = PAGES) -> list[Block]:
+    return [block for page in pages for block in blocks_of(page) if block.language == language]
 
 
 def test_pages_have_blocks_in_known_languages_only() -> None:
@@ -171,6 +171,14 @@ SQL_PAGES = pages_that(lambda block: block.language == "sql" and block.is_run)
 @pytest.mark.parametrize("page", [page for page in RUN_PAGES if page not in MYSQL_PAGES + POSTGRESQL_PAGES])
 def test_blocks_print_what_follows_them(page: str, tmp_path: Path) -> None:
     run_page(page, blocks_of(page), tmp_path)
+
+
+def test_the_queries_of_the_guide_to_sql_are_examples_for_any_study(tmp_path: Path) -> None:
+    config, *_ = some("yaml", ["docs/howto/sql.md"])
+    queries = [block.code.strip() for block in some("sql", ["docs/howto/sql.md"]) if block.code.startswith("SELECT")]
+    (tmp_path / "config.yml").write_text(config.code, encoding="utf-8")
+    examples = PyExperimenter(tmp_path / "config.yml").example_queries()
+    assert [query.replace('"', "") for query in examples.values()] == queries  # names are quoted
 
 
 @pytest.mark.parametrize("page", MYSQL_PAGES)

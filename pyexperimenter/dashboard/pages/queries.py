@@ -21,7 +21,8 @@ _TO_FILE = re.compile(r"\bINTO\s+(?:OUTFILE|DUMPFILE)\b|/\*!", re.I)
 def sql(view: View) -> dict[str, Any]:
     """Return the result of a query, or what is wrong with it."""
     text = view.params.get("sql", "").strip()
-    context = {"text": text, "columns": [], "rows": [], "problem": None, "more": False, "examples": _examples(view)}
+    context: dict[str, Any] = {"text": text, "columns": [], "rows": [], "problem": None, "more": False}
+    context["examples"] = view.study.example_queries()
     if not text:
         return context
     try:
@@ -43,20 +44,3 @@ def _run(view: View, text: str, limit: int) -> tuple[list[str], list[tuple[Any, 
     if not _QUERY.match(text) or _TO_FILE.search(text):
         raise InvalidValueError("only queries can be run here: statements that begin with SELECT, WITH or VALUES")
     return view.study.query(text, limit)
-
-
-def _examples(view: View) -> list[tuple[str, str]]:
-    table = view.table if re.fullmatch(r"[a-z_]\w*", view.table) else f'"{view.table}"'
-    attempts = f"{view.table}__attempts" if table == view.table else f'"{view.table}__attempts"'
-    return [
-        ("Experiments by status", f"SELECT status, COUNT(*) FROM {table} GROUP BY status"),
-        (
-            "Slowest executions",
-            f"SELECT experiment_id, wall_seconds, machine FROM {attempts} "
-            "WHERE wall_seconds IS NOT NULL ORDER BY wall_seconds DESC LIMIT 10",
-        ),
-        (
-            "Executions by machine",
-            f"SELECT machine, outcome, COUNT(*), AVG(wall_seconds) FROM {attempts} GROUP BY machine, outcome",
-        ),
-    ]
