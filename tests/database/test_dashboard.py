@@ -578,3 +578,34 @@ def test_failed_runs_count_as_a_number(sqlite_target: Target, tmp_path: Path) ->
     assert "0.240" in (text := opened(client, f"/s/study/results?{query}&failures=0").text) and "0.053" in text
     for wrong in ("nan", "inf", "worst", "<b>"):
         assert "failures: " in opened(client, f"/s/study/results?{query}&failures={wrong}", 400).text
+
+
+def cells_of(page: str) -> list[list[str]]:
+    """Return the levels and texts of the cells of a heatmap."""
+    (table,) = re.findall(r'<table class="map value">(.*?)</table>', page, re.S)
+    return [re.findall(r'class="(level-\d)"><a [^>]*>([^<]*)</a>', line) for line in table.split("<tr>")[2:]]
+
+
+def test_a_heatmap_has_the_values_that_the_plot_has(sqlite_target: Target, tmp_path: Path) -> None:
+    study_, _ = study_of_settings(sqlite_target, tmp_path)
+    client = browser(study_)
+    query = "rows=dataset&columns=seed&failures=drop&where=dataset<2"
+    page = client.get(f"/s/study/results?{query}").text
+    # A cell lacks C = 1, so that only C = 10 is in all cells; but the other row of the table has both.
+    assert cells_of(page) == [[("level-1", "0.225")] * 2, [("level-5", "0.325")] * 2]
+    assert "0.280 ± " in page
+    with pytest.warns(UserWarning, match="left out"):
+        axes = study_.plot_heatmap(
+            "accuracy", "seed", "dataset", ["C", "my method"], where="dataset<2", failures="drop"
+        )
+    assert [text.get_text() for text in axes.texts] == ["0.225", "0.225", "0.325", "0.325"]
+    assert "k.dataset=1&amp;k.seed=0" in page
+    every = cells_of(client.get(f"/s/study/results?{query}&pairing=all&stat=median%C2%B1iqr").text)
+    assert [[text for _, text in line] for line in every] == [["0.225", "0.18"], ["0.28", "0.28"]]
+    assert "map value" not in client.get("/s/study/results?rows=dataset&rows=seed&failures=drop").text
+
+
+def test_a_heatmap_without_common_runs_says_so(target: Target) -> None:
+    client = browser(hostile_study(target))
+    page = opened(client, "/s/study/results?rows=dataset&columns=seed&failures=drop&stat=mean&by=rate")
+    assert "There is no heatmap: accuracy: no order by, rate, options has a result in all cells" in page.text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
@@ -33,8 +33,7 @@ def grid(view: View) -> dict[str, Any]:
     parts: dict[Any, list[ExperimentGroup]] = {}
     for group in groups[:_MOST]:
         parts.setdefault(group.values[facet] if facet else None, []).append(group)
-    means = [group.mean for group in groups if group.mean is not None and math.isfinite(group.mean)]
-    scale = (min(means), max(means)) if means else None
+    scale = scale_of(group.mean for group in groups)
     selecting = [name for name in by if name in selectable(table.keyfields)]
     return {
         "keyfields": keyfields,
@@ -83,6 +82,26 @@ def sorted_as_found(values: Any) -> list[Any]:
         return different
 
 
+def scale_of(values: Iterable[float | None]) -> tuple[float, float] | None:
+    """Return the smallest and the largest finite value."""
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    return (min(finite), max(finite)) if finite else None
+
+
+def share_of(value: float | None, scale: tuple[float, float]) -> float:
+    """Return where a value is on a scale, above 0 if there is a value."""
+    if value is None or math.isnan(value):
+        return 0.0
+    low, high = scale
+    place = min(max(value, low), high)
+    return max((place - low) / (high - low), 0.01) if high > low else 1.0
+
+
+def level(share: float) -> int:
+    """Return which color a share has: 0 for none, and from 1 on the larger the stronger."""
+    return math.ceil(share * _LEVELS)
+
+
 def _cell(
     group: ExperimentGroup | None, selecting: Sequence[str], color: str | None, scale: Any
 ) -> dict[str, Any] | None:
@@ -92,12 +111,7 @@ def _cell(
     if color == "failures":
         share = counts["error"] / group.total
     elif color == "value" and scale is not None:
-        low, high = scale
-        if group.mean is None or math.isnan(group.mean):
-            share = 0.0
-        else:
-            place = min(max(group.mean, low), high)
-            share = max((place - low) / (high - low), 0.01) if high > low else 1.0
+        share = share_of(group.mean, scale)
     else:
         share = counts["done"] / group.total
     text = ", ".join(f"{number:,} {state}" for state, number in counts.items() if number)
@@ -112,6 +126,6 @@ def _cell(
         "failed": counts["error"],
         "running": counts["running"],
         "mean": mean,
-        "level": -(-share * _LEVELS // 1) if share > 0 else 0,
+        "level": level(share),
         "text": text,
     }

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from markupsafe import Markup
 
-from pyexperimenter.dashboard.charts import Line, lines, ranks
-from pyexperimenter.dashboard.pages.grid_map import numeric, sorted_as_found
+from pyexperimenter.dashboard.charts import Line, lines, number_text, ranks
+from pyexperimenter.dashboard.pages.grid_map import level, numeric, scale_of, share_of, sorted_as_found
 from pyexperimenter.dashboard.rendering import cell
-from pyexperimenter.dashboard.view import View
+from pyexperimenter.dashboard.view import View, selectable
 from pyexperimenter.exceptions import InvalidValueError, PyExperimenterError
 from pyexperimenter.jsonable import is_missing
 
@@ -74,6 +74,8 @@ def results(view: View) -> dict[str, Any]:
         "problem": None,
         "has_failed": False,
         "summary": None,
+        "heatmap": None,
+        "unmapped": None,
         "comparison": None,
         "copies": [],
         "notes": [],
@@ -83,6 +85,8 @@ def results(view: View) -> dict[str, Any]:
     try:
         found, notes = warned(lambda: view.study.summarize(value, rows, columns or None, over, stat, **how))
         context |= {"notes": notes} | _rendered(view, found, shown, how)
+        if len(rows) == len(columns) == 1:
+            context |= _heatmap(view, found, shown, how)
         if by:
             context |= _compared(view, value, by, rows, columns, over, best or "max", how)
     except PyExperimenterError as error:
@@ -174,11 +178,47 @@ def _literal(value: Any, is_mysql: bool) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def _center(stat: str) -> str:
+    return "median" if stat.startswith("median") else "mean"
+
+
+def _heatmap(view: View, summary: pd.DataFrame, chosen: Mapping[str, Any], how: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `plot_heatmap` draws as a map, with the colors of the grid map, and the values as text."""
+    (row,), (column,), stat = chosen["rows"], chosen["columns"], chosen["stat"]
+    center = _center(stat)
+    if how["pairing"] == "common":  # of all cells, whose colors are compared, not only of those of a row
+        try:
+            summary, _ = warned(
+                lambda: view.study.summarize(chosen["value"], [row, column], None, chosen["over"], stat, **how)
+            )
+        except PyExperimenterError as error:
+            return {"unmapped": str(error)}
+    records = [
+        {name: None if is_missing(value) else value for name, value in record.items()}
+        for record in summary[[row, column, center, "n"]].to_dict("records")
+    ]
+    scale = scale_of(record[center] for record in records)
+    selecting = [name for name in (row, column) if name in selectable(view.study.config.table.keyfields)]
+    cells = {
+        (record[row], record[column]): {
+            "url": view.selecting("experiments", {name: record[name] for name in selecting}),
+            "text": number_text(record[center]) or "–",
+            "n": record["n"],
+            "level": level(share_of(record[center], scale)) if scale else 0,
+        }
+        for record in records
+    }
+    heads = sorted_as_found(record[column] for record in records)
+    places = sorted_as_found(record[row] for record in records)
+    lines_ = [(place, [cells.get((place, head)) for head in heads]) for place in places]
+    return {"heatmap": {"row": row, "column": column, "center": center, "heads": heads, "lines": lines_}}
+
+
 def _figure(summary: pd.DataFrame, rows: Sequence[str], columns: Sequence[str], value: str, stat: str) -> Markup | None:
     """Draw the summary over a single keyfield of the rows, with a line for each combination of the columns."""
     if len(rows) != 1:
         return None
-    center = "median" if stat.startswith("median") else "mean"
+    center = _center(stat)
     records = summary.to_dict("records")
     places = sorted_as_found(None if is_missing(row[rows[0]]) else row[rows[0]] for row in records)
     numbers = all(isinstance(place, (int, float)) and not isinstance(place, bool) for place in places)
