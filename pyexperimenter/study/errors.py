@@ -13,7 +13,7 @@ from pyexperimenter.grid import Grid
 from pyexperimenter.study.details import readable
 from pyexperimenter.tracebacks import cause_of, normalized, summary_of, without_details
 
-_EXAMPLES = 5  # IDs kept per group
+_EXAMPLES = 5  # IDs shown per group
 _VARIANTS = 3  # kept per group
 _COUNTED_VARIANTS = 10_000  # per group, while the errors are read
 _LONGEST_VARIANT = 500  # characters
@@ -30,7 +30,7 @@ class ErrorGroup:
     count : int
         Number of experiments.
     example_ids : sequence of int
-        IDs of some of them.
+        The first IDs of them.
     shared : Mapping
         Keyfields that have the same value in all of them, but not in the whole table, without those whose value
         follows from the others by their condition (``when``).
@@ -39,6 +39,8 @@ class ErrorGroup:
     variants : Mapping of str to int
         The commonest of the texts that `summary` stands for, with their numbers of experiments; empty if all have the
         same text.
+    ids : sequence of int
+        IDs of all of them.
     """
 
     summary: str
@@ -47,6 +49,7 @@ class ErrorGroup:
     shared: Mapping[str, Any]
     error: str
     variants: Mapping[str, int] = field(default_factory=dict)
+    ids: Sequence[int] = field(default=(), repr=False)
 
 
 @dataclass
@@ -55,7 +58,6 @@ class _Group:
 
     error: str
     shared: dict[str, Any]
-    count: int = 0
     ids: list[int] = field(default_factory=list)
     texts: Counter[str] = field(default_factory=Counter)
 
@@ -64,11 +66,9 @@ class _Group:
         return without_details(cause_of(self.error)) if len(self.texts) > 1 else summary_of(self.error)
 
     def add(self, experiment_id: int, keyfields: Mapping[str, Any], text: str) -> None:
-        self.count += 1
         if text in self.texts or len(self.texts) < _COUNTED_VARIANTS:
             self.texts[text] += 1
-        if len(self.ids) < _EXAMPLES:
-            self.ids.append(experiment_id)
+        self.ids.append(experiment_id)
         self.shared = {name: value for name, value in self.shared.items() if keyfields[name] == value}
 
 
@@ -84,18 +84,19 @@ def error_groups(reader: ExperimentReader, grid: Grid | None, limit: int | None 
         text = "" if error is None else str(error)
         group = groups.setdefault(normalized(text), _Group(text, keyfields))
         group.add(experiment_id, keyfields, summary_of(text)[:_LONGEST_VARIANT])
-    found = sorted(groups.values(), key=lambda group: group.count, reverse=True)
+    found = sorted(groups.values(), key=lambda group: len(group.ids), reverse=True)
     constant = {name for name in everywhere or () if not reader.has_other(name, found[0].ids[0])}
     return [
         ErrorGroup(
             group.summary,
-            group.count,
-            group.ids,
+            len(group.ids),
+            group.ids[:_EXAMPLES],
             _telling({name: readable(name, value, types) for name, value in group.shared.items()}, grid, constant)
-            if group.count > 1
+            if len(group.ids) > 1
             else {},
             group.error,
             dict(group.texts.most_common(_VARIANTS)) if len(group.texts) > 1 else {},
+            group.ids,
         )
         for group in found
     ]

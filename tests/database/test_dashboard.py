@@ -24,6 +24,7 @@ from pyexperimenter.cli import main
 from pyexperimenter.dashboard.app import create_app
 from pyexperimenter.dashboard.security import Guard
 from pyexperimenter.exceptions import PyExperimenterError
+from pyexperimenter.jsonable import one_line
 from tests.support.hostile import HOSTILE, hostile_study
 from tests.support.mariadb import PrivateMariaDB
 from tests.support.study import experimenter, study, wait_until
@@ -248,6 +249,42 @@ def test_screens_show_what_the_facade_returns(target: Target) -> None:
     assert curves.count("<polyline") == 16
     workers = opened(client, "/s/study/workers").text
     assert "16 executions" in workers and "open and running experiments are like" in workers
+
+
+def test_each_group_of_failures_has_a_map(target: Target) -> None:
+    """The failures are those of seed 1. The map has the whole grid, also where nothing has failed."""
+    client = browser(hostile_study(target))
+    page = opened(client, "/s/study/failures")
+    head, *lines = re.findall(r"<tr>.*?</tr>", client.get("/s/study/failures").text, re.S)
+    assert re.findall(r">([^<]+)</th>", head) == ["dataset ↓ seed →", "0", "1", "2"]
+    found = {
+        html.unescape(re.findall(r">([^<]+)</th>", line)[0]): re.findall(r">([^<]+)</(?:a|span)>", line)
+        for line in lines
+    }
+    assert found == {"NULL": ["–", "–", "–"], one_line(HOSTILE, 80): ["–", "1", "–"], "iris": ["–", "4", "–"]}
+    links = [link for link in page.links if "k.seed=1" in link and "k.dataset" in link]
+    downloads = [client.get(link.replace("experiments?", "experiments.csv?")).text for link in links]
+    assert sorted(len(list(csv.DictReader(io.StringIO(text)))) for text in downloads) == [1, 4]
+
+
+def test_maps_of_failures_outside_the_grid_and_of_one_keyfield(sqlite_target: Target) -> None:
+    def fails(keyfields: dict[str, Any], results: Any, custom: Any) -> None:
+        raise ValueError("always")
+
+    seeds = {"type": "INT", "values": {"start": 0, "stop": 25}}
+    keyfields = {"method": {"type": "VARCHAR(9)", "values": ["net", "svm", "tree"]}, "seed": seeds}
+    study_ = experimenter(sqlite_target, study(sqlite_target, keyfields=keyfields))
+    study_.fill_table_from_config()
+    study_.execute(fails, max_experiments=4)
+    sqlite_target.query("UPDATE study SET method = 'other' WHERE ID = 4")
+    page = opened(browser(study_), "/s/study/failures").text
+    assert re.search(r"method ↓ seed →0123\s+net111–\s+other–––1", page)
+    other = experimenter(sqlite_target, study(sqlite_target, name="other", keyfields={"seed": seeds}))
+    other.fill_table_from_config()
+    assert "No experiment has failed" in opened(browser(other), "/s/other/failures").text
+    other.execute(fails, max_experiments=3)
+    page = opened(browser(other), "/s/other/failures").text
+    assert "ValueError: always" in page and "↓" not in page
 
 
 def test_queries_can_only_read(target: Target) -> None:

@@ -317,6 +317,7 @@ def test_errors_are_grouped_with_what_they_share(target: Target) -> None:
     assert (wine.count, wine.example_ids, wine.shared) == (3, [4, 5, 6], {"dataset": "wine"})
     assert wine.summary == "FileNotFoundError: no file …"
     assert (iris.count, iris.example_ids, iris.shared) == (2, [1, 2], {"dataset": "iris"})
+    assert (wine.ids, iris.ids) == ([4, 5, 6], [1, 2])
     assert iris.summary == "ValueError: seed … of '…' is at …"
     assert iris.variants == {
         "ValueError: seed 0 of 'iris' is at 0x0": 1,
@@ -403,6 +404,7 @@ def test_more_errors_than_are_read_at_a_time(target: Target) -> None:
     even, odd = study_.error_groups()
     assert (even.summary, even.count, even.example_ids) == ("ValueError: even", 596, [1, 3, 5, 7, 9])
     assert (odd.summary, odd.count, odd.example_ids) == ("ValueError: odd", 594, [2, 4, 6, 8, 10])
+    assert (len(even.ids), len(odd.ids)) == (596, 594)
 
 
 # In a notebook

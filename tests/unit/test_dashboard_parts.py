@@ -16,6 +16,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse
 from pyexperimenter.dashboard import app, charts
 from pyexperimenter.dashboard.charts import Line
 from pyexperimenter.dashboard.pages.effects import shares
+from pyexperimenter.dashboard.pages.errors import evidence
 from pyexperimenter.dashboard.pages.listing import _own_frames
 from pyexperimenter.dashboard.pages.queries import _QUERY
 from pyexperimenter.dashboard.view import View
@@ -186,3 +187,11 @@ def test_shares_of_the_variance() -> None:
     assert not shares([*crossed[:3], cell(1, "y", 0.0, number=1)], ["a", "b"])[1]
     assert not shares(crossed[:3], ["a", "b"])[1]
     assert shares([], ["a"]) == ([], True)
+
+
+def test_keyfields_that_tell_where_failures_are_come_first() -> None:
+    kernels, seeds = ["poly"] * 6, [0, 1, 2, 3, 4, 5]
+    assert evidence(kernels, 3) == pytest.approx(2 * 6 * math.log(3) - 2)
+    assert evidence(seeds, 6) == -5
+    # Three failures cannot have more than three of twenty seeds, which says little.
+    assert evidence(kernels[:3], 3) > evidence(seeds[:3], 20)
