@@ -194,7 +194,9 @@ def bars(values: Sequence[tuple[str, float]], start: str, end: str, title: str, 
     return _figure(parts, title, None)
 
 
-def gantt(rows: Sequence[tuple[str, Sequence[tuple[float, float, str, str]]]], start: str, end: str) -> Markup:
+def gantt(
+    rows: Sequence[tuple[str, Sequence[tuple[float, float, str, str]]]], start: str, end: str, title: str
+) -> Markup:
     """Draw who did what when: for each name, pieces from one share of the time to another, with a class and a text."""
     row, left = 18, 180
     height = len(rows) * row + 30
@@ -222,7 +224,7 @@ def gantt(rows: Sequence[tuple[str, Sequence[tuple[float, float, str, str]]]], s
                 place, height - 6, anchor, label
             )
         )
-    return _figure(parts, "Executions of each worker over time", None, height)
+    return _figure(parts, title, None, height)
 
 
 def parallel(axes: Sequence[tuple[str, Sequence[str] | None, Sequence[Any]]], values: Sequence[float]) -> Markup:

@@ -8,6 +8,7 @@ import io
 import re
 import shlex
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -285,6 +286,39 @@ def test_maps_of_failures_outside_the_grid_and_of_one_keyfield(sqlite_target: Ta
     other.execute(fails, max_experiments=3)
     page = opened(browser(other), "/s/other/failures").text
     assert "ValueError: always" in page and "↓" not in page
+
+
+def test_attempts_of_an_experiment_are_drawn_over_time(target: Target) -> None:
+    study_ = hostile_study(target)
+    study_.reset_experiments("error")
+    study_.execute(lambda keyfields, results, custom: None, max_experiments=1)
+    client = browser(study_)
+    target.query("UPDATE study__attempts SET outcome = NULL, ended = NULL WHERE experiment_id = 1")
+    long_ago = "started = '2026-01-01 00:00:00', heartbeat = '2026-01-01 00:01:00'"
+    target.query(f"UPDATE study__attempts SET {long_ago} WHERE experiment_id = 1")
+    target.query("UPDATE study__attempts SET outcome = ? WHERE experiment_id = 5", HOSTILE)
+    opened(client, "/s/study/experiments/5")
+
+    def drawn(experiment_id: int) -> list[str]:
+        return re.findall(r'<rect class="(outcome-\w+)"', client.get(f"/s/study/experiments/{experiment_id}").text)
+
+    assert drawn(2) == ["outcome-error", "outcome-done"] and drawn(4) == ["outcome-done"] and drawn(20) == []
+    page = opened(client, "/s/study/experiments/2").text
+    assert "1: error" in page and "2: done" in page
+    before = datetime.now(timezone.utc)
+    running = opened(client, "/s/study/experiments/1").text
+    assert drawn(1) == ["outcome-running"] and "1: running" in running
+    days = re.findall(r"2026-01-01 00:00(.{10}) [\d:]+ UTC", running)
+    assert [day in (f"{before:%F}", f"{datetime.now(timezone.utc):%F}") for day in days] == [True], running
+
+
+def test_times_of_attempts_that_a_person_edited_are_not_drawn(sqlite_target: Target) -> None:
+    client = browser(hostile_study(sqlite_target))
+    sqlite_target.query("UPDATE study__attempts SET ended = 'soon' WHERE experiment_id = 1")
+    sqlite_target.query("UPDATE study__attempts SET started = 'soon' WHERE experiment_id = 2")
+    for experiment_id in (1, 2):
+        page = opened(client, f"/s/study/experiments/{experiment_id}").text
+        assert "Attempts" in page and "over time" not in page
 
 
 def test_queries_can_only_read(target: Target) -> None:

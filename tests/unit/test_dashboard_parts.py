@@ -41,7 +41,7 @@ def figures() -> list[Any]:
         charts.lines([Line("", [(1, math.nan, None, None), (2, 5, None, None), (3, math.inf, None, None)])], "x", "y"),
         charts.bars([(HOSTILE, 3.0), (place, 0.0)], HOSTILE, place, HOSTILE, "runs"),
         charts.state_bar({"done": 3, "error": 1, HOSTILE: 2}),
-        charts.gantt([(HOSTILE, [(0.0, 0.5, "done", HOSTILE), (0.5, 0.5, "error", "")])], place, place),
+        charts.gantt([(HOSTILE, [(0.0, 0.5, "done", HOSTILE), (0.5, 0.5, "error", "")])], place, place, HOSTILE),
         charts.parallel([(HOSTILE, None, [1.0, 2.0]), ("b", [HOSTILE, "NULL"], [0.0, 1.0])], [0.1, 0.1]),
         charts.parallel([("a", None, [1.0, 1.0])], [0.0, 1.0]),
         charts.ranks([(HOSTILE, 1.0), ("b", 2.0)], [[0, 1]]),

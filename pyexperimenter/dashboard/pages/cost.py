@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from markupsafe import Markup
 
 from pyexperimenter.dashboard.charts import gantt
 from pyexperimenter.dashboard.rendering import ends
@@ -29,6 +32,16 @@ def workers(view: View) -> dict[str, Any]:
 
 def _timeline(view: View) -> dict[str, Any]:
     attempts = view.study.get_attempts(columns=_COLUMNS, last=_LAST).to_dict("records")
+    chart, executions, more = timeline(
+        attempts, lambda row: f"{row['machine']}, {row['pid']}", "Executions of each worker over time"
+    )
+    return {"chart": chart, "executions": executions, "more_workers": more}
+
+
+def timeline(
+    attempts: Sequence[Mapping[Any, Any]], name: Callable[[Mapping[Any, Any]], str], title: str
+) -> tuple[Markup | None, int, int]:
+    """Return a figure with a row for each name, the number of executions in it, and of rows that are left out."""
     times = [
         (row, row["started"], row["heartbeat"] if is_missing(row["ended"]) else row["ended"])
         for row in attempts
@@ -36,7 +49,7 @@ def _timeline(view: View) -> dict[str, Any]:
     ]
     times = [(row, start, end) for row, start, end in times if not is_missing(end)]
     if not times:
-        return {"chart": None, "executions": 0, "more_workers": 0}
+        return None, 0, 0
     first, last = min(start for _, start, _ in times), max(end for _, _, end in times)
     span = max((last - first).total_seconds(), 1e-3)
     rows: dict[str, list[tuple[float, float, str, str]]] = {}
@@ -45,7 +58,7 @@ def _timeline(view: View) -> dict[str, Any]:
         shown = outcome if outcome in ("done", "error", "lost", "running") else "other"
         piece = (start - first).total_seconds() / span, (end - first).total_seconds() / span
         text = f"experiment {row['experiment_id']}: {outcome}, from {start:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S} UTC"
-        rows.setdefault(f"{row['machine']}, {row['pid']}", []).append((*piece, shown, text))
+        rows.setdefault(name(row), []).append((*piece, shown, text))
     names = list(rows)[-_MOST_ROWS:]
-    chart = gantt([(name, rows[name]) for name in names], *ends(first, last))
-    return {"chart": chart, "executions": len(times), "more_workers": len(rows) - len(names)}
+    chart = gantt([(one, rows[one]) for one in names], *ends(first, last), title)
+    return chart, len(times), len(rows) - len(names)

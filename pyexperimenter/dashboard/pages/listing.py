@@ -6,12 +6,15 @@ import csv
 import io
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
 from starlette.responses import StreamingResponse
 
 from pyexperimenter.dashboard.charts import Line, lines
+from pyexperimenter.dashboard.pages.cost import timeline
 from pyexperimenter.dashboard.rendering import rows
 from pyexperimenter.dashboard.view import STATES, View, selectable
 from pyexperimenter.exceptions import PyExperimenterError
@@ -135,6 +138,7 @@ def experiment(view: View) -> dict[str, Any]:
         "inputs": [(name, row[name]) for name in table.keyfields if name in row],
         "results": [(name, row[name]) for name in table.resultfields if name in row],
         "attempts": details.attempts,
+        "timeline": _timeline(details.attempts),
         "error": error,
         "own_frames": _own_frames(error),
         "output": details.attempts[-1]["output"] if details.attempts else None,
@@ -145,6 +149,17 @@ def experiment(view: View) -> dict[str, Any]:
             ("SQL", f"SELECT * FROM {table.name} WHERE ID = {experiment_id}"),
         ],
     }
+
+
+def _timeline(attempts: Sequence[Mapping[str, Any]]) -> Markup | None:
+    """Return a figure with a row for each attempt. Those that are running have taken until now."""
+    now = datetime.now(timezone.utc).replace(tzinfo=None)
+    drawn = [
+        {**row, "heartbeat": max(now, row["started"])}
+        for row in attempts
+        if isinstance(row["started"], datetime) and isinstance(row["ended"], datetime | None)  # no edits by hand
+    ]
+    return timeline(drawn, lambda row: f"{row['number']}: {row['outcome'] or 'running'}", "Attempts over time")[0]
 
 
 def _own_frames(error: str) -> str:
