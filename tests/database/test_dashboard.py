@@ -21,12 +21,14 @@ from starlette.testclient import TestClient
 
 from pyexperimenter import PyExperimenter
 from pyexperimenter.analysis import to_html, to_latex
+from pyexperimenter.analysis.rendering import escape_latex
 from pyexperimenter.cli import main
 from pyexperimenter.dashboard.app import create_app
 from pyexperimenter.dashboard.security import Guard
 from pyexperimenter.exceptions import PyExperimenterError
 from pyexperimenter.jsonable import one_line
 from tests.support.hostile import HOSTILE, hostile_study
+from tests.support.latex import Latex
 from tests.support.mariadb import PrivateMariaDB
 from tests.support.study import experimenter, study, wait_until
 from tests.support.target import Target
@@ -583,31 +585,29 @@ def study_of_settings(target: Target, tmp_path: Path) -> tuple[PyExperimenter, P
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of failed runs
-@pytest.mark.parametrize(
-    "query",
-    [
-        "failures=drop&best=max",
-        "failures=drop&select_on=valid&select_better=min&by=my+method",
-        "failures=-0.5&by=my+method",
-        "failures=0&select_on=valid&select_better=min",
+def test_what_is_copied_of_results_gives_what_the_page_shows(target: Target, tmp_path: Path) -> None:
+    study_, config = study_of_settings(target, tmp_path)
+    client = browser(study_)
+    for query in (
+        "failures=-0.5&best=max&by=my+method",
+        "failures=0&select_on=valid&select_better=min&by=my+method",
         "failures=drop&over=C&over=seed&where=seed=1&pairing=all",
         "failures=drop&select_on=valid&k.my+method=%22a%5C%5C%27b%22&k.C=1&k.C=10&where=seed=0+OR+seed=1",
-    ],
-)
-def test_what_is_copied_of_results_gives_what_the_page_shows(target: Target, tmp_path: Path, query: str) -> None:
-    study_, config = study_of_settings(target, tmp_path)
-    url = f"/s/study/results?rows=dataset&columns=my+method&{query}"
-    client = browser(study_)
-    opened(client, url)
-    copies = copied(client, url)
-    best = {"best": "max"} if "best" in query else {}
-    summary = eval(copies["Python"], {"experimenter": study_})
-    assert to_html(summary, **best) in client.get(url).text
-    assert to_latex(summary, **best) == copies["LaTeX"]
-    assert printed(copies["Command"], target, config, "--format", "latex").strip() == copies["LaTeX"]
-    if "by=" in query:
-        (shown,) = re.findall(r"<pre tabindex=\"0\">(.*?)</pre>", client.get(url).text, re.S)[:1]
-        assert printed(copies["Command for the comparison"], target, config).strip() == html.unescape(shown).strip()
+    ):
+        url = f"/s/study/results?rows=dataset&columns=my+method&{query}"
+        opened(client, url)
+        page, copies = client.get(url).text, copied(client, url)
+        best = {"best": "max"} if "best" in query else {}
+        summary = eval(copies["Python"], {"experimenter": study_})
+        assert to_html(summary, **best) in page
+        assert to_latex(summary, **best) == copies["LaTeX"]
+        assert printed(copies["Command"], target, config, "--format", "latex").strip() == copies["LaTeX"]
+        if "by=" in query:
+            shown = html.unescape(re.findall(r"<pre tabindex=\"0\">(.*?)</pre>", page, re.S)[0])
+            assert printed(copies["Command for the comparison"], target, config).strip() == shown.strip()
+            comparison = eval(copies["Python for the comparison"], {"experimenter": study_})
+            assert str(comparison) == shown
+            assert copies["LaTeX for the comparison"] == escape_latex(comparison.describe())
 
 
 def test_only_the_best_settings_are_shown(sqlite_target: Target, tmp_path: Path) -> None:
@@ -680,3 +680,29 @@ def test_a_heatmap_without_common_runs_says_so(target: Target) -> None:
     client = browser(hostile_study(target))
     page = opened(client, "/s/study/results?rows=dataset&columns=seed&failures=drop&stat=mean&by=rate")
     assert "There is no heatmap: accuracy: no order by, rate, options has a result in all cells" in page.text
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of failed runs
+@pytest.mark.parametrize("query", ["failures=drop&pairing=all", "failures=-1&select_on=valid&where=dataset>1"])
+def test_figures_that_are_copied_are_those_of_the_page(
+    sqlite_target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, latex: Latex, query: str
+) -> None:
+    study_, config = study_of_settings(sqlite_target, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    client, url = browser(study_), f"/s/study/results?rows=dataset&columns=my+method&stat=mean&by=my+method&{query}"
+    page, copies = client.get(url).text, copied(client, url)
+    for name in ("figure", "heatmap", "ranks"):
+        printed(copies[f"Command for the {name}"], sqlite_target, config)
+    latex.compile(
+        "\\usepackage{graphicx,booktabs}", [text for name, text in copies.items() if "LaTeX" in name], tmp_path
+    )
+
+    drawn = {
+        name: eval(copies[f"Python for the {name}"], {"experimenter": study_})
+        for name in ("figure", "heatmap", "ranks")
+    }
+    shown = [float(text) for line in cells_of(page) for _, text in line]
+    assert [float(text.get_text()) for text in drawn["heatmap"].texts] == pytest.approx(shown, abs=5e-4)
+    lines = [line.get_ydata() for line in drawn["figure"].lines]
+    assert [value for line in zip(*lines, strict=True) for value in line] == pytest.approx(shown, abs=5e-4)
+    assert [text.get_text().strip() for text in drawn["ranks"].texts if "a\\'b" in text.get_text()] == ["a\\'b (1.00)"]

@@ -98,8 +98,12 @@ def share_of(value: float | None, scale: tuple[float, float]) -> float:
 
 
 def level(share: float) -> int:
-    """Return which color a share has: 0 for none, and from 1 on the larger the stronger."""
-    return math.ceil(share * _LEVELS)
+    """Return which color a share has: 0 for none, and from 1 on the larger the stronger.
+
+    >>> level(0.0), level(0.01), level(1.0), level(math.nan)
+    (0, 1, 5, 0)
+    """
+    return math.ceil(share * _LEVELS) if share > 0 else 0
 
 
 def _cell(

@@ -127,16 +127,30 @@ def _rendered(view: View, summary: pd.DataFrame, chosen: Mapping[str, Any], how:
 
     best = {"best": chosen["best"]} if chosen["best"] else {}
     rows, columns, value, stat = chosen["rows"], chosen["columns"], chosen["value"], chosen["stat"]
-    call = {"rows": rows, "columns": columns or None, "over": chosen["over"], "stat": stat, **how}
-    return {
-        "summary": Markup(to_html(summary, **best)),  # which escapes values
-        "figure": _figure(summary, rows, columns, value, stat),
-        "copies": [
-            ("Command", _command(view, "table", value, call | best)),
-            ("Python", _python("summarize", value, call)),
-            ("LaTeX", to_latex(summary, **best)),
-        ],
-    }
+    drawn = {"over": chosen["over"], "stat": stat, **how}
+    call: dict[str, Any] = {"rows": rows, "columns": columns or None, **drawn}
+    copies = [
+        ("Command", _command(view, "table", value, call | best)),
+        ("Python", _python("summarize", value, call)),
+        ("LaTeX", to_latex(summary, **best)),
+    ]
+    figure = _figure(summary, rows, columns, value, stat)
+    if figure is not None:
+        call = {"x": rows[0], "hue": columns or None, **drawn}
+        copies += _drawing(view, "figure", "result", value, call, _python("plot_result", value, call))
+    return {"summary": Markup(to_html(summary, **best)), "figure": figure, "copies": copies}  # it escapes values
+
+
+def _drawing(
+    view: View, name: str, kind: str, value: str, call: Mapping[str, Any], python: str
+) -> list[tuple[str, str]]:
+    """Return how a figure is drawn for a paper, to be copied."""
+    file = f"{name}.pdf"
+    return [
+        (f"Command for the {name}", _command(view, f"plot {kind}", value, {**call, "output": file})),
+        (f"Python for the {name}", python),
+        (f"LaTeX for the {name}", f"% needs \\usepackage{{graphicx}}\n\\includegraphics{{{file}}}"),
+    ]
 
 
 def _python(method: str, value: str, options: Mapping[str, Any]) -> str:
@@ -184,13 +198,11 @@ def _center(stat: str) -> str:
 
 def _heatmap(view: View, summary: pd.DataFrame, chosen: Mapping[str, Any], how: Mapping[str, Any]) -> dict[str, Any]:
     """Return what `plot_heatmap` draws as a map, with the colors of the grid map, and the values as text."""
-    (row,), (column,), stat = chosen["rows"], chosen["columns"], chosen["stat"]
+    (row,), (column,), value, stat = chosen["rows"], chosen["columns"], chosen["value"], chosen["stat"]
     center = _center(stat)
     if how["pairing"] == "common":  # of all cells, whose colors are compared, not only of those of a row
         try:
-            summary, _ = warned(
-                lambda: view.study.summarize(chosen["value"], [row, column], None, chosen["over"], stat, **how)
-            )
+            summary, _ = warned(lambda: view.study.summarize(value, [row, column], None, chosen["over"], stat, **how))
         except PyExperimenterError as error:
             return {"unmapped": str(error)}
     records = [
@@ -211,7 +223,10 @@ def _heatmap(view: View, summary: pd.DataFrame, chosen: Mapping[str, Any], how: 
     heads = sorted_as_found(record[column] for record in records)
     places = sorted_as_found(record[row] for record in records)
     lines_ = [(place, [cells.get((place, head)) for head in heads]) for place in places]
-    return {"heatmap": {"row": row, "column": column, "center": center, "heads": heads, "lines": lines_}}
+    call = {"x": column, "y": row, "over": chosen["over"], "stat": stat, **how}
+    copies = _drawing(view, "heatmap", "heatmap", value, call, _python("plot_heatmap", value, call))
+    shown = {"row": row, "column": column, "center": center, "heads": heads, "lines": lines_, "copies": copies}
+    return {"heatmap": shown}
 
 
 def _figure(summary: pd.DataFrame, rows: Sequence[str], columns: Sequence[str], value: str, stat: str) -> Markup | None:
@@ -258,10 +273,13 @@ def _compared(
     better: str,
     how: Mapping[str, Any],
 ) -> dict[str, Any]:
+    from pyexperimenter.analysis.rendering import escape_latex
+
     blocks = [name for name in rows if name != by] or [name for name in over if name != by][:1]
     rest = [name for name in (*rows, *columns, *over) if name not in (by, *blocks)]
     call = {"by": by, "blocks": blocks, "better": better, "over": rest, **how}
     found, notes = warned(lambda: view.study.compare(value, **call))
+    python = _python("compare", value, call)
     places = list(found.average_ranks.index)
     # The description has the notes of the comparison.
     others = [line for note in notes for line in note.splitlines() if line not in found.notes]
@@ -273,6 +291,11 @@ def _compared(
             "ranks": ranks([(cell(level), float(rank)) for level, rank in found.average_ranks.items()], cliques),
             "notes": others,
             "blocks": blocks,
-            "copies": [("Command for the comparison", _command(view, "compare", value, call))],
+            "copies": [
+                ("Command for the comparison", _command(view, "compare", value, call)),
+                ("Python for the comparison", python),
+                ("LaTeX for the comparison", escape_latex(found.describe())),
+                *_drawing(view, "ranks", "ranks", value, call, f"{python}.critical_difference_diagram()"),
+            ],
         }
     }
