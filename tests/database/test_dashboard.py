@@ -265,9 +265,26 @@ def test_each_group_of_failures_has_a_map(target: Target) -> None:
         for line in lines
     }
     assert found == {"NULL": ["–", "–", "–"], one_line(HOSTILE, 80): ["–", "1", "–"], "iris": ["–", "4", "–"]}
+    assert re.findall(r'<td class="(level-[^"]*)"', "".join(lines)) == ["level-2", "level-5"]
     links = [link for link in page.links if "k.seed=1" in link and "k.dataset" in link]
     downloads = [client.get(link.replace("experiments?", "experiments.csv?")).text for link in links]
     assert sorted(len(list(csv.DictReader(io.StringIO(text)))) for text in downloads) == [1, 4]
+
+
+def test_maps_of_failures_say_more_than_what_all_share(sqlite_target: Target) -> None:
+    """All have the method and the kernel, as the text says. So the map has the data set, too."""
+    keyfields = {
+        "dataset": {"type": "VARCHAR(9)", "values": ["adult", "iris", "wine"]},
+        "method": {"type": "VARCHAR(9)", "values": ["net", "svm", "tree"]},
+        "kernel": {"type": "VARCHAR(9)", "values": ["poly", "rbf"], "when": {"method": "svm"}},
+        "seed": {"type": "INT", "values": [0, 1, 2, 3]},
+    }
+    study_ = experimenter(sqlite_target, study(sqlite_target, keyfields=keyfields))
+    study_.fill_table_from_config()
+    where = "kernel = 'poly' AND dataset <> 'iris'"
+    sqlite_target.query(f"UPDATE study SET status = 'error', error = 'E: x' WHERE {where}")
+    page = opened(browser(study_), "/s/study/failures").text
+    assert "by dataset and method" in page and "method = svm, kernel = poly" in page
 
 
 def test_maps_of_failures_outside_the_grid_and_of_one_keyfield(sqlite_target: Target) -> None:

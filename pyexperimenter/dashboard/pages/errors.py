@@ -49,7 +49,10 @@ def _values(view: View, name: str, found: set[Any]) -> list[Any]:
 def _map(
     view: View, places: Sequence[Mapping[str, Any]], domains: Mapping[str, Sequence[Any]]
 ) -> dict[str, Any] | None:
-    """Return the number of failures by the two keyfields that tell most about where they are, if there are two."""
+    """Return the number of failures by the two keyfields that tell most about where they are, if there are two.
+
+    The second one is one in which they differ, if there is such a one: others say again what all of them share.
+    """
     telling = {
         name: evidence([place[name] for place in places], len(values))
         for name, values in domains.items()
@@ -57,9 +60,11 @@ def _map(
     }
     if len(places) < 2 or len(telling) < 2:
         return None
-    best = sorted(telling, key=lambda name: -telling[name])[:2]
-    down, across = (name for name in domains if name in best)
+    first, *others = sorted(telling, key=lambda name: -telling[name])
+    differing = [name for name in others if len({place[name] for place in places}) > 1]
+    down, across = (name for name in domains if name in (first, (differing or others)[0]))
     counts = Counter((place[down], place[across]) for place in places)
+    most = max(counts.values())
     selecting = selectable(view.study.config.table.keyfields)
 
     def cell(row: Any, head: Any) -> dict[str, Any] | None:
@@ -69,7 +74,7 @@ def _map(
         return {
             "number": number,
             "text": f"{number:,} in error",
-            "level": level,
+            "level": level(number / most),
             "select": urlencode(of_columns(chosen)),
         }
 
