@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from pyexperimenter.analysis import Anytime, Comparison
 
+_MOMENT = 5.0  # seconds
 _FEW = 20_000  # experiments of which it is faster to read the attempts by their IDs
 _UNUSED = ("error",)  # columns that no summary, test or figure needs, and that may be long
 
@@ -352,7 +353,10 @@ class AnalyzedStudy(Study):
 
         most = self._most_analyzed
         columns = [name for name in self._store.table_rows(limit=0)[0] if name not in unused]
-        table = self.get_table(where, columns, only_grid=only_grid, limit=None if most is None else most + 1)
+        limit = None if most is None else most + 1
+        # A page of the dashboard asks for several things of the same experiments.
+        read = partial(self.get_table, where, columns, only_grid=only_grid, limit=limit)
+        table = self._store.remembered("experiments", _MOMENT, read, (where, columns, only_grid))
         if most is not None and len(table) > most:
             raise InvalidValueError(
                 f"more than {most:,} experiments are selected; select fewer, or use the command line"

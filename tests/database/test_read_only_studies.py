@@ -10,6 +10,7 @@ import pytest
 from pyexperimenter import ExperimentStatus, PyExperimenter
 from pyexperimenter.database import reader
 from pyexperimenter.exceptions import DatabaseQueryError, InvalidColumnError, InvalidValueError, ReadOnlyDatabaseError
+from pyexperimenter.study import analyzed
 from tests.support.study import experimenter, study
 from tests.support.target import Target
 
@@ -223,3 +224,17 @@ def test_ends_over_time_are_all_counted(target: Target, executed: PyExperimenter
     assert number == 11
     target.query("DELETE FROM study__attempts")
     assert executed.ended_over_time() == []
+
+
+def test_experiments_are_read_once_for_several_analyses(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only of a study that is only read, and only for a moment."""
+    monkeypatch.setattr(analyzed, "_MOMENT", 300)
+    study_ = experimenter(target)
+    study_.fill_table_from_config()
+    target.query("UPDATE study SET status = 'done', accuracy = 0.5")
+    reading = study_.read_only()
+    assert {*reading.summarize("accuracy", "dataset")["mean"]} == {0.5}
+    target.query("UPDATE study SET accuracy = 1")
+    assert {*study_.summarize("accuracy", "dataset")["mean"]} == {1.0}
+    assert {*reading.summarize("accuracy", "dataset")["mean"]} == {0.5}
+    assert {*reading.summarize("accuracy", "dataset", where={"seed": [0, 1, 2]})["mean"]} == {1.0}
