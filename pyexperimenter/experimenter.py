@@ -238,8 +238,8 @@ class PyExperimenter(MaintainedStudy):
 
         Use it to run SQL that you do not trust, or that must not keep the database busy for long. Its `status` may
         notice ten minutes late that a person has moved experiments out of the grid by changing their keyfields, and its
-        `newest_errors` a minute late that a person has changed experiments that failed long ago. Several analyses of the
-        same experiments within five seconds read them once.
+        `newest_errors` a minute late that a person has changed experiments that failed long ago. Several analyses of
+        the same experiments within five seconds read them once.
 
         Parameters
         ----------
