@@ -51,6 +51,11 @@ class View:
         """Name of the study's table."""
         return self.study.config.table.name
 
+    def quoted(self, name: str) -> str:
+        """Return the name of a table or column as SQL takes it, whatever it is."""
+        mark = "`" if self.study.config.database.provider == "mysql" else '"'
+        return f"{mark}{name}{mark}"
+
     @cached_property
     def where_text(self) -> str:
         """The condition in SQL that the user has typed."""

@@ -567,6 +567,13 @@ def copied(client: TestClient, url: str) -> dict[str, str]:
     return {name: html.unescape(text) for name, text in found}
 
 
+def test_the_query_for_an_experiment_can_be_run(target: Target) -> None:
+    experimenter_ = experimenter(target)
+    experimenter_.fill_table_from_config()
+    query = copied(TestClient(create_app(experimenter_)), "/s/study/experiments/2")["SQL"]
+    assert [row[0] for row in target.query(query)] == [2]
+
+
 def printed(command: str, target: Target, config: Path, *options: str) -> str:
     """Run a copied command, and return what it prints."""
     words = shlex.split(command)

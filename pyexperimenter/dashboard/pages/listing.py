@@ -146,7 +146,7 @@ def experiment(view: View) -> dict[str, Any]:
         "copies": [
             ("Debug command", f"pyexperimenter debug -c {shlex.quote(study.config.source)} {experiment_id}"),
             ("Python", f"experimenter.get_experiment({experiment_id})"),
-            ("SQL", f"SELECT * FROM {table.name} WHERE ID = {experiment_id}"),
+            ("SQL", f"SELECT * FROM {view.quoted(table.name)} WHERE {view.quoted('ID')} = {experiment_id}"),
         ],
     }
 

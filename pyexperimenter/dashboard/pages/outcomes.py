@@ -175,9 +175,8 @@ def _sql(view: View) -> str:
     """Return what is selected as a condition in SQL, to be copied."""
     parts = [f"({view.where_text}\n)" if view.values else view.where_text] if view.where_text else []
     is_mysql = view.study.config.database.provider == "mysql"
-    mark = "`" if is_mysql else '"'
     for name, values in view.values.items():
-        column = f"{mark}{name}{mark}"
+        column = view.quoted(name)
         options = [
             f"{column} IS NULL" if value is None else f"{column} = {_literal(value, is_mysql)}" for value in values
         ]
