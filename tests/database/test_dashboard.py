@@ -8,6 +8,7 @@ import io
 import re
 import shlex
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import datetime, timezone
 from html.parser import HTMLParser
 from pathlib import Path
@@ -571,7 +572,10 @@ def test_the_query_for_an_experiment_can_be_run(target: Target) -> None:
     experimenter_ = experimenter(target)
     experimenter_.fill_table_from_config()
     query = copied(TestClient(create_app(experimenter_)), "/s/study/experiments/2")["SQL"]
-    assert [row[0] for row in target.query(query)] == [2]
+    with closing(target.connect()) as connection:  # as a person would run it
+        cursor = connection.cursor()
+        cursor.execute(query)
+        assert [row[0] for row in cursor.fetchall()] == [2]
 
 
 def printed(command: str, target: Target, config: Path, *options: str) -> str:
