@@ -12,14 +12,22 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SPEC = importlib.util.spec_from_file_location("pictures", ROOT / "docs" / "pictures.py")
-assert SPEC is not None and SPEC.loader is not None
-pictures = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(pictures)
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+pictures = script("pictures")
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +86,14 @@ def test_each_command_has_a_picture_and_each_picture_is_shown() -> None:
         path.read_text(encoding="utf-8") for path in (ROOT / "README.md", pictures.GUIDE, pictures.TUTORIAL)
     )
     assert made == set(re.findall(r"pictures/(\w+\.svg)\)", pages))
+
+
+def test_each_screen_of_the_dashboard_has_pictures_and_each_is_shown() -> None:
+    made = {path.name for path in pictures.PICTURES.glob("dashboard-*.png")}
+    dashboard = script("dashboard_pictures")
+    wanted = {f"dashboard-{name}.png" for name in [*dashboard.SCREENS, *dashboard.LARGE_SCREENS]}
+    assert made == wanted, "run .venv/bin/python docs/dashboard_pictures.py"
+    assert wanted == {f"dashboard-{size}{name}.png" for size in ("", "large-") for name in dashboard.SCREENS}
+    page = (ROOT / "docs" / "howto" / "dashboard-screens.md").read_text(encoding="utf-8")
+    assert made == set(re.findall(r"pictures/([\w-]+\.png)\)", page))
+    assert sum(path.stat().st_size for path in pictures.PICTURES.glob("*.png")) < 3_000_000
