@@ -19,7 +19,7 @@ from pyexperimenter import ExperimentStatus, PyExperimenter, ResultProcessor
 from pyexperimenter.exceptions import ResultsInJournalError, ServerUnreachableError
 from pyexperimenter.execution.journaling_store import JournalingStore
 from pyexperimenter.execution.stopping import active_stop
-from tests.database.test_lost_answers import COMMIT
+from tests.database.test_lost_answers import LAST_COMMIT
 from tests.support.mariadb import PrivateMariaDB
 from tests.support.outages import (
     Signs,
@@ -286,7 +286,7 @@ def test_a_claim_whose_answer_was_lost_is_released_by_a_worker_that_stops(
     monkeypatch.setattr(JournalingStore, "_journal_note", end_the_outage)
 
     def work(*_: Any) -> dict[str, float]:
-        proxy.swallow_next(COMMIT, then_refuse=True)
+        proxy.swallow_next(LAST_COMMIT, then_refuse=True)
         return {"accuracy": 0.5}
 
     assert experimenter(through_port(mariadb_target, proxy.port), config).execute(work) == 1
