@@ -18,10 +18,11 @@ from pyexperimenter.database.store import ExperimentStore
 from pyexperimenter.durations import duration_text
 from pyexperimenter.exceptions import DatabaseError, PyExperimenterError
 from pyexperimenter.machine.slurm import Accounting
-from pyexperimenter.machine.system import system_random
+from pyexperimenter.machine.system import at_fork, system_random
 
 _MIN_RETRY, _MAX_RETRY = 0.5, 10.0  # seconds from a failed heartbeat to the next try
 _LEAST_SILENCE = 5.0  # seconds after which a server that does not answer counts as away
+_LONGEST_PAUSE = 1.0  # seconds for which a fork waits
 _PATIENCE = 1.25  # heartbeats that a silent worker is given before its rows are taken
 
 
@@ -69,6 +70,7 @@ class Heartbeat:
         self._renewed = time.monotonic()  # when the leases were last known to be valid
         self._complaints: set[bool] = set()  # whether it was an outage, for each kind of failure that was reported
         self._stopping = threading.Event()
+        self.at_work = threading.Lock()  # held while it uses the database
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._thread.start()
 
@@ -171,9 +173,10 @@ class Heartbeat:
         wait, rounds = 0.0, 0
         while not self._stopping.wait(wait):
             try:
-                self._renew()
-                # Every second time saves the database work. If a worker is silent, its rows are reaped as soon as due.
-                following = self.reap() if rounds % 2 == 0 or self._silent else None
+                with self.at_work:
+                    self._renew()
+                    # Every second time saves the database work. If a worker is silent, its rows are reaped when due.
+                    following = self.reap() if rounds % 2 == 0 or self._silent else None
                 rounds += 1
                 wait = min(self._execution.heartbeat, max(following or math.inf, _MIN_RETRY))
                 if self._complaints:
@@ -226,3 +229,21 @@ def shared_heartbeat(config: ExperimentConfig, logger: logging.Logger) -> Iterat
                 _shared[key] = (heartbeat, users - 1)
         if users == 1:
             heartbeat.stop()
+
+
+# A fork has the locks that SQLite held, but not the thread that would open them.
+_paused: list[Heartbeat] = []
+
+
+def _pause() -> None:
+    for heartbeat, _ in list(_shared.values()):
+        if heartbeat.at_work.acquire(timeout=_LONGEST_PAUSE):
+            _paused.append(heartbeat)
+
+
+def _go_on() -> None:
+    while _paused:
+        _paused.pop().at_work.release()
+
+
+at_fork(before=_pause, after_in_parent=_go_on, after_in_child=_go_on)

@@ -27,6 +27,7 @@ from tests.support.study import experimenter, outcomes, statuses, store, study, 
 from tests.support.target import Target
 
 FORMER = "2001-01-01 00:00:00"
+LATER = "2999-01-01"
 
 
 def claim(opened: ExperimentStore, name: str = "tester") -> Attempt:
@@ -43,9 +44,9 @@ def beating(target: Target, **execution: Any) -> Iterator[Heartbeat]:
         yield heartbeat
 
 
-def was_renewed(target: Target, attempt: Attempt) -> bool:
+def was_renewed(target: Target, attempt: Attempt, before: str = FORMER) -> bool:
     ((lease,),) = target.query("SELECT lease_until FROM study__attempts WHERE ID = ?", attempt.id)
-    return not str(lease).startswith(FORMER)
+    return not str(lease).startswith(before)
 
 
 def test_users_share_a_thread_that_ends_with_the_last_of_them(sqlite_target: Target) -> None:
@@ -69,13 +70,14 @@ def test_users_share_a_thread_that_ends_with_the_last_of_them(sqlite_target: Tar
 def test_leases_of_a_forked_process_are_renewed(sqlite_target: Target) -> None:
     """As in a function that forks, and executes experiments in the child. The thread of its parent is not in it."""
     attempt = claim(store(sqlite_target))
-    sqlite_target.query("UPDATE study__attempts SET lease_until = ?", FORMER)
+    # If it were over, the heartbeat of the parent could give the row away before the child has renewed it.
+    sqlite_target.query("UPDATE study__attempts SET lease_until = ?", LATER)
     with beating(sqlite_target):
         if not (child := os.fork()):
             try:
                 with beating(sqlite_target) as heartbeat:
                     heartbeat.keep(attempt)
-                    wait_until(lambda: was_renewed(sqlite_target, attempt))
+                    wait_until(lambda: was_renewed(sqlite_target, attempt, LATER))
                     os._exit(0)
             finally:
                 os._exit(1)
