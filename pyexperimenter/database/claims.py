@@ -474,7 +474,7 @@ class ClaimStore(ExperimentReader):
 
     @retried
     def beat(self, attempts: Sequence[Attempt]) -> set[Attempt]:
-        """Renew the leases of attempts; return those that have lost their rows."""
+        """Renew the leases of attempts; return those that have lost their rows, and have not ended."""
         ids, tokens = [attempt.id for attempt in attempts], [attempt.token for attempt in attempts]
         with self.database.transaction() as cursor:
             if cursor.run(self._sql.lease.beat, attempts=ids, tokens=tokens, lease=self._lease) == len(attempts):

@@ -128,8 +128,12 @@ class LeaseStatements(_Group):
         UPDATE {attempts} SET heartbeat = {now_exact}, lease_until = {later}
         WHERE {held} AND ID IN (:attempts) AND {token} IN (:tokens)
     """)
-    # Its own limit counts instead of MySQL's sql_select_limit: who is missing counts as lost.
-    holding = _Statement("SELECT ID, {token} FROM {attempts} WHERE {held} AND ID IN (:attempts) LIMIT 1000000")
+    # Also those that have ended as usual, which their process may be about to say. Its own limit counts instead of
+    # MySQL's sql_select_limit: who is missing counts as lost.
+    holding = _Statement("""
+        SELECT ID, {token} FROM {attempts}
+        WHERE ({held} OR outcome IN ('done', 'error', 'paused', 'retried')) AND ID IN (:attempts) LIMIT 1000000
+    """)
     # The index on the ends and leases of attempts finds them. No locks: each is checked again.
     expired = _Statement("""
         SELECT a.ID, a.experiment_id, t.status, COALESCE(a.token, ''), a.heartbeat, a.job_id

@@ -94,7 +94,7 @@ def test_a_beat_returns_the_attempts_that_no_longer_hold_a_row(target: Target) -
     let_lease_run_out(target, held[4])
     assert opened.reap(*opened.silent(), 3)
     before = target.query("SELECT heartbeat FROM study__attempts WHERE experiment_id < 6 ORDER BY ID")
-    assert opened.beat(held) == set(held[:5])
+    assert opened.beat(held) == set(held[1:5])  # the first may be about to say that it has ended
     assert opened.beat([held[5]]) == set()
     assert target.query("SELECT heartbeat FROM study__attempts WHERE experiment_id < 6 ORDER BY ID") == before
     # The next holder of the row is not mistaken for the previous one.

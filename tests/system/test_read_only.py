@@ -146,7 +146,9 @@ def test_what_is_only_in_the_log_is_read(archive: Path) -> None:
 
 def test_what_another_user_writes_at_the_same_time_is_read(archive: Path) -> None:
     with closing(sqlite3.connect(archive / "study?.db", isolation_level=None, timeout=0)) as connection:
+        connection.execute("PRAGMA busy_timeout = 60000")  # the connections that made the study may be closing
         connection.execute("UPDATE study SET status = 'done' WHERE seed = 2")
+        connection.execute("PRAGMA busy_timeout = 0")
         done = read_only(archive, ["status", "--json"])
         assert json.loads(done["status --json"][1])["counts"]["done"] == 6
         with process(archive, READER) as reader:
