@@ -435,11 +435,12 @@ class ExperimentStore(ClaimStore):
         with self.database.transaction() as cursor:
             if note.ending is not None:
                 return Written(attempts_left=self._end(cursor, attempt, note.ending, note.results)[0])
-            _, asked = self._fence(cursor, attempt, (self._sql.read.now, {}))
+            _, asked = self._fence(cursor, attempt, *([(self._sql.read.now, {})] if note.logs else []))
             # Only what was sent before may have arrived. This is asked under the lock, as it may arrive until then.
             if note.token not in self._sent or note.token not in self._appended(cursor, attempt, [note]):
                 self._sent.add(note.token)
-                self._append(cursor, attempt, note, str(asked[0].rows[0][0]), commit=not note.results)
+                time = str(asked[0].rows[0][0]) if asked else ""
+                self._append(cursor, attempt, note, time, commit=not note.results)
             return Written(self._update_row(cursor, attempt, note.results, commit=True) if note.results else None)
 
     @_keeping
